@@ -1,0 +1,38 @@
+//! Step hooks of test builds: end a process at a named step. A normal build has none of it.
+//!
+//! A test writes a process id (or `self`) to `/run/nomad-nspawn/hook/<step>.<before|after>`; the
+//! process that meets the step takes the file away and sends SIGKILL to that process.
+
+use proto::plan::Step;
+
+/// Called before a step.
+#[inline]
+pub fn before(step: Step) {
+    reached(step, "before");
+}
+
+/// Called after a step.
+#[inline]
+pub fn after(step: Step) {
+    reached(step, "after");
+}
+
+#[cfg(not(feature = "step-hook"))]
+#[inline]
+fn reached(_: Step, _: &str) {}
+
+#[cfg(feature = "step-hook")]
+fn reached(step: Step, moment: &str) {
+    let file = format!("/run/nomad-nspawn/hook/{}.{moment}", step.name());
+    let Ok(target) = std::fs::read_to_string(&file) else { return };
+    if std::fs::remove_file(&file).is_err() {
+        return;
+    }
+    let pid = match target.trim() {
+        "self" => std::process::id(),
+        pid => pid.parse().unwrap_or(0),
+    };
+    if let Ok(process) = crate::sys::open_process(pid) {
+        let _ = crate::sys::signal_process(std::os::fd::AsFd::as_fd(&process), 9);
+    }
+}

@@ -1,0 +1,217 @@
+//! The only file with `unsafe`: kernel calls that nix does not have.
+//!
+//! Each function is one call with its arguments as types; none decides anything. Errors are the
+//! kernel's. No pointer outlives its call.
+#![allow(unsafe_code, reason = "this is the file that exists for it")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Attributes for [`set_mount_attributes`] (mount_setattr(2)).
+pub const READ_ONLY: u64 = 0x0000_0001;
+/// Set-uid bits and file capabilities have no effect.
+pub const NO_SUID: u64 = 0x0000_0002;
+/// Device nodes cannot be opened.
+pub const NO_DEV: u64 = 0x0000_0004;
+/// Files cannot be executed.
+pub const NO_EXEC: u64 = 0x0000_0008;
+const ATTR_IDMAP: u64 = 0x0010_0000;
+
+const EMPTY: &CStr = c"";
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // WHY: the kernel has just returned this descriptor. SOUND: nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes over a descriptor that systemd passed (sd_listen_fds(3)).
+///
+/// Call once for each number, before anything else opens or closes descriptors.
+#[must_use]
+pub fn take_passed_fd(fd: RawFd) -> OwnedFd {
+    // WHY: passed descriptors come as numbers. SOUND: the caller takes each number once, at the
+    // start of the process, when nothing else can own it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A detached copy of the mount at `at`, without the mounts below it (open_tree(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn clone_mount(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    // WHY: nix has no open_tree. SOUND: the path is a static C string, the descriptor is borrowed.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), EMPTY.as_ptr(), flags) })
+}
+
+/// Attaches a detached mount on the object of `to` (move_mount(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn attach_mount(mount: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    const FROM_AND_TO_EMPTY: libc::c_uint = 0x04 | 0x40;
+    // WHY: nix has no move_mount. SOUND: both paths are static C strings, descriptors are borrowed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            EMPTY.as_ptr(),
+            to.as_raw_fd(),
+            EMPTY.as_ptr(),
+            FROM_AND_TO_EMPTY,
+        )
+    })
+    .map(drop)
+}
+
+/// Sets attributes of a mount, and its ID mapping when a user namespace is given
+/// (mount_setattr(2)).
+///
+/// # Errors
+/// The kernel's: EINVAL where the file system cannot be ID-mapped.
+pub fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: u64,
+    users: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let namespace = users.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned()));
+    let attr = MountAttr {
+        set: attributes | if users.is_some() { ATTR_IDMAP } else { 0 },
+        clear: 0,
+        propagation: 0,
+        user_namespace: namespace,
+    };
+    // WHY: nix has no mount_setattr. SOUND: `attr` has the kernel's layout (struct mount_attr),
+    // its size is passed, and it lives through the call, which only reads it.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            EMPTY.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Starts a child in a new user namespace that does nothing but wait until `hold` is closed by
+/// everybody, and returns its pid. The caller must be single-threaded.
+///
+/// # Errors
+/// The kernel's.
+pub fn child_in_user_namespace(hold: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+    // WHY: fork and unshare in one step, so that no report from the child is needed. SOUND: the
+    // process has one thread and shares no memory with the child (no CLONE_VM); the child calls
+    // only async-signal-safe functions and never returns.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    if pid == 0 {
+        let mut byte = [0_u8; 1];
+        // WHY: wait for end of file. SOUND: one byte of own memory; read(2) writes no more.
+        unsafe { libc::read(hold.as_raw_fd(), byte.as_mut_ptr().cast(), 1) };
+        // WHY: leave without running the parent's destructors. SOUND: _exit(2) never returns.
+        unsafe { libc::_exit(0) };
+    }
+    libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// A descriptor for a process (pidfd_open(2)).
+///
+/// # Errors
+/// The kernel's: ESRCH when there is no such process.
+pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
+    // WHY: nix has no pidfd_open. SOUND: two integers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Sends a signal to the process of a descriptor (pidfd_send_signal(2)).
+///
+/// # Errors
+/// The kernel's: ESRCH when the process has ended.
+pub fn signal_process(process: BorrowedFd<'_>, signal: u8) -> io::Result<()> {
+    let none: *const libc::siginfo_t = std::ptr::null();
+    let signal = libc::c_int::from(signal);
+    // WHY: nix has no pidfd_send_signal. SOUND: a null info is allowed and means kill(2)'s.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0)
+    })
+    .map(drop)
+}
+
+/// The wait status of an ended process, though it was another's child and is reaped
+/// (ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux 6.15). `None`: not ended, or older kernel.
+#[must_use]
+pub fn exit_status(process: BorrowedFd<'_>) -> Option<i32> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct PidfdInfo {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const INFO_EXIT: u64 = 1 << 3;
+    const GET_INFO: libc::Ioctl = 0xC040_FF0B;
+    let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
+    // WHY: nix has no such ioctl. SOUND: the request encodes a size of 64 bytes, which is the
+    // size of `info` (struct pidfd_info, first version); the kernel writes no more than that.
+    let result = unsafe { libc::ioctl(process.as_raw_fd(), GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// Brings the loopback interface of the current network namespace up (netdevice(7)).
+///
+/// # Errors
+/// The kernel's.
+pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // WHY: an all-zero request to fill in. SOUND: ifreq is plain integers and byte arrays.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING)
+        .map_err(|_| io::ErrorKind::InvalidData)?;
+    // WHY: nix has no SIOCSIFFLAGS. SOUND: the name ends with NUL, the kernel only reads `request`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    check(result.into()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_child_is_seen_and_signalled_by_descriptor() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = open_process(child.id()).unwrap();
+        assert_eq!(exit_status(process.as_fd()), None);
+        signal_process(process.as_fd(), 9).unwrap();
+        child.wait().unwrap();
+        // Older kernels answer None; newer ones must tell the truth.
+        assert!(matches!(exit_status(process.as_fd()), None | Some(9)));
+        assert_eq!(signal_process(process.as_fd(), 9).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn the_kernel_layouts_have_their_sizes() {
+        assert_eq!(0xC040_FF0B_u64 >> 16 & 0x3fff, 64);
+    }
+}

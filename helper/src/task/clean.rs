@@ -1,0 +1,134 @@
+//! Takes a task's upper layer away after its unit has ended (ExecStopPost=).
+//!
+//! Ends with status 0 whatever happens: another status would turn the payload's exit 0 into a
+//! failed unit. The daemon looks at the folder afterwards and asks again when it is still there.
+//!
+//! The tree was made by the payload: it may be as deep as it likes, so there is no recursion and
+//! never more than three open folders. A folder that is not empty is first moved up to the top.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use proto::plan::{Step, UnitId};
+
+use super::{UPPERS, open};
+use crate::hook;
+
+/// Runs `clean UNIT`.
+pub(super) fn main(unit: &str) -> ExitCode {
+    hook::before(Step::Clean);
+    match UnitId::parse(unit) {
+        None => eprintln!("clean: not a unit id"),
+        Some(unit) => {
+            let folder = Path::new(UPPERS).join(unit.to_string());
+            if let Err(error) = remove_tree(&folder) {
+                eprintln!("clean: {}: {error}", folder.display());
+            }
+        }
+    }
+    hook::after(Step::Clean);
+    ExitCode::SUCCESS
+}
+
+/// Removes a folder and everything in it; a missing one is fine.
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    let top = match open::folder(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut moved = 0_u64;
+    // Each round empties the folders that lie at the top; their own sub-folders have been moved
+    // there and are the next round's.
+    loop {
+        let names = names(&top, Path::new("."))?;
+        if names.is_empty() {
+            break;
+        }
+        for name in &names {
+            let name = Path::new(name);
+            match remove_entry(&top, name) {
+                Err(e) if is_not_empty(&e) => empty_folder(&top, name, &mut moved)?,
+                other => other?,
+            }
+        }
+    }
+    fs::remove_dir(folder)
+}
+
+fn empty_folder(top: &OwnedFd, name: &Path, moved: &mut u64) -> io::Result<()> {
+    let entries = names(top, name)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = openat(top, name, flags, Mode::empty())?;
+    for entry in &entries {
+        let entry = Path::new(entry);
+        match remove_entry(&folder, entry) {
+            Err(e) if is_not_empty(&e) => {
+                *moved += 1;
+                renameat(&folder, entry, top, format!(".moved-{moved}").as_str())?;
+            }
+            other => other?,
+        }
+    }
+    Ok(unlinkat(top, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// Unlinks a file or an empty folder.
+fn remove_entry(folder: &OwnedFd, name: &Path) -> io::Result<()> {
+    match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::EISDIR | Errno::EPERM) => Ok(unlinkat(folder, name, UnlinkatFlags::RemoveDir)?),
+        other => Ok(other?),
+    }
+}
+
+fn is_not_empty(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST))
+}
+
+/// The names in a folder, without `.` and `..`.
+fn names(top: &OwnedFd, folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let handle = openat(top.as_fd(), folder, flags, Mode::empty())?;
+    fchmod(&handle, Mode::S_IRWXU)?;
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(handle)?.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(std::ffi::OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deeper than the number of descriptors and than any stack would take.
+    #[test]
+    fn a_deep_tree_goes_without_recursion() {
+        let top = std::env::temp_dir().join(format!("nspawn-clean-{}", std::process::id()));
+        fs::create_dir(&top).unwrap();
+        let mut folder = open::folder(&top).unwrap();
+        for depth in 0..5_000 {
+            nix::sys::stat::mkdirat(&folder, "d", Mode::S_IRWXU).unwrap();
+            if depth % 100 == 0 {
+                let link = format!("l{depth}");
+                nix::unistd::symlinkat("/etc", &folder, link.as_str()).unwrap();
+            }
+            folder = openat(&folder, "d", open::HANDLE | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+        }
+        remove_tree(&top).unwrap();
+        assert!(!top.exists() && Path::new("/etc").exists());
+        remove_tree(&top).unwrap();
+    }
+}

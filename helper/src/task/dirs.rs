@@ -1,0 +1,101 @@
+//! The task's folders at /alloc, /local and /secrets.
+//!
+//! With the identity mapping (container uid n is disk uid n) a payload can leave a root-owned
+//! set-uid file on the host's disk. So a folder is mapped only when no other local user can make
+//! use of such a file ([`open::is_protected`]); else its files belong to the allocation's uid
+//! range. /secrets is mapped always: Nomad mounts it noexec.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use proto::plan::{Plan, TaskDirs};
+
+use super::STAGE;
+use super::open::{self, Mounts};
+use super::root::make_folder;
+use super::step::{At, Problem};
+use crate::sys;
+
+/// Names of the folders inside, and of their mounts on the stage.
+pub(super) const NAMES: [&str; 3] = ["alloc", "local", "secrets"];
+
+struct Dir {
+    name: &'static str,
+    path: PathBuf,
+    handle: OwnedFd,
+    secrets: bool,
+}
+
+/// Mounts the three folders on the stage; returns remarks.
+pub(super) fn mount_all(
+    plan: &Plan,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<Vec<String>, Problem> {
+    let mut notes = Vec::new();
+    for dir in open_all(&plan.task_dirs)? {
+        let map = match users {
+            Some(users) if dir.secrets || is_protected(&dir)? => Some(users),
+            _ => None,
+        };
+        let mut attributes = sys::NO_DEV | sys::NO_SUID;
+        if dir.secrets {
+            attributes |= sys::NO_EXEC;
+        }
+        let clone = sys::clone_mount(dir.handle.as_fd()).at(dir.path.display())?;
+        match sys::set_mount_attributes(clone.as_fd(), attributes, map) {
+            Ok(()) => {}
+            // Before Linux 6.3 a tmpfs cannot be ID-mapped.
+            Err(e) if dir.secrets && e.kind() == io::ErrorKind::InvalidInput => {
+                sys::set_mount_attributes(clone.as_fd(), attributes, None)
+                    .at(dir.path.display())?;
+                notes.push(
+                    "this kernel cannot ID-map a tmpfs (Linux 6.3 can): files in /secrets that \
+                     are not readable by everybody cannot be read inside"
+                        .to_owned(),
+                );
+            }
+            Err(e) => return Err(e).at(dir.path.display()),
+        }
+        let at = Path::new(STAGE).join(dir.name);
+        make_folder(&at, 0o755)?;
+        let target = open::folder(&at).at(at.display())?;
+        sys::attach_mount(clone.as_fd(), target.as_fd()).at(at.display())?;
+    }
+    Ok(notes)
+}
+
+fn is_protected(dir: &Dir) -> Result<bool, Problem> {
+    open::is_protected(&dir.path, dir.handle.as_fd()).at(dir.path.display())
+}
+
+fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
+    let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&dirs.alloc_dir)?;
+    let base = dirs.alloc_dir.root.to_path().join(dirs.alloc_dir.below.to_path());
+    let task = Path::new(dirs.task.as_str());
+    let open_one = |name, below: PathBuf, mounts| -> Result<Dir, Problem> {
+        let path = base.join(&below);
+        let handle = open::beneath(alloc_dir.as_fd(), &below, open::HANDLE, mounts)
+            .at(path.display())?;
+        Ok(Dir { name, path, handle, secrets: name == "secrets" })
+    };
+    let alloc = open_one(NAMES[0], PathBuf::from("alloc"), Mounts::Stay)?;
+    let local = open_one(NAMES[1], task.join("local"), Mounts::Stay)?;
+    let secrets = open_one(NAMES[2], task.join("secrets"), Mounts::Cross)?;
+    if dirs.agent_uid == 0 && device(&secrets)? == device(&local)? {
+        return Err(Problem::refused(
+            secrets.path.display(),
+            "is no mount here: the Nomad agent runs in a private mount namespace, so the task \
+             would see empty secrets; take PrivateTmp=, ProtectHome=, ProtectSystem= and the like \
+             out of nomad.service",
+        ));
+    }
+    Ok([alloc, local, secrets])
+}
+
+fn device(dir: &Dir) -> Result<u64, Problem> {
+    let file = File::from(dir.handle.try_clone().at(dir.path.display())?);
+    Ok(file.metadata().at(dir.path.display())?.dev())
+}

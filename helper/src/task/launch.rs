@@ -1,0 +1,110 @@
+//! `launch`: from the plan to systemd-nspawn, in named steps.
+//!
+//! The process stays the unit's main process all the way: it prepares, reports, waits for "go" and
+//! then executes systemd-nspawn in its own place.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
+use proto::error::Refusal;
+use proto::plan::{Plan, Report, Step};
+use proto::spec::Root;
+
+use super::logs::{self, Streams};
+use super::orders::Orders;
+use super::step::{At, Problem, Steps};
+use super::{dirs, machine_id, namespace, nspawn, root, settings};
+
+/// Exit status of a launcher that did not get as far as systemd-nspawn.
+const FAILED: u8 = 78;
+
+/// Everything that the last step needs.
+struct Ready {
+    binary: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    streams: Streams,
+    null: OwnedFd,
+}
+
+/// Runs `launch`.
+pub(super) fn main() -> ExitCode {
+    let orders = match Orders::take() {
+        Ok(orders) => orders,
+        Err(error) => {
+            eprintln!("launch: standard input is not the helper's socket: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let Err(refusal) = run(&orders);
+    eprintln!("launch failed: {refusal}");
+    if let Err(error) = orders.report(&Report::Failed(refusal)) {
+        eprintln!("launch: cannot report to the helper: {error}");
+    }
+    ExitCode::from(FAILED)
+}
+
+fn run(orders: &Orders) -> Result<std::convert::Infallible, Refusal> {
+    umask(Mode::from_bits_truncate(0o022));
+    let mut steps = Steps::new();
+    steps.run(Step::ReadPlan, || {
+        orders.report(&Report::Begun { pid: std::process::id() }).at("helper socket")
+    })?;
+    let plan = steps.run(Step::ReadPlan, || orders.plan())?;
+    let mut notes = Vec::new();
+    let ready = prepare(&plan, &mut steps, &mut notes)?;
+    eprintln!("{}", steps.line());
+    steps.run(Step::Go, || {
+        orders.report(&Report::Prepared { notes }).at("helper socket")?;
+        orders.wait_for_go()
+    })?;
+    steps.run(Step::Exec, || execute(&ready))
+}
+
+fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Ready, Refusal> {
+    steps.run(Step::MountNamespace, namespace::enter_mount_namespace)?;
+    // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
+    steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
+    // Opened here and not before: only mounts of the own namespace can be cloned.
+    let image = steps.run(Step::Image, || root::open_image(&plan.image))?;
+    let users = steps.run(Step::UserNamespace, || {
+        plan.uid_base.map(namespace::user_namespace).transpose()
+    })?;
+    let users = users.as_ref().map(AsFd::as_fd);
+    steps.run(Step::RootFs, || root::mount_root(plan, &image, users))?;
+    if plan.root == Root::Ephemeral {
+        steps.run(Step::MachineId, || machine_id::write(plan.alloc, plan.uid_base))?;
+    }
+    notes.extend(steps.run(Step::TaskDirs, || dirs::mount_all(plan, users))?);
+    let streams = steps.run(Step::Logs, || logs::open_streams(plan, users))?;
+    steps.run(Step::Settings, || {
+        let environment = settings::divide(&plan.environment)?;
+        namespace::private_settings()?;
+        settings::write(&plan.machine, &environment.file)?;
+        let binary = nspawn::binary().ok_or_else(|| {
+            Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
+        })?;
+        Ok(Ready {
+            binary: CString::new(binary.as_os_str().as_encoded_bytes())
+                .map_err(|_| Problem::refused("systemd-nspawn", "path holds a NUL byte"))?,
+            arguments: nspawn::c_strings(nspawn::arguments(plan, &environment), "command")?,
+            environment: nspawn::c_strings(nspawn::environment(&environment), "environment")?,
+            streams,
+            null: logs::null()?,
+        })
+    })
+}
+
+fn execute(ready: &Ready) -> Result<std::convert::Infallible, Problem> {
+    let journal = nix::unistd::dup(std::io::stderr()).at("standard error")?;
+    dup2_stdin(&ready.null).at("standard input")?;
+    dup2_stdout(&ready.streams.stdout).at("standard output")?;
+    dup2_stderr(&ready.streams.stderr).at("standard error")?;
+    let Err(error) = execve(&ready.binary, &ready.arguments, &ready.environment);
+    // The task's stderr is not ours to write to.
+    dup2_stderr(&journal).at("standard error")?;
+    Err(error).at("systemd-nspawn")
+}

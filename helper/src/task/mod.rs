@@ -1,0 +1,44 @@
+//! The one-shot steps that run inside a task's unit, as root with every capability.
+//!
+//! `launch` makes the task's namespaces and mounts and becomes systemd-nspawn; `clean` runs after
+//! the unit (ExecStopPost=). Whatever `launch` makes lives in namespaces of the unit and goes with
+//! its last process; the upper layer's folder is what `clean` takes away.
+//!
+//! Trusts the plan (it comes from the daemon over an inherited socket) and root-owned folders.
+//! Trusts nothing below an allocation or an image: those are opened beneath their roots, without
+//! following links, and used by descriptor.
+
+mod clean;
+mod dirs;
+mod launch;
+mod logs;
+mod machine_id;
+mod namespace;
+mod nspawn;
+mod open;
+mod orders;
+mod root;
+mod settings;
+mod step;
+
+use std::process::ExitCode;
+
+/// Folder on which each launcher mounts a private tmpfs, in its own mount namespace.
+const STAGE: &str = "/run/nomad-nspawn/stage";
+/// Folder of the upper layers, one sub-folder a task; root's, 0700.
+pub const UPPERS: &str = "/var/lib/nomad-nspawn";
+
+/// Runs the verb on the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["launch"] => launch::main(),
+        ["clean", unit] => clean::main(unit),
+        _ => {
+            eprintln!("usage: nomad-nspawn-task launch | clean UNIT (started by systemd alone)");
+            ExitCode::from(64)
+        }
+    }
+}

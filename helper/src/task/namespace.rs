@@ -1,0 +1,104 @@
+//! The task's namespaces: mount, network, and the user namespace that ID-maps its mounts.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe2};
+use proto::limits::RANGE_WIDTH;
+use proto::plan::PlannedNetwork;
+
+use super::open;
+use super::step::{At, Problem};
+use super::{STAGE, nspawn};
+use crate::sys;
+
+const NONE: Option<&str> = None;
+
+/// Enters a mount namespace of the task's own: mounts of the host still arrive, none leaves.
+pub(super) fn enter_mount_namespace() -> Result<(), Problem> {
+    unshare(CloneFlags::CLONE_NEWNS).at("mount namespace")?;
+    let root = Path::new("/");
+    mount(NONE, root, NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE).at("/ as slave")?;
+    // systemd-nspawn sends mounts to its container through a shared mount of its own.
+    mount(NONE, root, NONE, MsFlags::MS_SHARED | MsFlags::MS_REC, NONE).at("/ as shared")?;
+    fs::create_dir_all(STAGE).at(STAGE)?;
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=0700,size=4m")).at(STAGE)
+}
+
+/// Enters the task's network namespace.
+pub(super) fn enter_network_namespace(network: &PlannedNetwork) -> Result<(), Problem> {
+    match network {
+        PlannedNetwork::Host => return Ok(()),
+        PlannedNetwork::Loopback => unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?,
+        PlannedNetwork::Join(place) => {
+            let file = open::place(place, nix::fcntl::OFlag::O_RDONLY).at(place)?;
+            // The kernel refuses a file that is not a network namespace.
+            setns(file, CloneFlags::CLONE_NEWNET).at(place)?;
+        }
+    }
+    let inet = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .at("socket for lo")?;
+    sys::loopback_up(inet.as_fd()).at("lo")?;
+    // The namespace belongs to the host's user namespace, so container root has no power in it:
+    // without these two, it could neither serve on port 80 nor ping.
+    write_sysctl("ip_unprivileged_port_start", "0")?;
+    write_sysctl("ping_group_range", "0 2147483647")
+}
+
+fn write_sysctl(name: &str, value: &str) -> Result<(), Problem> {
+    let path = format!("/proc/sys/net/ipv4/{name}");
+    fs::write(&path, value).at(path)
+}
+
+/// A descriptor of a user namespace that maps container ids to `base`..`base`+65,535.
+///
+/// Only for ID-mapping mounts: systemd-nspawn makes the payload's own, with the same map.
+pub(super) fn user_namespace(base: u32) -> Result<OwnedFd, Problem> {
+    let (hold, release) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).at("pipe")?;
+    // The child must not hold the writing end of its own pipe, so it is closed only here; a child
+    // that inherits it would never see the end of file. It is killed instead of released.
+    let child = sys::child_in_user_namespace(hold.as_fd()).at("user namespace")?;
+    let result = map_ids(child, base);
+    let pid = Pid::from_raw(child);
+    let killed = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    drop(release);
+    killed.at("child in user namespace")?;
+    waitpid(pid, None).at("child in user namespace")?;
+    result.at("user namespace")
+}
+
+fn map_ids(child: libc::pid_t, base: u32) -> io::Result<OwnedFd> {
+    let map = format!("0 {base} {RANGE_WIDTH}\n");
+    fs::write(format!("/proc/{child}/uid_map"), &map)?;
+    fs::write(format!("/proc/{child}/gid_map"), &map)?;
+    Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())
+}
+
+/// Hides the folders in which systemd-nspawn looks for settings and puts an own, private one in
+/// their place; the folder of its image locks stays the host's.
+pub(super) fn private_settings() -> Result<(), Problem> {
+    let locks = Path::new(nspawn::RUNTIME).join("locks");
+    fs::create_dir_all(&locks).at(locks.display())?;
+    let handle = open::folder(&locks).at(locks.display())?;
+    let locks_mount = sys::clone_mount(handle.as_fd()).at(locks.display())?;
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let data = Some("mode=0755,size=4m");
+    mount(Some("tmpfs"), nspawn::RUNTIME, Some("tmpfs"), flags, data).at(nspawn::RUNTIME)?;
+    fs::create_dir(&locks).at(locks.display())?;
+    let target = open::folder(&locks).at(locks.display())?;
+    sys::attach_mount(locks_mount.as_fd(), target.as_fd()).at(locks.display())?;
+    // A file of the machine's name in /etc would win over ours.
+    if Path::new(nspawn::ADMIN_SETTINGS).is_dir() {
+        let flags = flags | MsFlags::MS_RDONLY;
+        mount(Some("tmpfs"), nspawn::ADMIN_SETTINGS, Some("tmpfs"), flags, Some("mode=0755"))
+            .at(nspawn::ADMIN_SETTINGS)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! systemd-nspawn's argument vector and environment: constants, numbers and validated names.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use proto::limits::RANGE_WIDTH;
+use proto::plan::Plan;
+use proto::spec::Payload;
+
+use super::settings::Environment;
+use super::step::Problem;
+use super::{STAGE, dirs, root};
+
+/// systemd-nspawn's folder for settings, locks and sockets.
+pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
+/// The administrator's folder for settings.
+pub(super) const ADMIN_SETTINGS: &str = "/etc/systemd/nspawn";
+/// Where distributions keep the binary.
+const BINARIES: [&str; 2] = ["/usr/bin/systemd-nspawn", "/run/current-system/sw/bin/systemd-nspawn"];
+
+/// Finds the binary.
+#[must_use]
+pub fn binary() -> Option<&'static Path> {
+    BINARIES.iter().map(Path::new).find(|path| path.exists())
+}
+
+/// The argument vector. Options first, then the payload's words behind a double dash.
+pub(super) fn arguments(plan: &Plan, environment: &Environment<'_>) -> Vec<String> {
+    let mut all = vec![
+        "systemd-nspawn".to_owned(),
+        "--quiet".to_owned(),
+        "--keep-unit".to_owned(),
+        "--register=no".to_owned(),
+        // Our own settings file is the first that is found, so none beside the image is read.
+        "--settings=yes".to_owned(),
+        "--link-journal=no".to_owned(),
+        "--timezone=off".to_owned(),
+        "--resolv-conf=off".to_owned(),
+        format!("--machine={}", plan.machine),
+        format!("--uuid={}", plan.alloc),
+        format!("--directory={}", root::path().display()),
+        format!("--kill-signal={}", plan.kill_signal),
+    ];
+    if let Some(base) = plan.uid_base {
+        all.push(format!("--private-users={base}:{RANGE_WIDTH}"));
+        all.push("--private-users-ownership=off".to_owned());
+    } else {
+        all.push("--private-users=no".to_owned());
+    }
+    for name in dirs::NAMES {
+        all.push(format!("--bind={STAGE}/{name}:/{name}"));
+    }
+    for variable in &environment.inherited {
+        all.push(format!("--setenv={}", variable.name));
+    }
+    let words = match &plan.payload {
+        Payload::Boot { arguments } => {
+            all.extend(["--boot".to_owned(), "--console=read-only".to_owned()]);
+            arguments
+        }
+        Payload::Command { words } => {
+            all.push("--console=pipe".to_owned());
+            words
+        }
+        Payload::ProcessTwo { words } => {
+            all.extend(["--as-pid2".to_owned(), "--console=pipe".to_owned()]);
+            words
+        }
+    };
+    all.push("--".to_owned());
+    all.extend(words.iter().map(|word| word.reveal().to_owned()));
+    all
+}
+
+/// systemd-nspawn's own environment: constants, and the values that take this way.
+pub(super) fn environment(environment: &Environment<'_>) -> Vec<String> {
+    let mut all = vec![
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned(),
+        // Its own messages go to the journal, so that the task's stderr is the task's alone.
+        "SYSTEMD_LOG_TARGET=journal".to_owned(),
+        // 252 gives an image without systemd a version 1 tree otherwise.
+        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1".to_owned(),
+    ];
+    for variable in &environment.inherited {
+        all.push(format!("{}={}", variable.name, variable.value.reveal()));
+    }
+    all
+}
+
+/// The texts as the kernel takes them.
+pub(super) fn c_strings(texts: Vec<String>, what: &str) -> Result<Vec<CString>, Problem> {
+    texts
+        .into_iter()
+        .map(|text| CString::new(text).map_err(|_| Problem::refused(what, "holds a NUL byte")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::name::{AllocId, Instance, MachineName, TaskName, VariableName};
+    use proto::path::{Absolute, Relative};
+    use proto::plan::{Place, PlannedNetwork, TaskDirs, UnitId};
+    use proto::secret::Secret;
+    use proto::spec::{Logs, Root, Variable};
+
+    fn plan(words: &[&str]) -> Plan {
+        let place = |root: &str| Place {
+            root: Absolute::parse(root).unwrap(),
+            below: Relative::new(vec![]).unwrap(),
+        };
+        let alloc = AllocId([1; 16]);
+        Plan {
+            unit: UnitId { alloc, instance: Instance(1) },
+            machine: MachineName::new("web-1").unwrap(),
+            alloc,
+            uid_base: Some(524_288),
+            image: place("/var/lib/machines"),
+            root: Root::Ephemeral,
+            payload: Payload::Command { words: words.iter().map(|w| Secret::new(*w)).collect() },
+            network: PlannedNetwork::Loopback,
+            environment: vec![],
+            task_dirs: TaskDirs {
+                alloc_dir: place("/var/lib/nomad/alloc"),
+                task: TaskName::new("web").unwrap(),
+                agent_uid: 0,
+            },
+            logs: Logs::Fifos,
+            kill_signal: 15,
+        }
+    }
+
+    #[test]
+    fn words_never_become_options() {
+        let all = arguments(&plan(&["--bind=/:/host", "-x"]), &Environment::default());
+        let dashes = all.iter().position(|word| word == "--").unwrap();
+        assert_eq!(all[dashes + 1..], ["--bind=/:/host", "-x"]);
+        assert_eq!(all.iter().filter(|word| word.starts_with("--bind=")).count(), 4);
+    }
+
+    #[test]
+    fn values_are_on_no_command_line() {
+        let variable =
+            Variable { name: VariableName::new("TOKEN").unwrap(), value: Secret::new("s3\ncret") };
+        let split = Environment { file: vec![], inherited: vec![&variable] };
+        assert!(arguments(&plan(&[]), &split).iter().all(|word| !word.contains("s3")));
+        assert!(environment(&split).contains(&"TOKEN=s3\ncret".to_owned()));
+    }
+}

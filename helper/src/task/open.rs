@@ -1,0 +1,70 @@
+//! Opening files of an image or an allocation: beneath a root, without following any link.
+//!
+//! `openat2` is required; there is no fallback, because every fallback loses a race against a
+//! payload that swaps links.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use proto::plan::Place;
+
+/// Whether the walk may cross into another mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mounts {
+    /// Only the mount that the walk begins in.
+    Stay,
+    /// Mounts on the way are taken along.
+    Cross,
+}
+
+/// A folder handle that can be walked from and cloned, not read.
+pub(super) const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
+
+/// Opens `path` beneath `root`.
+pub(super) fn beneath(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlag,
+    mounts: Mounts,
+) -> io::Result<OwnedFd> {
+    let mut resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    if mounts == Mounts::Stay {
+        resolve |= ResolveFlag::RESOLVE_NO_XDEV;
+    }
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).resolve(resolve);
+    Ok(openat2(root, path, how)?)
+}
+
+/// Opens a folder that the operator named; its own path may hold links.
+pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Opens a place: the policy's folder, then the rest beneath it.
+pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
+    let root = folder(&place.root.to_path())?;
+    beneath(root.as_fd(), &place.below.to_path(), flags, Mounts::Cross)
+}
+
+/// Whether no other local user can make use of a set-uid file below this folder: its mount is
+/// nosuid, or one of the folders above it is root's and closed to all others.
+pub(super) fn is_protected(path: &Path, folder: BorrowedFd<'_>) -> io::Result<bool> {
+    if fstatvfs(folder)?.flags().contains(FsFlags::ST_NOSUID) {
+        return Ok(true);
+    }
+    for parent in path.ancestors().skip(1) {
+        let parent = fs::symlink_metadata(parent)?;
+        if parent.is_dir() && parent.uid() == 0 && parent.mode() & 0o077 == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,78 @@
+//! The launcher's end of the socket to the daemon: plan in, reports out.
+//!
+//! The socket is standard input. End of file before "go" means that the daemon is gone: the
+//! launcher ends, and nothing has been started.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{MsgFlags, recv, send};
+use proto::codec;
+use proto::limits;
+use proto::parts::Assembly;
+use proto::plan::{Order, Plan, Report};
+
+use super::step::Problem;
+
+/// The socket to the daemon.
+#[derive(Debug)]
+pub(super) struct Orders(OwnedFd);
+
+impl Orders {
+    /// Takes a copy of standard input that the payload will not inherit.
+    pub(super) fn take() -> io::Result<Self> {
+        let stdin = io::stdin();
+        let copy = nix::fcntl::fcntl(&stdin, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+        Ok(Self(crate::sys::take_passed_fd(copy)))
+    }
+
+    fn next(&self) -> Result<Order, Problem> {
+        let mut buffer = vec![0; limits::MESSAGE_MAX];
+        let length = loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(Problem::refused("helper socket", e.to_string())),
+                Ok(0) => return Err(Problem::refused("helper socket", "the helper has gone away")),
+                Ok(length) => break length,
+            }
+        };
+        let message = buffer.get(..length).unwrap_or_default();
+        codec::decode(message).map_err(|e| Problem::refused("helper socket", e.to_string()))
+    }
+
+    /// Collects the plan.
+    pub(super) fn plan(&self) -> Result<Plan, Problem> {
+        let mut assembly = Assembly::default();
+        loop {
+            match self.next()? {
+                Order::Part(part) => {
+                    assembly.take(&part).map_err(|e| Problem::refused("plan", e.to_string()))?;
+                }
+                Order::Prepare { length } => {
+                    let whole =
+                        assembly.finish(length).map_err(|e| Problem::refused("plan", e.to_string()))?;
+                    return codec::decode_whole(&whole)
+                        .map_err(|e| Problem::refused("plan", e.to_string()));
+                }
+                Order::Go => return Err(Problem::refused("plan", "go before the plan")),
+            }
+        }
+    }
+
+    /// Waits for "go".
+    pub(super) fn wait_for_go(&self) -> Result<(), Problem> {
+        match self.next()? {
+            Order::Go => Ok(()),
+            Order::Part(_) | Order::Prepare { .. } => {
+                Err(Problem::refused("helper socket", "expected go"))
+            }
+        }
+    }
+
+    /// Sends a report. A daemon that is gone cannot take it; its next process reads the unit.
+    pub(super) fn report(&self, report: &Report) -> io::Result<()> {
+        let bytes = codec::encode(report).map_err(io::Error::other)?;
+        send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
+        Ok(())
+    }
+}

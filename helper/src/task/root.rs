@@ -1,0 +1,149 @@
+//! The container's root: the image as an ID-mapped clone, or an overlay over one.
+//!
+//! The cost does not depend on the image's size: nothing of it is copied or re-owned.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use proto::limits::RANGE_WIDTH;
+use proto::plan::{Place, Plan};
+use proto::spec::Root;
+
+use super::step::{At, Problem};
+use super::{STAGE, UPPERS, open};
+use crate::sys;
+
+/// Folders that systemd-nspawn or we mount on; it cannot create them in an ID-mapped root.
+const MOUNT_POINTS: [&str; 10] =
+    ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
+
+/// The opened image.
+#[derive(Debug)]
+pub(super) struct Image {
+    handle: OwnedFd,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// Where systemd-nspawn finds the root.
+pub(super) fn path() -> PathBuf {
+    Path::new(STAGE).join("root")
+}
+
+/// Opens the image and checks that it is one.
+pub(super) fn open_image(place: &Place) -> Result<Image, Problem> {
+    let handle = open::place(place, open::HANDLE).at(place)?;
+    let meta = fs::File::from(handle.try_clone().at(place)?).metadata().at(place)?;
+    if meta.uid() >= RANGE_WIDTH {
+        return Err(Problem::refused(
+            place,
+            format!(
+                "the image's root belongs to uid {}: an older driver shifted its owners; \
+                 make a fresh copy of the image, or shift it back with \
+                 systemd-nspawn --private-users=0 --private-users-ownership=chown",
+                meta.uid()
+            ),
+        ));
+    }
+    Ok(Image { handle, mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() })
+}
+
+/// Mounts the root at [`path`].
+pub(super) fn mount_root(
+    plan: &Plan,
+    image: &Image,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<(), Problem> {
+    match plan.root {
+        Root::Plain => mount_plain(plan, image, users),
+        Root::Ephemeral => mount_overlay(plan, image, users),
+    }
+}
+
+fn attach(
+    plan: &Plan,
+    image: &Image,
+    attributes: u64,
+    users: Option<BorrowedFd<'_>>,
+    at: &Path,
+) -> Result<(), Problem> {
+    let clone = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
+    sys::set_mount_attributes(clone.as_fd(), attributes, users).at(&plan.image)?;
+    make_folder(at, 0o755)?;
+    let target = open::folder(at).at(at.display())?;
+    sys::attach_mount(clone.as_fd(), target.as_fd()).at(at.display())
+}
+
+fn mount_plain(
+    plan: &Plan,
+    image: &Image,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<(), Problem> {
+    let source = plan.image.root.to_path().join(plan.image.below.to_path());
+    if users.is_some() && !open::is_protected(&source, image.handle.as_fd()).at(&plan.image)? {
+        return Err(Problem::refused(
+            &plan.image,
+            "a writable image must lie behind a folder that is root's and 0700, or on a nosuid \
+             mount: a set-uid file made inside would be host root's for every local user; \
+             chmod 0700 the image store, or use ephemeral = true",
+        ));
+    }
+    for name in MOUNT_POINTS {
+        match mkdirat(&image.handle, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e).at(format!("{}/{name}", plan.image)),
+        }
+    }
+    attach(plan, image, sys::NO_DEV, users, &path())
+}
+
+fn mount_overlay(
+    plan: &Plan,
+    image: &Image,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<(), Problem> {
+    let lower = Path::new(STAGE).join("lower");
+    attach(plan, image, sys::NO_DEV | sys::READ_ONLY, users, &lower)?;
+    let base = plan.uid_base.unwrap_or(0);
+    let folder = Path::new(UPPERS).join(plan.unit.to_string());
+    make_folder(&folder, 0o700)?;
+    for name in ["upper", "work"] {
+        let layer = folder.join(name);
+        make_folder(&layer, 0o755)?;
+        fs::set_permissions(&layer, Permissions::from_mode(image.mode)).at(layer.display())?;
+        let (uid, gid) = (base.saturating_add(image.uid), base.saturating_add(image.gid));
+        chown(&layer, Some(uid), Some(gid)).at(layer.display())?;
+    }
+    let root = path();
+    make_folder(&root, 0o755)?;
+    // volatile: an upper layer is never used twice, so nothing is gained by syncing it.
+    let options = format!(
+        "lowerdir={},upperdir={}/upper,workdir={}/work,index=off,metacopy=off,volatile",
+        lower.display(),
+        folder.display(),
+        folder.display()
+    );
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()))
+        .at(format!("overlay over {}", plan.image))?;
+    // An overlay whose work folder cannot be used mounts read-only without an error.
+    if statvfs(&root).at(root.display())?.flags().contains(FsFlags::ST_RDONLY) {
+        return Err(Problem::refused(
+            folder.display(),
+            "the overlay came up read-only: this file system cannot hold an upper layer",
+        ));
+    }
+    umount2(&lower, MntFlags::MNT_DETACH).at(lower.display())
+}
+
+/// Makes a folder with exactly this mode.
+pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), Problem> {
+    DirBuilder::new().mode(mode).create(path).at(path.display())?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
+}

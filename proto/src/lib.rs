@@ -1,0 +1,38 @@
+//! What crosses the sockets of the nspawn task driver.
+//!
+//! ```text
+//! driver ──Request──▶ helper        (helper.sock, SOCK_SEQPACKET, one message a packet)
+//!        ◀──Reply────
+//! helper ──Part, Go──▶ launcher     (socketpair on the launcher's standard input)
+//!        ◀──Report────
+//! ```
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`limits`] | every numeric bound, in one place |
+//! | [`name`] | validated names: what is not valid cannot be decoded |
+//! | [`path`] | paths as lists of components |
+//! | [`secret`] | job values that may not be printed |
+//! | [`spec`] | what the driver asks for: one task |
+//! | [`wire`] | requests and replies of the helper socket |
+//! | [`plan`] | what the helper tells the launcher, and what it reports |
+//! | [`codec`] | bounded encoding and decoding, exact length |
+//! | [`parts`] | larger values in pieces |
+//! | [`error`] | refusals: which step, which object, which rule |
+//! | [`nomad`] | Nomad's and go-plugin's gRPC messages (feature `nomad`) |
+//!
+//! The crate trusts no byte it decodes and performs no I/O.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod error;
+pub mod limits;
+pub mod name;
+#[cfg(feature = "nomad")]
+pub mod nomad;
+pub mod parts;
+pub mod path;
+pub mod plan;
+pub mod secret;
+pub mod spec;
+pub mod wire;

@@ -1,0 +1,75 @@
+//! Every numeric bound of the two sockets, in one place.
+//!
+//! A bound that is not here does not exist: decoders, policy and tests take theirs from this file.
+
+/// Newest version of the helper protocol that this build speaks.
+pub const PROTOCOL_NEWEST: u16 = 1;
+/// Oldest version that this build still speaks (N-1; equal to N in the first release).
+pub const PROTOCOL_OLDEST: u16 = 1;
+
+/// Longest packet on either socket, in bytes. The kernel would take 212,960 at default buffers.
+pub const MESSAGE_MAX: usize = 64 * 1024;
+/// Longest piece of a larger value in one packet, in bytes; leaves room for the frame.
+pub const PART_MAX: usize = 60 * 1024;
+/// Longest encoded task specification or plan, in bytes.
+///
+/// The kernel takes at most 2 MiB of arguments and environment at the default stack limit
+/// (execve(2)); this leaves a quarter of it to what systemd-nspawn adds.
+pub const SPEC_MAX: usize = 1536 * 1024;
+/// Bytes of unfinished specifications that the helper holds for all connections together.
+pub const ASSEMBLY_MAX: usize = 16 * 1024 * 1024;
+
+/// Connections served at once; one more is closed at accept.
+pub const CONNECTIONS_MAX: usize = 32;
+/// Tasks that the helper keeps in its table.
+pub const TASKS_MAX: usize = 1024;
+/// Entries in one page of a list reply.
+pub const LIST_PAGE: usize = 128;
+
+/// Variables in one task's environment.
+pub const VARIABLES_MAX: usize = 4096;
+/// Bytes of one variable, name, equals sign and value together (MAX_ARG_STRLEN of execve(2) is
+/// 131,072 with the closing NUL).
+pub const VARIABLE_MAX: usize = 128 * 1024 - 1;
+/// Bytes of a variable's name.
+pub const VARIABLE_NAME_MAX: usize = 255;
+/// Words of a command.
+pub const ARGUMENTS_MAX: usize = 4096;
+/// Bytes of one word of a command (see [`VARIABLE_MAX`]).
+pub const ARGUMENT_MAX: usize = 128 * 1024 - 1;
+
+/// Bytes of one path component (NAME_MAX of the kernel).
+pub const COMPONENT_MAX: usize = 255;
+/// Components of a path.
+pub const COMPONENTS_MAX: usize = 64;
+/// Bytes of a task name.
+pub const TASK_NAME_MAX: usize = 128;
+/// Bytes of a machine name (HOST_NAME_MAX of the kernel).
+pub const MACHINE_NAME_MAX: usize = 64;
+/// Bytes of each text in a refusal.
+pub const TEXT_MAX: usize = 1024;
+/// Words of the list that names a launcher's steps and their times.
+pub const STEPS_MAX: usize = 32;
+
+/// Width of a task's uid range: one container's worth of ids.
+pub const RANGE_WIDTH: u32 = 65_536;
+/// First and last base of a uid range: the interval that systemd-nspawn's `pick` uses
+/// (UIDS-GIDS.md of systemd).
+pub const RANGE_FIRST: u32 = 524_288;
+/// See [`RANGE_FIRST`].
+pub const RANGE_LAST: u32 = 1_878_982_656;
+
+/// Longest kill time-out that a unit gets, in milliseconds: one day.
+pub const KILL_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+/// Time that the helper gives one start, in seconds, before it undoes it.
+pub const START_TIMEOUT_S: u64 = 120;
+/// Time that the helper gives a peer to finish a start whose parts it has begun, in seconds.
+pub const ASSEMBLY_TIMEOUT_S: u64 = 30;
+/// Largest memory limit, in bytes: 64 TiB, above what the kernel can address on any machine of today.
+pub const MEMORY_MAX: u64 = 1 << 46;
+/// Smallest memory limit, in bytes.
+pub const MEMORY_MIN: u64 = 1 << 20;
+/// Range of CPUWeight= (systemd.resource-control(5)).
+pub const CPU_WEIGHT: std::ops::RangeInclusive<u64> = 1..=10_000;
+/// Range of TasksMax= that a job may ask for (PID_MAX_LIMIT of the kernel).
+pub const TASKS_LIMIT: std::ops::RangeInclusive<u64> = 1..=4_194_304;

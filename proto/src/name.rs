@@ -1,0 +1,326 @@
+//! Names and ids as validated types: a value that breaks its rule cannot be built or decoded.
+//!
+//! The helper derives unit names, folders and machine names from these types alone. Nothing here
+//! accepts a control character, so no name can end a line in a unit file, a log or an argument.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::error::DecodeError;
+use bincode::{BorrowDecode, Decode, Encode};
+
+use crate::limits;
+
+/// Why a text is not a name: the rule, in words for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidName {
+    /// What kind of name was expected.
+    pub kind: &'static str,
+    /// The rule that the text breaks.
+    pub rule: &'static str,
+}
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a valid {}: {}", self.kind, self.rule)
+    }
+}
+
+impl std::error::Error for InvalidName {}
+
+/// Makes a text newtype whose only constructor checks a rule, also when decoding.
+macro_rules! text_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks the rule and takes the text.
+            ///
+            /// # Errors
+            /// The rule that the text breaks.
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+                let text = text.into();
+                let check: fn(&str) -> Result<(), &'static str> = $check;
+                match check(&text) {
+                    Ok(()) => Ok(Self(text)),
+                    Err(rule) => Err(InvalidName { kind: $kind, rule }),
+                }
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<C> Decode<C> for $name {
+            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                let text = String::decode(decoder)?;
+                Self::new(text).map_err(|e| DecodeError::OtherString(e.to_string()))
+            }
+        }
+
+        impl<'de, C> BorrowDecode<'de, C> for $name {
+            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
+                decoder: &mut D,
+            ) -> Result<Self, DecodeError> {
+                Self::decode(decoder)
+            }
+        }
+    };
+}
+
+fn check_task_name(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::TASK_NAME_MAX {
+        return Err("1 to 128 bytes");
+    }
+    if text == "." || text == ".." || text.contains('/') {
+        return Err("no slash, not . or .. (it names a folder of the allocation)");
+    }
+    if text.chars().any(char::is_control) {
+        return Err("no control character");
+    }
+    Ok(())
+}
+
+fn check_image_name(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::MACHINE_NAME_MAX {
+        return Err("1 to 64 bytes");
+    }
+    if text.starts_with('.') || text.ends_with(".v") {
+        return Err("no leading dot, no .v at the end (nspawn would pick a version)");
+    }
+    if !text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
+    {
+        return Err("letters, digits and ._-+ only");
+    }
+    Ok(())
+}
+
+fn check_machine_name(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::MACHINE_NAME_MAX {
+        return Err("1 to 64 bytes");
+    }
+    let label = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if text.split('.').all(label) {
+        Ok(())
+    } else {
+        Err("labels of letters, digits and inner dashes, joined by dots")
+    }
+}
+
+fn check_variable_name(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::VARIABLE_NAME_MAX {
+        return Err("1 to 255 bytes");
+    }
+    let first_ok = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !first_ok || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(
+            "letters, digits and underscores, not beginning with a digit (systemd-nspawn drops others)",
+        );
+    }
+    Ok(())
+}
+
+text_name!(
+    /// Name of a task in its group; also the name of its folder in the allocation.
+    TaskName, "task name", check_task_name
+);
+text_name!(
+    /// Name of an image in the image store.
+    ImageName, "image name", check_image_name
+);
+text_name!(
+    /// Machine name as systemd-machined and systemd-nspawn accept it (machined(8), hostname(5)).
+    MachineName, "machine name", check_machine_name
+);
+text_name!(
+    /// Name of an environment variable that systemd-nspawn passes on.
+    VariableName, "environment variable name", check_variable_name
+);
+
+/// Id of an allocation: a UUID, kept as its 16 bytes so that no text can hide in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct AllocId(pub [u8; 16]);
+
+impl fmt::Display for AllocId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl AllocId {
+    /// The id as 32 hexadecimal digits: the form of a machine id (machine-id(5)).
+    #[must_use]
+    pub fn simple(&self) -> String {
+        self.to_string().replace('-', "")
+    }
+}
+
+impl FromStr for AllocId {
+    type Err = InvalidName;
+
+    /// Takes the canonical form alone: 36 characters, lower case.
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let invalid = InvalidName {
+            kind: "allocation id",
+            rule: "a UUID in its canonical lower-case form",
+        };
+        let mut bytes = [0_u8; 16];
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        if !digits.is_ascii() || digits.len() != 32 {
+            return Err(invalid);
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            let pair = digits.get(index * 2..index * 2 + 2).ok_or(invalid)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| invalid)?;
+        }
+        let id = Self(bytes);
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(invalid)
+        }
+    }
+}
+
+/// One run of a task: the eight hexadecimal digits at the end of Nomad's task id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct Instance(pub u32);
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// What names one run of one task everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct TaskKey {
+    /// The allocation.
+    pub alloc: AllocId,
+    /// The task in its group.
+    pub task: TaskName,
+    /// The run of the task.
+    pub instance: Instance,
+}
+
+impl fmt::Display for TaskKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.alloc, self.task, self.instance)
+    }
+}
+
+impl FromStr for TaskKey {
+    type Err = InvalidName;
+
+    /// Reads Nomad's task id: `<alloc id>/<task>/<8 hex digits>`.
+    fn from_str(id: &str) -> Result<Self, InvalidName> {
+        let invalid = InvalidName {
+            kind: "task id",
+            rule: "<allocation id>/<task name>/<8 hexadecimal digits>",
+        };
+        let (alloc, rest) = id.split_once('/').ok_or(invalid)?;
+        let (task, instance) = rest.rsplit_once('/').ok_or(invalid)?;
+        let hex = instance.len() == 8 && instance.bytes().all(|b| b.is_ascii_hexdigit());
+        if !hex {
+            return Err(invalid);
+        }
+        let instance = u32::from_str_radix(instance, 16).map_err(|_| invalid)?;
+        Ok(Self {
+            alloc: alloc.parse()?,
+            task: TaskName::new(task)?,
+            instance: Instance(instance),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn alloc_ids_have_one_spelling() {
+        let text = "0e8b1c2d-1111-2222-3333-444455556666";
+        let id: AllocId = text.parse().unwrap();
+        assert_eq!(id.to_string(), text);
+        assert_eq!(id.simple().len(), 32);
+        for bad in [
+            "",
+            "0E8B1C2D-1111-2222-3333-444455556666",
+            "0e8b1c2d111122223333444455556666",
+            "../x",
+            "é",
+        ] {
+            assert!(bad.parse::<AllocId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn task_ids_round_trip() {
+        let id = "0e8b1c2d-1111-2222-3333-444455556666/web.1/00c0ffee";
+        assert_eq!(id.parse::<TaskKey>().unwrap().to_string(), id);
+        for bad in [
+            "0e8b1c2d-1111-2222-3333-444455556666/web/c0ffee",
+            "0e8b1c2d-1111-2222-3333-444455556666/../00c0ffee",
+            "0e8b1c2d-1111-2222-3333-444455556666/a/b/00c0ffee",
+            "0e8b1c2d-1111-2222-3333-444455556666//00c0ffee",
+            "0e8b1c2d-1111-2222-3333-444455556666/web/+0c0ffee",
+        ] {
+            assert!(bad.parse::<TaskKey>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn machine_names_follow_systemd() {
+        for good in ["a", "web-0e8b1c2d", "a.b-c.d9"] {
+            assert!(MachineName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a..b", ".a", "a_b", "a b", &"x".repeat(65)] {
+            assert!(MachineName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_holds_a_separator(text in ".*") {
+            if let Ok(name) = TaskName::new(text.clone()) {
+                prop_assert!(!name.as_str().contains(['/', '\n', '\0']));
+                prop_assert!(name.as_str() != "..");
+            }
+            if let Ok(name) = ImageName::new(text.clone()) {
+                prop_assert!(!name.as_str().contains(['/', '\n', '\0', ':', ' ', '%']));
+            }
+            if let Ok(name) = VariableName::new(text) {
+                prop_assert!(!name.as_str().contains(['=', '\n', '-', '.', '"']));
+            }
+        }
+    }
+}

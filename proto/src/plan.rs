@@ -1,0 +1,226 @@
+//! What the helper tells the launcher, what the launcher reports, and the names of every step.
+//!
+//! The plan comes from the helper, which is root as the launcher is; the launcher trusts its
+//! content and checks its form. Every path in it was built by the helper from its policy.
+
+use std::fmt;
+
+use bincode::{Decode, Encode};
+
+use crate::error::Refusal;
+use crate::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
+use crate::parts::Part;
+use crate::path::{Absolute, Relative};
+use crate::spec::{Logs, Payload, Root, Variable};
+
+/// A message from the helper to the launcher.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Order {
+    /// A piece of the encoded [`Plan`].
+    Part(Part),
+    /// The plan is complete: prepare, then wait for [`Order::Go`].
+    Prepare {
+        /// Bytes of the encoded plan.
+        length: u32,
+    },
+    /// Execute systemd-nspawn.
+    Go,
+}
+
+/// A message from the launcher to the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Report {
+    /// The launcher runs.
+    Begun {
+        /// Its process id, which becomes systemd-nspawn's.
+        pid: u32,
+    },
+    /// Everything is prepared; the launcher waits for [`Order::Go`].
+    Prepared {
+        /// Remarks for the journal and the task's events, e.g. what this kernel cannot do.
+        notes: Vec<String>,
+    },
+    /// A step failed; the launcher ends.
+    Failed(Refusal),
+}
+
+/// Everything that the launcher needs to make one task.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Plan {
+    /// Names the folder of the upper layer.
+    pub unit: UnitId,
+    /// Machine name.
+    pub machine: MachineName,
+    /// Allocation, which becomes the machine id.
+    pub alloc: AllocId,
+    /// First uid of the task's range; `None`: no user namespace.
+    pub uid_base: Option<u32>,
+    /// The image.
+    pub image: Place,
+    /// What becomes of it.
+    pub root: Root,
+    /// What runs.
+    pub payload: Payload,
+    /// The network.
+    pub network: PlannedNetwork,
+    /// The environment.
+    pub environment: Vec<Variable>,
+    /// The task's folders.
+    pub task_dirs: TaskDirs,
+    /// The log streams.
+    pub logs: Logs,
+    /// Signal for systemd-nspawn's `--kill-signal=`, used at host shutdown.
+    pub kill_signal: u8,
+}
+
+/// A file below a folder that the policy lists.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Place {
+    /// The policy's folder.
+    pub root: Absolute,
+    /// The rest, walked beneath it without following any link.
+    pub below: Relative,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.root
+            .to_path()
+            .join(self.below.to_path())
+            .display()
+            .fmt(f)
+    }
+}
+
+/// The network as the launcher makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum PlannedNetwork {
+    /// A new namespace with loopback alone.
+    Loopback,
+    /// The host's.
+    Host,
+    /// Nomad's, by the place of its file.
+    Join(Place),
+}
+
+/// The task's folders below the allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct TaskDirs {
+    /// The allocation's folder.
+    pub alloc_dir: Place,
+    /// The task's name.
+    pub task: TaskName,
+    /// Uid of the Nomad agent: owner of the log FIFOs.
+    pub agent_uid: u32,
+}
+
+/// The part of a unit's and a folder's name that is the task's own.
+///
+/// Nomad's allocation id and run number together: no two tasks share them, so no hash is needed,
+/// and people can read it. Spelled as 32 and 8 hexadecimal digits joined by a dash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct UnitId {
+    /// The allocation.
+    pub alloc: AllocId,
+    /// The run.
+    pub instance: Instance,
+}
+
+impl fmt::Display for UnitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.alloc.simple(), self.instance)
+    }
+}
+
+impl UnitId {
+    /// Reads the one spelling.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (alloc, instance) = text.split_once('-')?;
+        let hex = |t: &str| t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if alloc.len() != 32 || instance.len() != 8 || !hex(alloc) || !hex(instance) {
+            return None;
+        }
+        let alloc = u128::from_str_radix(alloc, 16).ok()?;
+        let instance = u32::from_str_radix(instance, 16).ok()?;
+        Some(Self { alloc: AllocId(alloc.to_be_bytes()), instance: Instance(instance) })
+    }
+}
+
+impl From<&TaskKey> for UnitId {
+    fn from(key: &TaskKey) -> Self {
+        Self { alloc: key.alloc, instance: key.instance }
+    }
+}
+
+/// Declares the steps with their names and the list of all of them.
+macro_rules! steps {
+    ($($(#[$doc:meta])* $step:ident = $name:literal,)*) => {
+        /// A named step of a start or a removal, on either side of the launcher's socket.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[allow(missing_docs, reason = "the names say it")]
+        pub enum Step {
+            $($(#[$doc])* $step,)*
+        }
+
+        impl Step {
+            /// Every step, in the order in which a task meets them.
+            pub const ALL: &'static [Self] = &[$(Self::$step,)*];
+
+            /// The name in logs, refusals and hooks.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$step => $name,)*
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    // The daemon, at a start.
+    Decide = "decide",
+    Range = "range",
+    Unit = "unit",
+    SendPlan = "send-plan",
+    // The launcher.
+    ReadPlan = "read-plan",
+    MountNamespace = "mount-namespace",
+    NetworkNamespace = "network-namespace",
+    Image = "image",
+    UserNamespace = "user-namespace",
+    RootFs = "root",
+    MachineId = "machine-id",
+    TaskDirs = "task-dirs",
+    Logs = "logs",
+    Settings = "settings",
+    // Both.
+    Go = "go",
+    Exec = "exec",
+    // The daemon again.
+    Leader = "leader",
+    Store = "store",
+    Register = "register",
+    // The daemon, at a removal.
+    Unregister = "unregister",
+    KillAll = "kill-all",
+    StopUnit = "stop-unit",
+    Clean = "clean",
+    Forget = "forget",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_ids_have_one_spelling() {
+        let id = UnitId { alloc: AllocId([0xab; 16]), instance: Instance(0x00c0_ffee) };
+        assert_eq!(id.to_string(), format!("{}-00c0ffee", "ab".repeat(16)));
+        assert_eq!(UnitId::parse(&id.to_string()), Some(id));
+        for bad in ["", "-", &format!("{}-00C0FFEE", "ab".repeat(16)), &"../".repeat(14)] {
+            assert_eq!(UnitId::parse(bad), None, "{bad}");
+        }
+    }
+}
