@@ -20,8 +20,6 @@ fn compile() -> Result<(), Box<dyn std::error::Error>> {
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     Ok(())
 }

@@ -24,7 +24,9 @@ fn reached(_: Step, _: &str) {}
 #[cfg(feature = "step-hook")]
 fn reached(step: Step, moment: &str) {
     let file = format!("/run/nomad-nspawn/hook/{}.{moment}", step.name());
-    let Ok(target) = std::fs::read_to_string(&file) else { return };
+    let Ok(target) = std::fs::read_to_string(&file) else {
+        return;
+    };
     if std::fs::remove_file(&file).is_err() {
         return;
     }

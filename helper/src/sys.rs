@@ -8,6 +8,9 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// Attributes for [`set_mount_attributes`] (mount_setattr(2)).
 pub const READ_ONLY: u64 = 0x0000_0001;
 /// Set-uid bits and file capabilities have no effect.
@@ -27,7 +30,8 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = check(result)?;
     let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
-    // WHY: the kernel has just returned this descriptor. SOUND: nobody else owns it.
+    // WHY: the kernel has just returned this descriptor.
+    // SAFETY: nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -36,8 +40,9 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
 /// Call once for each number, before anything else opens or closes descriptors.
 #[must_use]
 pub fn take_passed_fd(fd: RawFd) -> OwnedFd {
-    // WHY: passed descriptors come as numbers. SOUND: the caller takes each number once, at the
-    // start of the process, when nothing else can own it.
+    // WHY: passed descriptors come as numbers.
+    // SAFETY: the caller takes each number once, at the start of the process, when nothing else
+    // can own it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -47,8 +52,10 @@ pub fn take_passed_fd(fd: RawFd) -> OwnedFd {
 /// The kernel's.
 pub fn clone_mount(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
-    // WHY: nix has no open_tree. SOUND: the path is a static C string, the descriptor is borrowed.
+    let flags =
+        OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    // WHY: nix has no open_tree.
+    // SAFETY: the path is a static C string, the descriptor is borrowed.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), EMPTY.as_ptr(), flags) })
 }
 
@@ -58,7 +65,8 @@ pub fn clone_mount(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// The kernel's.
 pub fn attach_mount(mount: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     const FROM_AND_TO_EMPTY: libc::c_uint = 0x04 | 0x40;
-    // WHY: nix has no move_mount. SOUND: both paths are static C strings, descriptors are borrowed.
+    // WHY: nix has no move_mount.
+    // SAFETY: both paths are static C strings, descriptors are borrowed.
     check(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
@@ -96,8 +104,9 @@ pub fn set_mount_attributes(
         propagation: 0,
         user_namespace: namespace,
     };
-    // WHY: nix has no mount_setattr. SOUND: `attr` has the kernel's layout (struct mount_attr),
-    // its size is passed, and it lives through the call, which only reads it.
+    // WHY: nix has no mount_setattr.
+    // SAFETY: `attr` has the kernel's layout (struct mount_attr), its size is passed, and it lives
+    // through the call, which only reads it.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -118,15 +127,17 @@ pub fn set_mount_attributes(
 /// The kernel's.
 pub fn child_in_user_namespace(hold: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
     let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
-    // WHY: fork and unshare in one step, so that no report from the child is needed. SOUND: the
-    // process has one thread and shares no memory with the child (no CLONE_VM); the child calls
-    // only async-signal-safe functions and never returns.
+    // WHY: fork and unshare in one step, so that no report from the child is needed.
+    // SAFETY: the process has one thread and shares no memory with the child (no CLONE_VM); the
+    // child calls only async-signal-safe functions and never returns.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
     if pid == 0 {
         let mut byte = [0_u8; 1];
-        // WHY: wait for end of file. SOUND: one byte of own memory; read(2) writes no more.
+        // WHY: wait for end of file.
+        // SAFETY: one byte of own memory; read(2) writes no more.
         unsafe { libc::read(hold.as_raw_fd(), byte.as_mut_ptr().cast(), 1) };
-        // WHY: leave without running the parent's destructors. SOUND: _exit(2) never returns.
+        // WHY: leave without running the parent's destructors.
+        // SAFETY: _exit(2) never returns.
         unsafe { libc::_exit(0) };
     }
     libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidData.into())
@@ -137,7 +148,8 @@ pub fn child_in_user_namespace(hold: BorrowedFd<'_>) -> io::Result<libc::pid_t> 
 /// # Errors
 /// The kernel's: ESRCH when there is no such process.
 pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
-    // WHY: nix has no pidfd_open. SOUND: two integers.
+    // WHY: nix has no pidfd_open.
+    // SAFETY: two integers.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
@@ -148,7 +160,8 @@ pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
 pub fn signal_process(process: BorrowedFd<'_>, signal: u8) -> io::Result<()> {
     let none: *const libc::siginfo_t = std::ptr::null();
     let signal = libc::c_int::from(signal);
-    // WHY: nix has no pidfd_send_signal. SOUND: a null info is allowed and means kill(2)'s.
+    // WHY: nix has no pidfd_send_signal.
+    // SAFETY: a null info is allowed and means kill(2)'s.
     check(unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0)
     })
@@ -170,8 +183,9 @@ pub fn exit_status(process: BorrowedFd<'_>) -> Option<i32> {
     const INFO_EXIT: u64 = 1 << 3;
     const GET_INFO: libc::Ioctl = 0xC040_FF0B;
     let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
-    // WHY: nix has no such ioctl. SOUND: the request encodes a size of 64 bytes, which is the
-    // size of `info` (struct pidfd_info, first version); the kernel writes no more than that.
+    // WHY: nix has no such ioctl.
+    // SAFETY: the request encodes a size of 64 bytes, which is the size of `info` (struct
+    // pidfd_info, first version); the kernel writes no more than that.
     let result = unsafe { libc::ioctl(process.as_raw_fd(), GET_INFO, &raw mut info) };
     (result == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
 }
@@ -181,16 +195,30 @@ pub fn exit_status(process: BorrowedFd<'_>) -> Option<i32> {
 /// # Errors
 /// The kernel's.
 pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // WHY: an all-zero request to fill in. SOUND: ifreq is plain integers and byte arrays.
+    // WHY: an all-zero request to fill in.
+    // SAFETY: ifreq is plain integers and byte arrays.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING)
         .map_err(|_| io::ErrorKind::InvalidData)?;
-    // WHY: nix has no SIOCSIFFLAGS. SOUND: the name ends with NUL, the kernel only reads `request`.
+    // WHY: nix has no SIOCSIFFLAGS.
+    // SAFETY: the name ends with NUL, the kernel only reads `request`.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     check(result.into()).map(drop)
+}
+
+/// Registers a descriptor with the runtime, to wait until it is readable.
+///
+/// # Errors
+/// The kernel's, or no runtime.
+pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // WHY: tokio has no safe way since its file descriptor type may be anything.
+    // SAFETY: an OwnedFd stays the same open descriptor until it is dropped, which the AsyncFd
+    // does last.
+    let watch = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watch.map_err(Into::into)
 }
 
 #[cfg(test)]
@@ -207,7 +235,10 @@ mod tests {
         child.wait().unwrap();
         // Older kernels answer None; newer ones must tell the truth.
         assert!(matches!(exit_status(process.as_fd()), None | Some(9)));
-        assert_eq!(signal_process(process.as_fd(), 9).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        assert_eq!(
+            signal_process(process.as_fd(), 9).unwrap_err().raw_os_error(),
+            Some(libc::ESRCH)
+        );
     }
 
     #[test]

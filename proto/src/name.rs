@@ -100,10 +100,7 @@ fn check_image_name(text: &str) -> Result<(), &'static str> {
     if text.starts_with('.') || text.ends_with(".v") {
         return Err("no leading dot, no .v at the end (nspawn would pick a version)");
     }
-    if !text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
-    {
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b)) {
         return Err("letters, digits and ._-+ only");
     }
     Ok(())
@@ -130,10 +127,7 @@ fn check_variable_name(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > limits::VARIABLE_NAME_MAX {
         return Err("1 to 255 bytes");
     }
-    let first_ok = text
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let first_ok = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     if !first_ok || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Err(
             "letters, digits and underscores, not beginning with a digit (systemd-nspawn drops others)",
@@ -188,10 +182,8 @@ impl FromStr for AllocId {
 
     /// Takes the canonical form alone: 36 characters, lower case.
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let invalid = InvalidName {
-            kind: "allocation id",
-            rule: "a UUID in its canonical lower-case form",
-        };
+        let invalid =
+            InvalidName { kind: "allocation id", rule: "a UUID in its canonical lower-case form" };
         let mut bytes = [0_u8; 16];
         let digits: String = text.chars().filter(|c| *c != '-').collect();
         if !digits.is_ascii() || digits.len() != 32 {
@@ -202,11 +194,7 @@ impl FromStr for AllocId {
             *byte = u8::from_str_radix(pair, 16).map_err(|_| invalid)?;
         }
         let id = Self(bytes);
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(invalid)
-        }
+        if id.to_string() == text { Ok(id) } else { Err(invalid) }
     }
 }
 
@@ -253,11 +241,7 @@ impl FromStr for TaskKey {
             return Err(invalid);
         }
         let instance = u32::from_str_radix(instance, 16).map_err(|_| invalid)?;
-        Ok(Self {
-            alloc: alloc.parse()?,
-            task: TaskName::new(task)?,
-            instance: Instance(instance),
-        })
+        Ok(Self { alloc: alloc.parse()?, task: TaskName::new(task)?, instance: Instance(instance) })
     }
 }
 

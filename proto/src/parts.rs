@@ -15,12 +15,7 @@ pub struct Part {
 
 impl std::fmt::Debug for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Part {{ offset: {}, {} bytes }}",
-            self.offset,
-            self.bytes.len()
-        )
+        write!(f, "Part {{ offset: {}, {} bytes }}", self.offset, self.bytes.len())
     }
 }
 
@@ -112,10 +107,7 @@ pub fn split(whole: &[u8]) -> Result<Vec<Part>, PartError> {
     let mut parts = Vec::new();
     let mut offset = 0_u32;
     for piece in whole.chunks(limits::PART_MAX) {
-        parts.push(Part {
-            offset,
-            bytes: piece.to_vec(),
-        });
+        parts.push(Part { offset, bytes: piece.to_vec() });
         offset = offset.saturating_add(u32::try_from(piece.len()).unwrap_or(u32::MAX));
     }
     Ok(parts)
@@ -136,36 +128,21 @@ mod tests {
         assembly.take(&parts[0]).unwrap();
         assert_eq!(assembly.take(&parts[0]), Err(PartError::Order));
         assembly.take(&parts[1]).unwrap();
-        assert_eq!(
-            assembly.finish(u32::try_from(whole.len()).unwrap()),
-            Err(PartError::Length)
-        );
-        let empty = Part {
-            offset: 0,
-            bytes: vec![],
-        };
+        assert_eq!(assembly.finish(u32::try_from(whole.len()).unwrap()), Err(PartError::Length));
+        let empty = Part { offset: 0, bytes: vec![] };
         assert_eq!(Assembly::default().take(&empty), Err(PartError::Size));
         assert_eq!(Assembly::default().finish(0), Err(PartError::Length));
     }
 
     #[test]
     fn the_whole_is_bounded() {
-        assert_eq!(
-            split(&vec![0; limits::SPEC_MAX + 1]),
-            Err(PartError::TooLarge)
-        );
+        assert_eq!(split(&vec![0; limits::SPEC_MAX + 1]), Err(PartError::TooLarge));
         let mut assembly = Assembly::default();
         for part in split(&vec![0; limits::SPEC_MAX]).unwrap() {
             assembly.take(&part).unwrap();
         }
         let offset = u32::try_from(limits::SPEC_MAX).unwrap();
-        assert_eq!(
-            assembly.take(&Part {
-                offset,
-                bytes: vec![0]
-            }),
-            Err(PartError::TooLarge)
-        );
+        assert_eq!(assembly.take(&Part { offset, bytes: vec![0] }), Err(PartError::TooLarge));
     }
 
     proptest! {

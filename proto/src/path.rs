@@ -25,10 +25,7 @@ impl Component {
     /// The rule that the text breaks.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
         let text = text.into();
-        let invalid = |rule| InvalidName {
-            kind: "path component",
-            rule,
-        };
+        let invalid = |rule| InvalidName { kind: "path component", rule };
         if text.is_empty() || text.len() > limits::COMPONENT_MAX {
             return Err(invalid("1 to 255 bytes"));
         }
@@ -72,10 +69,7 @@ impl Relative {
     /// More than [`limits::COMPONENTS_MAX`] components.
     pub fn new(components: Vec<Component>) -> Result<Self, InvalidName> {
         if components.len() > limits::COMPONENTS_MAX {
-            return Err(InvalidName {
-                kind: "path",
-                rule: "at most 64 components",
-            });
+            return Err(InvalidName { kind: "path", rule: "at most 64 components" });
         }
         Ok(Self(components))
     }
@@ -121,16 +115,10 @@ impl Absolute {
     /// The rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let Some(rest) = text.strip_prefix('/') else {
-            return Err(InvalidName {
-                kind: "path",
-                rule: "must begin with /",
-            });
+            return Err(InvalidName { kind: "path", rule: "must begin with /" });
         };
-        let components: Result<Vec<_>, _> = rest
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(Component::new)
-            .collect();
+        let components: Result<Vec<_>, _> =
+            rest.split('/').filter(|part| !part.is_empty()).map(Component::new).collect();
         Ok(Self(Relative::new(components?)?))
     }
 
@@ -179,12 +167,7 @@ mod tests {
         let root = Absolute::parse("/var/lib/machines").unwrap();
         let inside = Absolute::parse("/var/lib/machines/a/b").unwrap();
         assert_eq!(inside.below(&root).unwrap().to_path(), PathBuf::from("a/b"));
-        assert!(
-            Absolute::parse("/var/lib/machines2/a")
-                .unwrap()
-                .below(&root)
-                .is_none()
-        );
+        assert!(Absolute::parse("/var/lib/machines2/a").unwrap().below(&root).is_none());
         assert_eq!(root.below(&root).unwrap().to_path(), PathBuf::from("."));
     }
 

@@ -84,11 +84,7 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.root
-            .to_path()
-            .join(self.below.to_path())
-            .display()
-            .fmt(f)
+        self.root.to_path().join(self.below.to_path()).display().fmt(f)
     }
 }
 

@@ -1,5 +1,112 @@
-//! x
+//! The service: one thread, one loop, one table of tasks.
+//!
+//! Start-up order: take the passed descriptors, read the policy, rebuild the table from PID 1 and
+//! the descriptor store, and only then answer. It keeps no file of its own: whoever kills it, its
+//! next process knows what the last one knew.
+//!
+//! Trusts PID 1 and the policy file. Treats every byte from the driver as hostile.
 
-/// x
+mod audit;
+mod bus;
+mod context;
+mod launch;
+mod leader;
+mod machined;
+mod notify;
+mod passed;
+mod process;
+mod range;
+mod record;
+mod recover;
+mod remove;
+mod requests;
+mod serve;
+mod start;
+mod status;
+mod table;
+mod unit;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::policy;
+use context::Context;
+
+/// The policy file.
+const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
+
+/// Runs the daemon until systemd ends it.
 #[must_use]
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+pub fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => LocalSet::new().block_on(&runtime, run()),
+        Err(error) => Err(format!("no runtime: {error}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), String> {
+    let passed = passed::take()?;
+    let listener = passed
+        .listener
+        .ok_or("no socket passed: start nomad-nspawn-helper.socket, which starts this service")?;
+    self_test()?;
+    let policy = policy::load(Path::new(POLICY))?;
+    let context = Rc::new(Context::new(policy));
+    recover::run(&context, passed.stored).await?;
+    let driver = serve::Door::new(listener)?;
+    tokio::task::spawn_local(reload_on_hangup(context.clone()));
+    notify::ready();
+    tokio::task::spawn_local(notify::watchdog());
+    tokio::task::spawn_local(audit::summarize());
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    tokio::select! {
+        result = driver.serve(context) => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Refuses to run where the one call that keeps links out does not work.
+fn self_test() -> Result<(), String> {
+    let how = nix::fcntl::OpenHow::new()
+        .flags(nix::fcntl::OFlag::O_PATH)
+        .resolve(nix::fcntl::ResolveFlag::RESOLVE_BENEATH);
+    let root = std::fs::File::open("/").map_err(|e| format!("/: {e}"))?;
+    nix::fcntl::openat2(&root, ".", how).map(drop).map_err(|e| {
+        format!("openat2 does not work here ({e}): Linux 5.6 is needed, and RestrictSUIDSGID= must not be set")
+    })
+}
+
+/// Reads the policy again on SIGHUP; a bad file leaves the old policy in force.
+async fn reload_on_hangup(context: Rc<Context>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        match policy::load(Path::new(POLICY)) {
+            Ok(policy) => {
+                *context.policy.borrow_mut() = Rc::new(policy);
+                tracing::info!("policy read again");
+            }
+            Err(error) => tracing::error!(%error, "policy not read: the old one stays in force"),
+        }
+    }
+}
+
+/// Unix time in milliseconds.
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().and_then(|time| u64::try_from(time.as_millis()).ok()).unwrap_or(0)
+}

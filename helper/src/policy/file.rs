@@ -106,11 +106,16 @@ fn check_owners(path: &Path) -> io::Result<()> {
 fn parse(text: &str) -> Result<Policy, String> {
     let raw: Raw = toml::from_str(text).map_err(|e| e.to_string())?;
     let allow = raw.network.allow.unwrap_or_else(|| vec!["private".into(), "group".into()]);
-    if let Some(odd) = allow.iter().find(|kind| !["private", "group", "host"].contains(&kind.as_str())) {
+    if let Some(odd) =
+        allow.iter().find(|kind| !["private", "group", "host"].contains(&kind.as_str()))
+    {
         return Err(format!("[network] allow: \"{odd}\" is not one of private, group, host"));
     }
     Ok(Policy {
-        images_store: path("[images] store", raw.images.store.as_deref().unwrap_or("/var/lib/machines"))?,
+        images_store: path(
+            "[images] store",
+            raw.images.store.as_deref().unwrap_or("/var/lib/machines"),
+        )?,
         images_paths: paths("[images] paths", raw.images.paths, &["/var/lib/machines"])?,
         alloc_dirs: paths(
             "[nomad] alloc_dirs",

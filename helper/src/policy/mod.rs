@@ -112,9 +112,7 @@ fn check_environment(spec: &TaskSpec) -> Result<(), Refusal> {
 
 /// The first of `roots` that holds `path`, with the rest of the path.
 fn place_below(path: &Absolute, roots: &[Absolute]) -> Option<Place> {
-    roots
-        .iter()
-        .find_map(|root| path.below(root).map(|below| Place { root: root.clone(), below }))
+    roots.iter().find_map(|root| path.below(root).map(|below| Place { root: root.clone(), below }))
 }
 
 fn image(image: &Image, policy: &Policy) -> Result<Place, Refusal> {
@@ -142,10 +140,15 @@ fn network(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, Refusal> 
         if policy.network_allow.iter().any(|entry| entry == kind) {
             return Ok(());
         }
-        Err(refuse(object, format!("the policy file would allow it with \"{kind}\" in [network] allow")))
+        Err(refuse(
+            object,
+            format!("the policy file would allow it with \"{kind}\" in [network] allow"),
+        ))
     };
     match &spec.network {
-        Network::Loopback => allowed("private", "private network").map(|()| PlannedNetwork::Loopback),
+        Network::Loopback => {
+            allowed("private", "private network").map(|()| PlannedNetwork::Loopback)
+        }
         Network::Host => allowed("host", "host network").map(|()| PlannedNetwork::Host),
         Network::Join(path) => {
             allowed("group", "group network")?;
@@ -214,14 +217,12 @@ pub fn check_signal(signal: u8) -> Result<u8, Refusal> {
 
 fn resources(wanted: Resources) -> Result<Resources, Refusal> {
     let memory = limits::MEMORY_MIN..=limits::MEMORY_MAX;
-    let check = |name: &str, value: Option<u64>, range: &std::ops::RangeInclusive<u64>| {
-        match value {
-            Some(v) if !range.contains(&v) => Err(invalid(
-                format!("{name} {v}"),
-                format!("{} to {}", range.start(), range.end()),
-            )),
-            _ => Ok(()),
+    let check = |name: &str, value: Option<u64>, range: &std::ops::RangeInclusive<u64>| match value
+    {
+        Some(v) if !range.contains(&v) => {
+            Err(invalid(format!("{name} {v}"), format!("{} to {}", range.start(), range.end())))
         }
+        _ => Ok(()),
     };
     check("memory limit", wanted.memory_max, &memory)?;
     check("memory reservation", wanted.memory_low, &memory)?;

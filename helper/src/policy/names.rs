@@ -43,7 +43,11 @@ mod tests {
     use proto::name::{AllocId, Instance, TaskName};
 
     fn key(task: &str) -> TaskKey {
-        TaskKey { alloc: AllocId([7; 16]), task: TaskName::new(task).unwrap(), instance: Instance(1) }
+        TaskKey {
+            alloc: AllocId([7; 16]),
+            task: TaskName::new(task).unwrap(),
+            instance: Instance(1),
+        }
     }
 
     #[test]

@@ -75,7 +75,9 @@ fn the_host_network_is_not_given_by_default() {
 
 #[test]
 fn only_the_own_network_namespace_is_joined() {
-    for path in ["/run/netns/other", "/proc/1/ns/net", "/run/netns", &format!("/run/netns/{ALLOC}/x")] {
+    for path in
+        ["/run/netns/other", "/proc/1/ns/net", "/run/netns", &format!("/run/netns/{ALLOC}/x")]
+    {
         let text = reason(|spec| spec.network = Network::Join(absolute(path)));
         assert!(text.contains("network namespace"), "{path}: {text}");
     }
@@ -115,7 +117,9 @@ fn texts_have_bounds() {
         name: VariableName::new(name).unwrap(),
         value: Secret::new(value),
     };
-    assert!(reason(|s| s.environment = vec![variable("A", "x".repeat(131_072))]).contains("131,071"));
+    assert!(
+        reason(|s| s.environment = vec![variable("A", "x".repeat(131_072))]).contains("131,071")
+    );
     assert!(reason(|s| s.environment = vec![variable("A", "a\0b".into())]).contains("NUL"));
     let twice = vec![variable("A", "1".into()), variable("A", "2".into())];
     assert!(reason(|s| s.environment.clone_from(&twice)).contains("twice"));

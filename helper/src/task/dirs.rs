@@ -77,8 +77,8 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
     let task = Path::new(dirs.task.as_str());
     let open_one = |name, below: PathBuf, mounts| -> Result<Dir, Problem> {
         let path = base.join(&below);
-        let handle = open::beneath(alloc_dir.as_fd(), &below, open::HANDLE, mounts)
-            .at(path.display())?;
+        let handle =
+            open::beneath(alloc_dir.as_fd(), &below, open::HANDLE, mounts).at(path.display())?;
         Ok(Dir { name, path, handle, secrets: name == "secrets" })
     };
     let alloc = open_one(NAMES[0], PathBuf::from("alloc"), Mounts::Stay)?;

@@ -70,9 +70,8 @@ fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Re
     steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
     let image = steps.run(Step::Image, || root::open_image(&plan.image))?;
-    let users = steps.run(Step::UserNamespace, || {
-        plan.uid_base.map(namespace::user_namespace).transpose()
-    })?;
+    let users = steps
+        .run(Step::UserNamespace, || plan.uid_base.map(namespace::user_namespace).transpose())?;
     let users = users.as_ref().map(AsFd::as_fd);
     steps.run(Step::RootFs, || root::mount_root(plan, &image, users))?;
     if plan.root == Root::Ephemeral {

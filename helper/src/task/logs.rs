@@ -28,10 +28,7 @@ pub(super) struct Streams {
 }
 
 /// Opens both streams.
-pub(super) fn open_streams(
-    plan: &Plan,
-    users: Option<BorrowedFd<'_>>,
-) -> Result<Streams, Problem> {
+pub(super) fn open_streams(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Streams, Problem> {
     if plan.logs == Logs::Discard {
         return Ok(Streams { stdout: null()?, stderr: null()? });
     }

@@ -37,7 +37,8 @@ pub(super) fn write(alloc: AllocId, uid_base: Option<u32>) -> Result<(), Problem
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(e) => return Err(e).at("/etc/machine-id"),
     }
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = openat(&etc, NAME, flags, Mode::from_bits_truncate(0o444)).at("/etc/machine-id")?;
     let mut file = std::fs::File::from(file);
     writeln!(file, "{}", alloc.simple()).at("/etc/machine-id")?;

@@ -21,6 +21,8 @@ mod root;
 mod settings;
 mod step;
 
+pub use nspawn::binary as nspawn_binary;
+
 use std::process::ExitCode;
 
 /// Folder on which each launcher mounts a private tmpfs, in its own mount namespace.

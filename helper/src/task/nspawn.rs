@@ -16,7 +16,8 @@ pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
 /// The administrator's folder for settings.
 pub(super) const ADMIN_SETTINGS: &str = "/etc/systemd/nspawn";
 /// Where distributions keep the binary.
-const BINARIES: [&str; 2] = ["/usr/bin/systemd-nspawn", "/run/current-system/sw/bin/systemd-nspawn"];
+const BINARIES: [&str; 2] =
+    ["/usr/bin/systemd-nspawn", "/run/current-system/sw/bin/systemd-nspawn"];
 
 /// Finds the binary.
 #[must_use]

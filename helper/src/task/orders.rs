@@ -32,7 +32,9 @@ impl Orders {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(e) => return Err(Problem::refused("helper socket", e.to_string())),
-                Ok(0) => return Err(Problem::refused("helper socket", "the helper has gone away")),
+                Ok(0) => {
+                    return Err(Problem::refused("helper socket", "the helper has gone away"));
+                }
                 Ok(length) => break length,
             }
         };
@@ -49,8 +51,9 @@ impl Orders {
                     assembly.take(&part).map_err(|e| Problem::refused("plan", e.to_string()))?;
                 }
                 Order::Prepare { length } => {
-                    let whole =
-                        assembly.finish(length).map_err(|e| Problem::refused("plan", e.to_string()))?;
+                    let whole = assembly
+                        .finish(length)
+                        .map_err(|e| Problem::refused("plan", e.to_string()))?;
                     return codec::decode_whole(&whole)
                         .map_err(|e| Problem::refused("plan", e.to_string()));
                 }

@@ -81,11 +81,7 @@ fn attach(
     sys::attach_mount(clone.as_fd(), target.as_fd()).at(at.display())
 }
 
-fn mount_plain(
-    plan: &Plan,
-    image: &Image,
-    users: Option<BorrowedFd<'_>>,
-) -> Result<(), Problem> {
+fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
     let source = plan.image.root.to_path().join(plan.image.below.to_path());
     if users.is_some() && !open::is_protected(&source, image.handle.as_fd()).at(&plan.image)? {
         return Err(Problem::refused(
@@ -104,11 +100,7 @@ fn mount_plain(
     attach(plan, image, sys::NO_DEV, users, &path())
 }
 
-fn mount_overlay(
-    plan: &Plan,
-    image: &Image,
-    users: Option<BorrowedFd<'_>>,
-) -> Result<(), Problem> {
+fn mount_overlay(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
     let lower = Path::new(STAGE).join("lower");
     attach(plan, image, sys::NO_DEV | sys::READ_ONLY, users, &lower)?;
     let base = plan.uid_base.unwrap_or(0);

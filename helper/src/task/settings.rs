@@ -19,11 +19,44 @@ use super::step::{At, Problem};
 
 /// Beginnings of names that systemd-nspawn, the C library or a library of theirs reads.
 const STEERING: [&str; 38] = [
-    "SYSTEMD_", "LD_", "GLIBC_", "MALLOC_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "DBUS_", "JOURNAL_",
-    "INVOCATION_ID", "MAINPID", "MANAGERPID", "CREDENTIALS_", "LC_", "LANG", "LOCPATH", "NLSPATH",
-    "GCONV_", "GETCONF_", "PATH", "HOME", "SHELL", "TMP", "TEMP", "TERM", "COLORTERM", "NO_COLOR",
-    "TZ", "RES_", "LOCALDOMAIN", "HOSTALIASES", "NIS_", "LIBMOUNT_", "LIBBLKID_", "BLKID_",
-    "OPENSSL_", "SSL_", "XDG_",
+    "SYSTEMD_",
+    "LD_",
+    "GLIBC_",
+    "MALLOC_",
+    "LISTEN_",
+    "NOTIFY_",
+    "WATCHDOG_",
+    "DBUS_",
+    "JOURNAL_",
+    "INVOCATION_ID",
+    "MAINPID",
+    "MANAGERPID",
+    "CREDENTIALS_",
+    "LC_",
+    "LANG",
+    "LOCPATH",
+    "NLSPATH",
+    "GCONV_",
+    "GETCONF_",
+    "PATH",
+    "HOME",
+    "SHELL",
+    "TMP",
+    "TEMP",
+    "TERM",
+    "COLORTERM",
+    "NO_COLOR",
+    "TZ",
+    "RES_",
+    "LOCALDOMAIN",
+    "HOSTALIASES",
+    "NIS_",
+    "LIBMOUNT_",
+    "LIBBLKID_",
+    "BLKID_",
+    "OPENSSL_",
+    "SSL_",
+    "XDG_",
 ];
 
 /// The environment, divided by the way it takes.
@@ -93,10 +126,7 @@ mod tests {
     #[test]
     fn quotes_are_left_and_entered_again() {
         let one = variable("A", r#"say "hi" \ $X %n "#);
-        assert_eq!(
-            text(&[&one]),
-            "[Exec]\nEnvironment=\"A=say \"'\"'\"hi\"'\"'\" \\ $X %n \"\n"
-        );
+        assert_eq!(text(&[&one]), "[Exec]\nEnvironment=\"A=say \"'\"'\"hi\"'\"'\" \\ $X %n \"\n");
     }
 
     #[test]

@@ -1,0 +1,82 @@
+//! One journal line a decision, and a count where a peer asks for more lines than anyone can read.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use proto::error::Refusal;
+use proto::wire::{Request, Verb};
+
+/// Lines a second; the rest is counted and told in one line.
+const LINES: u32 = 50;
+
+thread_local! {
+    static WRITTEN: Cell<u32> = const { Cell::new(0) };
+    static DROPPED: Cell<u64> = const { Cell::new(0) };
+    static MALFORMED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) pid: i32,
+}
+
+fn may_write() -> bool {
+    if WRITTEN.get() < LINES {
+        WRITTEN.set(WRITTEN.get() + 1);
+        return true;
+    }
+    DROPPED.set(DROPPED.get() + 1);
+    false
+}
+
+/// Writes the line of a decision. `task` is the task that the request is about.
+pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Option<&Refusal>) {
+    let verb = request.verb.name();
+    // Reading changes nothing and happens often.
+    let reading =
+        matches!(request.verb, Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_));
+    if (reading && refusal.is_none()) || !may_write() {
+        return;
+    }
+    let Peer { uid, pid } = peer;
+    match refusal {
+        None => tracing::info!(request = request.id, uid, pid, verb, task, decision = "allowed"),
+        Some(refusal) => tracing::warn!(
+            request = request.id,
+            uid,
+            pid,
+            verb,
+            task,
+            decision = "refused",
+            code = ?refusal.code,
+            rule = %refusal
+        ),
+    }
+}
+
+/// Writes that a connection was refused or closed for what it did.
+pub(super) fn closed(peer: Peer, why: &str) {
+    if may_write() {
+        tracing::warn!(uid = peer.uid, pid = peer.pid, why, "connection closed");
+    }
+}
+
+/// Counts a message that could not be decoded.
+pub(super) fn malformed() {
+    MALFORMED.set(MALFORMED.get() + 1);
+}
+
+/// Tells the counts once a second, when there are any.
+pub(super) async fn summarize() {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        WRITTEN.set(0);
+        let (lines, malformed) = (DROPPED.take(), MALFORMED.take());
+        if lines > 0 || malformed > 0 {
+            tracing::warn!(lines, malformed, "more refusals than are written one by one");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The connection to PID 1 over the system bus, and the ends of its jobs.
+//!
+//! The connection is made again whenever it is lost (the bus may be restarted at any time). Calls
+//! are methods of org.freedesktop.systemd1 and org.freedesktop.machine1 alone; no object is ever
+//! exported.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, oneshot};
+use zbus::export::futures_core::Stream;
+use zbus::message::{Body, Type};
+use zbus::zvariant::DynamicType;
+use zbus::{Connection, MatchRule, MessageStream, ObjectPath, OwnedVariant};
+
+/// PID 1's name, path and main interface.
+pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
+const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// Longest wait for one reply.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Waiters for the end of a unit's job, by unit name.
+type Waiters = Rc<RefCell<Vec<(String, oneshot::Sender<String>)>>>;
+
+/// The connection.
+#[derive(Debug, Default)]
+pub(super) struct Bus {
+    connection: Mutex<Option<Connection>>,
+    waiters: Waiters,
+}
+
+impl Bus {
+    async fn connection(&self) -> zbus::Result<Connection> {
+        let mut current = self.connection.lock().await;
+        if let Some(connection) = current.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let connection =
+            zbus::connection::Builder::system().method_timeout(TIMEOUT).build().await?;
+        let rule = MatchRule::builder()
+            .msg_type(Type::Signal)
+            .sender(SYSTEMD)
+            .interface(MANAGER)
+            .member("JobRemoved")
+            .build()?;
+        let stream =
+            MessageStream::for_match_rule(rule, &connection, NonZeroUsize::new(256)).await?;
+        connection
+            .call_method(Some(SYSTEMD), SYSTEMD_PATH, Some(MANAGER), "Subscribe", &())
+            .await?;
+        tokio::task::spawn_local(deliver(stream, self.waiters.clone()));
+        *current = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Calls a method of PID 1's manager.
+    pub(super) async fn manager<B>(&self, method: &str, body: &B) -> zbus::Result<Body>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        let connection = self.connection().await?;
+        let reply = connection
+            .call_method(Some(SYSTEMD), SYSTEMD_PATH, Some(MANAGER), method, body)
+            .await?;
+        Ok(reply.body())
+    }
+
+    /// Calls a method of machined's manager.
+    pub(super) async fn machined<B>(&self, method: &str, body: &B) -> zbus::Result<()>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        let name = "org.freedesktop.machine1";
+        let interface = "org.freedesktop.machine1.Manager";
+        let connection = self.connection().await?;
+        connection
+            .call_method(Some(name), "/org/freedesktop/machine1", Some(interface), method, body)
+            .await
+            .map(drop)
+    }
+
+    /// Reads one property of a unit, whether it is loaded or not.
+    pub(super) async fn property(
+        &self,
+        unit: &str,
+        interface: &str,
+        name: &str,
+    ) -> zbus::Result<OwnedVariant> {
+        let connection = self.connection().await?;
+        let path = unit_path(unit);
+        let path = ObjectPath::try_from(path.as_str())?;
+        let body = (format!("{SYSTEMD}.{interface}"), name);
+        let reply =
+            connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &body).await?;
+        reply.body().deserialize::<OwnedVariant>()
+    }
+
+    /// The version of the running systemd; 0 when it cannot be read.
+    pub(super) async fn systemd_version(&self) -> u32 {
+        let Ok(connection) = self.connection().await else {
+            return 0;
+        };
+        let body = (MANAGER, "Version");
+        let reply = connection
+            .call_method(Some(SYSTEMD), SYSTEMD_PATH, Some(PROPERTIES), "Get", &body)
+            .await;
+        let text = reply
+            .and_then(|reply| reply.body().deserialize::<OwnedVariant>())
+            .and_then(String::try_from)
+            .unwrap_or_default();
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    }
+
+    /// A wait for the end of the unit's next job. Ask before the call that makes the job.
+    pub(super) fn job_of(&self, unit: &str) -> oneshot::Receiver<String> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.borrow_mut().push((unit.to_owned(), sender));
+        receiver
+    }
+}
+
+/// Hands job results to their waiters until the connection ends; then nobody waits for nothing.
+async fn deliver(mut stream: MessageStream, waiters: Waiters) {
+    while let Some(message) = poll_fn(|cx| Pin::new(&mut stream).poll_next(cx)).await {
+        let Ok(message) = message else { continue };
+        let body = message.body();
+        let Ok((_, _, unit, result)) = body.deserialize::<(u32, ObjectPath<'_>, &str, &str)>()
+        else {
+            continue;
+        };
+        let mut waiting = waiters.borrow_mut();
+        // Waiters that gave up are dropped on the way.
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            waiting.drain(..).filter(|(_, s)| !s.is_closed()).partition(|(name, _)| name == unit);
+        *waiting = rest;
+        for (_, sender) in ready {
+            // The waiter may just have given up.
+            drop(sender.send(result.to_owned()));
+        }
+    }
+    waiters.borrow_mut().clear();
+}
+
+/// The object path of a unit (sd_bus_path_encode(3)).
+fn unit_path(unit: &str) -> String {
+    let mut path = format!("{SYSTEMD_PATH}/unit/");
+    for byte in unit.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
+}
+
+/// Whether PID 1 says that there is no such unit.
+pub(super) fn is_no_such_unit(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, _, _)
+        if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn unit_paths_are_escaped() {
+        assert_eq!(
+            super::unit_path("nomad-a1.service"),
+            "/org/freedesktop/systemd1/unit/nomad_2da1_2eservice"
+        );
+    }
+}

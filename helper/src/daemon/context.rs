@@ -1,0 +1,64 @@
+//! What every request works with.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::bus::Bus;
+use super::process::Identity;
+use super::range::Ranges;
+use super::table::Table;
+use crate::policy::Policy;
+
+/// The daemon's state.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// Random number of this process; requests made to another process carry another.
+    pub(super) epoch: u64,
+    /// The policy in force.
+    pub(super) policy: RefCell<Rc<Policy>>,
+    /// PID 1 and machined.
+    pub(super) bus: Bus,
+    /// Tasks.
+    pub(super) table: RefCell<Table>,
+    /// Uid ranges.
+    pub(super) ranges: RefCell<Ranges>,
+    /// Bytes of unfinished specifications of all connections.
+    pub(super) assembling: Cell<usize>,
+    /// The systemd-nspawn binary, to tell it from a payload.
+    pub(super) nspawn: Option<Identity>,
+    systemd: Cell<u32>,
+}
+
+impl Context {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self {
+            epoch: random(),
+            policy: RefCell::new(Rc::new(policy)),
+            bus: Bus::default(),
+            table: RefCell::default(),
+            ranges: RefCell::default(),
+            assembling: Cell::new(0),
+            nspawn: crate::task::nspawn_binary().and_then(|path| Identity::of_file(path).ok()),
+            systemd: Cell::new(0),
+        }
+    }
+
+    /// The version of the running systemd; 0 when it cannot be read now.
+    pub(super) async fn systemd(&self) -> u32 {
+        if self.systemd.get() == 0 {
+            self.systemd.set(self.bus.systemd_version().await);
+        }
+        self.systemd.get()
+    }
+
+    /// The policy in force now; a reload does not change it under a running decision.
+    pub(super) fn policy(&self) -> Rc<Policy> {
+        self.policy.borrow().clone()
+    }
+}
+
+/// A random number, never 0: 0 is the epoch of a greeting.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()).max(1)
+}

@@ -1,0 +1,65 @@
+//! The daemon's end of the socket to a launcher.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use proto::codec;
+use proto::error::{Code, Refusal};
+use proto::limits;
+use proto::parts;
+use proto::plan::{Order, Plan, Report, Step};
+use tokio_seqpacket::UnixSeqpacket;
+
+/// The socket to one launcher.
+#[derive(Debug)]
+pub(super) struct Launcher(UnixSeqpacket);
+
+impl Launcher {
+    /// Makes the pair; the second end is for the unit's standard input.
+    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        // The launcher reads blocking; the flag belongs to each end alone.
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok((Self(UnixSeqpacket::try_from(ours)?), theirs))
+    }
+
+    async fn send(&self, order: &Order) -> Result<(), String> {
+        let bytes = codec::encode(order).map_err(|e| e.to_string())?;
+        self.0.send(&bytes).await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Sends the plan.
+    pub(super) async fn send_plan(&self, plan: &Plan) -> Result<(), Refusal> {
+        let failed =
+            |reason: String| Refusal::new(Code::Failed, Step::SendPlan.name(), "launcher", reason);
+        let whole = codec::encode_whole(plan).map_err(|e| failed(e.to_string()))?;
+        let length = u32::try_from(whole.len()).map_err(|e| failed(e.to_string()))?;
+        for part in parts::split(&whole).map_err(|e| failed(e.to_string()))? {
+            self.send(&Order::Part(part)).await.map_err(failed)?;
+        }
+        self.send(&Order::Prepare { length }).await.map_err(failed)
+    }
+
+    /// Lets it execute systemd-nspawn.
+    pub(super) async fn go(&self) -> Result<(), Refusal> {
+        self.send(&Order::Go)
+            .await
+            .map_err(|reason| Refusal::new(Code::Failed, Step::Go.name(), "launcher", reason))
+    }
+
+    /// The next report.
+    pub(super) async fn report(&self) -> Result<Report, Refusal> {
+        let failed =
+            |reason: String| Refusal::new(Code::Failed, Step::ReadPlan.name(), "launcher", reason);
+        let mut buffer = vec![0; limits::MESSAGE_MAX];
+        let info = self.0.recv(&mut buffer).await.map_err(|e| failed(e.to_string()))?;
+        let message = buffer.get(..info.bytes_read()).unwrap_or_default();
+        if message.is_empty() {
+            return Err(failed("ended without a word".to_owned()));
+        }
+        codec::decode(message).map_err(|e| failed(e.to_string()))
+    }
+}

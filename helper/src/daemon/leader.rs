@@ -1,0 +1,79 @@
+//! From systemd-nspawn to the payload: finding PID 1 of the container, and the moment at which it
+//! is the payload and no longer systemd-nspawn.
+//!
+//! The kernel tells no one of another process's children or of its execve, and on systemd 257
+//! READY=1 comes 55 to 80 ms before it. So /proc is read every few milliseconds, only while a task
+//! starts. Descriptors are opened long before the payload can end: building its seccomp filters
+//! takes systemd-nspawn some 40 ms after the leader exists.
+
+use std::time::Duration;
+
+use super::process::{Identity, Process, is_namespace_init};
+use super::record::Kind;
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(2);
+/// Names that systemd-nspawn's processes have before they execute the payload.
+const NSPAWN_NAMES: [&str; 3] = ["systemd-nspawn", "(sd-stubinit)", "nomad-nspawn-ta"];
+
+/// A task's processes as they become known.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Processes {
+    pub(super) leader: Option<Process>,
+    pub(super) payload: Option<Process>,
+}
+
+/// Looks until the payload runs or systemd-nspawn has ended. `found` is called when a process
+/// becomes known.
+pub(super) async fn watch(
+    main: &Process,
+    kind: Kind,
+    nspawn: Option<Identity>,
+    mut found: impl FnMut(&Processes),
+) -> Processes {
+    let mut processes = Processes::default();
+    loop {
+        let before = (processes.leader.is_some(), processes.payload.is_some());
+        look(main, kind, &mut processes);
+        if before != (processes.leader.is_some(), processes.payload.is_some()) {
+            found(&processes);
+        }
+        let last = if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader };
+        if main.has_ended() || last.as_ref().is_some_and(|process| runs_payload(process, nspawn)) {
+            return processes;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// One look, also used for a task that an earlier process started.
+pub(super) fn look(main: &Process, kind: Kind, processes: &mut Processes) {
+    if processes.leader.is_none() {
+        let init = main.children().into_iter().find(|&pid| is_namespace_init(pid));
+        processes.leader = init.and_then(|pid| child(main, pid));
+    }
+    if kind == Kind::ProcessTwo
+        && processes.payload.is_none()
+        && let Some(leader) = &processes.leader
+    {
+        processes.payload = leader.children().first().and_then(|&pid| child(leader, pid));
+    }
+}
+
+/// Opens a child, and makes sure that the pid is still that child's.
+fn child(parent: &Process, pid: u32) -> Option<Process> {
+    let process = Process::open(pid).ok()?;
+    parent.children().contains(&pid).then_some(process)
+}
+
+/// Whether the process has ended or executes something else than systemd-nspawn.
+fn runs_payload(process: &Process, nspawn: Option<Identity>) -> bool {
+    if process.has_ended() {
+        return true;
+    }
+    // Without a user namespace the link cannot be read; the name must do then.
+    match nspawn.map(|nspawn| process.executes(nspawn)) {
+        Some(Ok(same)) => !same,
+        _ => !NSPAWN_NAMES.contains(&process.comm().as_str()),
+    }
+}

@@ -1,0 +1,45 @@
+//! Descriptors that systemd passes at start (sd_listen_fds(3)): the socket, and what an earlier
+//! process of ours put into the descriptor store.
+
+use std::collections::HashMap;
+use std::env;
+use std::os::fd::OwnedFd;
+
+use crate::sys;
+
+/// First passed descriptor.
+const FIRST: i32 = 3;
+/// Name of the driver's socket (FileDescriptorName= of the socket unit).
+const DRIVER: &str = "driver";
+
+/// What was passed.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// The listening socket.
+    pub(super) listener: Option<OwnedFd>,
+    /// The descriptor store, by name.
+    pub(super) stored: HashMap<String, OwnedFd>,
+}
+
+/// Takes all passed descriptors. Call once, first.
+pub(super) fn take() -> Result<Passed, String> {
+    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
+    let own = i32::try_from(std::process::id()).ok();
+    let mut passed = Passed::default();
+    if number("LISTEN_PID") != own {
+        return Ok(passed);
+    }
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    for (offset, name) in (0..count).zip(names.split(':')) {
+        let fd = sys::take_passed_fd(FIRST + offset);
+        nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))
+            .map_err(|e| format!("passed descriptor {name}: {e}"))?;
+        if name == DRIVER {
+            passed.listener = Some(fd);
+        } else {
+            passed.stored.insert(name.to_owned(), fd);
+        }
+    }
+    Ok(passed)
+}

@@ -1,0 +1,172 @@
+//! Uid ranges: one an allocation, 65,536 wide, locked with systemd-nspawn's own lock files so that
+//! its `pick` and other tools stay away (UIDS-GIDS.md of systemd).
+//!
+//! The first choice follows from the allocation's id, so a restart of a task, or of the host,
+//! finds the files that it left in /alloc under the same owners.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use proto::error::{Code, Refusal};
+use proto::limits::{RANGE_FIRST, RANGE_LAST, RANGE_WIDTH};
+use proto::name::AllocId;
+use proto::plan::Step;
+
+use super::notify;
+
+const LOCKS: &str = "/run/systemd/nspawn-uid";
+
+/// A write lock on the whole of a file, from its start.
+#[allow(clippy::cast_possible_truncation, reason = "small constants of the kernel")]
+const WHOLE_FILE: libc::flock = libc::flock {
+    l_type: libc::F_WRLCK as libc::c_short,
+    l_whence: libc::SEEK_SET as libc::c_short,
+    l_start: 0,
+    l_len: 0,
+    l_pid: 0,
+};
+
+/// Ranges in use.
+#[derive(Debug, Default)]
+pub(super) struct Ranges {
+    by_alloc: BTreeMap<AllocId, Range>,
+}
+
+#[derive(Debug)]
+struct Range {
+    base: u32,
+    tasks: usize,
+    /// Held open: the lock goes with the last copy, and PID 1 has one.
+    _lock: OwnedFd,
+}
+
+/// Name of a range's lock in the descriptor store.
+pub(super) fn stored_name(base: u32) -> String {
+    format!("range-{base}")
+}
+
+impl Ranges {
+    /// The range of an allocation, chosen now when it has none.
+    pub(super) fn take(&mut self, alloc: AllocId) -> Result<u32, Refusal> {
+        if let Some(range) = self.by_alloc.get_mut(&alloc) {
+            range.tasks += 1;
+            return Ok(range.base);
+        }
+        let failed = |object: &str, reason: String| {
+            Refusal::new(Code::Failed, Step::Range.name(), object, reason)
+        };
+        for base in candidates(alloc) {
+            let lock = match lock(base) {
+                Ok(lock) => lock,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(e) => return Err(failed(LOCKS, e.to_string())),
+            };
+            notify::store(&stored_name(base), lock.as_fd())
+                .map_err(|e| failed("descriptor store", e.to_string()))?;
+            self.by_alloc.insert(alloc, Range { base, tasks: 1, _lock: lock });
+            return Ok(base);
+        }
+        Err(Refusal::new(Code::Busy, Step::Range.name(), "uid ranges", "all are in use"))
+    }
+
+    /// Takes a range over from an earlier process: with its stored lock, or locked again.
+    pub(super) fn adopt(&mut self, alloc: AllocId, base: u32, stored: Option<OwnedFd>) {
+        if let Some(range) = self.by_alloc.get_mut(&alloc) {
+            range.tasks += 1;
+            return;
+        }
+        let lock = match stored {
+            Some(lock) => lock,
+            None => match lock(base) {
+                Ok(lock) => {
+                    if let Err(error) = notify::store(&stored_name(base), lock.as_fd()) {
+                        tracing::error!(base, %error, "cannot store the lock of a uid range");
+                    }
+                    lock
+                }
+                Err(error) => {
+                    tracing::error!(base, %error, "cannot lock the uid range of a running task");
+                    return;
+                }
+            },
+        };
+        self.by_alloc.insert(alloc, Range { base, tasks: 1, _lock: lock });
+    }
+
+    /// One task fewer; the last one frees the range.
+    pub(super) fn release(&mut self, alloc: AllocId) {
+        let Some(range) = self.by_alloc.get_mut(&alloc) else {
+            return;
+        };
+        range.tasks = range.tasks.saturating_sub(1);
+        if range.tasks == 0
+            && let Some(range) = self.by_alloc.remove(&alloc)
+        {
+            free(range.base);
+        }
+    }
+}
+
+/// Takes a lock file and its stored lock away. The file first: whoever opens it anew gets a new
+/// file, and whoever holds the old one sees that it is gone (see [`lock`]).
+pub(super) fn free(base: u32) {
+    let path = lock_path(base);
+    if let Err(error) = fs::remove_file(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "cannot remove a lock file");
+    }
+    notify::forget(&stored_name(base));
+}
+
+fn lock_path(base: u32) -> PathBuf {
+    Path::new(LOCKS).join(base.to_string())
+}
+
+/// Locks a range as systemd-nspawn does: an exclusive open-file-description lock on a file that is
+/// still in its folder once it is locked (make_lock_file() of systemd).
+fn lock(base: u32) -> io::Result<OwnedFd> {
+    let path = lock_path(base);
+    loop {
+        let file: File = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&WHOLE_FILE))?;
+        if file.metadata()?.nlink() > 0 {
+            return Ok(file.into());
+        }
+    }
+}
+
+/// All bases, beginning with the allocation's own.
+fn candidates(alloc: AllocId) -> impl Iterator<Item = u32> {
+    let count = (RANGE_LAST - RANGE_FIRST) / RANGE_WIDTH + 1;
+    // An allocation id is random: its last four bytes are as good as a checksum.
+    let [.., a, b, c, d] = alloc.0;
+    let first = u32::from_be_bytes([a, b, c, d]) % count;
+    (0..count).map(move |n| RANGE_FIRST + (first + n) % count * RANGE_WIDTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_base_is_met_once_and_fits() {
+        let mut all: Vec<u32> = candidates(AllocId([0xff; 16])).collect();
+        assert_eq!(all.first(), candidates(AllocId([0xff; 16])).collect::<Vec<_>>().first());
+        all.sort_unstable();
+        assert_eq!(all.first(), Some(&RANGE_FIRST));
+        assert_eq!(all.last(), Some(&RANGE_LAST));
+        assert!(all.windows(2).all(|pair| pair[1] - pair[0] == RANGE_WIDTH));
+    }
+}

@@ -1,0 +1,96 @@
+//! Rebuilding the table at start: from PID 1's units and the descriptor store, and sweeping what
+//! belongs to no unit.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::plan::UnitId;
+
+use super::context::Context;
+use super::process::Process;
+use super::table::Entry;
+use super::unit::Found;
+use super::{leader, machined, notify, range, remove, start, unit};
+use crate::task::UPPERS;
+
+/// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
+pub(super) async fn run(
+    context: &Rc<Context>,
+    mut stored: HashMap<String, OwnedFd>,
+) -> Result<(), String> {
+    let found = loop {
+        match unit::find_all(&context.bus).await {
+            Ok(found) => break found,
+            Err(error) => {
+                tracing::warn!(%error, "PID 1 cannot be asked; trying again");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    };
+    let count = found.len();
+    for unit in found {
+        adopt(context, unit, &mut stored);
+    }
+    for (name, fd) in stored {
+        sweep(&name, fd);
+    }
+    sweep_uppers(context).await;
+    tracing::info!(tasks = count, "table rebuilt");
+    Ok(())
+}
+
+fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, OwnedFd>) {
+    let record = found.record;
+    let id = record.unit();
+    let mut take = |kind: &str| stored.remove(&format!("{kind}-{id}")).map(Process::from_stored);
+    let (leader, payload) = (take("leader"), take("payload"));
+    if let Some(base) = record.uid_base {
+        let lock = stored.remove(&range::stored_name(base));
+        context.ranges.borrow_mut().adopt(record.key.alloc, base, lock);
+    }
+    let mut entry = Entry::new(record.clone(), found.started_ms, false);
+    entry.leader = leader.clone();
+    entry.payload = payload.clone();
+    context.table.borrow_mut().insert(entry);
+    // A start that we died in the middle of, or a store that was lost: look for the rest.
+    if let Ok(main) = Process::open(found.main_pid) {
+        let mut processes = leader::Processes { leader, payload };
+        leader::look(&main, record.kind, &mut processes);
+        start::keep(context, &record, &processes);
+    }
+    let (context, key) = (context.clone(), record.key);
+    tokio::task::spawn_local(async move { machined::watch(&context, &key).await });
+}
+
+/// Lets go of a stored descriptor whose unit is gone.
+fn sweep(name: &str, fd: OwnedFd) {
+    tracing::info!(name, "stored descriptor without a unit: dropped");
+    match name.strip_prefix("range-").and_then(|base| base.parse().ok()) {
+        Some(base) => range::free(base),
+        None => notify::forget(name),
+    }
+    drop(fd);
+}
+
+/// Cleans upper layers whose unit is gone, e.g. after a reboot of the host.
+async fn sweep_uppers(context: &Rc<Context>) {
+    let Ok(folders) = fs::read_dir(UPPERS) else {
+        return;
+    };
+    for folder in folders.flatten() {
+        let name = folder.file_name();
+        let Some(id) = name.to_str().and_then(UnitId::parse) else {
+            continue;
+        };
+        if context.table.borrow().holds(id) {
+            continue;
+        }
+        tracing::info!(unit = %id, "upper layer without a unit: cleaned");
+        if let Err(error) = remove::clean(context, id).await {
+            tracing::error!(%error, "not cleaned");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Taking a task away: idempotent, and checked at the end.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use proto::error::{Code, Refusal};
+use proto::name::TaskKey;
+use proto::plan::{Step, UnitId};
+
+use super::context::Context;
+use super::{machined, notify, unit};
+use crate::hook;
+use crate::task::UPPERS;
+
+/// Removes a task; kills it when it runs. An unknown task is fine.
+pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+    let Some(entry) = context.table.borrow().get(key).cloned() else {
+        return Ok(());
+    };
+    // First, so that a start under way ends and lets go of the gate.
+    kill(context, key).await?;
+    let _held = entry.gate.lock().await;
+    if context.table.borrow().get(key).is_none() {
+        return Ok(());
+    }
+    undo(context, key).await
+}
+
+/// Kills every process of a task.
+pub(super) async fn kill(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+    hook::before(Step::KillAll);
+    let killed = unit::kill(&context.bus, UnitId::from(key), libc::SIGKILL).await;
+    hook::after(Step::KillAll);
+    killed.map(drop).map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
+}
+
+/// The removal itself; the caller holds the task's gate.
+pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+    let id = UnitId::from(key);
+    hook::before(Step::Unregister);
+    machined::unregister(context, key).await;
+    hook::after(Step::Unregister);
+    kill(context, key).await?;
+    hook::before(Step::StopUnit);
+    unit::stop(&context.bus, id).await.map_err(|e| failed(Step::StopUnit, id, e))?;
+    hook::after(Step::StopUnit);
+    clean(context, id).await?;
+    hook::before(Step::Forget);
+    forget(context, key);
+    hook::after(Step::Forget);
+    Ok(())
+}
+
+/// Takes the upper layer away when the unit's own clean-up did not.
+pub(super) async fn clean(context: &Rc<Context>, id: UnitId) -> Result<(), Refusal> {
+    let folder = Path::new(UPPERS).join(id.to_string());
+    if !folder.exists() {
+        return Ok(());
+    }
+    unit::clean(&context.bus, id).await.map_err(|e| failed(Step::Clean, id, e))?;
+    if folder.exists() {
+        let reason = format!("{} could not be removed", folder.display());
+        return Err(failed(Step::Clean, id, reason));
+    }
+    Ok(())
+}
+
+/// Lets go of everything that the daemon holds of a task. The store before the table: a task in
+/// the table is removed again, one that is not is swept by its unit.
+fn forget(context: &Context, key: &TaskKey) {
+    let id = UnitId::from(key);
+    notify::forget(&format!("leader-{id}"));
+    notify::forget(&format!("payload-{id}"));
+    let entry = context.table.borrow_mut().remove(key);
+    if entry.is_some_and(|entry| entry.record.uid_base.is_some()) {
+        context.ranges.borrow_mut().release(key.alloc);
+    }
+}
+
+fn failed(step: Step, id: UnitId, reason: impl AsRef<str>) -> Refusal {
+    Refusal::new(Code::Failed, step.name(), unit::name(id), reason)
+}

@@ -1,0 +1,170 @@
+//! One request to one answer.
+
+use std::rc::Rc;
+
+use proto::codec;
+use proto::error::{Code, Refusal};
+use proto::limits;
+use proto::parts::{Assembly, Part};
+use proto::spec::TaskSpec;
+use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
+
+use super::context::Context;
+use super::{remove, start, status};
+use crate::policy::check_signal;
+
+/// What a connection remembers between requests.
+#[derive(Debug)]
+pub(super) struct Session {
+    context: Rc<Context>,
+    greeted: bool,
+    assembly: Assembly,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.forget_parts();
+    }
+}
+
+/// A request's outcome: the answer, the task it was about, and whether the connection lives on.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) result: Result<Answer, Refusal>,
+    pub(super) task: String,
+}
+
+impl Session {
+    pub(super) fn new(context: Rc<Context>) -> Self {
+        Self { context, greeted: false, assembly: Assembly::default() }
+    }
+
+    /// Whether a specification has been begun.
+    pub(super) fn is_assembling(&self) -> bool {
+        !self.assembly.is_empty()
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(&mut self, request: &Request) -> Outcome {
+        let mut task = request.verb.key().map(ToString::to_string).unwrap_or_default();
+        let result = match self.admit(request) {
+            Ok(()) => self.dispatch(&request.verb, &mut task).await,
+            Err(refusal) => Err(refusal),
+        };
+        Outcome { result, task }
+    }
+
+    /// Checks order and epoch.
+    fn admit(&self, request: &Request) -> Result<(), Refusal> {
+        let greeting = matches!(request.verb, Verb::Hello(_));
+        if greeting == self.greeted {
+            return Err(protocol("hello must come first, and once"));
+        }
+        let parts_go_on = matches!(request.verb, Verb::Part(_) | Verb::Start(_));
+        if self.is_assembling() && !parts_go_on {
+            return Err(protocol("a specification was begun: only parts and start may follow"));
+        }
+        let epoch = if greeting { 0 } else { self.context.epoch };
+        if request.epoch != epoch {
+            return Err(Refusal::new(
+                Code::Epoch,
+                "decode",
+                "epoch",
+                "the helper was restarted: greet it again",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn dispatch(&mut self, verb: &Verb, task: &mut String) -> Result<Answer, Refusal> {
+        match verb {
+            Verb::Hello(hello) => self.hello(hello).await,
+            Verb::Part(part) => self.part(part),
+            Verb::Start(start) => self.start(start, task).await,
+            Verb::Signal(signal) => self.signal(signal),
+            Verb::Kill(kill) => {
+                self.known(&kill.key)?;
+                remove::kill(&self.context, &kill.key).await.map(|()| Answer::Killed)
+            }
+            Verb::Status(wanted) => {
+                status::of(&self.context, &wanted.key).await.map(Answer::Status)
+            }
+            Verb::List(list) => {
+                Ok(Answer::Page(self.context.table.borrow().page(list.after.as_ref())))
+            }
+            Verb::Remove(wanted) => {
+                remove::run(&self.context, &wanted.key).await.map(|()| Answer::Removed)
+            }
+        }
+    }
+
+    async fn hello(&mut self, hello: &Hello) -> Result<Answer, Refusal> {
+        let version = hello.newest.min(limits::PROTOCOL_NEWEST);
+        if version < hello.oldest.max(limits::PROTOCOL_OLDEST) {
+            let (oldest, newest) = (limits::PROTOCOL_OLDEST, limits::PROTOCOL_NEWEST);
+            return Err(protocol(format!(
+                "this helper speaks versions {oldest} to {newest}, the driver {} to {}: \
+                 install driver and helper of one release",
+                hello.oldest, hello.newest
+            )));
+        }
+        self.greeted = true;
+        let policy = self.context.policy();
+        Ok(Answer::Welcome(Welcome {
+            version,
+            features: 0,
+            epoch: self.context.epoch,
+            helper: env!("CARGO_PKG_VERSION").to_owned(),
+            systemd: self.context.systemd().await,
+            host_network: policy.network_allow.iter().any(|kind| kind == "host"),
+            host_users: !policy.userns_require,
+        }))
+    }
+
+    fn part(&mut self, part: &Part) -> Result<Answer, Refusal> {
+        let assembling = self.context.assembling.get() + part.bytes.len();
+        if assembling > limits::ASSEMBLY_MAX {
+            let reason = "too many starts are being sent at once";
+            return Err(Refusal::new(Code::Busy, "decode", "part", reason));
+        }
+        self.assembly.take(part).map_err(|e| protocol(e.to_string()))?;
+        self.context.assembling.set(assembling);
+        Ok(Answer::Taken)
+    }
+
+    fn forget_parts(&mut self) -> Assembly {
+        let assembly = std::mem::take(&mut self.assembly);
+        self.context.assembling.set(self.context.assembling.get().saturating_sub(assembly.len()));
+        assembly
+    }
+
+    async fn start(&mut self, wanted: &Start, task: &mut String) -> Result<Answer, Refusal> {
+        let whole =
+            self.forget_parts().finish(wanted.length).map_err(|e| protocol(e.to_string()))?;
+        let spec: TaskSpec = codec::decode_whole(&whole).map_err(|e| protocol(e.to_string()))?;
+        drop(whole);
+        *task = spec.key.to_string();
+        start::run(&self.context, spec).await.map(Answer::Started)
+    }
+
+    fn known(&self, key: &proto::name::TaskKey) -> Result<super::table::Entry, Refusal> {
+        let unknown = || Refusal::new(Code::Unknown, "find", key.to_string(), "no such task");
+        self.context.table.borrow().get(key).cloned().ok_or_else(unknown)
+    }
+
+    fn signal(&self, wanted: &Signal) -> Result<Answer, Refusal> {
+        let signal = check_signal(wanted.signal)?;
+        let entry = self.known(&wanted.key)?;
+        // The command itself below a stub init, PID 1 otherwise: never systemd-nspawn.
+        let target = entry.payload.or(entry.leader);
+        let gone =
+            |reason: String| Refusal::new(Code::Unknown, "signal", wanted.key.to_string(), reason);
+        let target = target.ok_or_else(|| gone("the payload does not run yet".to_owned()))?;
+        target.signal(signal).map_err(|e| gone(e.to_string()))?;
+        Ok(Answer::Signaled)
+    }
+}
+
+fn protocol(reason: impl AsRef<str>) -> Refusal {
+    Refusal::new(Code::Protocol, "decode", "", reason)
+}

@@ -1,0 +1,185 @@
+//! The socket: who may come in, and one connection's loop.
+//!
+//! The peer must be the account that owns the socket file, and not root: a plugin that connected
+//! before it dropped its rights would be seen as root for ever. Anything unexpected closes the
+//! connection: descriptors, an empty or cut message, bytes that do not decode, a second request
+//! before the reply to the first.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{MsgFlags, recv};
+use proto::codec;
+use proto::error::Code;
+use proto::limits;
+use proto::wire::{Reply, Request};
+use tokio::time::timeout;
+use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+
+use super::audit::{self, Peer};
+use super::context::Context;
+use super::requests::Session;
+
+/// Longest time for a reply to be taken by the peer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The listening socket.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: UnixSeqpacketListener,
+    owner: u32,
+}
+
+impl Door {
+    /// Takes the passed socket.
+    pub(super) fn new(socket: OwnedFd) -> Result<Self, String> {
+        let told = |e: io::Error| format!("driver socket: {e}");
+        // systemd passes it blocking unless the unit says NonBlocking=yes.
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| told(e.into()))?;
+        let listener = UnixSeqpacketListener::try_from(socket).map_err(told)?;
+        let path = listener.local_addr().map_err(told)?;
+        let owner = std::fs::symlink_metadata(&path).map_err(told)?.uid();
+        if owner == 0 {
+            return Err(format!(
+                "{} belongs to root: SocketUser= must name the plugin's account",
+                path.display()
+            ));
+        }
+        Ok(Self { listener, owner })
+    }
+
+    /// Accepts connections for ever.
+    pub(super) async fn serve(mut self, context: Rc<Context>) -> Result<(), String> {
+        let open = Rc::new(Cell::new(0_usize));
+        loop {
+            let connection = match self.listener.accept().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    // Out of descriptors or memory: others may free some.
+                    tracing::error!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(credentials) = connection.peer_cred() else {
+                continue;
+            };
+            let peer = Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) };
+            if peer.uid != self.owner {
+                audit::closed(peer, "not the plugin's account");
+            } else if open.get() >= limits::CONNECTIONS_MAX {
+                audit::closed(peer, "32 connections are open");
+            } else {
+                let guest = Guest::new(open.clone());
+                let context = context.clone();
+                tokio::task::spawn_local(async move {
+                    if let Err(why) = converse(&connection, peer, context).await {
+                        audit::closed(peer, &why);
+                    }
+                    drop(guest);
+                });
+            }
+        }
+    }
+}
+
+/// Counts a connection as long as it lives.
+struct Guest(Rc<Cell<usize>>);
+
+impl Guest {
+    fn new(open: Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(open)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// One connection until its end; the error is why we ended it.
+async fn converse(
+    connection: &UnixSeqpacket,
+    peer: Peer,
+    context: Rc<Context>,
+) -> Result<(), String> {
+    let mut session = Session::new(context);
+    while let Some(request) = receive(connection, &session).await? {
+        let outcome = session.answer(&request).await;
+        audit::decision(peer, &request, &outcome.task, outcome.result.as_ref().err());
+        if has_more(connection)? {
+            return Err("a request before the reply to the last".to_owned());
+        }
+        let fatal = matches!(&outcome.result, Err(refusal) if refusal.code == Code::Protocol);
+        let reply = Reply { id: request.id, result: outcome.result };
+        let bytes = codec::encode(&reply).map_err(|e| e.to_string())?;
+        match timeout(SEND_TIMEOUT, connection.send(&bytes)).await {
+            Ok(Ok(_)) => {}
+            // It went away while it was being served: its business.
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => return Err("it does not take its reply".to_owned()),
+        }
+        if fatal {
+            return Err("protocol error".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The next request; `None` at the end of the connection.
+async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option<Request>, String> {
+    // One byte more than allowed, so that a longer message is seen as such.
+    let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
+    let limit = Duration::from_secs(limits::ASSEMBLY_TIMEOUT_S);
+    let received = if session.is_assembling() {
+        timeout(limit, connection.recv(&mut buffer))
+            .await
+            .map_err(|_| "a specification was begun and not finished".to_owned())?
+    } else {
+        wait_readable(connection).await?;
+        connection.recv(&mut buffer).await
+    };
+    // A reset is how a peer that dies with unread replies says good-bye.
+    let Ok(info) = received else { return Ok(None) };
+    if info.ancillary_truncated() {
+        // No room is offered for descriptors, so the kernel has dropped them.
+        return Err("it sent descriptors".to_owned());
+    }
+    if info.bytes_read() == 0 {
+        return Ok(None);
+    }
+    if info.truncated() || info.bytes_read() > limits::MESSAGE_MAX {
+        return Err("message too long".to_owned());
+    }
+    let message = buffer.get(..info.bytes_read()).unwrap_or_default();
+    codec::decode(message).map(Some).map_err(|error| {
+        audit::malformed();
+        error.to_string()
+    })
+}
+
+/// Waits without holding a buffer: connections idle most of the time.
+async fn wait_readable(connection: &UnixSeqpacket) -> Result<(), String> {
+    connection.as_async_fd().readable().await.map(drop).map_err(|e| e.to_string())
+}
+
+/// Whether another message waits already.
+fn has_more(connection: &UnixSeqpacket) -> Result<bool, String> {
+    let mut byte = [0_u8; 1];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match recv(connection.as_raw_fd(), &mut byte, flags) {
+        Ok(length) => Ok(length > 0),
+        Err(Errno::EAGAIN) => Ok(false),
+        // The end of the connection is noticed when the reply is sent.
+        Err(Errno::ECONNRESET | Errno::EPIPE) => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
+}

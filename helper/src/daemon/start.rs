@@ -1,0 +1,251 @@
+//! One start: decide, allocate, ask PID 1, hand the plan to the launcher, wait for the payload.
+//!
+//! Whatever fails, and whoever gives up, the undo is a removal of the unit: everything else lives
+//! in it or is counted in the table.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::error::{Code, Refusal};
+use proto::limits;
+use proto::plan::{Plan, Report, Step};
+use proto::spec::{Root, TaskSpec};
+use proto::wire::Task;
+
+use super::context::Context;
+use super::launch::Launcher;
+use super::process::Process;
+use super::record::{Kind, Record};
+use super::table::Entry;
+use super::{leader, machined, notify, remove, status, unit};
+use crate::hook;
+use crate::policy::{self, Decision};
+
+/// Starts a task; returns when its payload runs, or has run.
+pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, Refusal> {
+    let decision = step(Step::Decide, || policy::decide(&spec, &context.policy()))?;
+    let record = claim(context, &spec, &decision)?;
+    let key = spec.key.clone();
+    let gate = context.table.borrow().get(&key).map(|entry| entry.gate.clone()).unwrap_or_default();
+    let held = gate.lock().await;
+    let limit = Duration::from_secs(limits::START_TIMEOUT_S);
+    let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
+    let result = started.unwrap_or_else(|_| {
+        let reason = format!("not started after {} s", limits::START_TIMEOUT_S);
+        Err(Refusal::new(Code::Failed, "start", unit::name(record.unit()), reason))
+    });
+    match result {
+        Ok(()) => {
+            if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
+                entry.starting = false;
+            }
+            drop(held);
+            machined::register(context, &key);
+            status::of(context, &key).await
+        }
+        Err(refusal) => {
+            if let Err(error) = remove::undo(context, &key).await {
+                tracing::error!(%key, %error, "a failed start could not be undone");
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// Runs one of the daemon's own steps, with its hooks.
+fn step<T>(step: Step, action: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    hook::before(step);
+    let result = action();
+    hook::after(step);
+    result
+}
+
+/// Enters the task into the table, or says who stands in the way.
+fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<Record, Refusal> {
+    let busy = |object: String, reason: String| {
+        Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
+    };
+    let image = decision.image.to_string();
+    let mut record = Record {
+        key: spec.key.clone(),
+        machine: decision.machine.clone(),
+        kind: Kind::of(&spec.payload),
+        uid_base: None,
+        writes: (spec.root == Root::Plain).then(|| image.clone()),
+    };
+    {
+        let table = context.table.borrow();
+        if table.holds(record.unit()) {
+            return busy(spec.key.to_string(), "this run exists already: remove it first".into());
+        }
+        let most = context.policy().max_tasks;
+        if table.len() >= most {
+            return busy("tasks".into(), format!("{most} at once ([limits] max_tasks)"));
+        }
+        if let Some(holder) = record.writes.as_deref().and_then(|image| table.writer(image)) {
+            return busy(
+                format!("image {image}"),
+                format!("task {holder} writes to it; use ephemeral = true to share an image"),
+            );
+        }
+    }
+    if decision.user_namespace {
+        let alloc = spec.key.alloc;
+        let base = step(Step::Range, || context.ranges.borrow_mut().take(alloc))?;
+        record.uid_base = Some(base);
+    }
+    let entry = Entry::new(record.clone(), super::now_ms(), true);
+    context.table.borrow_mut().insert(entry);
+    Ok(record)
+}
+
+async fn attempt(
+    context: &Rc<Context>,
+    spec: TaskSpec,
+    decision: Decision,
+    record: &Record,
+) -> Result<(), Refusal> {
+    let failed = |step: Step, reason: String| {
+        Refusal::new(Code::Failed, step.name(), unit::name(record.unit()), reason)
+    };
+    let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
+    let wanted = unit::Wanted {
+        record,
+        resources: decision.resources,
+        kill_timeout_ms: decision.kill_timeout_ms,
+        socket,
+        systemd: context.systemd().await,
+    };
+    let plan = plan(spec, decision, record);
+    let job = context.bus.job_of(&unit::name(record.unit()));
+    hook::before(Step::Unit);
+    unit::start(&context.bus, wanted).await.map_err(|reason| failed(Step::Unit, reason))?;
+    hook::after(Step::Unit);
+    hook::before(Step::SendPlan);
+    let main = tokio::select! {
+        pid = begin(&launcher, &plan) => Process::open(pid?)
+            .map_err(|e| failed(Step::ReadPlan, format!("launcher: {e}")))?,
+        refusal = job_failed(job, record) => return Err(refusal),
+    };
+    hook::after(Step::SendPlan);
+    let notes = tokio::select! {
+        notes = prepared(&launcher) => notes?,
+        _ = main.ended() => last_word(&launcher, record).await?,
+    };
+    for note in notes {
+        tracing::warn!(task = %record.key, note);
+    }
+    hook::before(Step::Go);
+    launcher.go().await?;
+    hook::after(Step::Go);
+    drop(launcher);
+    hook::before(Step::Leader);
+    let result = payload(context, record, &main).await;
+    hook::after(Step::Leader);
+    result
+}
+
+fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
+    Plan {
+        unit: record.unit(),
+        machine: decision.machine,
+        alloc: spec.key.alloc,
+        uid_base: record.uid_base,
+        image: decision.image,
+        root: spec.root,
+        payload: spec.payload,
+        network: decision.network,
+        environment: spec.environment,
+        task_dirs: decision.task_dirs,
+        logs: spec.logs,
+        kill_signal: decision.kill_signal,
+    }
+}
+
+/// Sends the plan and takes the launcher's first word: its pid.
+async fn begin(launcher: &Launcher, plan: &Plan) -> Result<u32, Refusal> {
+    let (sent, report) = tokio::join!(launcher.send_plan(plan), launcher.report());
+    sent?;
+    match report? {
+        Report::Begun { pid } => Ok(pid),
+        Report::Failed(refusal) => Err(refusal),
+        Report::Prepared { .. } => Err(unexpected()),
+    }
+}
+
+async fn prepared(launcher: &Launcher) -> Result<Vec<String>, Refusal> {
+    match launcher.report().await? {
+        Report::Prepared { notes } => Ok(notes),
+        Report::Failed(refusal) => Err(refusal),
+        Report::Begun { .. } => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> Refusal {
+    Refusal::new(Code::Failed, Step::ReadPlan.name(), "launcher", "reports out of order")
+}
+
+/// The launcher has ended: its report may still lie in the socket.
+async fn last_word(launcher: &Launcher, record: &Record) -> Result<Vec<String>, Refusal> {
+    let moment = Duration::from_millis(50);
+    tokio::time::timeout(moment, prepared(launcher)).await.unwrap_or_else(|_| {
+        let unit = unit::name(record.unit());
+        let reason = format!("the launcher was killed; see journalctl -u {unit}");
+        Err(Refusal::new(Code::Failed, Step::Go.name(), unit, reason))
+    })
+}
+
+/// Resolves when the unit's start job fails: the launcher could not even be executed.
+async fn job_failed(job: tokio::sync::oneshot::Receiver<String>, record: &Record) -> Refusal {
+    match job.await {
+        Ok(result) if result != "done" => {
+            let unit = unit::name(record.unit());
+            let reason = format!("start job {result}; see journalctl -u {unit}");
+            Refusal::new(Code::Failed, Step::Unit.name(), unit, reason)
+        }
+        // Done, or the bus went away: the launcher speaks for itself, the time limit stands.
+        _ => std::future::pending().await,
+    }
+}
+
+/// Waits for the payload and keeps its descriptors where they outlive us.
+async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Result<(), Refusal> {
+    let key = &record.key;
+    let found = |processes: &leader::Processes| {
+        hook::before(Step::Store);
+        keep(context, record, processes);
+        hook::after(Step::Store);
+    };
+    let processes = leader::watch(main, record.kind, context.nspawn, found).await;
+    if processes.leader.is_some() {
+        return Ok(());
+    }
+    let unit = unit::name(record.unit());
+    tracing::warn!(%key, "systemd-nspawn ended before the payload");
+    Err(Refusal::new(
+        Code::Failed,
+        Step::Leader.name(),
+        "systemd-nspawn",
+        format!("ended before the payload ran; its reason is in journalctl -u {unit}"),
+    ))
+}
+
+/// Enters a task's processes into the table and the descriptor store.
+pub(super) fn keep(context: &Context, record: &Record, processes: &leader::Processes) {
+    let mut table = context.table.borrow_mut();
+    let Some(entry) = table.get_mut(&record.key) else {
+        return;
+    };
+    for (name, known, process) in [
+        ("leader", &mut entry.leader, &processes.leader),
+        ("payload", &mut entry.payload, &processes.payload),
+    ] {
+        if let (None, Some(process)) = (&known, process) {
+            let name = format!("{name}-{}", record.unit());
+            if let Err(error) = notify::store(&name, process.fd()) {
+                tracing::error!(name, %error, "not stored: the exit status may be lost with us");
+            }
+            *known = Some(process.clone());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What is known of a task: from PID 1's record and from the kernel, never guessed.
+
+use std::rc::Rc;
+
+use proto::error::{Code, Refusal};
+use proto::name::TaskKey;
+use proto::wire::{Exit, State, Task};
+
+use super::context::Context;
+use super::record::Kind;
+use super::table::Entry;
+use super::unit::{self, Seen};
+
+/// Reads how a task stands.
+pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
+    let unknown = || Refusal::new(Code::Unknown, "status", key.to_string(), "no such task");
+    let entry = context.table.borrow().get(key).cloned().ok_or_else(unknown)?;
+    let state = if entry.starting {
+        State::Starting
+    } else {
+        let seen = unit::look(&context.bus, entry.record.unit())
+            .await
+            .map_err(|e| Refusal::new(Code::Failed, "status", key.to_string(), e))?;
+        state(&entry, &seen)
+    };
+    let running = !matches!(state, State::Ended(_));
+    Ok(Task {
+        key: key.clone(),
+        unit: unit::name(entry.record.unit()),
+        machine: entry.record.machine,
+        uid_base: entry.record.uid_base,
+        leader: entry.leader.filter(|_| running).map(|leader| leader.pid()),
+        started_ms: entry.started_ms,
+        state,
+    })
+}
+
+fn state(entry: &Entry, seen: &Seen) -> State {
+    if seen.loaded && is_running(seen) {
+        return State::Running;
+    }
+    let exact = exact_status(entry);
+    State::Ended(exit(entry.record.kind, seen, exact))
+}
+
+fn is_running(seen: &Seen) -> bool {
+    match seen.active.as_str() {
+        "failed" | "inactive" => false,
+        // RemainAfterExit: a unit whose main process ended with 0.
+        "active" => seen.sub != "exited",
+        _ => true,
+    }
+}
+
+/// The payload's wait status from the kernel, when a descriptor of it was kept.
+fn exact_status(entry: &Entry) -> Option<i32> {
+    let of = |process: &Option<super::process::Process>| {
+        process.as_ref().and_then(super::process::Process::exit_status)
+    };
+    match entry.record.kind {
+        // The stub's own status holds the payload's exit code when the payload was not caught.
+        Kind::ProcessTwo => of(&entry.payload).or_else(|| of(&entry.leader)),
+        Kind::Boot | Kind::Command => of(&entry.leader),
+    }
+}
+
+/// The exit from what PID 1 recorded and what the kernel says of the payload.
+fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
+    let oom = seen.result == "oom-kill";
+    let ended_ms = seen.ended_us / 1000;
+    let known = |code, signal| Exit { code, signal, oom, ended_ms, error: String::new() };
+    if let Some(status) = exact {
+        let signal = status & 0x7f;
+        // An init that powers off or reboots is ended by the kernel with SIGINT or SIGHUP
+        // (reboot(2) in a pid namespace): systemd-nspawn's status says what that meant.
+        let init_done = kind == Kind::Boot && matches!(signal, 0 | libc::SIGINT | libc::SIGHUP);
+        if !init_done || !seen.loaded {
+            return if signal == 0 {
+                known(status >> 8 & 0xff, 0)
+            } else {
+                known(128 + signal, signal)
+            };
+        }
+    }
+    if !seen.loaded || seen.code == 0 {
+        let error = "the exit record is gone (systemctl reset-failed or stop on the unit, or PID 1 \
+                     never saw it run): the exit status is unknown";
+        return Exit { code: 1, signal: 0, oom, ended_ms, error: error.to_owned() };
+    }
+    match seen.code {
+        1 => known(seen.status, 0),
+        _ => known(128 + seen.status, seen.status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(code: i32, status: i32) -> Seen {
+        Seen {
+            loaded: true,
+            active: "failed".into(),
+            sub: "failed".into(),
+            code,
+            status,
+            result: "exit-code".into(),
+            ended_us: 5_000,
+        }
+    }
+
+    #[test]
+    fn the_kernel_knows_better_than_nspawn() {
+        // nspawn reports 1 for a payload's 133 and for a signal.
+        assert_eq!(exit(Kind::Command, &seen(1, 1), Some(133 << 8)).code, 133);
+        let killed = exit(Kind::Command, &seen(1, 1), Some(9));
+        assert_eq!((killed.code, killed.signal), (137, 9));
+        // Without a descriptor its word stands.
+        assert_eq!(exit(Kind::Command, &seen(1, 7), None).code, 7);
+        assert_eq!(exit(Kind::ProcessTwo, &seen(2, 9), None).signal, 9);
+    }
+
+    #[test]
+    fn an_init_that_powers_off_ends_with_nspawns_status() {
+        assert_eq!(exit(Kind::Boot, &seen(1, 0), Some(libc::SIGINT)).code, 0);
+        assert_eq!(exit(Kind::Boot, &seen(1, 133), Some(libc::SIGHUP)).code, 133);
+        assert_eq!(exit(Kind::Boot, &seen(1, 1), Some(9)).signal, 9);
+    }
+
+    #[test]
+    fn an_erased_record_is_an_error() {
+        let mut gone = seen(0, 0);
+        gone.loaded = false;
+        assert!(exit(Kind::Command, &gone, None).error.contains("record is gone"));
+        // The kernel still knows.
+        assert_eq!(exit(Kind::Command, &gone, Some(3 << 8)).code, 3);
+        assert!(exit(Kind::Command, &gone, Some(3 << 8)).error.is_empty());
+    }
+
+    #[test]
+    fn exit_zero_is_ended_though_the_unit_is_active() {
+        let mut done = seen(1, 0);
+        (done.active, done.sub) = ("active".into(), "exited".into());
+        assert!(!is_running(&done));
+        done.sub = "running".into();
+        assert!(is_running(&done));
+    }
+}

@@ -1,0 +1,87 @@
+//! The table of tasks. Everything in it can be derived again from PID 1's units.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::rc::Rc;
+
+use proto::limits;
+use proto::name::TaskKey;
+use proto::plan::UnitId;
+use proto::wire::Page;
+
+use super::process::Process;
+use super::record::Record;
+
+/// One task.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) record: Record,
+    /// Unix time of the start in milliseconds.
+    pub(super) started_ms: u64,
+    /// PID 1 of the container.
+    pub(super) leader: Option<Process>,
+    /// The command below the stub init, when the task has one.
+    pub(super) payload: Option<Process>,
+    /// Whether its start is still under way.
+    pub(super) starting: bool,
+    /// Held by a start, and by a removal after it: one of them at a time.
+    pub(super) gate: Rc<tokio::sync::Mutex<()>>,
+}
+
+impl Entry {
+    pub(super) fn new(record: Record, started_ms: u64, starting: bool) -> Self {
+        Self { record, started_ms, leader: None, payload: None, starting, gate: Rc::default() }
+    }
+}
+
+/// Tasks by unit; a unit's id is part of the task's key.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    tasks: BTreeMap<UnitId, Entry>,
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The task of a key; another task's unit of the same id is not it.
+    pub(super) fn get(&self, key: &TaskKey) -> Option<&Entry> {
+        self.tasks.get(&UnitId::from(key)).filter(|entry| entry.record.key == *key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
+        self.tasks.get_mut(&UnitId::from(key)).filter(|entry| entry.record.key == *key)
+    }
+
+    /// Whether a unit of this id exists.
+    pub(super) fn holds(&self, unit: UnitId) -> bool {
+        self.tasks.contains_key(&unit)
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) {
+        self.tasks.insert(entry.record.unit(), entry);
+    }
+
+    pub(super) fn remove(&mut self, key: &TaskKey) -> Option<Entry> {
+        self.get(key)?;
+        self.tasks.remove(&UnitId::from(key))
+    }
+
+    /// The task that may write to an image.
+    pub(super) fn writer(&self, image: &str) -> Option<&TaskKey> {
+        self.tasks
+            .values()
+            .find(|entry| entry.record.writes.as_deref() == Some(image))
+            .map(|entry| &entry.record.key)
+    }
+
+    /// One page of keys, in the order of their units.
+    pub(super) fn page(&self, after: Option<&TaskKey>) -> Page {
+        let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(UnitId::from(key)));
+        let mut rest = self.tasks.range((from, Bound::Unbounded));
+        let keys =
+            rest.by_ref().take(limits::LIST_PAGE).map(|(_, e)| e.record.key.clone()).collect();
+        Page { keys, more: rest.next().is_some() }
+    }
+}

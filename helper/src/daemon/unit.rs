@@ -1,0 +1,257 @@
+//! Task units: their names, their properties, and what PID 1 is asked to do with them.
+//!
+//! Properties are constants, numbers and names made here. The one exception is the record
+//! ([`super::record`]), in an alphabet that needs no escaping.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use proto::plan::UnitId;
+use proto::spec::Resources;
+use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+
+use super::bus::{Bus, is_no_such_unit};
+use super::record::{Kind, Record};
+
+const PREFIX: &str = "nomad-nspawn-";
+const SUFFIX: &str = ".service";
+const SLICE: &str = "machine-nspawn.slice";
+
+type Property<'a> = (&'a str, Variant<'a>);
+type Command = (String, Vec<String>, Vec<String>);
+
+/// The unit's name.
+pub(super) fn name(unit: UnitId) -> String {
+    format!("{PREFIX}{unit}{SUFFIX}")
+}
+
+fn id_of(name: &str) -> Option<UnitId> {
+    UnitId::parse(name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?)
+}
+
+/// The task binary: beside our own.
+fn task_binary() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|e| format!("/proc/self/exe: {e}"))?;
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    Ok(folder.join("nomad-nspawn-task"))
+}
+
+fn command(binary: &Path, words: &[&str], flags: &[&str]) -> Vec<Command> {
+    let binary = binary.display().to_string();
+    let mut all = vec![binary.clone()];
+    all.extend(words.iter().map(|&word| word.to_owned()));
+    vec![(binary, all, flags.iter().map(|&flag| flag.to_owned()).collect())]
+}
+
+/// What one start asks for.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) record: &'a Record,
+    pub(super) resources: Resources,
+    pub(super) kill_timeout_ms: u64,
+    /// The launcher's end of the socket.
+    pub(super) socket: OwnedFd,
+    pub(super) systemd: u32,
+}
+
+/// Asks PID 1 for a task's unit. Returns when the job is queued.
+pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
+    let unit = wanted.record.unit();
+    let binary = task_binary()?;
+    let id = unit.to_string();
+    let launch = command(&binary, &["launch"], &["no-env-expand"]);
+    let clean = command(&binary, &["clean", &id], &["no-env-expand", "ignore-failure"]);
+    let devices = vec![
+        ("/dev/net/tun".to_owned(), "rwm".to_owned()),
+        ("char-pts".to_owned(), "rw".to_owned()),
+    ];
+    let socket = zbus::Fd::from(wanted.socket);
+    let oom = if wanted.record.kind == Kind::Boot { "continue" } else { "stop" };
+    let mut properties: Vec<Property<'_>> = vec![
+        ("Description", Variant::from("Nomad task in systemd-nspawn")),
+        ("Slice", Variant::from(SLICE)),
+        ("Type", Variant::from("exec")),
+        ("NotifyAccess", Variant::from("none")),
+        // Keeps the exit status until it is read, also that of exit 0.
+        ("RemainAfterExit", Variant::from(true)),
+        ("CollectMode", Variant::from("inactive")),
+        ("KillMode", Variant::from("mixed")),
+        ("KillSignal", Variant::from(15_i32)),
+        ("Delegate", Variant::from(true)),
+        ("DevicePolicy", Variant::from("closed")),
+        ("DeviceAllow", Variant::from(devices)),
+        ("OOMPolicy", Variant::from(oom)),
+        ("StandardInputFileDescriptor", Variant::from(socket)),
+        ("StandardOutput", Variant::from("journal")),
+        ("StandardError", Variant::from("journal")),
+        ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
+        ("LogExtraFields", Variant::from(wanted.record.fields())),
+        ("TimeoutStopUSec", Variant::from(wanted.kill_timeout_ms.saturating_mul(1000))),
+        // At host shutdown the agent goes after its tasks.
+        ("After", Variant::from(vec!["nomad.service"])),
+        ("ExecStartEx", Variant::from(launch)),
+        ("ExecStopPostEx", Variant::from(clean)),
+    ];
+    if wanted.systemd >= 254 {
+        properties.push(("DelegateSubgroup", Variant::from("supervisor")));
+    }
+    limits(&mut properties, wanted.resources);
+    start_transient(bus, &name(unit), properties).await
+}
+
+fn limits(properties: &mut Vec<Property<'_>>, resources: Resources) {
+    // nspawn@.service's own limit stands where the job has none.
+    properties.push(("TasksMax", Variant::from(resources.tasks_max.unwrap_or(16_384))));
+    for (name, value) in [
+        ("MemoryMax", resources.memory_max),
+        ("MemoryLow", resources.memory_low),
+        ("CPUWeight", resources.cpu_weight),
+    ] {
+        if let Some(value) = value {
+            properties.push((name, Variant::from(value)));
+        }
+    }
+}
+
+async fn start_transient(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> Result<(), String> {
+    let auxiliary: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
+    let body = (name, "fail", all, auxiliary);
+    bus.manager("StartTransientUnit", &body).await.map(drop).map_err(|e| e.to_string())
+}
+
+/// Runs `clean` for a unit that left its folder behind, and waits for its end.
+pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
+    let id = unit.to_string();
+    let name = format!("{PREFIX}clean-{id}{SUFFIX}");
+    let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand"]);
+    let done = bus.job_of(&name);
+    let properties = vec![
+        ("Description", Variant::from("Clean-up after a Nomad task")),
+        ("Slice", Variant::from(SLICE)),
+        ("Type", Variant::from("oneshot")),
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        ("ExecStartEx", Variant::from(clean)),
+    ];
+    start_transient(bus, &name, properties).await?;
+    done.await.map(drop).map_err(|_| "the bus went away".to_owned())
+}
+
+/// Sends a signal to every process of a unit. `Ok(false)`: no such unit.
+pub(super) async fn kill(bus: &Bus, unit: UnitId, signal: i32) -> Result<bool, String> {
+    match bus.manager("KillUnit", &(name(unit), "all", signal)).await {
+        Ok(_) => Ok(true),
+        Err(e) if is_no_such_unit(&e) => Ok(false),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Stops a unit, waits for it, and takes its record away.
+pub(super) async fn stop(bus: &Bus, unit: UnitId) -> Result<(), String> {
+    let name = name(unit);
+    let done = bus.job_of(&name);
+    match bus.manager("StopUnit", &(&name, "replace")).await {
+        Ok(_) => drop(done.await),
+        Err(e) if is_no_such_unit(&e) => return Ok(()),
+        Err(e) => return Err(e.to_string()),
+    }
+    match bus.manager("ResetFailedUnit", &(&name,)).await {
+        Err(e) if !is_no_such_unit(&e) => Err(e.to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// A unit as PID 1 sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) loaded: bool,
+    pub(super) active: String,
+    pub(super) sub: String,
+    /// ExecMainCode: 1 exited, 2 killed, 3 dumped; 0 while it runs.
+    pub(super) code: i32,
+    pub(super) status: i32,
+    pub(super) result: String,
+    /// Unix time of the main process's end in microseconds.
+    pub(super) ended_us: u64,
+}
+
+/// Reads how a unit stands.
+pub(super) async fn look(bus: &Bus, unit: UnitId) -> Result<Seen, String> {
+    let name = name(unit);
+    let text = async |interface, property| -> Result<String, String> {
+        let value = bus.property(&name, interface, property).await.map_err(|e| e.to_string())?;
+        String::try_from(value).map_err(|e| format!("{property}: {e}"))
+    };
+    let number = async |property| -> Result<i32, String> {
+        let value = bus.property(&name, "Service", property).await.map_err(|e| e.to_string())?;
+        i32::try_from(value).map_err(|e| format!("{property}: {e}"))
+    };
+    let loaded = text("Unit", "LoadState").await? != "not-found";
+    if !loaded {
+        return Ok(Seen {
+            loaded,
+            active: String::new(),
+            sub: String::new(),
+            code: 0,
+            status: 0,
+            result: String::new(),
+            ended_us: 0,
+        });
+    }
+    Ok(Seen {
+        loaded,
+        active: text("Unit", "ActiveState").await?,
+        sub: text("Unit", "SubState").await?,
+        code: number("ExecMainCode").await?,
+        status: number("ExecMainStatus").await?,
+        result: text("Service", "Result").await?,
+        ended_us: timestamp(bus, &name, "ExecMainExitTimestamp").await,
+    })
+}
+
+async fn timestamp(bus: &Bus, name: &str, property: &str) -> u64 {
+    let value = bus.property(name, "Service", property).await;
+    value.ok().and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
+}
+
+/// A task's unit, found at start-up.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) record: Record,
+    pub(super) main_pid: u32,
+    pub(super) started_ms: u64,
+}
+
+type Listed =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// All task units, read back from PID 1.
+pub(super) async fn find_all(bus: &Bus) -> Result<Vec<Found>, String> {
+    let none: Vec<&str> = Vec::new();
+    let body = bus
+        .manager("ListUnitsByPatterns", &(none, vec![format!("{PREFIX}*{SUFFIX}")]))
+        .await
+        .map_err(|e| e.to_string())?;
+    let listed: Vec<Listed> = body.deserialize().map_err(|e| e.to_string())?;
+    let mut found = Vec::new();
+    for (name, ..) in listed {
+        let Some(id) = id_of(&name) else { continue };
+        match read_back(bus, &name).await {
+            Ok(unit) if unit.record.unit() == id => found.push(unit),
+            Ok(_) => tracing::error!(unit = name, "the record is another unit's: left alone"),
+            Err(error) => tracing::error!(unit = name, %error, "no readable record: left alone"),
+        }
+    }
+    Ok(found)
+}
+
+async fn read_back(bus: &Bus, name: &str) -> Result<Found, String> {
+    let get = async |property| bus.property(name, "Service", property).await;
+    let fields: OwnedVariant = get("LogExtraFields").await.map_err(|e| e.to_string())?;
+    let fields = Vec::<Vec<u8>>::try_from(fields).map_err(|e| e.to_string())?;
+    let main_pid = get("MainPID").await.map_err(|e| e.to_string())?;
+    Ok(Found {
+        record: Record::parse(&fields).ok_or("LogExtraFields do not hold a record")?,
+        main_pid: u32::try_from(main_pid).map_err(|e| e.to_string())?,
+        started_ms: timestamp(bus, name, "ExecMainStartTimestamp").await / 1000,
+    })
+}
