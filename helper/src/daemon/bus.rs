@@ -164,8 +164,17 @@ fn unit_path(unit: &str) -> String {
 
 /// Whether PID 1 says that there is no such unit.
 pub(super) fn is_no_such_unit(error: &zbus::Error) -> bool {
-    matches!(error, zbus::Error::MethodError(name, _, _)
-        if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+    is_named(error, "NoSuchUnit")
+}
+
+/// Whether PID 1 says that the unit has no such process.
+pub(super) fn is_no_such_process(error: &zbus::Error) -> bool {
+    is_named(error, "NoSuchProcess")
+}
+
+fn is_named(error: &zbus::Error, name: &str) -> bool {
+    matches!(error, zbus::Error::MethodError(full, _, _)
+        if full.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name))
 }
 
 #[cfg(test)]

@@ -8,17 +8,16 @@ use proto::name::TaskKey;
 use proto::plan::{Step, UnitId};
 
 use super::context::Context;
+use super::unit::Who;
 use super::{machined, notify, unit};
 use crate::hook;
 use crate::task::UPPERS;
 
 /// Removes a task; kills it when it runs. An unknown task is fine.
 pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
-    let Some(entry) = context.table.borrow().get(key).cloned() else {
-        return Ok(());
-    };
+    let Some(entry) = context.table.borrow().get(key).cloned() else { return Ok(()) };
     // First, so that a start under way ends and lets go of the gate.
-    kill(context, key).await?;
+    kill(context, key, Who::Main).await?;
     let _held = entry.gate.lock().await;
     if context.table.borrow().get(key).is_none() {
         return Ok(());
@@ -26,12 +25,12 @@ pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
     undo(context, key).await
 }
 
-/// Kills every process of a task.
-pub(super) async fn kill(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+/// Kills processes of a task.
+pub(super) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
     hook::before(Step::KillAll);
-    let killed = unit::kill(&context.bus, UnitId::from(key), libc::SIGKILL).await;
+    let killed = unit::kill(&context.bus, UnitId::from(key), who).await;
     hook::after(Step::KillAll);
-    killed.map(drop).map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
+    killed.map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
 }
 
 /// The removal itself; the caller holds the task's gate.
@@ -40,7 +39,8 @@ pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
     hook::before(Step::Unregister);
     machined::unregister(context, key).await;
     hook::after(Step::Unregister);
-    kill(context, key).await?;
+    // Not all of them: the unit's own clean-up may be running.
+    kill(context, key, Who::Main).await?;
     hook::before(Step::StopUnit);
     unit::stop(&context.bus, id).await.map_err(|e| failed(Step::StopUnit, id, e))?;
     hook::after(Step::StopUnit);

@@ -10,6 +10,7 @@ use proto::spec::TaskSpec;
 use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
 
 use super::context::Context;
+use super::unit::Who;
 use super::{remove, start, status};
 use crate::policy::check_signal;
 
@@ -84,7 +85,7 @@ impl Session {
             Verb::Signal(signal) => self.signal(signal),
             Verb::Kill(kill) => {
                 self.known(&kill.key)?;
-                remove::kill(&self.context, &kill.key).await.map(|()| Answer::Killed)
+                remove::kill(&self.context, &kill.key, Who::All).await.map(|()| Answer::Killed)
             }
             Verb::Status(wanted) => {
                 status::of(&self.context, &wanted.key).await.map(Answer::Status)

@@ -10,7 +10,7 @@ use proto::plan::UnitId;
 use proto::spec::Resources;
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
-use super::bus::{Bus, is_no_such_unit};
+use super::bus::{Bus, is_no_such_process, is_no_such_unit};
 use super::record::{Kind, Record};
 
 const PREFIX: &str = "nomad-nspawn-";
@@ -136,12 +136,21 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
     done.await.map(drop).map_err(|_| "the bus went away".to_owned())
 }
 
-/// Sends a signal to every process of a unit. `Ok(false)`: no such unit.
-pub(super) async fn kill(bus: &Bus, unit: UnitId, signal: i32) -> Result<bool, String> {
-    match bus.manager("KillUnit", &(name(unit), "all", signal)).await {
-        Ok(_) => Ok(true),
-        Err(e) if is_no_such_unit(&e) => Ok(false),
-        Err(e) => Err(e.to_string()),
+/// Which processes of a unit get SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// All of them, at once.
+    All,
+    /// The main process; PID 1 then ends the others and runs the unit's clean-up.
+    Main,
+}
+
+/// Sends SIGKILL to processes of a unit. That there is none of them is fine.
+pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String> {
+    let who = if who == Who::All { "all" } else { "main" };
+    match bus.manager("KillUnit", &(name(unit), who, libc::SIGKILL)).await {
+        Err(e) if !is_no_such_unit(&e) && !is_no_such_process(&e) => Err(e.to_string()),
+        _ => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ use proto::spec::Root;
 
 use super::logs::{self, Streams};
 use super::orders::Orders;
+use super::settings::Way;
 use super::step::{At, Problem, Steps};
 use super::{dirs, machine_id, namespace, nspawn, root, settings};
 
@@ -80,17 +81,18 @@ fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Re
     notes.extend(steps.run(Step::TaskDirs, || dirs::mount_all(plan, users))?);
     let streams = steps.run(Step::Logs, || logs::open_streams(plan, users))?;
     steps.run(Step::Settings, || {
-        let environment = settings::divide(&plan.environment)?;
+        let way = settings::choose(&plan.environment)?;
         namespace::private_settings()?;
-        settings::write(&plan.machine, &environment.file)?;
+        let in_file = if way == Way::File { plan.environment.as_slice() } else { &[] };
+        settings::write(&plan.machine, in_file)?;
         let binary = nspawn::binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;
         Ok(Ready {
             binary: CString::new(binary.as_os_str().as_encoded_bytes())
                 .map_err(|_| Problem::refused("systemd-nspawn", "path holds a NUL byte"))?,
-            arguments: nspawn::c_strings(nspawn::arguments(plan, &environment), "command")?,
-            environment: nspawn::c_strings(nspawn::environment(&environment), "environment")?,
+            arguments: nspawn::c_strings(nspawn::arguments(plan, &way), "command")?,
+            environment: nspawn::c_strings(nspawn::environment(plan, &way), "environment")?,
             streams,
             null: logs::null()?,
         })

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use proto::limits::RANGE_WIDTH;
 use proto::plan::Plan;
-use proto::spec::Payload;
+use proto::spec::{Payload, Variable};
 
-use super::settings::Environment;
+use super::settings::Way;
 use super::step::Problem;
 use super::{STAGE, dirs, root};
 
@@ -26,7 +26,7 @@ pub fn binary() -> Option<&'static Path> {
 }
 
 /// The argument vector. Options first, then the payload's words behind a double dash.
-pub(super) fn arguments(plan: &Plan, environment: &Environment<'_>) -> Vec<String> {
+pub(super) fn arguments(plan: &Plan, way: &Way) -> Vec<String> {
     let mut all = vec![
         "systemd-nspawn".to_owned(),
         "--quiet".to_owned(),
@@ -51,8 +51,8 @@ pub(super) fn arguments(plan: &Plan, environment: &Environment<'_>) -> Vec<Strin
     for name in dirs::NAMES {
         all.push(format!("--bind={STAGE}/{name}:/{name}"));
     }
-    for variable in &environment.inherited {
-        all.push(format!("--setenv={}", variable.name));
+    if *way == Way::Inherited {
+        all.extend(plan.environment.iter().map(|variable| format!("--setenv={}", variable.name)));
     }
     let words = match &plan.payload {
         Payload::Boot { arguments } => {
@@ -73,18 +73,20 @@ pub(super) fn arguments(plan: &Plan, environment: &Environment<'_>) -> Vec<Strin
     all
 }
 
-/// systemd-nspawn's own environment: constants, and the values that take this way.
-pub(super) fn environment(environment: &Environment<'_>) -> Vec<String> {
+/// systemd-nspawn's own environment: constants, and the job's where it takes this way.
+pub(super) fn environment(plan: &Plan, way: &Way) -> Vec<String> {
     let mut all = vec![
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned(),
         // Its own messages go to the journal, so that the task's stderr is the task's alone.
         "SYSTEMD_LOG_TARGET=journal".to_owned(),
         // 252 gives an image without systemd a version 1 tree otherwise.
         "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1".to_owned(),
     ];
-    for variable in &environment.inherited {
-        all.push(format!("{}={}", variable.name, variable.value.reveal()));
+    if *way == Way::Inherited {
+        let pair = |v: &Variable| format!("{}={}", v.name, v.value.reveal());
+        all.extend(plan.environment.iter().map(pair));
     }
+    // The C library takes the first of two; the payload's own is that of the job.
+    all.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned());
     all
 }
 
@@ -103,7 +105,7 @@ mod tests {
     use proto::path::{Absolute, Relative};
     use proto::plan::{Place, PlannedNetwork, TaskDirs, UnitId};
     use proto::secret::Secret;
-    use proto::spec::{Logs, Root, Variable};
+    use proto::spec::{Logs, Root};
 
     fn plan(words: &[&str]) -> Plan {
         let place = |root: &str| Place {
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn words_never_become_options() {
-        let all = arguments(&plan(&["--bind=/:/host", "-x"]), &Environment::default());
+        let all = arguments(&plan(&["--bind=/:/host", "-x"]), &Way::File);
         let dashes = all.iter().position(|word| word == "--").unwrap();
         assert_eq!(all[dashes + 1..], ["--bind=/:/host", "-x"]);
         assert_eq!(all.iter().filter(|word| word.starts_with("--bind=")).count(), 4);
@@ -141,10 +143,11 @@ mod tests {
 
     #[test]
     fn values_are_on_no_command_line() {
-        let variable =
-            Variable { name: VariableName::new("TOKEN").unwrap(), value: Secret::new("s3\ncret") };
-        let split = Environment { file: vec![], inherited: vec![&variable] };
-        assert!(arguments(&plan(&[]), &split).iter().all(|word| !word.contains("s3")));
-        assert!(environment(&split).contains(&"TOKEN=s3\ncret".to_owned()));
+        let mut plan = plan(&[]);
+        let (name, value) = (VariableName::new("TOKEN").unwrap(), Secret::new("s3\ncret"));
+        plan.environment = vec![Variable { name, value }];
+        assert!(arguments(&plan, &Way::Inherited).iter().all(|word| !word.contains("s3")));
+        assert!(environment(&plan, &Way::Inherited).contains(&"TOKEN=s3\ncret".to_owned()));
+        assert!(environment(&plan, &Way::File).iter().all(|pair| !pair.contains("s3")));
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! systemd-nspawn reads a settings file named after the machine; ours lies on a tmpfs that only
 //! this task's mount namespace has. A value arrives byte for byte inside double quotes when each
-//! inner quote is written as `"'"'"` (measured on 252 and 257). The file's format cannot hold line
-//! breaks or other control characters: such values go through systemd-nspawn's own environment and
-//! `--setenv=NAME`, so their names must steer nothing in it.
+//! inner quote is written as `"'"'"` (measured on 252 and 257).
+//!
+//! The file's format cannot hold line breaks or other control characters. When a value has one, the
+//! whole environment goes through systemd-nspawn's own and `--setenv=NAME` (one such option makes
+//! it ignore the file's variables: merge_settings() of nspawn.c). Then no name may be there that
+//! steers systemd-nspawn, the C library or a library of theirs.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -17,8 +20,8 @@ use proto::spec::Variable;
 use super::nspawn;
 use super::step::{At, Problem};
 
-/// Beginnings of names that systemd-nspawn, the C library or a library of theirs reads.
-const STEERING: [&str; 38] = [
+/// Beginnings of names that systemd-nspawn, the C library or a library of theirs acts upon.
+const STEERING: [&str; 31] = [
     "SYSTEMD_",
     "LD_",
     "GLIBC_",
@@ -32,22 +35,14 @@ const STEERING: [&str; 38] = [
     "MAINPID",
     "MANAGERPID",
     "CREDENTIALS_",
-    "LC_",
-    "LANG",
     "LOCPATH",
     "NLSPATH",
     "GCONV_",
     "GETCONF_",
-    "PATH",
-    "HOME",
-    "SHELL",
-    "TMP",
-    "TEMP",
-    "TERM",
-    "COLORTERM",
-    "NO_COLOR",
-    "TZ",
+    "TMPDIR",
+    "TZDIR",
     "RES_",
+    "RESOLV_",
     "LOCALDOMAIN",
     "HOSTALIASES",
     "NIS_",
@@ -56,40 +51,39 @@ const STEERING: [&str; 38] = [
     "BLKID_",
     "OPENSSL_",
     "SSL_",
+    "SELINUX",
     "XDG_",
 ];
 
-/// The environment, divided by the way it takes.
-#[derive(Debug, Default)]
-pub(super) struct Environment<'a> {
+/// The way that the environment takes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
     /// Through the settings file.
-    pub(super) file: Vec<&'a Variable>,
+    File,
     /// Through systemd-nspawn's own environment.
-    pub(super) inherited: Vec<&'a Variable>,
+    Inherited,
 }
 
-/// Divides the environment.
-pub(super) fn divide(variables: &[Variable]) -> Result<Environment<'_>, Problem> {
-    let mut environment = Environment::default();
-    for variable in variables {
-        if !variable.value.reveal().chars().any(|c| c.is_control() && c != '\t') {
-            environment.file.push(variable);
-        } else if STEERING.iter().any(|p| variable.name.as_str().starts_with(p)) {
-            return Err(Problem::refused(
-                format!("environment variable {}", variable.name),
-                "has a line break or another control character in its value, and a name that \
-                 systemd-nspawn or a library of its reads; choose another name or put the value \
-                 in a file",
-            ));
-        } else {
-            environment.inherited.push(variable);
-        }
+/// Chooses the way.
+pub(super) fn choose(variables: &[Variable]) -> Result<Way, Problem> {
+    let needs = |v: &&Variable| v.value.reveal().chars().any(|c| c.is_control() && c != '\t');
+    let Some(broken) = variables.iter().find(needs) else { return Ok(Way::File) };
+    let steers = |v: &&Variable| STEERING.iter().any(|p| v.name.as_str().starts_with(p));
+    match variables.iter().find(steers) {
+        None => Ok(Way::Inherited),
+        Some(steering) => Err(Problem::refused(
+            format!("environment variable {}", steering.name),
+            format!(
+                "cannot be set beside {}, whose value has a line break or another control \
+                 character: systemd-nspawn itself would act upon it; put one of them in a file",
+                broken.name
+            ),
+        )),
     }
-    Ok(environment)
 }
 
 /// The settings file's text.
-fn text(variables: &[&Variable]) -> String {
+fn text(variables: &[Variable]) -> String {
     let mut text = String::from("[Exec]\n");
     for variable in variables {
         text.push_str("Environment=\"");
@@ -102,7 +96,7 @@ fn text(variables: &[&Variable]) -> String {
 }
 
 /// Writes the settings file. Needs [`super::namespace::private_settings`] before it.
-pub(super) fn write(machine: &MachineName, variables: &[&Variable]) -> Result<(), Problem> {
+pub(super) fn write(machine: &MachineName, variables: &[Variable]) -> Result<(), Problem> {
     let path = Path::new(nspawn::RUNTIME).join(format!("{machine}.nspawn"));
     let mut file = OpenOptions::new()
         .write(true)
@@ -126,15 +120,17 @@ mod tests {
     #[test]
     fn quotes_are_left_and_entered_again() {
         let one = variable("A", r#"say "hi" \ $X %n "#);
-        assert_eq!(text(&[&one]), "[Exec]\nEnvironment=\"A=say \"'\"'\"hi\"'\"'\" \\ $X %n \"\n");
+        assert_eq!(text(&[one]), "[Exec]\nEnvironment=\"A=say \"'\"'\"hi\"'\"'\" \\ $X %n \"\n");
     }
 
     #[test]
-    fn line_breaks_take_the_other_way_unless_the_name_steers() {
-        let all = [variable("A", "x"), variable("B", "x\ny"), variable("LD_PRELOAD", "/x")];
-        let environment = divide(&all).unwrap();
-        assert_eq!(environment.file.len(), 2);
-        assert_eq!(environment.inherited.len(), 1);
-        assert!(divide(&[variable("LD_PRELOAD", "x\ny")]).is_err());
+    fn line_breaks_take_the_other_way_unless_a_name_steers() {
+        let plain = [variable("A", "x"), variable("LD_PRELOAD", "/x"), variable("T", "a\tb")];
+        assert_eq!(choose(&plain).unwrap(), Way::File);
+        let broken = [variable("A", "x"), variable("B", "x\ny")];
+        assert_eq!(choose(&broken).unwrap(), Way::Inherited);
+        for name in ["LD_PRELOAD", "SYSTEMD_SECCOMP", "NOTIFY_SOCKET", "GLIBC_TUNABLES"] {
+            assert!(choose(&[variable(name, "x"), variable("B", "x\ny")]).is_err(), "{name}");
+        }
     }
 }
