@@ -1,0 +1,173 @@
+//! One connection to the helper: greeting, then one request at a time.
+//!
+//! Trusts a peer with uid 0 alone; the socket's path is configuration and could lead anywhere.
+//! Whatever does not fit (a reply to another request, a malformed or truncated packet) ends the
+//! connection. Nothing is ever sent to a peer that has not proved who it is.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use proto::codec;
+use proto::error::{Code, Refusal};
+use proto::limits;
+use proto::wire::{Answer, Hello, Reply, Request, Verb, Welcome};
+use tokio::time::timeout;
+use tokio_seqpacket::UnixSeqpacket;
+
+/// Time for connecting and greeting: systemd may have to start the helper first.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// Why the helper cannot be talked to. Each form has a constant text with the remedy: it is the
+/// node's health description, and a changing text would make an event of every change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Down {
+    /// No socket file, or nobody behind it.
+    Absent,
+    /// The socket is not for this process's uid.
+    Denied { uid: u32 },
+    /// Another account than root serves the socket.
+    Impostor { uid: u32 },
+    /// Helper and driver have no protocol version in common.
+    Version { reason: String },
+    /// The greeting was refused otherwise.
+    Greeting { reason: String },
+    /// It accepts and says nothing.
+    Silent,
+    /// The connection broke.
+    Lost,
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str(
+                "the nspawn helper is not running; start it with: \
+                 systemctl enable --now nomad-nspawn-helper.socket nomad-nspawn-helper.service",
+            ),
+            Self::Denied { uid } => write!(
+                f,
+                "the nspawn helper's socket is not open to uid {uid}, which this plugin runs as; \
+                 let Nomad run as root, or set SocketUser= by: \
+                 systemctl edit nomad-nspawn-helper.socket"
+            ),
+            Self::Impostor { uid } => write!(
+                f,
+                "the nspawn helper's socket is served by uid {uid} and not by root; \
+                 correct helper_socket in the agent's plugin block"
+            ),
+            Self::Version { reason } => write!(
+                f,
+                "the nspawn helper is of another version: {reason}; \
+                 install driver and helper of the same release"
+            ),
+            Self::Greeting { reason } => write!(
+                f,
+                "the nspawn helper refused the greeting: {reason}; see: \
+                 journalctl -u nomad-nspawn-helper.service"
+            ),
+            Self::Silent => f.write_str(
+                "the nspawn helper does not answer; see: systemctl status nomad-nspawn-helper.service",
+            ),
+            Self::Lost => f.write_str(
+                "the nspawn helper closed the connection; see: \
+                 journalctl -u nomad-nspawn-helper.service",
+            ),
+        }
+    }
+}
+
+impl From<io::Error> for Down {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::Absent,
+            io::ErrorKind::PermissionDenied => {
+                Self::Denied { uid: nix::unistd::Uid::effective().as_raw() }
+            }
+            _ => Self::Lost,
+        }
+    }
+}
+
+/// An open, greeted connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: UnixSeqpacket,
+    epoch: u64,
+    last_id: u64,
+}
+
+impl Connection {
+    /// Connects, proves the peer and greets it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn open(path: &Path) -> Result<(Self, Welcome), Down> {
+        timeout(GREETING, Self::greet(path)).await.unwrap_or(Err(Down::Silent))
+    }
+
+    async fn greet(path: &Path) -> Result<(Self, Welcome), Down> {
+        let socket = UnixSeqpacket::connect(path).await?;
+        let peer = socket.peer_cred()?.uid();
+        if peer != 0 {
+            return Err(Down::Impostor { uid: peer });
+        }
+        let mut connection = Self { socket, epoch: 0, last_id: 0 };
+        let hello =
+            Verb::Hello(Hello { oldest: limits::PROTOCOL_OLDEST, newest: limits::PROTOCOL_NEWEST });
+        match connection.call(hello, GREETING).await? {
+            Ok(Answer::Welcome(welcome)) => {
+                let spoken = limits::PROTOCOL_OLDEST..=limits::PROTOCOL_NEWEST;
+                if !spoken.contains(&welcome.version) {
+                    let reason = format!("it chose protocol {}", welcome.version);
+                    return Err(Down::Version { reason });
+                }
+                connection.epoch = welcome.epoch;
+                Ok((connection, welcome))
+            }
+            Ok(_) => Err(Down::Lost),
+            Err(refusal) if refusal.code == Code::Invalid => {
+                Err(Down::Version { reason: refusal.reason })
+            }
+            Err(refusal) => Err(Down::Greeting { reason: refusal.reason }),
+        }
+    }
+
+    /// Sends one request and waits for its reply. After an error the connection is of no use.
+    ///
+    /// # Errors
+    /// The connection broke, the peer said something else, or nothing in time.
+    pub(crate) async fn call(
+        &mut self,
+        verb: Verb,
+        limit: Duration,
+    ) -> Result<Result<Answer, Refusal>, Down> {
+        self.last_id += 1;
+        let request = Request { epoch: self.epoch, id: self.last_id, verb };
+        let packet = codec::encode(&request).map_err(|_| Down::Lost)?;
+        timeout(limit, self.exchange(&packet)).await.unwrap_or(Err(Down::Silent))
+    }
+
+    async fn exchange(&self, packet: &[u8]) -> Result<Result<Answer, Refusal>, Down> {
+        let sent = self.socket.send(packet).await?;
+        // A byte more than allowed, so that a longer packet is seen to be one.
+        let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
+        let received = self.socket.recv(&mut buffer).await?;
+        let bytes = buffer
+            .get(..received.bytes_read())
+            .filter(|bytes| !bytes.is_empty() && sent == packet.len() && !received.truncated())
+            .ok_or(Down::Lost)?;
+        let reply: Reply = codec::decode(bytes).map_err(|error| {
+            tracing::warn!(%error, "the helper sent a reply that cannot be read");
+            Down::Lost
+        })?;
+        if reply.id == self.last_id { Ok(reply.result) } else { Err(Down::Lost) }
+    }
+
+    /// Waits until the helper closes the connection; it never says anything unasked.
+    pub(crate) async fn closed(&self) {
+        let mut buffer = [0; 1];
+        self.socket.recv(&mut buffer).await.ok();
+    }
+}

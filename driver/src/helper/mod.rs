@@ -1,0 +1,268 @@
+//! The client of the root helper: a few connections, made when they are needed.
+//!
+//! The helper serves one request at a time on a connection and [`limits::CONNECTIONS_MAX`]
+//! connections in all, and a start or removal blocks its connection as long as it takes. So each
+//! has a share of its own, and stopping a task never waits for others' starts. Nothing of a
+//! connection is assumed to outlive the helper: requests that may be repeated are repeated on a
+//! fresh connection, a start is not, because the caller must undo it first.
+
+pub(crate) mod connection;
+mod monitor;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use proto::codec::{self, CodecError};
+use proto::error::{Code, Refusal};
+use proto::limits;
+use proto::name::{Instance, TaskKey};
+use proto::parts;
+use proto::spec::TaskSpec;
+use proto::wire::{self, Answer, List, Start, Task, Verb, Welcome};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep};
+
+use connection::Connection;
+pub(crate) use connection::Down;
+
+/// Connections for starts, for removals, and for what is answered at once. One more watches the
+/// helper's life; the rest is left to a second plugin process during a change of agents.
+const STARTS: usize = 16;
+const REMOVALS: usize = 5;
+const OTHERS: usize = 4;
+/// Idle connections that are kept.
+const IDLE: usize = 2;
+/// First and longest pause between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Time for a reply. A removal stops a unit; a start has the helper's own limit.
+const REPLY: Duration = Duration::from_secs(15);
+const REMOVAL: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(limits::START_TIMEOUT_S + 15);
+
+/// Why a request has no answer.
+#[derive(Debug, Clone)]
+pub(crate) enum CallError {
+    /// The helper said no.
+    Refused(Refusal),
+    /// No helper for as long as the caller was ready to wait.
+    Unreachable(Down),
+    /// The request is too large for the wire.
+    TooLarge(CodecError),
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "the nspawn helper refused: {refusal}"),
+            Self::Unreachable(down) => down.fmt(f),
+            Self::TooLarge(error) => write!(f, "the task is too large for the helper: {error}"),
+        }
+    }
+}
+
+/// What is known of the helper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Not looked yet.
+    Unknown,
+    /// It answers.
+    Up(Arc<Welcome>),
+    /// It has not answered for a while.
+    Down(Down),
+}
+
+/// The client.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    path: watch::Sender<PathBuf>,
+    health: watch::Sender<Health>,
+    starts: Semaphore,
+    removals: Semaphore,
+    others: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Helper {
+    /// A client of the helper behind `path`; connects to nothing yet.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path: watch::Sender::new(path),
+            health: watch::Sender::new(Health::Unknown),
+            starts: Semaphore::new(STARTS),
+            removals: Semaphore::new(REMOVALS),
+            others: Semaphore::new(OTHERS),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Changes the socket.
+    pub(crate) fn set_path(&self, path: PathBuf) {
+        self.path.send_if_modified(|old| {
+            let changed = *old != path;
+            *old = path;
+            changed
+        });
+    }
+
+    /// The helper's health and its changes.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// Watches the helper's life for as long as the process lives.
+    pub(crate) async fn monitor(&self) {
+        monitor::run(&self.path, &self.health).await;
+    }
+
+    /// Asks something that may be repeated, for as long as `patience` lasts.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn call(&self, verb: Verb, patience: Duration) -> Result<Answer, CallError> {
+        let deadline = Instant::now() + patience;
+        let mut pause = PAUSE;
+        loop {
+            let down = match self.once(verb.clone()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(refusal)) if refusal.code == Code::Epoch => Down::Lost,
+                Ok(Err(refusal)) => return Err(CallError::Refused(refusal)),
+                Err(down) => down,
+            };
+            if Instant::now() + pause > deadline {
+                return Err(CallError::Unreachable(down));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn once(&self, verb: Verb) -> Result<Result<Answer, Refusal>, Down> {
+        let (share, limit) = match verb {
+            Verb::Remove(_) => (&self.removals, REMOVAL),
+            _ => (&self.others, REPLY),
+        };
+        // Semaphores are never closed.
+        let _permit = share.acquire().await;
+        while let Some(mut connection) = self.take_idle() {
+            // An idle connection may be of a helper that is gone: that alone is no failure.
+            if let Ok(result) = connection.call(verb.clone(), limit).await {
+                return Ok(self.keep(connection, result));
+            }
+        }
+        let (mut connection, _) = self.open().await?;
+        let result = connection.call(verb, limit).await?;
+        Ok(self.keep(connection, result))
+    }
+
+    /// Starts a task, once. When the connection breaks, the caller does not know how far the
+    /// start got and must remove the task before it tries again.
+    ///
+    /// # Errors
+    /// A refusal, or the connection broke.
+    pub(crate) async fn start(&self, spec: &TaskSpec) -> Result<Task, CallError> {
+        let whole = codec::encode_whole(spec).map_err(CallError::TooLarge)?;
+        let parts = parts::split(&whole).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
+        let length =
+            u32::try_from(whole.len()).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
+        let _permit = self.starts.acquire().await;
+        let (mut connection, _) = self.open().await.map_err(CallError::Unreachable)?;
+        for part in parts {
+            match connection.call(Verb::Part(part), REPLY).await {
+                Ok(Ok(Answer::Taken)) => {}
+                Ok(Err(refusal)) => return Err(CallError::Refused(refusal)),
+                Ok(Ok(_)) => return Err(CallError::Unreachable(Down::Lost)),
+                Err(down) => return Err(CallError::Unreachable(down)),
+            }
+        }
+        let result = connection
+            .call(Verb::Start(Start { length }), START)
+            .await
+            .map_err(CallError::Unreachable)?;
+        match self.keep(connection, result) {
+            Ok(Answer::Started(task)) => Ok(task),
+            Ok(_) => Err(CallError::Unreachable(Down::Lost)),
+            Err(refusal) => Err(CallError::Refused(refusal)),
+        }
+    }
+
+    /// Other runs of the same task that the helper still has.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn runs_of(
+        &self,
+        key: &TaskKey,
+        patience: Duration,
+    ) -> Result<Vec<TaskKey>, CallError> {
+        // Keys come in order, so the list can begin right before the task's first run.
+        let mut after = TaskKey { instance: Instance(0), ..key.clone() };
+        let mut runs = Vec::new();
+        loop {
+            let list = Verb::List(List { after: Some(after.clone()) });
+            let Answer::Page(page) = self.call(list, patience).await? else {
+                return Err(CallError::Unreachable(Down::Lost));
+            };
+            let same = |k: &&TaskKey| k.alloc == key.alloc && k.task == key.task;
+            runs.extend(page.keys.iter().filter(same).cloned());
+            match page.keys.last() {
+                Some(last) if page.more && same(&last) && *last > after => after = last.clone(),
+                _ => return Ok(runs),
+            }
+        }
+    }
+
+    /// Takes everything of a task away.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn remove(&self, key: &TaskKey, patience: Duration) -> Result<(), CallError> {
+        let verb = Verb::Remove(wire::Remove { key: key.clone() });
+        match self.call(verb, patience).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the helper knows of a task.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn status(
+        &self,
+        key: &TaskKey,
+        patience: Duration,
+    ) -> Result<Task, CallError> {
+        let verb = Verb::Status(wire::Status { key: key.clone() });
+        match self.call(verb, patience).await? {
+            Answer::Status(task) => Ok(task),
+            _ => Err(CallError::Unreachable(Down::Lost)),
+        }
+    }
+
+    async fn open(&self) -> Result<(Connection, Welcome), Down> {
+        let path = self.path.borrow().clone();
+        Connection::open(&path).await
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.pop()
+    }
+
+    /// Keeps a connection for the next request, unless the helper is about to close it.
+    fn keep(
+        &self,
+        connection: Connection,
+        result: Result<Answer, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let usable = !matches!(&result, Err(r) if matches!(r.code, Code::Protocol | Code::Epoch));
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if usable && idle.len() < IDLE {
+            idle.push(connection);
+        }
+        result
+    }
+}

@@ -1,0 +1,135 @@
+//! Where a task stands: the only place that decides that a task has ended.
+//!
+//! The bus only hints; the helper tells, because it holds the exact exit status. As long as the
+//! helper cannot be asked, or has not yet found its tasks again, a task is taken to run: a living
+//! container must never be reported lost, and an end can be reported late. There is one check of
+//! a task at a time, however many hints come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::error::Code;
+use proto::wire::{self, Exit, State};
+use tokio::time::sleep;
+
+use super::Driver;
+use super::handle::Identity;
+use super::task::Task;
+use crate::helper::CallError;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Rounds in which PID 1 has reported an end that the helper has not seen.
+const DOUBTS: usize = 20;
+
+/// What could be learnt of a task.
+#[derive(Debug)]
+pub(super) enum Learnt {
+    /// The helper knows it.
+    Known(wire::Task),
+    /// Nobody knows it: it is gone, and its exit status with it.
+    Gone,
+    /// Nobody could be asked, or helper and PID 1 disagree.
+    Nothing,
+}
+
+impl Driver {
+    /// Asks the helper and, when it knows nothing, PID 1.
+    pub(super) async fn learn(&self, identity: &Identity, patience: Duration) -> Learnt {
+        match self.helper.status(&identity.key, patience).await {
+            Ok(task) => Learnt::Known(task),
+            Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => {
+                match self.bus.unit_runs(&identity.unit).await {
+                    Some(false) => Learnt::Gone,
+                    Some(true) => {
+                        tracing::warn!(
+                            task = %identity.key,
+                            unit = identity.unit.as_str(),
+                            "the unit runs, but the helper does not know it yet"
+                        );
+                        Learnt::Nothing
+                    }
+                    None => Learnt::Nothing,
+                }
+            }
+            Err(error) => {
+                tracing::debug!(task = %identity.key, %error, "task could not be asked for");
+                Learnt::Nothing
+            }
+        }
+    }
+
+    /// Finds out, in the background, whether a task has ended.
+    pub(crate) fn check(self: &Arc<Self>, task: &Arc<Task>) {
+        if task.claim_check() {
+            let (driver, task) = (Arc::clone(self), Arc::clone(task));
+            tokio::spawn(async move {
+                loop {
+                    driver.settle(&task).await;
+                    if task.finish_check() {
+                        break;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Looks at every task that is taken to run.
+    pub(crate) fn check_all(self: &Arc<Self>) {
+        for task in self.tasks.running() {
+            self.check(&task);
+        }
+    }
+
+    async fn settle(&self, task: &Task) {
+        let mut pause = PAUSE;
+        let mut doubts = 0;
+        while task.exit().is_none() {
+            match self.learn(&task.identity, PATIENCE).await {
+                Learnt::Known(found) => match found.state {
+                    State::Ended(exit) => return publish(task, exit),
+                    State::Starting | State::Running => {
+                        task.runs(found.leader);
+                        doubts += 1;
+                        // Not reported by PID 1, or so often denied that the hint was wrong.
+                        if !task.is_suspected() || doubts > DOUBTS {
+                            return;
+                        }
+                        pause = pause.min(Duration::from_millis(500));
+                    }
+                },
+                Learnt::Gone => return publish(task, lost(&task.identity)),
+                Learnt::Nothing => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+fn publish(task: &Task, exit: Exit) {
+    tracing::info!(
+        task = task.id.as_str(),
+        code = exit.code,
+        signal = exit.signal,
+        oom = exit.oom,
+        error = exit.error.as_str(),
+        "task ended"
+    );
+    task.end(exit);
+}
+
+/// The end of a task whose exit record nobody has: a failure, never a success.
+fn lost(identity: &Identity) -> Exit {
+    Exit {
+        code: 1,
+        signal: 0,
+        oom: false,
+        ended_ms: 0,
+        error: format!(
+            "unit {} is gone together with its exit status; was it stopped or reset by hand?",
+            identity.unit
+        ),
+    }
+}

@@ -1,0 +1,171 @@
+//! What the driver needs to find a task again, kept by Nomad as opaque bytes.
+//!
+//! Nomad gives the bytes back at any later time: after a restart of plugin or agent, after an
+//! upgrade, after a reboot. So they begin with a version of their own, name the boot they belong
+//! to, and are checked like any other input. No secret is in them, and the configuration that is
+//! echoed beside them is freed of the job's environment, because Nomad writes both to disk.
+
+use bincode::{Decode, Encode};
+use proto::codec;
+use proto::name::{MachineName, TaskKey};
+use proto::nomad::drivers::{TaskConfig, TaskHandle, TaskState};
+use proto::wire;
+
+use crate::error::Failure;
+
+/// Version in Nomad's handle. The older Go driver used 1.
+const HANDLE_VERSION: i32 = 2;
+/// Version of [`Identity`] in `driver_state`.
+const STATE_VERSION: u8 = 1;
+
+/// A task as the driver must know it to serve every later request.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Identity {
+    /// Which run of which task.
+    pub(crate) key: TaskKey,
+    /// Its unit.
+    pub(crate) unit: String,
+    /// Its machine name.
+    pub(crate) machine: MachineName,
+    /// The host's boot id at the start: units do not outlive a boot.
+    pub(crate) boot: String,
+    /// Signal that asks the payload to end when the job names none.
+    pub(crate) stop_signal: u8,
+    /// First uid of its range.
+    pub(crate) uid_base: Option<u32>,
+    /// Unix time of the start in milliseconds.
+    pub(crate) started_ms: u64,
+}
+
+impl Identity {
+    /// From the helper's account of a started task.
+    pub(crate) fn of(task: &wire::Task, boot: &str, stop_signal: u8) -> Self {
+        Self {
+            key: task.key.clone(),
+            unit: task.unit.clone(),
+            machine: task.machine.clone(),
+            boot: boot.to_owned(),
+            stop_signal,
+            uid_base: task.uid_base,
+            started_ms: task.started_ms,
+        }
+    }
+
+    /// The handle for Nomad.
+    ///
+    /// # Errors
+    /// The identity is larger than a packet, which the helper's own bounds exclude.
+    pub(crate) fn to_handle(&self, config: &TaskConfig) -> Result<TaskHandle, Failure> {
+        let mut driver_state = vec![STATE_VERSION];
+        let encoded = codec::encode(self)
+            .map_err(|e| Failure::last(format!("task handle cannot be written: {e}")))?;
+        driver_state.extend(encoded);
+        let config = TaskConfig {
+            env: Default::default(),
+            device_env: Default::default(),
+            msgpack_driver_config: Vec::new(),
+            ..config.clone()
+        };
+        Ok(TaskHandle {
+            version: HANDLE_VERSION,
+            config: Some(config),
+            state: TaskState::Running.into(),
+            driver_state,
+        })
+    }
+
+    /// Reads a handle that Nomad kept.
+    ///
+    /// # Errors
+    /// Why it is not one of this driver's.
+    pub(crate) fn from_handle(handle: &TaskHandle) -> Result<Self, Failure> {
+        let id = handle.config.as_ref().map_or("", |config| &config.id);
+        if handle.version == 1 {
+            return Err(Failure::last(format!(
+                "task {id} was started by the older nspawn driver, which no other driver can take \
+                 over; it is started anew. Drain a node before changing its driver; a container \
+                 left behind is ended by: machinectl terminate <task>-<allocation id>"
+            )));
+        }
+        let newer = || {
+            Failure::last(format!(
+                "the handle of task {id} has a form that this version of the nspawn driver does \
+                 not know; was the driver downgraded?"
+            ))
+        };
+        match handle.driver_state.split_first() {
+            Some((&STATE_VERSION, rest)) if handle.version == HANDLE_VERSION => {
+                codec::decode(rest).map_err(|_| newer())
+            }
+            _ => Err(newer()),
+        }
+    }
+}
+
+/// The host's boot id.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn identity() -> Identity {
+        Identity {
+            key: "0e8b1c2d-1111-2222-3333-444455556666/web/00c0ffee".parse().unwrap(),
+            unit: "nomad-nspawn-abc.service".to_owned(),
+            machine: MachineName::new("web-0e8b1c2d").unwrap(),
+            boot: "boot".to_owned(),
+            stop_signal: 37,
+            uid_base: Some(524_288),
+            started_ms: 1,
+        }
+    }
+
+    fn config() -> TaskConfig {
+        TaskConfig {
+            id: identity().key.to_string(),
+            name: "web".to_owned(),
+            alloc_id: "0e8b1c2d-1111-2222-3333-444455556666".to_owned(),
+            env: [("TOKEN".to_owned(), "canary".to_owned())].into(),
+            device_env: [("TOKEN".to_owned(), "canary".to_owned())].into(),
+            msgpack_driver_config: b"canary".to_vec(),
+            ..TaskConfig::default()
+        }
+    }
+
+    #[test]
+    fn handles_round_trip_without_secrets() {
+        let handle = identity().to_handle(&config()).unwrap();
+        assert_eq!(Identity::from_handle(&handle), Ok(identity()));
+        assert!(!format!("{handle:?}").contains("canary"));
+        let echoed = handle.config.unwrap();
+        assert_eq!((echoed.id, echoed.name), (config().id, config().name));
+        assert_eq!(echoed.alloc_id, config().alloc_id);
+    }
+
+    #[test]
+    fn foreign_handles_are_named() {
+        let handle = identity().to_handle(&config()).unwrap();
+        let old = TaskHandle { version: 1, ..handle.clone() };
+        let text = Identity::from_handle(&old).unwrap_err().text().to_owned();
+        assert!(text.contains("older nspawn driver"), "{text}");
+        let mut newer = handle.clone();
+        newer.driver_state[0] = 9;
+        assert!(Identity::from_handle(&newer).is_err());
+        let empty = TaskHandle { driver_state: Vec::new(), ..handle };
+        assert!(Identity::from_handle(&empty).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_states_never_panic(state in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let handle = TaskHandle { version: 2, driver_state: state, ..TaskHandle::default() };
+            Identity::from_handle(&handle).ok();
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Removals that could not be finished: the helper was away, or a step of it failed.
+//!
+//! Nothing of a task may stay behind, so they are tried again until the helper says that nothing
+//! is left. They are kept in memory alone: after a plugin crash, the next start of the task finds
+//! what is left of earlier runs by itself.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use proto::name::TaskKey;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::Driver;
+use crate::helper::Health;
+
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tasks that are still to be removed.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    keys: Mutex<BTreeSet<TaskKey>>,
+    wake: Notify,
+}
+
+impl Leftovers {
+    /// Owes a removal.
+    pub(super) fn add(&self, key: TaskKey) {
+        self.lock().insert(key);
+        self.wake.notify_one();
+    }
+
+    /// A task of this key is about to start: its removal is no longer wanted.
+    pub(super) fn cancel(&self, key: &TaskKey) {
+        self.lock().remove(key);
+    }
+
+    fn all(&self) -> Vec<TaskKey> {
+        self.lock().iter().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<TaskKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Works for ever; sleeps while nothing is owed.
+pub(super) async fn work(driver: Arc<Driver>) {
+    let mut health = driver.helper.health();
+    let mut pause = PAUSE;
+    loop {
+        let owed = driver.leftovers.all();
+        if owed.is_empty() {
+            pause = PAUSE;
+            driver.leftovers.wake.notified().await;
+            continue;
+        }
+        if matches!(*health.borrow_and_update(), Health::Up(_)) {
+            for key in owed {
+                match driver.helper.remove(&key, PATIENCE).await {
+                    Ok(()) => {
+                        driver.leftovers.cancel(&key);
+                        tracing::info!(task = %key, "leftover removed");
+                    }
+                    Err(error) => {
+                        tracing::error!(task = %key, %error, "leftover still there");
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+            // A helper that comes up again may manage at once.
+            _ = health.changed() => pause = PAUSE,
+        }
+    }
+}

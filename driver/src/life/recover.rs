@@ -1,0 +1,83 @@
+//! Taking over tasks that another process started, and giving them back after a crash of any of
+//! us.
+//!
+//! Called for every stored handle one after another while the agent starts, so it is quick: the
+//! time spent on waiting for a helper that is away is bounded for all tasks together. A task that
+//! has ended meanwhile is taken over too; its exit status is delivered by the wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::nomad::drivers::TaskHandle;
+use proto::wire::State;
+
+use super::Driver;
+use super::check::Learnt;
+use super::handle::Identity;
+use super::task::Task;
+use crate::error::Failure;
+use crate::helper::Health;
+
+/// Waiting time for an absent helper, counted from the start of the process.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for a helper that is there, or when the patience is used up.
+const ANSWER: Duration = Duration::from_secs(5);
+const GLANCE: Duration = Duration::from_millis(100);
+
+impl Driver {
+    /// Takes a task over.
+    ///
+    /// # Errors
+    /// The handle is not ours, or the task is certainly gone.
+    pub(crate) async fn recover(self: &Arc<Self>, handle: &TaskHandle) -> Result<(), Failure> {
+        self.activate();
+        let identity = Identity::from_handle(handle)?;
+        let id = identity.key.to_string();
+        if let Some(known) = self.tasks.get(&id) {
+            self.check(&known);
+            return Ok(());
+        }
+        if identity.boot != self.boot {
+            return Err(Failure::last(format!(
+                "the host was rebooted after task {id} was started; its container is gone"
+            )));
+        }
+        match self.learn(&identity, self.patience()).await {
+            Learnt::Known(found) => {
+                let task = self.tasks.add(Task::new(identity, found.leader));
+                if let State::Ended(exit) = found.state {
+                    task.end(exit);
+                }
+                // Between answer and entry its end may have gone unseen.
+                self.check(&task);
+            }
+            Learnt::Gone => {
+                return Err(Failure::last(format!(
+                    "task {id} is gone together with its exit status: neither the nspawn helper \
+                     nor systemd knows unit {}",
+                    identity.unit
+                )));
+            }
+            // Taken to run until somebody can be asked.
+            Learnt::Nothing => {
+                tracing::warn!(task = id.as_str(), "taken over unseen, to be checked");
+                let task = self.tasks.add(Task::new(identity, None));
+                self.check(&task);
+            }
+        }
+        tracing::info!(task = id.as_str(), "task recovered");
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        let health = self.helper.health();
+        let state = health.borrow();
+        match *state {
+            Health::Up(_) => ANSWER,
+            Health::Unknown | Health::Down(_) => {
+                let elapsed = self.active.get().map(tokio::time::Instant::elapsed);
+                PATIENCE.saturating_sub(elapsed.unwrap_or_default()).max(GLANCE)
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Starting a task.
+//!
+//! The job is validated completely before anything is asked of the helper. Whatever an earlier
+//! run of the task left behind is removed first, so that a crash at any moment costs a repeated
+//! start and never a second container. A start whose outcome is unknown is undone before it is
+//! tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::error::Code;
+use proto::name::TaskKey;
+use proto::nomad::drivers::{TaskConfig, TaskHandle};
+use proto::spec::{Payload, TaskSpec};
+use proto::wire::{self, State};
+
+use super::Driver;
+use super::handle::Identity;
+use super::task::Task;
+use crate::error::Failure;
+use crate::helper::CallError;
+use crate::spec;
+use crate::spec::signal::default_stop;
+
+/// Time for the helper to come back before a start fails.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Tries of one start when the helper goes away under it.
+const TRIES: usize = 3;
+
+impl Driver {
+    /// Starts a task and gives its handle.
+    ///
+    /// # Errors
+    /// What is wrong with the job, what the helper refused, or that it cannot be reached.
+    pub(crate) async fn start(self: &Arc<Self>, config: TaskConfig) -> Result<TaskHandle, Failure> {
+        self.able()?;
+        self.activate();
+        if self.tasks.get(&config.id).is_some() {
+            return Err(Failure::last(format!("task {} was started before", config.id)));
+        }
+        let folders = self.folders.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            spec::build(&config, &folders).map(|spec| (spec, config))
+        });
+        let (spec, config) = built
+            .await
+            .map_err(|_| Failure::last("the driver hit a bug while it read the job"))??;
+        self.leftovers.cancel(&spec.key);
+        self.remove_earlier_runs(&spec.key, &config).await?;
+        let started = self.ask(&spec).await?;
+        self.adopt(&spec, &config, &started)
+    }
+
+    async fn remove_earlier_runs(&self, key: &TaskKey, config: &TaskConfig) -> Result<(), Failure> {
+        let runs = self.helper.runs_of(key, PATIENCE).await.map_err(failure)?;
+        for run in runs {
+            tracing::warn!(task = %run, "an earlier run is still there and is removed");
+            self.helper.remove(&run, PATIENCE).await.map_err(failure)?;
+            self.events.send(config, "Removed what an earlier run of this task left behind");
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, spec: &TaskSpec) -> Result<wire::Task, Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match self.helper.start(spec).await {
+                Ok(task) => return Ok(task),
+                Err(CallError::Refused(refusal)) if refusal.code == Code::Epoch => {
+                    CallError::Refused(refusal)
+                }
+                Err(error @ CallError::Unreachable(_)) => error,
+                Err(error) => return Err(failure(error)),
+            };
+            tracing::warn!(task = %spec.key, tries, %error, "start lost its helper");
+            if let Err(error) = self.helper.remove(&spec.key, PATIENCE).await {
+                self.leftovers.add(spec.key.clone());
+                return Err(failure(error));
+            }
+            if tries == TRIES {
+                return Err(failure(error));
+            }
+        }
+    }
+
+    fn adopt(
+        self: &Arc<Self>,
+        spec: &TaskSpec,
+        config: &TaskConfig,
+        started: &wire::Task,
+    ) -> Result<TaskHandle, Failure> {
+        let boots = matches!(spec.payload, Payload::Boot { .. });
+        let identity = Identity::of(started, &self.boot, default_stop(boots));
+        let handle = identity.to_handle(config)?;
+        let task = self.tasks.add(Task::new(identity, started.leader));
+        match &started.state {
+            State::Ended(exit) => task.end(exit.clone()),
+            // It may have ended before its unit was known here; nobody would tell us again.
+            State::Starting | State::Running => self.check(&task),
+        }
+        tracing::info!(
+            task = task.id.as_str(),
+            unit = started.unit.as_str(),
+            machine = started.machine.as_str(),
+            leader = started.leader.unwrap_or_default(),
+            "task started"
+        );
+        if config.dns.is_some() {
+            self.events.send(
+                config,
+                "The dns block is not supported yet by this version of the nspawn driver and is ignored",
+            );
+        }
+        Ok(handle)
+    }
+}
+
+/// Everything that the helper could not be asked is worth another try.
+fn failure(error: CallError) -> Failure {
+    match error {
+        CallError::Refused(refusal) => refusal.into(),
+        CallError::Unreachable(down) => Failure::recoverable(down.to_string()),
+        CallError::TooLarge(_) => Failure::last(format!(
+            "{error}; its command and environment may take about {} KiB together",
+            proto::limits::SPEC_MAX / 1024
+        )),
+    }
+}

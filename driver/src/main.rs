@@ -1,0 +1,107 @@
+//! Nomad task driver for systemd-nspawn containers: the unprivileged half.
+//!
+//! ```text
+//! Nomad agent ──gRPC──▶ this process ──requests──▶ helper (root) ──▶ PID 1 ──▶ container
+//!                             ▲                                        │
+//!                             └──────────── ends of units ─────────────┘
+//! ```
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`process`] | handshake, privileges, socket, log lines |
+//! | [`grpc`] | the services that the agent talks to |
+//! | [`config`] | tables of keys and their rules |
+//! | [`spec`] | from Nomad's task to the helper's specification |
+//! | [`life`] | start, recover, check, stop, destroy |
+//! | [`helper`] | the client of the root helper |
+//! | [`observe`] | units, statistics, fingerprint |
+//!
+//! Whatever this process was started as, it has no rights when the first byte of a job arrives.
+//! It keeps no file, and no container depends on its life.
+
+mod config;
+mod error;
+mod events;
+mod grpc;
+mod helper;
+mod life;
+mod msgpack;
+mod observe;
+mod process;
+mod spec;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use process::privilege::Standing;
+use process::socket::Folder;
+use process::{handshake, log, privilege, sys};
+
+/// Threads of the runtime: requests are few and small, memory is what counts.
+const WORKERS: usize = 2;
+/// Threads for looking at the file system.
+const BLOCKING: usize = 4;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // Read by a person, or logged by the agent.
+            log::write(&format!("[ERROR] {reason}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything up to the runtime happens on the one thread there is: capabilities and
+/// no_new_privs belong to threads.
+fn run() -> Result<(), String> {
+    let request = handshake::read(|name| std::env::var_os(name))?;
+    let folders = image_folders();
+    sys::clear_environment();
+    sys::close_inherited_descriptors();
+    sys::ignore_interrupt();
+    sys::tune_allocator();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let standing = privilege::standing().map_err(|e| e.to_string())?;
+    let folder = Folder::make(&request, &standing)?;
+    privilege::drop_to(&standing).map_err(|e| e.to_string())?;
+    log::install();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+        .map_err(|e| format!("runtime: {e}"))?;
+    let result = runtime.block_on(serve(&folder, standing, folders));
+    folder.remove();
+    // Streams and background work are cut; no task of Nomad's depends on them.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// Where relative images are looked for: the agent's working directory, the plugin's folder.
+fn image_folders() -> Vec<PathBuf> {
+    let agent = std::env::current_dir().ok();
+    let plugin = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from));
+    [agent, plugin].into_iter().flatten().collect()
+}
+
+async fn serve(folder: &Folder, standing: Standing, folders: Vec<PathBuf>) -> Result<(), String> {
+    let socket = folder.socket();
+    let listener = folder.bind().map_err(|e| format!("socket {}: {e}", socket.display()))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("SIGTERM: {e}"))?;
+    handshake::announce(&socket).map_err(|e| format!("handshake: {e}"))?;
+    tracing::debug!(version = env!("CARGO_PKG_VERSION"), uid = standing.uid(), "plugin started");
+    let stop = Arc::new(Notify::new());
+    let driver = life::Driver::new(standing, folders);
+    tokio::select! {
+        ended = grpc::serve(listener, driver, stop) => ended.map_err(|e| format!("server: {e}")),
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,212 @@
+//! PID 1's word on units: one match rule for all tasks, no polling.
+//!
+//! Signals are hints and nothing more. The bus checks who sends broadcasts, but any local user can
+//! send us a message of the same form, so a hint only ever makes us ask the helper. Hints can
+//! also be lost (bus restarted, PID 1 re-executed), so every new connection looks at all tasks
+//! again. Nothing is ever changed over the bus.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_stream::StreamExt;
+use zbus::message::Type;
+use zbus::{Connection, MatchRule, Message, MessageStream, OwnedVariant, Variant};
+
+use crate::life::Driver;
+use crate::life::task::unit_path;
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// Messages that may wait for us; the bus waits for more, it loses none.
+const QUEUE: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+const ANSWER: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The connection, while there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Bus {
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Bus {
+    fn connection(&self) -> Option<Connection> {
+        let connection = self.connection.lock();
+        connection.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, new: Option<Connection>) {
+        let connection = self.connection.lock();
+        *connection.unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    async fn property(&self, unit: &str, interface: &str, name: &str) -> Option<OwnedVariant> {
+        let connection = self.connection()?;
+        let reply = connection
+            .call_method(
+                Some(SYSTEMD),
+                unit_path(unit),
+                Some(PROPERTIES),
+                "Get",
+                &(interface, name),
+            )
+            .await
+            .ok()?;
+        reply.body().deserialize().ok()
+    }
+
+    async fn text(&self, unit: &str, interface: &str, name: &str) -> Option<String> {
+        let value = self.property(unit, interface, name).await?;
+        String::try_from(value).ok()
+    }
+
+    /// Whether the unit still has processes of its payload; `None` when PID 1 cannot be asked.
+    /// A unit that PID 1 does not know does not run.
+    pub(crate) async fn unit_runs(&self, unit: &str) -> Option<bool> {
+        let active = self.text(unit, UNIT, "ActiveState").await?;
+        let sub = self.text(unit, UNIT, "SubState").await?;
+        Some(!has_ended(&active, &sub))
+    }
+
+    /// The unit's control group, as a path below the cgroup file system.
+    pub(crate) async fn control_group(&self, unit: &str) -> Option<String> {
+        let path = self.text(unit, SERVICE, "ControlGroup").await?;
+        (!path.is_empty()).then_some(path)
+    }
+}
+
+/// The states of a unit of ours whose payload is gone: it stays, because it holds the record.
+fn has_ended(active: &str, sub: &str) -> bool {
+    matches!(active, "failed" | "inactive") || sub == "exited"
+}
+
+/// Watches all units, for ever.
+pub(crate) async fn watch(driver: Arc<Driver>) {
+    let mut pause = PAUSE;
+    loop {
+        let since = Instant::now();
+        if let Err(error) = session(&driver).await {
+            tracing::warn!(%error, "system bus lost; ends of tasks are seen when it is back");
+        }
+        driver.bus.set(None);
+        if since.elapsed() > PAUSE_MAX {
+            pause = PAUSE;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// One connection's life.
+async fn session(driver: &Arc<Driver>) -> zbus::Result<()> {
+    let connection = zbus::connection::Builder::system().method_timeout(ANSWER).build().await?;
+    let units = rule(PROPERTIES, "PropertiesChanged")
+        .sender(SYSTEMD)
+        .path_namespace("/org/freedesktop/systemd1/unit")
+        .arg(0, UNIT)
+        .build()?;
+    let owners = rule("org.freedesktop.DBus", "NameOwnerChanged")
+        .sender("org.freedesktop.DBus")
+        .arg(0, SYSTEMD)
+        .build()?;
+    let reloads = rule(MANAGER, "Reloading").sender(SYSTEMD).path(MANAGER_PATH).build()?;
+    let mut units = MessageStream::for_match_rule(units, &connection, Some(QUEUE)).await?;
+    let mut owners = MessageStream::for_match_rule(owners, &connection, None).await?;
+    let mut reloads = MessageStream::for_match_rule(reloads, &connection, None).await?;
+    subscribe(&connection).await?;
+    driver.bus.set(Some(connection.clone()));
+    tracing::debug!("watching units on the system bus");
+    driver.check_all();
+    loop {
+        tokio::select! {
+            message = units.next() => match message {
+                Some(message) => hint(driver, &message?),
+                None => return Ok(()),
+            },
+            message = owners.next() => match message {
+                Some(message) => {
+                    let _ = message?;
+                    // PID 1 was executed anew; it may not know us any more.
+                    if let Err(error) = subscribe(&connection).await {
+                        tracing::debug!(%error, "not subscribed while PID 1 is away");
+                    }
+                    driver.check_all();
+                }
+                None => return Ok(()),
+            },
+            message = reloads.next() => match message {
+                Some(message) => {
+                    let _ = message?;
+                    driver.check_all();
+                }
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+fn rule<'m>(interface: &'static str, member: &'static str) -> zbus::match_rule::Builder<'m> {
+    MatchRule::builder().msg_type(Type::Signal).interface(interface).member(member)
+}
+
+/// Asks PID 1 to send signals at all; it keeps silent while nobody asks.
+async fn subscribe(connection: &Connection) -> zbus::Result<()> {
+    let call = connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Subscribe", &());
+    match call.await {
+        Err(zbus::Error::MethodError(name, ..))
+            if name.as_str().ends_with(".AlreadySubscribed") =>
+        {
+            Ok(())
+        }
+        other => other.map(|_| ()),
+    }
+}
+
+/// Reads one PropertiesChanged and has its task checked, if it is one of ours and may have ended.
+fn hint(driver: &Arc<Driver>, message: &Message) {
+    let header = message.header();
+    let Some(task) = header.path().and_then(|path| driver.tasks.at(path.as_str())) else {
+        return;
+    };
+    let body = message.body();
+    let Ok((_, changed, _)) = body.deserialize::<(&str, HashMap<&str, Variant<'_>>, Vec<&str>)>()
+    else {
+        return;
+    };
+    let text = |name: &str| match changed.get(name) {
+        Some(Variant::Str(text)) => text.as_str(),
+        _ => "",
+    };
+    if has_ended(text("ActiveState"), text("SubState")) {
+        task.suspect();
+        driver.check(&task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_units_count_as_ended() {
+        assert!(has_ended("active", "exited"));
+        assert!(has_ended("failed", "failed"));
+        assert!(has_ended("inactive", "dead"));
+        for (active, sub) in [
+            ("active", "running"),
+            ("activating", "start"),
+            ("deactivating", "stop-sigterm"),
+            ("", ""),
+        ] {
+            assert!(!has_ended(active, sub));
+        }
+    }
+}

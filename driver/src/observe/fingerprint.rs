@@ -1,0 +1,132 @@
+//! What the node tells Nomad about this driver: whether tasks can be placed, and why not.
+//!
+//! Texts are constant as long as the state is: each change becomes an event of the node.
+
+use std::collections::HashMap;
+
+use proto::nomad::drivers::FingerprintResponse;
+use proto::nomad::drivers::fingerprint_response::HealthState;
+use proto::nomad::structs::{Attribute, attribute::Value};
+
+use crate::config::plugin::PluginConfig;
+use crate::helper::Health;
+use crate::life::account_missing;
+use crate::process::privilege::Standing;
+
+/// The fingerprint for a state of things.
+pub(crate) fn take(
+    config: &PluginConfig,
+    standing: &Standing,
+    helper: &Health,
+) -> FingerprintResponse {
+    let (health, description) = match (config.enabled, standing, helper) {
+        (false, ..) => (HealthState::Undetected, "disabled".to_owned()),
+        (_, Standing::Nobody { .. }, _) => (HealthState::Unhealthy, account_missing()),
+        (_, _, Health::Up(_)) => (HealthState::Healthy, "Healthy".to_owned()),
+        (_, _, Health::Down(down)) => (HealthState::Unhealthy, down.to_string()),
+        (_, _, Health::Unknown) => {
+            (HealthState::Unhealthy, "the nspawn helper has not answered yet".to_owned())
+        }
+    };
+    FingerprintResponse {
+        attributes: attributes(config, standing, helper),
+        health: health.into(),
+        health_description: description,
+        err: String::new(),
+    }
+}
+
+fn attributes(
+    config: &PluginConfig,
+    standing: &Standing,
+    helper: &Health,
+) -> HashMap<String, Attribute> {
+    let mut attributes = HashMap::new();
+    let mut set = |name: &str, value: Value| {
+        let name = match name {
+            "" => "driver.nspawn".to_owned(),
+            name => format!("driver.nspawn.{name}"),
+        };
+        let attribute = Attribute { value: Some(value), unit: String::new() };
+        attributes.insert(name, attribute);
+    };
+    if !config.enabled {
+        return attributes;
+    }
+    set("sandbox", Value::StringVal(sandbox(standing)));
+    if let Health::Up(welcome) = helper {
+        set("", Value::BoolVal(true));
+        // As the older driver: the major version as text.
+        set("version", Value::StringVal(welcome.systemd.to_string()));
+        set("volumes", Value::BoolVal(config.volumes));
+        set("helper", Value::StringVal(welcome.helper.clone()));
+        set("host_network", Value::BoolVal(welcome.host_network));
+        set("host_users", Value::BoolVal(welcome.host_users));
+    }
+    attributes
+}
+
+/// What confines the plugin process, in a few words.
+fn sandbox(standing: &Standing) -> String {
+    let uid = standing.uid();
+    match standing {
+        Standing::Account { .. } | Standing::Nobody { .. } => {
+            format!("uid {uid}, no capabilities, no_new_privs")
+        }
+        Standing::Agent { .. } => {
+            format!("uid {uid} of an agent that is not root (experimental), no_new_privs")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::helper::Down;
+    use proto::wire::Welcome;
+    use std::sync::Arc;
+
+    fn up() -> Health {
+        Health::Up(Arc::new(Welcome {
+            version: 1,
+            features: 0,
+            epoch: 7,
+            helper: "0.1.0".to_owned(),
+            systemd: 257,
+            host_network: false,
+            host_users: false,
+        }))
+    }
+
+    const ACCOUNT: Standing = Standing::Account { uid: 997, gid: 997 };
+
+    #[test]
+    fn each_state_has_its_own_health() {
+        let config = PluginConfig::default();
+        let health = |config: &PluginConfig, standing: &Standing, helper: &Health| {
+            let fingerprint = take(config, standing, helper);
+            (fingerprint.health(), fingerprint.health_description)
+        };
+        assert_eq!(health(&config, &ACCOUNT, &up()), (HealthState::Healthy, "Healthy".to_owned()));
+        let (state, text) = health(&config, &ACCOUNT, &Health::Down(Down::Absent));
+        assert_eq!(state, HealthState::Unhealthy);
+        assert!(text.contains("systemctl enable --now"), "{text}");
+        let (state, text) = health(&config, &Standing::Nobody { uid: 61_000 }, &up());
+        assert_eq!(state, HealthState::Unhealthy);
+        assert!(text.contains("systemd-sysusers"), "{text}");
+        let disabled = PluginConfig { enabled: false, ..PluginConfig::default() };
+        assert_eq!(
+            health(&disabled, &ACCOUNT, &up()),
+            (HealthState::Undetected, "disabled".to_owned())
+        );
+    }
+
+    #[test]
+    fn attributes_are_the_older_drivers_and_more() {
+        let attributes = take(&PluginConfig::default(), &ACCOUNT, &up()).attributes;
+        let value = |name: &str| attributes[name].value.clone().unwrap();
+        assert_eq!(value("driver.nspawn"), Value::BoolVal(true));
+        assert_eq!(value("driver.nspawn.version"), Value::StringVal("257".to_owned()));
+        assert_eq!(value("driver.nspawn.volumes"), Value::BoolVal(true));
+    }
+}

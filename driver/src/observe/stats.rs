@@ -1,0 +1,281 @@
+//! What a task uses, from its unit's cgroup (version 2).
+//!
+//! Read as any local user could. Files that are missing (no controller, an older kernel, the
+//! first version of cgroups) leave their numbers unlisted, so that Nomad shows them as absent and
+//! not as zero.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use proto::nomad::base::ClientTopology;
+use proto::nomad::drivers::{
+    CpuUsage, MemoryUsage, TaskResourceUsage, TaskStats, cpu_usage, memory_usage,
+};
+
+use crate::events::{now_ms, timestamp};
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The node's computing power.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Compute {
+    cores: f64,
+    mhz: f64,
+}
+
+impl Compute {
+    /// From what the agent tells; `None` when it names no cores.
+    pub(crate) fn of_topology(topology: &ClientTopology) -> Option<Self> {
+        let cores = u32::try_from(topology.cores.len()).ok().filter(|n| *n > 0)?;
+        let sum: u64 = topology
+            .cores
+            .iter()
+            .map(|core| match (core.base_speed, core.max_speed) {
+                (0, 0) => core.guess_speed,
+                (0, max) => max,
+                (base, _) => base,
+            })
+            .fold(0, u64::saturating_add);
+        let mhz = match topology.override_total_compute {
+            0 => sum,
+            total => total,
+        };
+        Some(Self {
+            cores: f64::from(cores),
+            mhz: f64::from(u32::try_from(mhz).unwrap_or(u32::MAX)),
+        })
+    }
+
+    /// From the kernel, for agents that tell nothing.
+    pub(crate) fn of_host() -> Self {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let speeds: Vec<f64> = text
+            .lines()
+            .filter(|line| line.starts_with("cpu MHz"))
+            .filter_map(|line| line.split_once(':')?.1.trim().parse().ok())
+            .collect();
+        let cores = std::thread::available_parallelism()
+            .ok()
+            .and_then(|n| u32::try_from(n.get()).ok())
+            .unwrap_or(1);
+        Self {
+            cores: f64::from(cores.max(u32::try_from(speeds.len()).unwrap_or(1))),
+            mhz: speeds.iter().sum(),
+        }
+    }
+}
+
+/// Processor time used so far, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    at: Instant,
+    total: u64,
+    user: u64,
+    system: u64,
+}
+
+/// Takes samples of one task.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    folder: Option<PathBuf>,
+    compute: Compute,
+    before: Option<Times>,
+}
+
+impl Sampler {
+    /// For the unit with this control group, if it has one.
+    pub(crate) fn new(control_group: Option<&str>, compute: Compute) -> Self {
+        let folder = control_group
+            .map(|path| Path::new(CGROUPS).join(path.trim_start_matches('/')))
+            .filter(|path| !path.components().any(|c| c.as_os_str() == ".."));
+        Self { folder, compute, before: None }
+    }
+
+    /// One sample now. All parts that Nomad needs are there, whatever could be read.
+    pub(crate) fn sample(&mut self, id: &str) -> TaskStats {
+        let read = |name: &str| {
+            let folder = self.folder.as_ref()?;
+            std::fs::read_to_string(folder.join(name)).ok()
+        };
+        let memory = memory(
+            &table(read("memory.stat")),
+            number(read("memory.current")),
+            number(read("memory.swap.current")),
+            number(read("memory.peak")),
+        );
+        let times = table(read("cpu.stat"));
+        TaskStats {
+            id: id.to_owned(),
+            timestamp: Some(timestamp(now_ms())),
+            agg_resource_usage: Some(TaskResourceUsage {
+                cpu: Some(self.cpu(&times, Instant::now())),
+                memory: Some(memory),
+            }),
+            resource_usage_by_pid: HashMap::new(),
+        }
+    }
+
+    fn cpu(&mut self, stat: &HashMap<String, u64>, at: Instant) -> CpuUsage {
+        use cpu_usage::Fields;
+        let nanos = |name: &str| stat.get(name).map(|usec| usec.saturating_mul(1000));
+        let Some(total) = nanos("usage_usec") else {
+            return CpuUsage::default();
+        };
+        let now = Times {
+            at,
+            total,
+            user: nanos("user_usec").unwrap_or_default(),
+            system: nanos("system_usec").unwrap_or_default(),
+        };
+        let before = self.before.replace(now);
+        let percent = |part: fn(&Times) -> u64| before.map_or(0.0, |b| rate(&b, &now, part));
+        let mut measured = vec![Fields::SystemMode, Fields::UserMode, Fields::Percent];
+        if stat.contains_key("nr_throttled") {
+            measured.extend([Fields::ThrottledPeriods, Fields::ThrottledTime]);
+        }
+        let total = percent(|t| t.total);
+        CpuUsage {
+            system_mode: percent(|t| t.system),
+            user_mode: percent(|t| t.user),
+            percent: total,
+            total_ticks: total / 100.0 * self.compute.mhz / self.compute.cores,
+            throttled_periods: stat.get("nr_throttled").copied().unwrap_or_default(),
+            throttled_time: nanos("throttled_usec").unwrap_or_default(),
+            measured_fields: measured.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Percent of one core between two samples; 0 when nothing was used before or time stood still.
+fn rate(before: &Times, now: &Times, part: fn(&Times) -> u64) -> f64 {
+    let wall = now.at.saturating_duration_since(before.at).as_secs_f64();
+    let (old, new) = (part(before), part(now));
+    if old == 0 || new <= old || wall <= 0.0 {
+        return 0.0;
+    }
+    std::time::Duration::from_nanos(new - old).as_secs_f64() / wall * 100.0
+}
+
+fn memory(
+    stat: &HashMap<String, u64>,
+    usage: Option<u64>,
+    swap: Option<u64>,
+    peak: Option<u64>,
+) -> MemoryUsage {
+    use memory_usage::Fields;
+    let (rss, cache) = (stat.get("anon").copied(), stat.get("file").copied());
+    let measured = [
+        (rss, Fields::Rss),
+        (cache, Fields::Cache),
+        (swap, Fields::Swap),
+        (usage, Fields::Usage),
+        (peak, Fields::MaxUsage),
+    ];
+    MemoryUsage {
+        rss: rss.unwrap_or_default(),
+        cache: cache.unwrap_or_default(),
+        swap: swap.unwrap_or_default(),
+        usage: usage.unwrap_or_default(),
+        max_usage: peak.unwrap_or_default(),
+        measured_fields: measured
+            .into_iter()
+            .filter(|(value, _)| value.is_some())
+            .map(|(_, field)| field.into())
+            .collect(),
+        ..MemoryUsage::default()
+    }
+}
+
+fn number(text: Option<String>) -> Option<u64> {
+    text?.trim().parse().ok()
+}
+
+fn table(text: Option<String>) -> HashMap<String, u64> {
+    text.unwrap_or_default()
+        .lines()
+        .filter_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::nomad::base::ClientTopologyCore;
+    use std::time::Duration;
+
+    fn stat(usage: u64, user: u64, system: u64) -> HashMap<String, u64> {
+        table(Some(format!(
+            "usage_usec {usage}\nuser_usec {user}\nsystem_usec {system}\n\
+             nr_throttled 3\nthrottled_usec 5\n"
+        )))
+    }
+
+    #[test]
+    fn percents_follow_nomads_formula() {
+        let compute = Compute { cores: 4.0, mhz: 8000.0 };
+        let mut sampler = Sampler::new(None, compute);
+        let start = Instant::now();
+        let first = sampler.cpu(&stat(1_000_000, 600_000, 400_000), start);
+        assert_eq!((first.percent, first.total_ticks), (0.0, 0.0));
+        let second =
+            sampler.cpu(&stat(2_000_000, 1_350_000, 650_000), start + Duration::from_secs(2));
+        assert!((second.percent - 50.0).abs() < 1e-9);
+        assert!((second.user_mode - 37.5).abs() < 1e-9);
+        assert!((second.system_mode - 12.5).abs() < 1e-9);
+        assert!((second.total_ticks - 1000.0).abs() < 1e-9);
+        assert_eq!((second.throttled_periods, second.throttled_time), (3, 5000));
+        assert_eq!(second.measured_fields.len(), 5);
+        // Time that stands still or runs backwards is no division by zero.
+        let third = sampler.cpu(&stat(1, 1, 1), start);
+        assert_eq!(third.percent, 0.0);
+    }
+
+    #[test]
+    fn without_a_cgroup_nothing_is_measured() {
+        let stats = Sampler::new(None, Compute::of_host()).sample("x");
+        assert!(stats.timestamp.is_some());
+        let usage = stats.agg_resource_usage.unwrap();
+        assert!(usage.cpu.unwrap().measured_fields.is_empty());
+        assert!(usage.memory.unwrap().measured_fields.is_empty());
+    }
+
+    #[test]
+    fn memory_lists_what_was_read() {
+        let stat = table(Some("anon 10\nfile 20\nbad line\n".to_owned()));
+        let usage = memory(&stat, Some(40), None, None);
+        assert_eq!((usage.rss, usage.cache, usage.usage), (10, 20, 40));
+        assert_eq!(usage.measured_fields.len(), 3);
+    }
+
+    #[test]
+    fn a_path_never_leaves_the_cgroup_tree() {
+        let compute = Compute::of_host();
+        assert!(Sampler::new(Some("/../../etc"), compute).folder.is_none());
+        let folder = Sampler::new(Some("/a.slice/b.service"), compute).folder;
+        assert_eq!(folder, Some(PathBuf::from("/sys/fs/cgroup/a.slice/b.service")));
+    }
+
+    #[test]
+    fn the_agents_topology_counts_every_core() {
+        let core = |base_speed, max_speed, guess_speed| ClientTopologyCore {
+            base_speed,
+            max_speed,
+            guess_speed,
+            disable: true,
+            ..ClientTopologyCore::default()
+        };
+        let mut topology = ClientTopology {
+            cores: vec![core(1000, 9, 9), core(0, 2000, 9), core(0, 0, 3000)],
+            ..ClientTopology::default()
+        };
+        let compute = Compute::of_topology(&topology).unwrap();
+        assert_eq!((compute.cores, compute.mhz), (3.0, 6000.0));
+        topology.override_total_compute = 500;
+        assert_eq!(Compute::of_topology(&topology).unwrap().mhz, 500.0);
+        assert_eq!(Compute::of_topology(&ClientTopology::default()), None);
+    }
+}

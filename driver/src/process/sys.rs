@@ -1,0 +1,72 @@
+//! The only file of the driver with unsafe code: calls that have no safe wrapper.
+//!
+//! Everything here runs in `main` before any thread exists, which is what makes it sound: the
+//! environment, descriptors, signal dispositions and per-thread credentials are then nobody else's.
+#![allow(unsafe_code, reason = "raw calls of the C library that nix and caps do not wrap")]
+
+use std::io;
+
+/// Removes every variable from the environment, so that no value of the agent's environment can
+/// steer a library or be read from a child.
+pub(crate) fn clear_environment() {
+    // SAFETY: no other thread exists yet, and no reference into the environment is held.
+    unsafe { libc::clearenv() };
+}
+
+/// Closes every descriptor above standard error: the agent may have leaked some into us.
+pub(crate) fn close_inherited_descriptors() {
+    let (first, last, flags): (libc::c_uint, libc::c_uint, libc::c_int) = (3, libc::c_uint::MAX, 0);
+    // SAFETY: nothing of this process owns a descriptor yet; numbers alone are passed.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+}
+
+/// Ignores SIGINT: Ctrl-C in the agent's terminal reaches the whole process group.
+pub(crate) fn ignore_interrupt() {
+    // SAFETY: SIG_IGN is no handler, so nothing can run in signal context.
+    let _ = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+}
+
+/// Keeps the allocator's arenas and its cache of freed memory small: the process serves a few
+/// hundred small requests a second at most, and memory is what people see of it.
+pub(crate) fn tune_allocator() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: a number is set before any other thread allocates.
+        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        // SAFETY: as above.
+        let _ = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 256 * 1024) };
+    }
+}
+
+/// Drops every capability that the running kernel knows from the bounding set, also those newer
+/// than this program.
+///
+/// # Errors
+/// CAP_SETPCAP is missing.
+pub(crate) fn drop_bounding_set() -> io::Result<()> {
+    for capability in 0..64 as libc::c_ulong {
+        // SAFETY: numbers alone are passed.
+        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+        match held {
+            1 => {
+                // SAFETY: numbers alone are passed.
+                if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            0 => {}
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// First real-time signal that the C library leaves to programs (SIGRTMIN of signal(7)).
+pub(crate) fn first_realtime_signal() -> u8 {
+    u8::try_from(libc::SIGRTMIN()).unwrap_or(34)
+}
+
+/// Last real-time signal (SIGRTMAX of signal(7)).
+pub(crate) fn last_realtime_signal() -> u8 {
+    u8::try_from(libc::SIGRTMAX()).unwrap_or(64)
+}

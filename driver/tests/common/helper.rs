@@ -1,0 +1,182 @@
+//! A helper that keeps tasks in a table and starts nothing.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use proto::codec;
+use proto::error::{Code, Refusal};
+use proto::limits;
+use proto::name::{MachineName, TaskKey};
+use proto::parts::Assembly;
+use proto::spec::TaskSpec;
+use proto::wire::*;
+use tokio::task::JoinHandle;
+use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+
+/// What outlives a helper process: the tasks, and what the test wants to happen.
+#[derive(Default)]
+pub struct World {
+    pub tasks: BTreeMap<TaskKey, (TaskSpec, State)>,
+    /// Verbs in their order, without greetings, parts and questions.
+    pub verbs: Vec<String>,
+    /// Starts that break the connection: after the task is there.
+    pub lose_starts: usize,
+    /// What the next starts are refused with.
+    pub refuse: Option<Refusal>,
+    /// Whether a signal ends its task.
+    pub signals_end: bool,
+}
+
+/// One run of the helper.
+pub struct Helper {
+    pub world: Arc<Mutex<World>>,
+    pub socket: PathBuf,
+    server: JoinHandle<()>,
+}
+
+impl Helper {
+    pub fn start(socket: &Path, epoch: u64, world: &Arc<Mutex<World>>) -> Self {
+        std::fs::remove_file(socket).ok();
+        let mut listener = UnixSeqpacketListener::bind(socket).unwrap();
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let shared = Arc::clone(world);
+        let server = tokio::spawn(async move {
+            // Dropped with this task, and with them the connections.
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok(socket) = listener.accept().await {
+                connections.spawn(serve(socket, epoch, Arc::clone(&shared)));
+            }
+        });
+        Self { world: Arc::clone(world), socket: socket.to_owned(), server }
+    }
+
+    /// The process dies: socket and connections go at once.
+    pub async fn kill(self) {
+        std::fs::remove_file(&self.socket).ok();
+        self.server.abort();
+        self.server.await.ok();
+    }
+}
+
+pub fn exit(code: i32, signal: i32) -> Exit {
+    Exit { code, signal, oom: false, ended_ms: 2_000, error: String::new() }
+}
+
+async fn serve(socket: UnixSeqpacket, epoch: u64, world: Arc<Mutex<World>>) {
+    let mut assembly = Assembly::default();
+    let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
+    let mut greeted = false;
+    loop {
+        let Ok(info) = socket.recv(&mut buffer).await else {
+            return;
+        };
+        if info.bytes_read() == 0 {
+            return;
+        }
+        let request: Request = codec::decode(&buffer[..info.bytes_read()]).unwrap();
+        if !matches!(request.verb, Verb::Hello(_)) {
+            assert!(greeted && request.epoch == epoch, "not greeted");
+        }
+        greeted = true;
+        let result = match request.verb {
+            Verb::Hello(_) => Ok(Answer::Welcome(welcome(epoch))),
+            Verb::Part(part) => {
+                assembly.take(&part).unwrap();
+                Ok(Answer::Taken)
+            }
+            Verb::Start(start) => {
+                let whole = std::mem::take(&mut assembly).finish(start.length).unwrap();
+                match begin(&world, codec::decode_whole(&whole).unwrap()) {
+                    Some(result) => result,
+                    None => return,
+                }
+            }
+            verb => answer(&world, verb),
+        };
+        let reply = Reply { id: request.id, result };
+        socket.send(&codec::encode(&reply).unwrap()).await.ok();
+    }
+}
+
+fn welcome(epoch: u64) -> Welcome {
+    Welcome {
+        version: 1,
+        features: 0,
+        epoch,
+        helper: "9.9.9".to_owned(),
+        systemd: 257,
+        host_network: false,
+        host_users: false,
+    }
+}
+
+fn begin(world: &Mutex<World>, spec: TaskSpec) -> Option<Result<Answer, Refusal>> {
+    let mut world = world.lock().unwrap();
+    world.verbs.push(format!("start {}", spec.key.instance));
+    if let Some(refusal) = world.refuse.take() {
+        return Some(Err(refusal));
+    }
+    let key = spec.key.clone();
+    world.tasks.insert(key.clone(), (spec, State::Running));
+    if world.lose_starts > 0 {
+        world.lose_starts -= 1;
+        return None;
+    }
+    Some(Ok(Answer::Started(describe(&key, State::Running))))
+}
+
+fn describe(key: &TaskKey, state: State) -> Task {
+    Task {
+        key: key.clone(),
+        unit: format!("nspawn-test-{}.service", key.instance),
+        machine: MachineName::new("test").unwrap(),
+        uid_base: Some(524_288),
+        leader: (state == State::Running).then_some(4242),
+        started_ms: 1_000,
+        state,
+    }
+}
+
+fn answer(world: &Mutex<World>, verb: Verb) -> Result<Answer, Refusal> {
+    let mut world = world.lock().unwrap();
+    if let Some(key) = verb.key() {
+        if !matches!(verb, Verb::Status(_)) {
+            let line = format!("{} {}", verb.name(), key.instance);
+            world.verbs.push(line);
+        }
+    }
+    let unknown = || Refusal::new(Code::Unknown, "status", "", "no such task");
+    match verb {
+        Verb::Signal(signal) => {
+            let ends = world.signals_end;
+            let (_, state) = world.tasks.get_mut(&signal.key).ok_or_else(unknown)?;
+            if ends {
+                *state = State::Ended(exit(0, 0));
+            }
+            Ok(Answer::Signaled)
+        }
+        Verb::Kill(kill) => {
+            let (_, state) = world.tasks.get_mut(&kill.key).ok_or_else(unknown)?;
+            *state = State::Ended(exit(137, 9));
+            Ok(Answer::Killed)
+        }
+        Verb::Status(status) => {
+            let (_, state) = world.tasks.get(&status.key).ok_or_else(unknown)?;
+            Ok(Answer::Status(describe(&status.key, state.clone())))
+        }
+        Verb::List(list) => {
+            let after = |key: &&TaskKey| list.after.as_ref().is_none_or(|after| *key > after);
+            Ok(Answer::Page(Page {
+                keys: world.tasks.keys().filter(after).cloned().collect(),
+                more: false,
+            }))
+        }
+        Verb::Remove(remove) => {
+            world.tasks.remove(&remove.key);
+            Ok(Answer::Removed)
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,168 @@
+//! The words of the `rig` command.
+//!
+//! For [`main`](super). It keeps one detached instance per suite, known by a file in the cache
+//! folder. It never takes an instance down that a test owns.
+
+use anyhow::{Context as _, Result, bail};
+use nspawn_tests::host::{Config, Rig, instance::Ready, supervisor};
+use nspawn_tests::{Suite, cache, outer};
+use std::io::IsTerminal as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+const USAGE: &str = "\
+usage: cargo rig COMMAND [--suite trixie|bookworm]
+  up [--no-product] [--no-agent]   boot a host with helper, driver and agent; it stays
+  down                             take it down
+  exec -- CMD…                     run a command in it as root
+  sh                               a shell in it
+  logs [-f]                        journal of agent and helper
+  test [--all] [-- ARGS…]          all tests of the workspace (--all: on both suites)
+  bench [--json]                   the benchmarks
+  demo [--keep]                    a tour: boots, runs the example jobs, cleans up";
+
+/// Options common to all words, and what follows `--`.
+struct Args {
+    suite: Suite,
+    flags: Vec<String>,
+    rest: Vec<String>,
+}
+
+impl Args {
+    fn parse(words: &[String], known: &[&str]) -> Result<Self> {
+        let mut args = Self { suite: Suite::from_env()?, flags: vec![], rest: vec![] };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--" => args.rest = words.by_ref().cloned().collect(),
+                "--suite" => args.suite = words.next().context("--suite NAME")?.parse()?,
+                flag if known.contains(&flag) => args.flags.push(word.clone()),
+                other => bail!("unknown option {other:?}\n{USAGE}"),
+            }
+        }
+        Ok(args)
+    }
+
+    fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|word| word == flag)
+    }
+}
+
+/// Runs one command; the result is the exit status.
+pub(crate) fn run(words: &[String]) -> Result<u8> {
+    let Some((word, rest)) = words.split_first() else { bail!("{USAGE}") };
+    match word.as_str() {
+        "supervise" => supervisor::main(rest.first().context("supervise SPEC")?).map(|()| 0),
+        "up" => up(&Args::parse(rest, &["--no-product", "--no-agent"])?),
+        "down" => down(&Args::parse(rest, &[])?),
+        "exec" => exec(&Args::parse(rest, &[])?),
+        "sh" => shell(&Args::parse(rest, &[])?),
+        "logs" => logs(&Args::parse(rest, &["-f"])?),
+        "test" => test(&Args::parse(rest, &["--all"])?),
+        "hold" => hold(&Args::parse(rest, &[])?),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(0)
+        }
+        _ => bail!("unknown command {word:?}\n{USAGE}"),
+    }
+}
+
+fn state_file(suite: Suite) -> Result<PathBuf> {
+    Ok(cache::root()?.join(format!("up-{}.json", suite.name())))
+}
+
+fn attach(suite: Suite) -> Result<Rig> {
+    let text = std::fs::read_to_string(state_file(suite)?)
+        .with_context(|| format!("no host is up for {}: cargo rig up", suite.name()))?;
+    let ready: Ready = serde_json::from_str(&text)?;
+    Rig::attach(suite, ready).context("cargo rig up")
+}
+
+fn up(args: &Args) -> Result<u8> {
+    if let Ok(rig) = attach(args.suite) {
+        outer::say(&format!("{} is up already", rig.ready().machine));
+        return Ok(0);
+    }
+    let mut config = Config::new(args.suite);
+    config.own_debian = true;
+    config.agent = !args.has("--no-agent");
+    if args.has("--no-product") {
+        config.product = None;
+    }
+    let rig = Rig::up(&config)?;
+    std::fs::write(state_file(args.suite)?, serde_json::to_string(rig.ready())?)?;
+    rig.keep()?;
+    println!("{} is up at {}; next: cargo rig sh", rig.ready().machine, rig.ready().address);
+    Ok(0)
+}
+
+/// Owns a bare host until its standard input ends; for the test of what a killed owner leaves.
+fn hold(args: &Args) -> Result<u8> {
+    let config = Config { product: None, agent: false, ..Config::new(args.suite) };
+    let rig = Rig::up(&config)?;
+    println!("{}", serde_json::to_string(rig.ready())?);
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    rig.down().map(|()| 0)
+}
+
+fn down(args: &Args) -> Result<u8> {
+    if let Ok(rig) = attach(args.suite) {
+        rig.down()?;
+        outer::say(&format!("{} is down", rig.ready().machine));
+    }
+    cache::remove(&state_file(args.suite)?)?;
+    Ok(0)
+}
+
+/// Runs a command with this process's own streams and passes its exit status on.
+fn pass_through(mut command: Command) -> Result<u8> {
+    let status = command.status().context("cannot start nsenter")?;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+fn exec(args: &Args) -> Result<u8> {
+    let words: Vec<&str> = args.rest.iter().map(String::as_str).collect();
+    if words.is_empty() {
+        bail!("exec -- CMD…");
+    }
+    pass_through(attach(args.suite)?.command(&words))
+}
+
+fn shell(args: &Args) -> Result<u8> {
+    let mut command = attach(args.suite)?.command(&["bash", "-l"]);
+    if let Some(term) = std::env::var_os("TERM").filter(|_| std::io::stdin().is_terminal()) {
+        command.env("TERM", term);
+    }
+    pass_through(command)
+}
+
+fn logs(args: &Args) -> Result<u8> {
+    let mut words = vec!["journalctl", "--no-pager", "-o", "short-precise"];
+    words.extend(["-u", "nomad.service", "-u", "nomad-nspawn-*"]);
+    if args.has("-f") {
+        words.push("-f");
+    }
+    pass_through(attach(args.suite)?.command(&words))
+}
+
+fn test(args: &Args) -> Result<u8> {
+    let suites: &[Suite] =
+        if args.has("--all") { &[Suite::Trixie, Suite::Bookworm] } else { &[args.suite] };
+    for suite in suites {
+        let mut command = Command::new("cargo");
+        command
+            .args(["test", "--workspace"])
+            .args(&args.rest)
+            .current_dir(nspawn_tests::product::workspace())
+            .env("RIG_SUITE", suite.name());
+        outer::say(&format!("tests on {}", suite.name()));
+        let code = pass_through(command)?;
+        if code != 0 {
+            return Ok(code);
+        }
+    }
+    Ok(0)
+}

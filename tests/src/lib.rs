@@ -1,0 +1,23 @@
+//! The test host ("rig"): a real systemd host with a real Nomad agent, booted on demand.
+//!
+//! It is for the end-to-end tests, the benchmarks and for people who want to look around
+//! (`cargo rig up`, `cargo demo`). It trusts the machine it runs on, root's cache folder and the
+//! package registries. It never changes the outer machine beyond installing the Debian packages it
+//! says it installs, one veth link and one cgroup directory per instance, and it removes both.
+
+pub mod api;
+pub mod cache;
+pub mod host;
+pub mod images;
+pub mod job;
+pub mod nomad;
+pub mod outer;
+pub mod product;
+pub mod rootfs;
+pub mod wait;
+pub mod world;
+
+pub use host::{Config, Output, Rig};
+pub use job::{Alloc, Job};
+pub use rootfs::Suite;
+pub use world::World;

@@ -1,0 +1,142 @@
+//! The product: built from this workspace, installed into an instance as on a real node.
+//!
+//! For [`crate::host`]. It trusts cargo and the repository's own `example` folder. Helper and driver
+//! are built by separate calls, because one call would unify features of shared crates.
+
+use crate::{Rig, cache, outer};
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+/// Which build of the helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// As released.
+    Plain,
+    /// With the step hook, for tests that stop it at every step.
+    StepHook,
+}
+
+/// Where the binaries of a build are.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// Folder of nomad-nspawn-helper and nomad-nspawn-task.
+    pub helper: PathBuf,
+    /// Folder of nomad-driver-nspawn.
+    pub driver: PathBuf,
+}
+
+/// Root of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_path_buf()
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
+}
+
+/// Builds driver and helper, once per process and never twice at a time.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build(variant: Variant) -> Result<Built> {
+    static DONE: Mutex<Vec<Variant>> = Mutex::new(Vec::new());
+    let mut done = DONE.lock().map_err(|_| anyhow::anyhow!("an earlier build panicked"))?;
+    let plain = target().join("release");
+    let helper_target = match variant {
+        Variant::Plain => target(),
+        Variant::StepHook => target().join("step-hook"),
+    };
+    if !done.contains(&variant) {
+        let _guard = cache::lock("product")?;
+        cargo("nomad-driver-nspawn", &target(), &[])?;
+        let features: &[&str] = match variant {
+            Variant::Plain => &[],
+            Variant::StepHook => &["--features", "step-hook"],
+        };
+        cargo("nomad-nspawn-helper", &helper_target, features)?;
+        done.push(variant);
+    }
+    Ok(Built { helper: helper_target.join("release"), driver: plain })
+}
+
+fn cargo(package: &str, target: &Path, features: &[&str]) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command
+        .args(["build", "--release", "--locked", "--package", package])
+        .args(features)
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(workspace());
+    // Below `cargo test` or `cargo run` these are set for the test; a build must not see them.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_")
+            || text.starts_with("CARGO_BIN_")
+            || text == "CARGO_MANIFEST_DIR"
+            || text == "LD_LIBRARY_PATH"
+        {
+            command.env_remove(&name);
+        }
+    }
+    outer::run_long(&format!("cargo build {package}"), "a minute when cold", &mut command)
+}
+
+/// Files of the repository and where a node has them. A missing one is a failed installation.
+const FILES: [(&str, &str); 3] = [
+    ("example/sysusers.d/nomad-nspawn.conf", "/usr/lib/sysusers.d/nomad-nspawn.conf"),
+    ("example/tmpfiles.d/nomad-nspawn.conf", "/usr/lib/tmpfiles.d/nomad-nspawn.conf"),
+    ("example/policy.toml", "/etc/nomad-nspawn/policy.toml"),
+];
+
+/// Where the plugin is installed.
+pub const PLUGIN: &str = "/opt/nomad/plugins/nspawn";
+/// Folder of the helper's two programs.
+pub const LIBEXEC: &str = "/usr/libexec/nomad-nspawn";
+
+impl Rig {
+    /// Installs a build with its units and files, and starts the helper.
+    ///
+    /// # Errors
+    /// When a file is missing or a unit does not start.
+    pub fn install(&self, built: &Built) -> Result<()> {
+        self.install_binaries(built)?;
+        for (from, to) in FILES {
+            self.copy_in(&workspace().join(from), to, 0o644)?;
+        }
+        let units = workspace().join("example/systemd");
+        let list = std::fs::read_dir(&units).with_context(|| format!("{}", units.display()))?;
+        for unit in list {
+            let unit = unit?;
+            let name = unit.file_name().to_string_lossy().into_owned();
+            self.copy_in(&unit.path(), &format!("/usr/lib/systemd/system/{name}"), 0o644)?;
+        }
+        self.run(&["systemd-sysusers"])?;
+        self.run(&["systemd-tmpfiles", "--create", "nomad-nspawn.conf"])?;
+        self.run(&["systemctl", "daemon-reload"])?;
+        self.run(&[
+            "systemctl",
+            "enable",
+            "--now",
+            "nomad-nspawn-helper.socket",
+            "nomad-nspawn-helper.service",
+        ])
+        .with_context(|| self.unit_tail("nomad-nspawn-helper.service", 30))
+        .map(drop)
+    }
+
+    /// Replaces the binaries only, as an upgrade does; nothing is restarted.
+    ///
+    /// # Errors
+    /// When a binary is missing.
+    pub fn install_binaries(&self, built: &Built) -> Result<()> {
+        for name in ["nomad-nspawn-helper", "nomad-nspawn-task"] {
+            self.copy_in(&built.helper.join(name), &format!("{LIBEXEC}/{name}"), 0o755)?;
+        }
+        self.copy_in(&built.driver.join("nomad-driver-nspawn"), PLUGIN, 0o755)
+    }
+}

@@ -1,0 +1,47 @@
+//! Waiting for something to become true, with a limit and a message that says what was awaited.
+//!
+//! For every place where a test would be tempted to sleep. It trusts the closure to be cheap and
+//! never waits without a limit.
+
+use anyhow::{Result, bail};
+use std::time::{Duration, Instant};
+
+/// Shortest pause between two looks.
+const FIRST: Duration = Duration::from_millis(2);
+/// Longest pause between two looks.
+const LAST: Duration = Duration::from_millis(50);
+
+/// Calls `look` until it gives a value, an error, or `limit` has passed.
+///
+/// # Errors
+/// What `look` returns, or a time-out that names `what`.
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = Instant::now();
+    let mut pause = FIRST;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if start.elapsed() >= limit {
+            bail!("timed out after {:.1} s waiting for {what}", limit.as_secs_f64());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LAST);
+    }
+}
+
+/// As [`until`], for a plain yes or no.
+///
+/// # Errors
+/// What `look` returns, or a time-out that names `what`.
+pub fn true_within(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    until(what, limit, || Ok(look()?.then_some(())))
+}
