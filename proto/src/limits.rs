@@ -16,8 +16,10 @@ pub const PART_MAX: usize = 60 * 1024;
 /// The kernel takes at most 2 MiB of arguments and environment at the default stack limit
 /// (execve(2)); this leaves a quarter of it to what systemd-nspawn adds.
 pub const SPEC_MAX: usize = 1536 * 1024;
-/// Bytes of unfinished specifications that the helper holds for all connections together.
-pub const ASSEMBLY_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of specifications that the helper holds for all connections together, from their first
+/// part to the end of their start. A start needs about four times its size for a moment; the
+/// helper's unit has MemoryMax=64M.
+pub const ASSEMBLY_MAX: usize = 8 * 1024 * 1024;
 
 /// Connections served at once; one more is closed at accept.
 pub const CONNECTIONS_MAX: usize = 32;

@@ -20,11 +20,13 @@ pub(super) struct Session {
     context: Rc<Context>,
     greeted: bool,
     assembly: Assembly,
+    /// Bytes of this connection that count in the bound of all.
+    held: usize,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.forget_parts();
+        self.release();
     }
 }
 
@@ -37,7 +39,7 @@ pub(super) struct Outcome {
 
 impl Session {
     pub(super) fn new(context: Rc<Context>) -> Self {
-        Self { context, greeted: false, assembly: Assembly::default() }
+        Self { context, greeted: false, assembly: Assembly::default(), held: 0 }
     }
 
     /// Whether a specification has been begun.
@@ -130,22 +132,31 @@ impl Session {
         }
         self.assembly.take(part).map_err(|e| protocol(e.to_string()))?;
         self.context.assembling.set(assembling);
+        self.held += part.bytes.len();
         Ok(Answer::Taken)
     }
 
-    fn forget_parts(&mut self) -> Assembly {
-        let assembly = std::mem::take(&mut self.assembly);
-        self.context.assembling.set(self.context.assembling.get().saturating_sub(assembly.len()));
-        assembly
+    /// Gives back what the parts took from the bound that all connections share.
+    fn release(&mut self) {
+        let left = self.context.assembling.get().saturating_sub(self.held);
+        self.context.assembling.set(left);
+        self.held = 0;
     }
 
     async fn start(&mut self, wanted: &Start, task: &mut String) -> Result<Answer, Refusal> {
-        let whole =
-            self.forget_parts().finish(wanted.length).map_err(|e| protocol(e.to_string()))?;
-        let spec: TaskSpec = codec::decode_whole(&whole).map_err(|e| protocol(e.to_string()))?;
-        drop(whole);
-        *task = spec.key.to_string();
-        start::run(&self.context, spec).await.map(Answer::Started)
+        let assembly = std::mem::take(&mut self.assembly);
+        // Counted until the end: the plan made of it is as large.
+        let result = async {
+            let whole = assembly.finish(wanted.length).map_err(|e| protocol(e.to_string()))?;
+            let spec: TaskSpec =
+                codec::decode_whole(&whole).map_err(|e| protocol(e.to_string()))?;
+            drop(whole);
+            *task = spec.key.to_string();
+            start::run(&self.context, spec).await.map(Answer::Started)
+        };
+        let result = result.await;
+        self.release();
+        result
     }
 
     fn known(&self, key: &proto::name::TaskKey) -> Result<super::table::Entry, Refusal> {

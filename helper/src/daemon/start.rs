@@ -34,11 +34,11 @@ pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, R
         let reason = format!("not started after {} s", limits::START_TIMEOUT_S);
         Err(Refusal::new(Code::Failed, "start", unit::name(record.unit()), reason))
     });
+    if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
+        entry.starting = false;
+    }
     match result {
         Ok(()) => {
-            if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
-                entry.starting = false;
-            }
             drop(held);
             machined::register(context, &key);
             status::of(context, &key).await

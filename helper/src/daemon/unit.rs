@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proto::plan::UnitId;
 use proto::spec::Resources;
@@ -16,6 +17,9 @@ use super::record::{Kind, Record};
 const PREFIX: &str = "nomad-nspawn-";
 const SUFFIX: &str = ".service";
 const SLICE: &str = "machine-nspawn.slice";
+
+/// Longest wait for a unit whose main process has been killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Property<'a> = (&'a str, Variant<'a>);
 type Command = (String, Vec<String>, Vec<String>);
@@ -159,7 +163,11 @@ pub(super) async fn stop(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let name = name(unit);
     let done = bus.job_of(&name);
     match bus.manager("StopUnit", &(&name, "replace")).await {
-        Ok(_) => drop(done.await),
+        Ok(_) => match tokio::time::timeout(STOP_TIMEOUT, done).await {
+            // The bus went away: what follows finds out.
+            Ok(_) => {}
+            Err(_) => return Err("the stop job does not end".to_owned()),
+        },
         Err(e) if is_no_such_unit(&e) => return Ok(()),
         Err(e) => return Err(e.to_string()),
     }
