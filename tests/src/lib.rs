@@ -8,10 +8,12 @@
 pub mod api;
 pub mod cache;
 pub mod host;
+pub mod hostile;
 pub mod images;
 pub mod job;
 pub mod nomad;
 pub mod outer;
+pub mod processes;
 pub mod product;
 pub mod rootfs;
 pub mod wait;
