@@ -1,0 +1,100 @@
+//! How fast a task starts, against systemd-nspawn itself in the same run, and what it costs in
+//! memory.
+//!
+//! Every figure is a wall-clock time on the machine at hand, so only ratios within one run mean
+//! something. Pairs are interleaved: a slow moment hits both sides.
+
+mod bare;
+mod ours;
+mod report;
+
+pub use report::{Figures, Report};
+
+use crate::{Config, Rig, Suite, wait};
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+/// Images that are measured: 2 MB and 255 MB.
+pub const IMAGES: [&str; 2] = ["busybox", "debian"];
+/// Tasks of the parallel start.
+const PARALLEL: usize = 20;
+/// Tasks at which memory is read.
+const CROWDS: [usize; 3] = [0, 20, 100];
+
+/// Runs everything.
+///
+/// # Errors
+/// When the host does not come up or a task does not start.
+pub fn run(suite: Suite, pairs: usize) -> Result<Report> {
+    let config = Config { agent: false, ..Config::new(suite) };
+    let rig = Rig::up(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(measure(&rig, pairs))?;
+    rig.down()?;
+    Ok(report)
+}
+
+async fn measure(rig: &Rig, pairs: usize) -> Result<Report> {
+    let mut report = Report::default();
+    let bare = bare::Bare::prepare(rig).await?;
+    let mut ours = ours::Ours::prepare(rig).await?;
+    for image in IMAGES {
+        // One of each warms the caches.
+        bare.start(image).await?;
+        ours.start(image).await?;
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for _ in 0..pairs {
+            a.push(bare.start(image).await?);
+            b.push(ours.start(image).await?);
+        }
+        report.starts.push((image.to_owned(), Figures::of(a), Figures::of(b)));
+    }
+    report.parallel.0 = bare.start_many(PARALLEL).await?;
+    report.parallel.1 = ours.start_many(PARALLEL).await?;
+    let mut stops = Vec::new();
+    for _ in 0..pairs {
+        stops.push(ours.stop().await?);
+    }
+    report.stops = Figures::of(stops);
+    ours.crowds(&CROWDS, &mut report).await?;
+    Ok(report)
+}
+
+/// A FIFO of the host, opened so that it never signals its end.
+fn open_fifo(rig: &Rig, path: &str) -> Result<File> {
+    rig.open(path, OFlag::O_RDWR | OFlag::O_NONBLOCK, 0).with_context(|| path.to_owned())
+}
+
+/// Waits for the first byte, takes everything, and says when it came.
+fn first_byte(fifo: &mut File) -> Result<Instant> {
+    let mut wanted = [PollFd::new(fifo.as_fd(), PollFlags::POLLIN)];
+    let limit = PollTimeout::try_from(20_000_u32).unwrap_or(PollTimeout::MAX);
+    if poll(&mut wanted, limit)? == 0 {
+        bail!("no byte within 20 s");
+    }
+    let came = Instant::now();
+    let mut buffer = [0; 4096];
+    while matches!(fifo.read(&mut buffer), Ok(1..)) {}
+    Ok(came)
+}
+
+/// Resident memory of a process of the host, in KiB.
+fn resident(rig: &Rig, pid: i32) -> Result<u64> {
+    let status = rig.run(&["cat", &format!("/proc/{pid}/status")])?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    line.split_whitespace().next().context("VmRSS")?.parse().context("VmRSS")
+}
+
+/// Waits until no unit of a pattern is left.
+fn wait_gone(rig: &Rig, pattern: &str) -> Result<()> {
+    wait::until("units to go", Duration::from_secs(20), || {
+        let list =
+            rig.run(&["systemctl", "list-units", "--all", "--plain", "--no-legend", pattern])?;
+        Ok(list.trim().is_empty().then_some(()))
+    })
+}

@@ -1,0 +1,127 @@
+//! The figures, for people and for programs.
+
+use serde_json::{Value, json};
+use std::fmt;
+use std::time::Duration;
+
+/// Median, least and greatest of a series, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Median.
+    pub median: f64,
+    /// Least.
+    pub min: f64,
+    /// Greatest.
+    pub max: f64,
+    /// How many.
+    pub count: usize,
+}
+
+impl Figures {
+    /// Of a series of times.
+    #[must_use]
+    pub fn of(times: Vec<Duration>) -> Self {
+        let mut ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+        ms.sort_by(f64::total_cmp);
+        let at = |index: usize| ms.get(index).copied().unwrap_or_default();
+        let middle = ms.len() / 2;
+        let median = if ms.len().is_multiple_of(2) {
+            f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+        } else {
+            at(middle)
+        };
+        Self { median, min: at(0), max: at(ms.len().saturating_sub(1)), count: ms.len() }
+    }
+
+    fn json(&self) -> Value {
+        json!({ "median_ms": self.median, "min_ms": self.min, "max_ms": self.max, "count": self.count })
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "median {:7.1}  min {:7.1}  max {:7.1}  ({})",
+            self.median, self.min, self.max, self.count
+        )
+    }
+}
+
+/// Everything of one run.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Image, bare systemd-nspawn, ours: call to first byte.
+    pub starts: Vec<(String, Figures, Figures)>,
+    /// Call to last first byte of 20 parallel starts: bare, ours.
+    pub parallel: (Duration, Duration),
+    /// `StopTask` of a command that ends at once, with its removal.
+    pub stops: Figures,
+    /// Tasks, resident memory of driver and helper in KiB.
+    pub memory: Vec<(usize, u64, u64)>,
+}
+
+impl Report {
+    /// Ratio of medians, ours to bare, of an image.
+    #[must_use]
+    pub fn ratio(&self, image: &str) -> Option<f64> {
+        let (_, bare, ours) = self.starts.iter().find(|(name, ..)| name == image)?;
+        (bare.median > 0.0).then(|| ours.median / bare.median)
+    }
+
+    /// KiB that driver and helper together grow by for each task.
+    #[must_use]
+    pub fn growth_per_task(&self) -> Option<f64> {
+        let (first, last) = (self.memory.first()?, self.memory.last()?);
+        let grown = (last.1 + last.2).saturating_sub(first.1 + first.2);
+        let tasks = u32::try_from(last.0.saturating_sub(first.0)).ok()?;
+        Some(f64::from(u32::try_from(grown).ok()?) / f64::from(tasks.max(1)))
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let starts: Vec<Value> = self
+            .starts
+            .iter()
+            .map(|(image, bare, ours)| {
+                json!({ "image": image, "bare": bare.json(), "ours": ours.json(), "ratio": self.ratio(image) })
+            })
+            .collect();
+        let memory: Vec<Value> = self
+            .memory
+            .iter()
+            .map(|(tasks, driver, helper)| json!({ "tasks": tasks, "driver_kib": driver, "helper_kib": helper }))
+            .collect();
+        json!({
+            "start": starts,
+            "parallel_20": { "bare_ms": self.parallel.0.as_millis(), "ours_ms": self.parallel.1.as_millis() },
+            "stop": self.stops.json(),
+            "memory": memory,
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "start, call to first byte, ms")?;
+        for (image, bare, ours) in &self.starts {
+            writeln!(f, "  {image:8} bare nspawn  {bare}")?;
+            writeln!(f, "  {image:8} this driver  {ours}")?;
+            writeln!(f, "  {image:8} ratio        {:.2}", self.ratio(image).unwrap_or_default())?;
+        }
+        let (bare, ours) = self.parallel;
+        writeln!(
+            f,
+            "20 parallel starts, ms: bare {}, this driver {}",
+            bare.as_millis(),
+            ours.as_millis()
+        )?;
+        writeln!(f, "stop and removal, ms\n  {}", self.stops)?;
+        writeln!(f, "resident memory, KiB")?;
+        for (tasks, driver, helper) in &self.memory {
+            writeln!(f, "  {tasks:3} tasks: driver {driver}, helper {helper}")?;
+        }
+        write!(f, "  growth for a task: {:.1}", self.growth_per_task().unwrap_or_default())
+    }
+}

@@ -1,0 +1,195 @@
+//! A plugin process in the test host, started and driven as the agent does it, without an agent.
+//!
+//! For benchmarks and for tests that drive hundreds of tasks: a call costs no scheduler. It runs the
+//! installed binary as root, so it drops its rights as on a node.
+
+use crate::{Rig, product, wait};
+use anyhow::{Context as _, Result, bail};
+use proto::nomad::base::base_plugin_client::BasePluginClient;
+use proto::nomad::base::{NomadConfig, SetConfigRequest};
+use proto::nomad::drivers::driver_client::DriverClient;
+use proto::nomad::drivers::{
+    AllocatedMemoryResources, AllocatedTaskResources, Resources, StartTaskRequest, TaskConfig,
+};
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// Nomad's cookie: without it the plugin does not serve.
+const COOKIE: &str = "NOMAD_PLUGIN_MAGIC_COOKIE=\
+                      e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255";
+
+/// A running plugin.
+#[derive(Debug)]
+pub struct Plugin {
+    child: Child,
+    driver: DriverClient<Channel>,
+    pid: i32,
+}
+
+impl Plugin {
+    /// Starts and configures it, and waits until it reports itself healthy.
+    ///
+    /// # Errors
+    /// When it does not start or does not become healthy.
+    pub async fn start(rig: &Rig) -> Result<Self> {
+        let mut command =
+            rig.command(&["env", COOKIE, "PLUGIN_PROTOCOL_VERSIONS=2", product::PLUGIN]);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("plugin")?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().context("plugin's stdout")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let Some(socket) = line.trim_end().split('|').nth(3) else {
+            bail!("handshake {line:?}");
+        };
+        let path = PathBuf::from(format!("/proc/{}/root{socket}", rig.leader()));
+        let uri = format!("unix://{}", path.display());
+        let channel = Endpoint::try_from(uri)?.connect().await?;
+        let mut base = BasePluginClient::new(channel.clone());
+        let config = SetConfigRequest {
+            // An empty map: every key has its default.
+            msgpack_config: vec![0x80],
+            nomad_config: Some(NomadConfig::default()),
+            plugin_api_version: "v0.1.0".to_owned(),
+        };
+        base.set_config(config).await?;
+        let driver = DriverClient::new(channel).max_decoding_message_size(usize::MAX);
+        let pattern = format!("^{}$", product::PLUGIN);
+        let pid = wait::until("the plugin's process", Duration::from_secs(5), || {
+            let found = rig.exec(&["pgrep", "-n", "-f", &pattern])?;
+            Ok(found.text().trim().parse().ok())
+        })?;
+        Ok(Self { child, driver, pid })
+    }
+
+    /// A client of its driver service.
+    #[must_use]
+    pub fn driver(&self) -> DriverClient<Channel> {
+        self.driver.clone()
+    }
+
+    /// Its process id in the test host.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        // nsenter passes no signal on, but the plugin ends when its supervisor's host does.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// One allocation's folders in the test host, with FIFOs that the test reads.
+#[derive(Debug, Clone)]
+pub struct Allocation {
+    /// Its id.
+    pub id: String,
+    /// The task's name.
+    pub task: String,
+}
+
+impl Allocation {
+    /// Makes the folders, the secrets mount and the FIFOs as the agent does.
+    ///
+    /// # Errors
+    /// When a command in the host fails.
+    pub fn create(rig: &Rig, id: &str, task: &str) -> Result<Self> {
+        let allocation = Self { id: id.to_owned(), task: task.to_owned() };
+        let dir = allocation.dir();
+        rig.sh(&format!(
+            "set -e; umask 0; mkdir -p -m 0711 /var/lib/nomad/alloc; mkdir -m 0755 {dir}; \
+             mkdir {dir}/alloc {dir}/alloc/logs {dir}/{task} {dir}/{task}/local \
+             {dir}/{task}/secrets; mount -t tmpfs -o noexec,size=1m tmpfs {dir}/{task}/secrets; \
+             mkfifo -m 0600 {dir}/alloc/logs/.{task}.stdout.fifo \
+             {dir}/alloc/logs/.{task}.stderr.fifo"
+        ))?;
+        Ok(allocation)
+    }
+
+    /// Takes it away again.
+    ///
+    /// # Errors
+    /// When something still holds it.
+    pub fn remove(&self, rig: &Rig) -> Result<()> {
+        let (dir, task) = (self.dir(), &self.task);
+        rig.sh(&format!("umount {dir}/{task}/secrets && rm -r {dir}")).map(drop)
+    }
+
+    /// Its folder in the host.
+    #[must_use]
+    pub fn dir(&self) -> String {
+        format!("/var/lib/nomad/alloc/{}", self.id)
+    }
+
+    /// Path of one stream's FIFO in the host.
+    #[must_use]
+    pub fn fifo(&self, stream: &str) -> String {
+        format!("{}/alloc/logs/.{}.{stream}.fifo", self.dir(), self.task)
+    }
+
+    /// A start request for one run of the task.
+    #[must_use]
+    pub fn request(&self, run: u32, image: &str, command: &[&str]) -> StartTaskRequest {
+        let memory = AllocatedMemoryResources { memory_mb: 64, memory_max_mb: 0 };
+        let resources = AllocatedTaskResources { memory: Some(memory), ..Default::default() };
+        StartTaskRequest {
+            task: Some(TaskConfig {
+                id: self.task_id(run),
+                name: self.task.clone(),
+                alloc_id: self.id.clone(),
+                alloc_dir: self.dir(),
+                stdout_path: self.fifo("stdout"),
+                stderr_path: self.fifo("stderr"),
+                msgpack_driver_config: config(image, command),
+                resources: Some(Resources {
+                    allocated_resources: Some(resources),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+        }
+    }
+
+    /// Nomad's id of one run.
+    #[must_use]
+    pub fn task_id(&self, run: u32) -> String {
+        format!("{}/{}/{run:08x}", self.id, self.task)
+    }
+}
+
+/// The task configuration of an ephemeral command, in msgpack.
+fn config(image: &str, command: &[&str]) -> Vec<u8> {
+    const TRUE: u8 = 0xc3;
+    const FALSE: u8 = 0xc2;
+    let mut out = vec![0x84];
+    text(&mut out, "image");
+    text(&mut out, image);
+    text(&mut out, "boot");
+    out.push(FALSE);
+    text(&mut out, "ephemeral");
+    out.push(TRUE);
+    text(&mut out, "command");
+    out.push(0xdc);
+    out.extend(u16::try_from(command.len()).unwrap_or(u16::MAX).to_be_bytes());
+    for word in command {
+        text(&mut out, word);
+    }
+    out
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.push(0xdb);
+    out.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend(text.as_bytes());
+}

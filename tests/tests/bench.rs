@@ -1,0 +1,26 @@
+//! Starting a task costs what systemd-nspawn costs, whatever the image's size, and an idle task
+//! costs next to no memory.
+
+use nspawn_tests::{Suite, bench};
+
+/// Starts measured of each kind; `cargo rig bench` measures more.
+const PAIRS: usize = 20;
+/// Where the test fails. The aim is 1.15; the rest is for noisy machines.
+const RATIO_MAX: f64 = 1.4;
+const MEMORY_MAX_KIB: u64 = 40 * 1024;
+const GROWTH_MAX_KIB: f64 = 50.0;
+
+#[test]
+fn a_start_costs_what_nspawn_costs() {
+    let report = bench::run(Suite::Trixie, PAIRS).unwrap();
+    println!("{report}");
+    for image in bench::IMAGES {
+        let ratio = report.ratio(image).unwrap();
+        assert!(ratio <= RATIO_MAX, "{image}: ratio {ratio:.2}");
+    }
+    let (tasks, driver, helper) = *report.memory.last().unwrap();
+    assert_eq!(tasks, 100);
+    assert!(driver + helper < MEMORY_MAX_KIB, "driver {driver} KiB, helper {helper} KiB");
+    let growth = report.growth_per_task().unwrap();
+    assert!(growth <= GROWTH_MAX_KIB, "{growth:.1} KiB a task");
+}
