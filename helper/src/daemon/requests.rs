@@ -1,6 +1,7 @@
 //! One request to one answer.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proto::codec;
 use proto::error::{Code, Refusal};
@@ -8,6 +9,7 @@ use proto::limits;
 use proto::parts::{Assembly, Part};
 use proto::spec::TaskSpec;
 use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::unit::Who;
@@ -20,6 +22,8 @@ pub(super) struct Session {
     context: Rc<Context>,
     greeted: bool,
     assembly: Assembly,
+    /// When the specification that is being sent must be complete.
+    deadline: Option<Instant>,
     /// Bytes of this connection that count in the bound of all.
     held: usize,
 }
@@ -39,12 +43,17 @@ pub(super) struct Outcome {
 
 impl Session {
     pub(super) fn new(context: Rc<Context>) -> Self {
-        Self { context, greeted: false, assembly: Assembly::default(), held: 0 }
+        Self { context, greeted: false, assembly: Assembly::default(), deadline: None, held: 0 }
     }
 
     /// Whether a specification has been begun.
-    pub(super) fn is_assembling(&self) -> bool {
+    fn is_assembling(&self) -> bool {
         !self.assembly.is_empty()
+    }
+
+    /// When a specification that has been begun must be complete.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Answers one request.
@@ -133,6 +142,9 @@ impl Session {
         self.assembly.take(part).map_err(|e| protocol(e.to_string()))?;
         self.context.assembling.set(assembling);
         self.held += part.bytes.len();
+        // From the first part on: a byte now and then must not keep it open.
+        let limit = Duration::from_secs(limits::ASSEMBLY_TIMEOUT_S);
+        self.deadline.get_or_insert_with(|| Instant::now() + limit);
         Ok(Answer::Taken)
     }
 
@@ -145,6 +157,7 @@ impl Session {
 
     async fn start(&mut self, wanted: &Start, task: &mut String) -> Result<Answer, Refusal> {
         let assembly = std::mem::take(&mut self.assembly);
+        self.deadline = None;
         // Counted until the end: the plan made of it is as large.
         let result = async {
             let whole = assembly.finish(wanted.length).map_err(|e| protocol(e.to_string()))?;

@@ -19,7 +19,7 @@ use proto::codec;
 use proto::error::Code;
 use proto::limits;
 use proto::wire::{Reply, Request};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use super::audit::{self, Peer};
@@ -138,9 +138,8 @@ async fn converse(
 async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option<Request>, String> {
     // One byte more than allowed, so that a longer message is seen as such.
     let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
-    let limit = Duration::from_secs(limits::ASSEMBLY_TIMEOUT_S);
-    let received = if session.is_assembling() {
-        timeout(limit, connection.recv(&mut buffer))
+    let received = if let Some(deadline) = session.deadline() {
+        timeout_at(deadline, connection.recv(&mut buffer))
             .await
             .map_err(|_| "a specification was begun and not finished".to_owned())?
     } else {
