@@ -6,8 +6,9 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -33,6 +34,24 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     // WHY: the kernel has just returned this descriptor.
     // SAFETY: nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A write lock on the whole of a file, from its start.
+#[allow(clippy::cast_possible_truncation, reason = "small constants of the kernel")]
+const WHOLE_FILE: libc::flock = libc::flock {
+    l_type: libc::F_WRLCK as libc::c_short,
+    l_whence: libc::SEEK_SET as libc::c_short,
+    l_start: 0,
+    l_len: 0,
+    l_pid: 0,
+};
+
+/// Locks a file as systemd-nspawn does: exclusively, by open file description, without waiting.
+///
+/// # Errors
+/// `WouldBlock` while somebody else holds it.
+pub fn lock_whole(file: impl AsFd) -> io::Result<()> {
+    Ok(fcntl(file, FcntlArg::F_OFD_SETLK(&WHOLE_FILE)).map(drop)?)
 }
 
 /// Takes over a descriptor that systemd passed (sd_listen_fds(3)).

@@ -11,25 +11,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, fcntl};
 use proto::error::{Code, Refusal};
 use proto::limits::{RANGE_FIRST, RANGE_LAST, RANGE_WIDTH};
 use proto::name::AllocId;
 use proto::plan::Step;
 
 use super::notify;
+use crate::sys;
 
 const LOCKS: &str = "/run/systemd/nspawn-uid";
-
-/// A write lock on the whole of a file, from its start.
-#[allow(clippy::cast_possible_truncation, reason = "small constants of the kernel")]
-const WHOLE_FILE: libc::flock = libc::flock {
-    l_type: libc::F_WRLCK as libc::c_short,
-    l_whence: libc::SEEK_SET as libc::c_short,
-    l_start: 0,
-    l_len: 0,
-    l_pid: 0,
-};
 
 /// Ranges in use.
 #[derive(Debug, Default)]
@@ -140,7 +130,7 @@ fn lock(base: u32) -> io::Result<OwnedFd> {
             .truncate(false)
             .mode(0o600)
             .open(&path)?;
-        fcntl(&file, FcntlArg::F_OFD_SETLK(&WHOLE_FILE))?;
+        sys::lock_whole(&file)?;
         if file.metadata()?.nlink() > 0 {
             return Ok(file.into());
         }

@@ -1,4 +1,5 @@
-//! Takes a task's upper layer away after its unit has ended (ExecStopPost=).
+//! Takes a task's upper layer, or the lock of the image that it wrote to, away after its unit has
+//! ended (ExecStopPost=).
 //!
 //! Ends with status 0 whatever happens: another status would turn the payload's exit 0 into a
 //! failed unit. The daemon looks at the folder afterwards and asks again when it is still there.
@@ -20,8 +21,8 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::plan::{Step, UnitId};
 
-use super::{UPPERS, open};
-use crate::hook;
+use super::{UPPERS, nspawn, open};
+use crate::{hook, sys};
 
 /// Runs `clean UNIT`.
 pub(super) fn main(unit: &str) -> ExitCode {
@@ -30,13 +31,34 @@ pub(super) fn main(unit: &str) -> ExitCode {
         None => eprintln!("clean: not a unit id"),
         Some(unit) => {
             let folder = Path::new(UPPERS).join(unit.to_string());
-            if let Err(error) = remove_tree(&folder) {
+            if let Err(error) = remove_locks(&folder).and_then(|()| remove_tree(&folder)) {
                 eprintln!("clean: {}: {error}", folder.display());
             }
         }
     }
     hook::after(Step::Clean);
     ExitCode::SUCCESS
+}
+
+/// Removes the lock files that the launcher has named in the folder, unless somebody holds them.
+/// Only root can make names here: the payload's begin one folder further down.
+fn remove_locks(folder: &Path) -> io::Result<()> {
+    let top = match open::folder(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for name in names(&top, Path::new("."))? {
+        let path = Path::new(nspawn::LOCKS).join(&name);
+        let file = match fs::File::options().read(true).write(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        match sys::lock_whole(&file) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            other => other.and_then(|()| fs::remove_file(&path))?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes a folder and everything in it; a missing one is fine.

@@ -82,7 +82,7 @@ fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Re
     let streams = steps.run(Step::Logs, || logs::open_streams(plan, users))?;
     steps.run(Step::Settings, || {
         let way = settings::choose(&plan.environment)?;
-        namespace::private_settings()?;
+        namespace::private_settings(plan.root == Root::Plain)?;
         let in_file = if way == Way::File { plan.environment.as_slice() } else { &[] };
         settings::write(&plan.machine, in_file)?;
         let binary = nspawn::binary().ok_or_else(|| {

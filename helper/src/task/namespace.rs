@@ -82,18 +82,24 @@ fn map_ids(child: libc::pid_t, base: u32) -> io::Result<OwnedFd> {
 }
 
 /// Hides the folders in which systemd-nspawn looks for settings and puts an own, private one in
-/// their place; the folder of its image locks stays the host's.
-pub(super) fn private_settings() -> Result<(), Problem> {
-    let locks = Path::new(nspawn::RUNTIME).join("locks");
-    fs::create_dir_all(&locks).at(locks.display())?;
-    let handle = open::folder(&locks).at(locks.display())?;
-    let locks_mount = sys::clone_mount(handle.as_fd()).at(locks.display())?;
+/// their place; the folder of its image locks stays the host's where the image is written to.
+pub(super) fn private_settings(writes_image: bool) -> Result<(), Problem> {
+    let locks = Path::new(nspawn::LOCKS);
+    let shared = if writes_image {
+        fs::create_dir_all(locks).at(nspawn::LOCKS)?;
+        let handle = open::folder(locks).at(nspawn::LOCKS)?;
+        Some(sys::clone_mount(handle.as_fd()).at(nspawn::LOCKS)?)
+    } else {
+        None
+    };
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let data = Some("mode=0755,size=4m");
     mount(Some("tmpfs"), nspawn::RUNTIME, Some("tmpfs"), flags, data).at(nspawn::RUNTIME)?;
-    fs::create_dir(&locks).at(locks.display())?;
-    let target = open::folder(&locks).at(locks.display())?;
-    sys::attach_mount(locks_mount.as_fd(), target.as_fd()).at(locks.display())?;
+    if let Some(shared) = shared {
+        fs::create_dir(locks).at(nspawn::LOCKS)?;
+        let target = open::folder(locks).at(nspawn::LOCKS)?;
+        sys::attach_mount(shared.as_fd(), target.as_fd()).at(nspawn::LOCKS)?;
+    }
     // A file of the machine's name in /etc would win over ours.
     if Path::new(nspawn::ADMIN_SETTINGS).is_dir() {
         let flags = flags | MsFlags::MS_RDONLY;

@@ -13,6 +13,8 @@ use super::{STAGE, dirs, root};
 
 /// systemd-nspawn's folder for settings, locks and sockets.
 pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
+/// Its image locks, one file for each root folder that is in use.
+pub(super) const LOCKS: &str = "/run/systemd/nspawn/locks";
 /// The administrator's folder for settings.
 pub(super) const ADMIN_SETTINGS: &str = "/etc/systemd/nspawn";
 /// Where distributions keep the binary.

@@ -30,6 +30,8 @@ pub(super) struct Image {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// Name of systemd-nspawn's lock file for it.
+    lock: String,
 }
 
 /// Where systemd-nspawn finds the root.
@@ -52,7 +54,8 @@ pub(super) fn open_image(place: &Place) -> Result<Image, Problem> {
             ),
         ));
     }
-    Ok(Image { handle, mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() })
+    let lock = format!("inode-{}:{}", meta.dev(), meta.ino());
+    Ok(Image { handle, mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid(), lock })
 }
 
 /// Mounts the root at [`path`].
@@ -97,6 +100,10 @@ fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Res
             Err(e) => return Err(e).at(format!("{}/{name}", plan.image)),
         }
     }
+    // A killed systemd-nspawn leaves its lock file behind: `clean` learns the name from here.
+    let folder = Path::new(UPPERS).join(plan.unit.to_string());
+    make_folder(&folder, 0o700)?;
+    fs::write(folder.join(&image.lock), "").at(folder.display())?;
     attach(plan, image, sys::NO_DEV, users, &path())
 }
 
