@@ -93,7 +93,8 @@ pub(super) fn private_settings(writes_image: bool) -> Result<(), Problem> {
         None
     };
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    let data = Some("mode=0755,size=4m");
+    // Room for the longest environment, each byte of it a quote.
+    let data = Some("mode=0755,size=16m");
     mount(Some("tmpfs"), nspawn::RUNTIME, Some("tmpfs"), flags, data).at(nspawn::RUNTIME)?;
     if let Some(shared) = shared {
         fs::create_dir(locks).at(nspawn::LOCKS)?;
