@@ -1,0 +1,108 @@
+//! How a task's end is reported: code, signal and both streams, byte for byte.
+
+use crate::work::{Host, LIMIT, TASK, Work, assert_stream, child, end, run_all};
+use nspawn_tests::wait;
+
+const CODES: [i64; 5] = [0, 1, 7, 133, 255];
+/// No line break at the end, and everything that a terminal or a text tool would change.
+const OUT: &[u8] = b"out\0\r\n\t\x1b[31m\xff\xfe end";
+const ERR: &[u8] = b"err \\ \x07\x80";
+const SAY: &str = r"printf 'out\0\r\n\t\033[31m\377\376 end'; printf 'err \\ \007\200' >&2";
+
+#[test]
+fn exit_codes_and_streams_arrive_in_both_modes_however_short_the_life() {
+    let host = Host::shared();
+    let mut all = Vec::new();
+    for code in CODES {
+        for two in [false, true] {
+            for (life, before) in [("long", "sleep 0.3; "), ("short", "")] {
+                let script = format!("{before}{SAY}; exit {code}");
+                let mode = if two { "two" } else { "one" };
+                let work = Work::sh(&script).process_two(two);
+                all.push((format!("{mode}-{life}-{code}"), work));
+            }
+        }
+    }
+    // What "short" means: a hundred such lives take less than half a second.
+    let short = format!(
+        "i=0; while [ $i -lt 100 ]; do busybox sh -c '{}'; i=$((i+1)); done",
+        "printf x; exit 7"
+    );
+    let start = std::time::Instant::now();
+    host.run(&["sh", "-c", &short]).unwrap();
+    let one = start.elapsed() / 100;
+    assert!(one.as_micros() < 5000, "a short life takes {one:?}");
+
+    let (job, allocs) = run_all(&host, "exits", all);
+    for (name, alloc) in &allocs {
+        let code: i64 = name.rsplit('-').next().unwrap().parse().unwrap();
+        let status = if code == 0 { "complete" } else { "failed" };
+        assert_eq!(end(alloc), (status.to_owned(), code, 0), "{name}");
+        assert_eq!(alloc.task(TASK).unwrap().failed(), code != 0, "{name}");
+        assert_stream(alloc, "stdout", OUT);
+        assert_stream(alloc, "stderr", ERR);
+    }
+    job.purge().unwrap();
+}
+
+/// PID 1 cannot kill itself with a signal. A program whose first instruction lies outside of it can.
+const CRASH: &str = "cp /bin/busybox /tmp/x; \
+    printf '\\0\\0\\0\\0\\0\\0\\0\\0' | dd of=/tmp/x bs=1 seek=24 conv=notrunc 2>/dev/null; exec /tmp/x";
+
+#[test]
+fn a_deadly_signal_is_reported_as_one() {
+    let host = Host::shared();
+    let lasting = |script: &str| format!("sleep 0.2; {script}");
+    let all = vec![
+        ("one-crash-11".to_owned(), Work::sh(CRASH)),
+        ("one-late-crash-11".to_owned(), Work::sh(&lasting(CRASH))),
+        ("two-crash-11".to_owned(), Work::sh(&lasting(CRASH)).process_two(true)),
+        ("two-segv-11".to_owned(), Work::sh(&lasting("kill -SEGV $$")).process_two(true)),
+        ("two-kill-9".to_owned(), Work::sh(&lasting("kill -KILL $$")).process_two(true)),
+        ("two-term-15".to_owned(), Work::sh(&lasting("kill -TERM $$")).process_two(true)),
+    ];
+    let (job, allocs) = run_all(&host, "signals", all);
+    for (name, alloc) in &allocs {
+        let signal: i64 = name.rsplit('-').next().unwrap().parse().unwrap();
+        assert_eq!(end(alloc), ("failed".to_owned(), 128 + signal, signal), "{name}");
+    }
+    job.purge().unwrap();
+}
+
+#[test]
+fn a_signal_from_the_host_is_reported_as_one() {
+    let host = Host::shared();
+    // The kernel keeps every other signal from PID 1 of a container that has no handler for it.
+    for (two, signal) in [(false, 9), (true, 9), (true, 11)] {
+        let id = format!("host-signal-{two}-{signal}");
+        let task = Work::command(&["/bin/sleep", "600"]).process_two(two).run(&host, &id);
+        task.alloc.wait_running().unwrap();
+        let mut pid = task.leader(&host);
+        if two {
+            pid = child(&host, pid);
+        }
+        host.run(&["kill", &format!("-{signal}"), &pid.to_string()]).unwrap();
+        assert_eq!(task.end(), ("failed".to_owned(), 128 + signal, signal), "{id}");
+        task.job.purge().unwrap();
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let host = Host::shared();
+    for two in [false, true] {
+        let work = Work::command(&["/no/such/program"]).process_two(two);
+        let task = work.run(&host, &format!("missing-{two}"));
+        let status = task.alloc.wait_done(LIMIT).unwrap();
+        assert_eq!(status, "failed");
+        assert!(task.state().exit().is_none_or(|(code, _)| code != 0), "{:?}", task.state());
+        wait::true_within("the program's name to be in the log or an event", LIMIT, || {
+            let log = task.alloc.logs(TASK, "stderr").unwrap_or_default();
+            let told = String::from_utf8_lossy(&log).contains("/no/such/program");
+            Ok(told || format!("{:?}", task.state().events()).contains("/no/such/program"))
+        })
+        .unwrap_or_else(|e| panic!("{e:#}: {:#?}", task.state().events()));
+        assert_stream(&task.alloc, "stdout", b"");
+        task.job.purge().unwrap();
+    }
+}

@@ -1,0 +1,110 @@
+//! Stopping: a clean power-off, the job's own signal, and the kill after the time limit.
+
+use crate::work::{Host, LIMIT, TASK, Work};
+use nspawn_tests::wait;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Nomad's JSON has nanoseconds.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap()
+}
+
+#[test]
+fn a_booted_debian_runs_and_powers_off() {
+    let host = Host::shared();
+    let limit = Duration::from_secs(30);
+    let work = Work::new(json!({ "image": "debian", "boot": true, "ephemeral": true }))
+        .service()
+        .task("KillTimeout", nanoseconds(limit))
+        .task("Resources", json!({ "CPU": 100, "MemoryMB": 256 }));
+    let task = work.run(&host, "debian");
+    task.alloc.wait_running().unwrap();
+    let unit = task.unit(&host);
+    let leader = task.leader(&host).to_string();
+    let mut state = String::new();
+    wait::true_within("the container to be up", LIMIT, || {
+        let ask = ["nsenter", "-t", &leader, "-a", "systemctl", "is-system-running"];
+        state = host.exec(&ask)?.text();
+        Ok(["running", "degraded"].contains(&state.trim()))
+    })
+    .unwrap();
+    let failed = ["nsenter", "-t", &leader, "-a", "systemctl", "--failed", "--no-legend"];
+    assert_eq!(state.trim(), "running", "{}", host.run(&failed).unwrap());
+
+    let start = Instant::now();
+    task.job.stop().unwrap();
+    assert_eq!(task.end(), ("complete".to_owned(), 0, 0));
+    let took = start.elapsed();
+    assert!(took < limit, "took {took:?}");
+    // Everything inside was stopped in order; nobody had to be killed from outside.
+    let console = task.wait_says("Sending SIGTERM to remaining processes");
+    println!("stopped in {took:?}\n{console}");
+    let journal = host.journal(&unit).unwrap();
+    assert!(!journal.contains("SIGKILL") && !journal.contains("timed out"), "{journal}");
+    task.job.purge().unwrap();
+}
+
+#[test]
+fn kill_signal_reaches_the_handler_and_its_output_and_code_arrive() {
+    let host = Host::shared();
+    for two in [false, true] {
+        let script = "trap 'echo bye; echo error >&2; exit 3' USR1; echo ready; \
+            while :; do sleep 0.05; done";
+        let work = Work::sh(script).process_two(two).service().task("KillSignal", "SIGUSR1");
+        let task = work.run(&host, &format!("handler-{two}"));
+        task.wait_says("ready\n");
+        task.job.stop().unwrap();
+        let (_, code, signal) = task.end();
+        assert_eq!((code, signal), (3, 0));
+        task.assert_stream("stdout", b"ready\nbye\n");
+        task.assert_stream("stderr", b"error\n");
+        task.job.purge().unwrap();
+    }
+}
+
+#[test]
+fn without_kill_signal_a_command_gets_sigterm() {
+    let host = Host::shared();
+    for two in [false, true] {
+        let script = "trap 'echo term; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+        let work = Work::sh(script).process_two(two).service();
+        let task = work.run(&host, &format!("sigterm-{two}"));
+        task.wait_says("ready\n");
+        task.job.stop().unwrap();
+        assert_eq!(task.end(), ("complete".to_owned(), 0, 0));
+        task.assert_stream("stdout", b"ready\nterm\n");
+        task.job.purge().unwrap();
+    }
+}
+
+#[test]
+fn who_ignores_the_signal_is_killed_after_the_time_limit() {
+    let host = Host::shared();
+    let limit = Duration::from_millis(1500);
+    let script =
+        "trap '' TERM; (trap '' TERM; sleep 600) & echo ready; while :; do sleep 0.05; done";
+    let tasks = [false, true].map(|two| {
+        let work = Work::sh(script).process_two(two).service();
+        let work = work.task("KillTimeout", nanoseconds(limit));
+        work.run(&host, &format!("deaf-{two}"))
+    });
+    for task in &tasks {
+        task.wait_says("ready\n");
+    }
+    let start = Instant::now();
+    for task in &tasks {
+        task.job.stop().unwrap();
+    }
+    for task in &tasks {
+        let (_, code, signal) = task.end();
+        assert_eq!((code, signal), (137, 9), "{:?}", task.alloc.task(TASK));
+        let took = start.elapsed();
+        assert!(took >= limit, "killed too early, after {took:?}");
+        assert!(took < limit * 4, "killed only after {took:?}");
+        task.assert_stream("stdout", b"ready\n");
+    }
+    for task in &tasks {
+        task.job.purge().unwrap();
+    }
+}
