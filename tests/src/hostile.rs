@@ -175,6 +175,23 @@ impl Client {
         Ok(Heard::Reply(codec::decode(message).context("not a reply")?))
     }
 
+    /// Bytes of replies that lie unread in the socket.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn unread(&self) -> io::Result<u64> {
+        Ok(rustix::io::ioctl_fionread(&self.socket)?)
+    }
+
+    /// Whether the helper ends the connection within the time; reads nothing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn hangs_up(&self, limit: Duration) -> Result<bool> {
+        let mut ended = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        Ok(poll(&mut ended, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))? == 1)
+    }
+
     /// The next request's bytes, with this connection's epoch.
     ///
     /// # Errors

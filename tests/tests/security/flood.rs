@@ -1,0 +1,227 @@
+//! A hundred thousand requests of a hostile client, a good client beside it, and a specification
+//! that is never finished.
+
+use crate::{HELPER, Helper, bare};
+use nspawn_tests::hostile::{Client, Door, Handmade, Heard, as_uid};
+use nspawn_tests::wait;
+use proto::limits::ASSEMBLY_TIMEOUT_S;
+use proto::name::{AllocId, Instance, TaskKey, TaskName};
+use proto::parts::Part;
+use proto::wire::{Answer, List, Signal, State, Status, Verb};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const REQUESTS: usize = 100_000;
+const CONNECTIONS: usize = 6;
+const SOON: Duration = Duration::from_secs(10);
+
+/// xorshift64: the sequence follows from the printed seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+fn unknown(random: &mut Random) -> TaskKey {
+    let id = [random.next().to_le_bytes(), random.next().to_le_bytes()].concat();
+    TaskKey {
+        alloc: AllocId(id.try_into().unwrap()),
+        task: TaskName::new("nobody").unwrap(),
+        instance: Instance(1),
+    }
+}
+
+/// Sends `count` requests over one connection after another; most are well formed.
+fn flood(door: &Door, known: &TaskKey, mut random: Random, count: usize, closed: &AtomicUsize) {
+    let enter = || {
+        let client = door.connect_here().unwrap();
+        client.greet().map(|_| client)
+    };
+    let mut client = enter().unwrap();
+    for _ in 0..count {
+        let bytes = match random.next() % 100 {
+            0..50 => client.request(Verb::Status(Status { key: unknown(&mut random) })),
+            50..75 => client.request(Verb::List(List { after: Some(unknown(&mut random)) })),
+            75..90 => client.request(Verb::Signal(Signal { key: unknown(&mut random), signal: 9 })),
+            90..92 => client.request(Verb::Status(Status { key: known.clone() })),
+            92..94 => client.request(Verb::Part(Part { offset: 7, bytes: vec![0; 60_000] })),
+            _ => {
+                let length = usize::try_from(random.next() % 2_000).unwrap();
+                Ok((0..length).map(|_| random.next().to_le_bytes()[0]).collect())
+            }
+        };
+        client.send(&bytes.unwrap()).unwrap();
+        let fatal = match client.hear(SOON).unwrap() {
+            Heard::Reply(reply) => {
+                reply.result.is_err_and(|refusal| refusal.code == proto::error::Code::Protocol)
+            }
+            Heard::Closed => true,
+            Heard::Silence => panic!("no answer within {SOON:?}"),
+        };
+        if fatal {
+            closed.fetch_add(1, Ordering::Relaxed);
+            client = enter().unwrap();
+        }
+    }
+}
+
+fn flood_all(door: &Door, known: &TaskKey, seed: u64, count: usize) -> usize {
+    let closed = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for n in 0..CONNECTIONS {
+            let random = Random(seed ^ (u64::try_from(n).unwrap() + 1).wrapping_mul(0x9e37_79b9));
+            let closed = &closed;
+            let share = count / CONNECTIONS + usize::from(n < count % CONNECTIONS);
+            scope.spawn(move || {
+                as_uid(door.owner(), || flood(door, known, random, share, closed)).unwrap();
+            });
+        }
+    });
+    closed.into_inner()
+}
+
+/// What the driver does all the time, and how long each took.
+fn good_client(door: &Door, known: &TaskKey, until: &AtomicBool) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let client = door.enter().unwrap();
+    while !until.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let status = client.ask(Verb::Status(Status { key: known.clone() })).unwrap();
+        times.push(start.elapsed());
+        assert!(matches!(status, Ok(Answer::Status(task)) if task.state == State::Running));
+        let start = Instant::now();
+        let page = client.ask(Verb::List(List { after: None })).unwrap();
+        times.push(start.elapsed());
+        assert!(matches!(page, Ok(Answer::Page(page)) if page.keys == [known.clone()]));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    times.sort_unstable();
+    times
+}
+
+/// Connections that begin a specification: one falls silent, one sends a byte now and then.
+struct Unfinished {
+    begun: Instant,
+    silent: Client,
+    dripping: Client,
+}
+
+impl Unfinished {
+    fn begin(door: &Door) -> Self {
+        let [silent, dripping] = [(); 2].map(|()| door.enter().unwrap());
+        let begun = Instant::now();
+        for client in [&silent, &dripping] {
+            let part = Part { offset: 0, bytes: vec![0; 1000] };
+            assert_eq!(client.ask(Verb::Part(part)).unwrap(), Ok(Answer::Taken));
+        }
+        Self { begun, silent, dripping }
+    }
+
+    /// Both must end when the time is over, not before and not much later.
+    fn end(self) {
+        let limit = Duration::from_secs(ASSEMBLY_TIMEOUT_S);
+        let mut offset = 1000;
+        loop {
+            let part = Part { offset, bytes: vec![0; 1] };
+            let bytes = self.dripping.request(Verb::Part(part)).unwrap();
+            // It may be closed between two bytes.
+            if self.dripping.send(&bytes).is_err() {
+                break;
+            }
+            match self.dripping.hear(Duration::from_secs(2)).unwrap() {
+                Heard::Reply(_) => offset += 1,
+                Heard::Closed => break,
+                Heard::Silence => panic!("no answer to a part"),
+            }
+            if matches!(self.dripping.hear(Duration::from_secs(1)).unwrap(), Heard::Closed) {
+                break;
+            }
+            assert!(self.begun.elapsed() < limit + SOON, "a drip kept the specification open");
+        }
+        assert!(matches!(self.silent.hear(SOON).unwrap(), Heard::Closed));
+        let took = self.begun.elapsed();
+        println!("unfinished specifications closed after {:.1} s", took.as_secs_f64());
+        assert!(took >= limit && took < limit + SOON, "closed after {took:?}");
+    }
+}
+
+/// Asks and never reads, until the helper waits for room; it must not wait for ever.
+fn never_reading(door: &Door) {
+    let client = door.enter().unwrap();
+    let (mut replies, mut unread) = (0, 0);
+    loop {
+        client.send(&client.request(Verb::List(List { after: None })).unwrap()).unwrap();
+        let answered = wait::until("a reply", Duration::from_secs(1), || {
+            Ok(Some(client.unread()?).filter(|now| *now > unread))
+        });
+        let Ok(now) = answered else { break };
+        unread = now;
+        replies += 1;
+    }
+    let stuck = Instant::now();
+    assert!(client.hangs_up(SOON).unwrap(), "a client that does not read is kept");
+    println!(
+        "{replies} unread replies, then closed within {:.1} s",
+        stuck.elapsed().as_secs_f64() + 1.0
+    );
+    assert!(replies > 10 && stuck.elapsed() > Duration::from_secs(3), "{replies} replies");
+}
+
+#[test]
+fn a_flood_costs_the_good_client_little_and_leaves_nothing() {
+    let (_turn, rig) = bare();
+    let door = Door::of(rig).unwrap();
+    let client = door.enter().unwrap();
+    let task = Handmade::new(rig, "bystander").unwrap();
+    let spec = task.spec(&["/bin/sleep", "600"]).unwrap();
+    let Ok(Answer::Started(started)) = client.start(&spec).unwrap() else { panic!("no start") };
+    let unfinished = Unfinished::begin(&door);
+    let seed = u64::from(std::process::id()) << 20 | u64::from(rig.leader().unsigned_abs());
+    println!("seed {seed}");
+    flood_all(&door, &task.key, seed, REQUESTS / 10);
+    let before = Helper::look(rig);
+
+    let done = AtomicBool::new(false);
+    let start = Instant::now();
+    let (closed, times) = std::thread::scope(|scope| {
+        let good = scope.spawn(|| good_client(&door, &task.key, &done));
+        let closed = flood_all(&door, &task.key, seed ^ 1, REQUESTS);
+        done.store(true, Ordering::Relaxed);
+        (closed, good.join().unwrap())
+    });
+    let took = start.elapsed();
+    before.wait_same_descriptors(rig);
+    let after = Helper::look(rig);
+
+    let rank = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    println!(
+        "{REQUESTS} hostile requests in {:.1} s, {closed} connections closed for it; good client: \
+         {} requests, median {:.2} ms, p99 {:.2} ms, max {:.2} ms; helper: {} KiB before, {} KiB \
+         after, {} descriptors before and after",
+        took.as_secs_f64(),
+        times.len(),
+        rank(50).as_secs_f64() * 1e3,
+        rank(99).as_secs_f64() * 1e3,
+        rank(100).as_secs_f64() * 1e3,
+        before.resident_kib,
+        after.resident_kib,
+        after.descriptors,
+    );
+    assert!(closed > REQUESTS / 20, "the flood was not hostile: {closed} connections closed");
+    assert!(times.len() > 100, "the good client asked {} times only", times.len());
+    assert!(rank(99) < Duration::from_millis(100), "p99 {:?}", rank(99));
+    assert!(after.resident_kib <= before.resident_kib + 1024, "{before:?}, {after:?}");
+    assert_eq!(rig.run(&["systemctl", "show", "-P", "Result", HELPER]).unwrap(), "success");
+
+    let status = client.ask(Verb::Status(Status { key: task.key.clone() })).unwrap();
+    let Ok(Answer::Status(now)) = status else { panic!("{status:?}") };
+    assert_eq!((now.state, now.leader), (State::Running, started.leader));
+    never_reading(&door);
+    unfinished.end();
+    task.remove(&client).unwrap();
+}
