@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::Path;
 use std::rc::Rc;
 
 use proto::limits;
@@ -68,12 +69,13 @@ impl Table {
         self.tasks.remove(&UnitId::from(key))
     }
 
-    /// The task that may write to an image.
+    /// The task that may write to an image, to a part of it, or to a tree that it is a part of.
     pub(super) fn writer(&self, image: &str) -> Option<&TaskKey> {
-        self.tasks
-            .values()
-            .find(|entry| entry.record.writes.as_deref() == Some(image))
-            .map(|entry| &entry.record.key)
+        let image = Path::new(image);
+        let overlaps = |other: &Path| other.starts_with(image) || image.starts_with(other);
+        let writes =
+            |entry: &&Entry| entry.record.writes.as_deref().map(Path::new).is_some_and(overlaps);
+        self.tasks.values().find(writes).map(|entry| &entry.record.key)
     }
 
     /// One page of keys, in the order of their units.
