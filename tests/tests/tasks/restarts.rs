@@ -1,6 +1,6 @@
 //! Restarts by policy and by hand, and signals by hand.
 
-use crate::work::{Host, LIMIT, TASK, Work, says};
+use crate::work::{Host, LIMIT, TASK, Work, both_modes, says};
 use nspawn_tests::{job::Task, wait};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -59,11 +59,9 @@ fn a_restart_by_hand_gives_a_new_payload() {
 #[test]
 fn signals_reach_the_payload_and_unknown_ones_are_refused() {
     let host = Host::shared();
-    for two in [false, true] {
-        let script = "trap 'echo got hup' HUP; trap 'echo got usr1' USR1; trap 'exit 0' TERM; \
-            echo ready; while :; do sleep 0.05; done";
-        let work = Work::sh(script).process_two(two).service();
-        let task = work.run(&host, &format!("signal-{two}"));
+    let script = "trap 'echo got hup' HUP; trap 'echo got usr1' USR1; trap 'exit 0' TERM; \
+        echo ready; while :; do sleep 0.05; done";
+    for task in both_modes(&host, "signal", &Work::sh(script).service()) {
         task.wait_says("ready\n");
         task.alloc.wait_running().unwrap();
         task.alloc.signal(TASK, "SIGHUP").unwrap();

@@ -167,6 +167,12 @@ pub(crate) fn run_all(
     (job, named)
 }
 
+/// The same work in both start modes, as PID 1 and below the stub init, as two jobs at once.
+pub(crate) fn both_modes(rig: &Rig, id: &str, work: &Work) -> [Running; 2] {
+    [("one", false), ("two", true)]
+        .map(|(mode, two)| work.clone().process_two(two).run(rig, &format!("{id}-{mode}")))
+}
+
 /// A registered job with its allocation.
 pub(crate) struct Running {
     pub(crate) job: Job,
