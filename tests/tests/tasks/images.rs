@@ -1,6 +1,6 @@
 //! Images: shared by ephemeral tasks, changed by one plain task at a time, only where policy allows.
 
-use crate::work::{Host, LIMIT, Running, Work};
+use crate::work::{Host, Work};
 use nspawn_tests::Rig;
 
 const STORE: &str = "/var/lib/machines";
@@ -69,12 +69,6 @@ fn plain(image: &str, script: &str) -> Work {
     Work::sh(script).config("image", image).config("ephemeral", false)
 }
 
-/// The event that says why the driver did not start a task.
-fn refusal(task: &Running) -> String {
-    assert_eq!(task.alloc.wait_done(LIMIT).unwrap(), "failed");
-    task.alloc.wait_event("t", "Driver Failure", LIMIT).unwrap().message
-}
-
 #[test]
 fn a_plain_image_has_one_writer_and_keeps_its_changes() {
     let host = Host::shared();
@@ -84,8 +78,8 @@ fn a_plain_image_has_one_writer_and_keeps_its_changes() {
     let writer = plain("tasks-plain", script).service().run(&host, "writer");
     writer.wait_says("written\n");
 
-    let second = plain("tasks-plain", "true").run(&host, "second");
-    let text = refusal(&second);
+    let second = plain("tasks-plain", "true").without_logs().run(&host, "second");
+    let text = second.refusal();
     assert!(text.contains(&writer.alloc.id), "the holder is not named: {text}");
     assert!(text.contains("tasks-plain"), "{text}");
     second.job.purge().unwrap();
@@ -117,8 +111,8 @@ fn an_image_outside_the_policy_is_refused_with_the_rule() {
     let link = format!("{STORE}/tasks-link");
     host.run(&["ln", "-s", &image.path, &link]).unwrap();
     let text = |path: &str, id: &str| {
-        let task = Work::sh("true").config("image", path).run(&host, id);
-        let text = refusal(&task);
+        let task = Work::sh("true").config("image", path).without_logs().run(&host, id);
+        let text = task.refusal();
         task.job.purge().unwrap();
         text
     };

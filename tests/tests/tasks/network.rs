@@ -112,11 +112,11 @@ fn the_host_network_is_refused_until_the_policy_allows_it() {
     const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
     let host = Host::alone();
     let script = "cd /sys/class/net; echo *; cat /proc/self/uid_map";
-    let start = |id: &str| Work::sh(script).config("network_veth", false).run(&host, id);
+    let work = Work::sh(script).config("network_veth", false);
+    let start = |id: &str| work.clone().run(&host, id);
     let refused = |id: &str| {
-        let task = start(id);
-        assert_eq!(task.alloc.wait_done(LIMIT).unwrap(), "failed");
-        let text = task.alloc.wait_event("t", "Driver Failure", LIMIT).unwrap().message;
+        let task = work.clone().without_logs().run(&host, id);
+        let text = task.refusal();
         assert!(text.contains("[network] allow") && text.contains("\"host\""), "{text}");
         task.job.purge().unwrap();
     };

@@ -130,6 +130,12 @@ impl Work {
         self
     }
 
+    /// No log collector. For tasks that shall not start: the collector waits two seconds a stream
+    /// for a writer that never comes, and Nomad tells nothing until then.
+    pub(crate) fn without_logs(self) -> Self {
+        self.task("LogConfig", json!({ "Disabled": true }))
+    }
+
     /// The command is PID 2 below the stub init, if `yes`.
     pub(crate) fn process_two(self, yes: bool) -> Self {
         self.config("process_two", yes)
@@ -193,6 +199,12 @@ impl Running {
     /// Waits for the end; gives the allocation's status, the task's exit code and its signal.
     pub(crate) fn end(&self) -> (String, i64, i64) {
         end(&self.alloc)
+    }
+
+    /// The event that says why the driver did not start the task.
+    pub(crate) fn refusal(&self) -> String {
+        assert_eq!(self.alloc.wait_done(LIMIT).unwrap(), "failed");
+        self.alloc.wait_event(TASK, "Driver Failure", LIMIT).unwrap().message
     }
 
     /// The task as Nomad reports it.
