@@ -10,6 +10,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod assembly;
 mod cases;
 mod flood;
 mod logs;

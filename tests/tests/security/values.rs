@@ -131,7 +131,9 @@ fn status_line(rig: &Rig, pid: &str, name: &str) -> String {
 #[test]
 fn odd_values_arrive_and_steer_nothing_outside() {
     let rig = host();
-    let env: BTreeMap<_, _> = own(&ODD).into_iter().chain(own(&STEERING)).collect();
+    let mut env: BTreeMap<_, _> = own(&ODD).into_iter().chain(own(&STEERING)).collect();
+    // Each quote takes five bytes of the settings file.
+    env.extend((0..12).map(|n| (format!("LARGE_QUOTES_{n}"), "\"".repeat(100 * 1024))));
     let (job, alloc) = run(rig, "odd", &env);
     alloc.wait_running().unwrap();
     assert_arrives(&alloc, &env);
