@@ -194,9 +194,23 @@ async fn stats_come_at_once_and_end_with_the_task() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_loses_its_helper_is_undone_and_repeated() {
+async fn a_start_that_loses_its_helper_is_taken_over_when_the_payload_runs() {
     let mut node = Node::new().await;
-    node.world.lock().unwrap().lose_starts = 2;
+    node.world.lock().unwrap().lose_starts = vec![State::Running];
+    node.start(1).await.unwrap();
+    assert_eq!(node.verbs(), ["start 00000001"]);
+    // A payload that has run is not started again.
+    node.world.lock().unwrap().lose_starts = vec![State::Ended(exit(3, 0))];
+    let two = node.start(2).await.unwrap();
+    assert_eq!(node.verbs()[1..], ["remove 00000001", "start 00000002"]);
+    assert_eq!(node.wait(&id(&two)).await.result.unwrap().exit_code, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_loses_its_helper_is_undone_and_repeated_when_the_launcher_failed() {
+    let mut node = Node::new().await;
+    let failed = State::Ended(exit(proto::plan::LAUNCHER_FAILED.into(), 0));
+    node.world.lock().unwrap().lose_starts = vec![failed.clone(); 2];
     node.start(1).await.unwrap();
     assert_eq!(
         node.verbs(),
@@ -208,7 +222,7 @@ async fn a_start_that_loses_its_helper_is_undone_and_repeated() {
             "start 00000001"
         ]
     );
-    node.world.lock().unwrap().lose_starts = 9;
+    node.world.lock().unwrap().lose_starts = vec![failed; 9];
     let error = node.start(2).await.unwrap_err();
     assert!(is_recoverable(&error), "{error:?}");
     // The first task is an earlier run of the second and was removed before it.
@@ -241,13 +255,16 @@ async fn refusals_say_whether_to_try_again() {
 async fn earlier_runs_of_the_same_task_go_first() {
     let mut node = Node::new().await;
     node.start(1).await.unwrap();
-    // A new plugin process knows nothing of the first run; Nomad repeats the start.
+    // A new plugin process knows nothing of the first run.
     node.plugin = Plugin::start(&node.scratch, Some(AGENT), &[]);
     node.plugin.configure(&node.scratch.0.join("helper.sock")).await;
     node.driver = node.plugin.driver().await;
     let mut events = node.driver.task_events(TaskEventsRequest {}).await.unwrap().into_inner();
+    // Nomad repeats the very start that the old process was busy with.
     node.start(1).await.unwrap();
-    assert_eq!(node.verbs(), ["start 00000001", "remove 00000001", "start 00000001"]);
+    assert_eq!(node.verbs(), ["start 00000001"]);
+    node.start(2).await.unwrap();
+    assert_eq!(node.verbs(), ["start 00000001", "remove 00000001", "start 00000002"]);
     let event = events.message().await.unwrap().unwrap();
     assert_eq!((event.task_name.as_str(), event.alloc_id.as_str()), ("web", common::ALLOC));
     assert!(event.timestamp.is_some());

@@ -13,6 +13,9 @@ use crate::parts::Part;
 use crate::path::{Absolute, Relative};
 use crate::spec::{Logs, Payload, Root, Variable};
 
+/// Exit status of a launcher that did not get as far as systemd-nspawn.
+pub const LAUNCHER_FAILED: u8 = 78;
+
 /// A message from the helper to the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Order {

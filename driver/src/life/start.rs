@@ -1,18 +1,22 @@
 //! Starting a task.
 //!
 //! The job is validated completely before anything is asked of the helper. Whatever an earlier
-//! run of the task left behind is removed first, so that a crash at any moment costs a repeated
-//! start and never a second container. A start whose outcome is unknown is undone before it is
-//! tried again.
+//! run of the task left behind is removed first, so that a crash at any moment never makes a
+//! second container. A start that lost its helper, or its plugin (Nomad then repeats it), is taken
+//! over where it stands: a container that was started must not be started again, because its first
+//! end has closed the log streams. Only one that has come to nothing is tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::error::Code;
+use proto::limits;
 use proto::name::TaskKey;
 use proto::nomad::drivers::{TaskConfig, TaskHandle};
+use proto::plan::LAUNCHER_FAILED;
 use proto::spec::{Payload, TaskSpec};
-use proto::wire::{self, State};
+use proto::wire::{self, Exit, State};
+use tokio::time::{Instant, sleep};
 
 use super::Driver;
 use super::handle::Identity;
@@ -26,6 +30,8 @@ use crate::spec::signal::default_stop;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Tries of one start when the helper goes away under it.
 const TRIES: usize = 3;
+/// Time between two looks at a start that somebody else began.
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Driver {
     /// Starts a task and gives its handle.
@@ -47,18 +53,45 @@ impl Driver {
             .map_err(|_| Failure::last("the driver hit a bug while it read the job"))??;
         self.leftovers.cancel(&spec.key);
         self.remove_earlier_runs(&spec.key, &config).await?;
-        let started = self.ask(&spec).await?;
+        let started = match self.under_way(&spec.key).await.map_err(failure)? {
+            Some(started) => started,
+            None => self.ask(&spec).await?,
+        };
         self.adopt(&spec, &config, &started)
     }
 
     async fn remove_earlier_runs(&self, key: &TaskKey, config: &TaskConfig) -> Result<(), Failure> {
         let runs = self.helper.runs_of(key, PATIENCE).await.map_err(failure)?;
-        for run in runs {
+        for run in runs.into_iter().filter(|run| run != key) {
             tracing::warn!(task = %run, "an earlier run is still there and is removed");
             self.helper.remove(&run, PATIENCE).await.map_err(failure)?;
+            self.forget(&run.to_string());
             self.events.send(config, "Removed what an earlier run of this task left behind");
         }
         Ok(())
+    }
+
+    /// A run that is there already, once its start is through; `None` when there is none any more.
+    async fn under_way(&self, key: &TaskKey) -> Result<Option<wire::Task>, CallError> {
+        let deadline = Instant::now() + Duration::from_secs(limits::START_TIMEOUT_S);
+        loop {
+            let task = match self.helper.status(key, PATIENCE).await {
+                Ok(task) => task,
+                Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
+            match &task.state {
+                State::Starting if Instant::now() < deadline => sleep(PAUSE).await,
+                State::Running => return Ok(Some(task)),
+                State::Ended(exit) if has_run(exit) => return Ok(Some(task)),
+                State::Starting | State::Ended(_) => {
+                    self.helper.remove(key, PATIENCE).await?;
+                    return Ok(None);
+                }
+            }
+        }
     }
 
     async fn ask(&self, spec: &TaskSpec) -> Result<wire::Task, Failure> {
@@ -74,9 +107,13 @@ impl Driver {
                 Err(error) => return Err(failure(error)),
             };
             tracing::warn!(task = %spec.key, tries, %error, "start lost its helper");
-            if let Err(error) = self.helper.remove(&spec.key, PATIENCE).await {
-                self.leftovers.add(spec.key.clone());
-                return Err(failure(error));
+            match self.under_way(&spec.key).await {
+                Ok(Some(task)) => return Ok(task),
+                Ok(None) => {}
+                Err(error) => {
+                    self.leftovers.add(spec.key.clone());
+                    return Err(failure(error));
+                }
             }
             if tries == TRIES {
                 return Err(failure(error));
@@ -116,6 +153,11 @@ impl Driver {
     }
 }
 
+/// Whether that is the end of a payload, and not of the launcher before it.
+fn has_run(exit: &Exit) -> bool {
+    exit.error.is_empty() && (exit.signal != 0 || exit.code != i32::from(LAUNCHER_FAILED))
+}
+
 /// Everything that the helper could not be asked is worth another try.
 fn failure(error: CallError) -> Failure {
     match error {
@@ -123,7 +165,7 @@ fn failure(error: CallError) -> Failure {
         CallError::Unreachable(down) => Failure::recoverable(down.to_string()),
         CallError::TooLarge(_) => Failure::last(format!(
             "{error}; its command and environment may take about {} KiB together",
-            proto::limits::SPEC_MAX / 1024
+            limits::SPEC_MAX / 1024
         )),
     }
 }

@@ -127,7 +127,12 @@ impl Driver {
             tracing::error!(task = id, %error, "removal not finished; it is tried again");
             self.leftovers.add(key);
         }
-        if let Some(task) = task {
+        self.forget(id);
+    }
+
+    /// Forgets a task that is gone, for whoever still waits for it.
+    pub(super) fn forget(&self, id: &str) {
+        if let Some(task) = self.tasks.get(id) {
             task.end(destroyed());
             self.tasks.forget(id);
         }

@@ -17,27 +17,28 @@ use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 /// What outlives a helper process: the tasks, and what the test wants to happen.
 #[derive(Default)]
-pub struct World {
-    pub tasks: BTreeMap<TaskKey, (TaskSpec, State)>,
+pub(crate) struct World {
+    pub(crate) tasks: BTreeMap<TaskKey, (TaskSpec, State)>,
     /// Verbs in their order, without greetings, parts and questions.
-    pub verbs: Vec<String>,
-    /// Starts that break the connection: after the task is there.
-    pub lose_starts: usize,
+    pub(crate) verbs: Vec<String>,
+    /// Starts that break the connection after the task is there, in this state; the last comes
+    /// first.
+    pub(crate) lose_starts: Vec<State>,
     /// What the next starts are refused with.
-    pub refuse: Option<Refusal>,
+    pub(crate) refuse: Option<Refusal>,
     /// Whether a signal ends its task.
-    pub signals_end: bool,
+    pub(crate) signals_end: bool,
 }
 
 /// One run of the helper.
-pub struct Helper {
-    pub world: Arc<Mutex<World>>,
-    pub socket: PathBuf,
+pub(crate) struct Helper {
+    pub(crate) world: Arc<Mutex<World>>,
+    pub(crate) socket: PathBuf,
     server: JoinHandle<()>,
 }
 
 impl Helper {
-    pub fn start(socket: &Path, epoch: u64, world: &Arc<Mutex<World>>) -> Self {
+    pub(crate) fn start(socket: &Path, epoch: u64, world: &Arc<Mutex<World>>) -> Self {
         std::fs::remove_file(socket).ok();
         let mut listener = UnixSeqpacketListener::bind(socket).unwrap();
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).unwrap();
@@ -53,14 +54,14 @@ impl Helper {
     }
 
     /// The process dies: socket and connections go at once.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         std::fs::remove_file(&self.socket).ok();
         self.server.abort();
         self.server.await.ok();
     }
 }
 
-pub fn exit(code: i32, signal: i32) -> Exit {
+pub(crate) fn exit(code: i32, signal: i32) -> Exit {
     Exit { code, signal, oom: false, ended_ms: 2_000, error: String::new() }
 }
 
@@ -119,9 +120,10 @@ fn begin(world: &Mutex<World>, spec: TaskSpec) -> Option<Result<Answer, Refusal>
         return Some(Err(refusal));
     }
     let key = spec.key.clone();
-    world.tasks.insert(key.clone(), (spec, State::Running));
-    if world.lose_starts > 0 {
-        world.lose_starts -= 1;
+    let lost = world.lose_starts.pop();
+    let state = lost.clone().unwrap_or(State::Running);
+    world.tasks.insert(key.clone(), (spec, state));
+    if lost.is_some() {
         return None;
     }
     Some(Ok(Answer::Started(describe(&key, State::Running))))
@@ -141,11 +143,9 @@ fn describe(key: &TaskKey, state: State) -> Task {
 
 fn answer(world: &Mutex<World>, verb: Verb) -> Result<Answer, Refusal> {
     let mut world = world.lock().unwrap();
-    if let Some(key) = verb.key() {
-        if !matches!(verb, Verb::Status(_)) {
-            let line = format!("{} {}", verb.name(), key.instance);
-            world.verbs.push(line);
-        }
+    if let Some(key) = verb.key().filter(|_| !matches!(verb, Verb::Status(_))) {
+        let line = format!("{} {}", verb.name(), key.instance);
+        world.verbs.push(line);
     }
     let unknown = || Refusal::new(Code::Unknown, "status", "", "no such task");
     match verb {

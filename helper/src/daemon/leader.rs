@@ -38,12 +38,17 @@ pub(super) async fn watch(
         if before != (processes.leader.is_some(), processes.payload.is_some()) {
             found(&processes);
         }
-        let last = if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader };
-        if main.has_ended() || last.as_ref().is_some_and(|process| runs_payload(process, nspawn)) {
+        if main.has_ended() || arrived(kind, nspawn, &processes) {
             return processes;
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Whether the payload runs, or has run.
+pub(super) fn arrived(kind: Kind, nspawn: Option<Identity>, processes: &Processes) -> bool {
+    let last = if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader };
+    last.as_ref().is_some_and(|process| runs_payload(process, nspawn))
 }
 
 /// One look, also used for a task that an earlier process started.

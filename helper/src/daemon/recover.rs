@@ -51,18 +51,24 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
         let lock = stored.remove(&range::stored_name(base));
         context.ranges.borrow_mut().adopt(record.key.alloc, base, lock);
     }
-    let mut entry = Entry::new(record.clone(), found.started_ms, false);
-    entry.leader = leader.clone();
-    entry.payload = payload.clone();
-    context.table.borrow_mut().insert(entry);
     // A start that we died in the middle of, or a store that was lost: look for the rest.
-    if let Ok(main) = Process::open(found.main_pid) {
-        let mut processes = leader::Processes { leader, payload };
-        leader::look(&main, record.kind, &mut processes);
-        start::keep(context, &record, &processes);
+    let mut processes = leader::Processes { leader: leader.clone(), payload: payload.clone() };
+    let mut main = Process::open(found.main_pid).ok();
+    if let Some(main) = &main {
+        leader::look(main, record.kind, &mut processes);
     }
-    let (context, key) = (context.clone(), record.key);
-    tokio::task::spawn_local(async move { machined::watch(&context, &key).await });
+    main = main.filter(|_| !leader::arrived(record.kind, context.nspawn, &processes));
+    let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some());
+    (entry.leader, entry.payload) = (leader, payload);
+    context.table.borrow_mut().insert(entry);
+    start::keep(context, &record, &processes);
+    let context = context.clone();
+    tokio::task::spawn_local(async move {
+        match main {
+            Some(main) => start::resume(&context, &record, &main).await,
+            None => machined::watch(&context, &record.key).await,
+        }
+    });
 }
 
 /// Lets go of a stored descriptor whose unit is gone.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proto::error::{Code, Refusal};
 use proto::limits;
+use proto::name::TaskKey;
 use proto::plan::{Plan, Report, Step};
 use proto::spec::{Root, TaskSpec};
 use proto::wire::Task;
@@ -26,7 +27,7 @@ pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, R
     let decision = step(Step::Decide, || policy::decide(&spec, &context.policy()))?;
     let record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
-    let gate = context.table.borrow().get(&key).map(|entry| entry.gate.clone()).unwrap_or_default();
+    let gate = gate(context, &key);
     let held = gate.lock().await;
     let limit = Duration::from_secs(limits::START_TIMEOUT_S);
     let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
@@ -34,21 +35,33 @@ pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, R
         let reason = format!("not started after {} s", limits::START_TIMEOUT_S);
         Err(Refusal::new(Code::Failed, "start", unit::name(record.unit()), reason))
     });
-    if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
-        entry.starting = false;
+    finish(context, &key, result.is_ok()).await;
+    drop(held);
+    result?;
+    status::of(context, &key).await
+}
+
+/// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
+pub(super) async fn resume(context: &Rc<Context>, record: &Record, main: &Process) {
+    let gate = gate(context, &record.key);
+    let _held = gate.lock().await;
+    let started = payload(context, record, main).await.is_ok();
+    finish(context, &record.key, started).await;
+}
+
+fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
+    context.table.borrow().get(key).map(|entry| entry.gate.clone()).unwrap_or_default()
+}
+
+/// The end of a start; the caller holds the task's gate.
+async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
+    if started {
+        machined::register(context, key);
+    } else if let Err(error) = remove::undo(context, key).await {
+        tracing::error!(%key, %error, "a failed start could not be undone");
     }
-    match result {
-        Ok(()) => {
-            drop(held);
-            machined::register(context, &key);
-            status::of(context, &key).await
-        }
-        Err(refusal) => {
-            if let Err(error) = remove::undo(context, &key).await {
-                tracing::error!(%key, %error, "a failed start could not be undone");
-            }
-            Err(refusal)
-        }
+    if let Some(entry) = context.table.borrow_mut().get_mut(key) {
+        entry.starting = false;
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
 use proto::error::Refusal;
-use proto::plan::{Plan, Report, Step};
+use proto::plan::{LAUNCHER_FAILED, Plan, Report, Step};
 use proto::spec::Root;
 
 use super::logs::{self, Streams};
@@ -18,9 +18,6 @@ use super::orders::Orders;
 use super::settings::Way;
 use super::step::{At, Problem, Steps};
 use super::{dirs, machine_id, namespace, nspawn, root, settings};
-
-/// Exit status of a launcher that did not get as far as systemd-nspawn.
-const FAILED: u8 = 78;
 
 /// Everything that the last step needs.
 struct Ready {
@@ -37,7 +34,7 @@ pub(super) fn main() -> ExitCode {
         Ok(orders) => orders,
         Err(error) => {
             eprintln!("launch: standard input is not the helper's socket: {error}");
-            return ExitCode::from(FAILED);
+            return ExitCode::from(LAUNCHER_FAILED);
         }
     };
     let Err(refusal) = run(&orders);
@@ -45,7 +42,7 @@ pub(super) fn main() -> ExitCode {
     if let Err(error) = orders.report(&Report::Failed(refusal)) {
         eprintln!("launch: cannot report to the helper: {error}");
     }
-    ExitCode::from(FAILED)
+    ExitCode::from(LAUNCHER_FAILED)
 }
 
 fn run(orders: &Orders) -> Result<std::convert::Infallible, Refusal> {
@@ -79,7 +76,7 @@ fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Re
         steps.run(Step::MachineId, || machine_id::write(plan.alloc, plan.uid_base))?;
     }
     notes.extend(steps.run(Step::TaskDirs, || dirs::mount_all(plan, users))?);
-    let streams = steps.run(Step::Logs, || logs::open_streams(plan, users))?;
+    let streams = steps.run(Step::Logs, || logs::find(plan, users))?;
     steps.run(Step::Settings, || {
         let way = settings::choose(&plan.environment)?;
         namespace::private_settings(plan.root == Root::Plain)?;
@@ -101,9 +98,10 @@ fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Re
 
 fn execute(ready: &Ready) -> Result<std::convert::Infallible, Problem> {
     let journal = nix::unistd::dup(std::io::stderr()).at("standard error")?;
+    let streams = ready.streams.open()?;
     dup2_stdin(&ready.null).at("standard input")?;
-    dup2_stdout(&ready.streams.stdout).at("standard output")?;
-    dup2_stderr(&ready.streams.stderr).at("standard error")?;
+    dup2_stdout(&streams.stdout).at("standard output")?;
+    dup2_stderr(&streams.stderr).at("standard error")?;
     let Err(error) = execve(&ready.binary, &ready.arguments, &ready.environment);
     // The task's stderr is not ours to write to.
     dup2_stderr(&journal).at("standard error")?;

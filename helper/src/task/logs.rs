@@ -5,6 +5,9 @@
 //! /dev/stdout), and its type, owner and link count are checked before it is used. Opened for
 //! reading and writing: that never blocks, and no writer gets SIGPIPE while Nomad's log collector
 //! is replaced.
+//!
+//! Opened last of all: the collector stops reading for good when the last writer goes, and a
+//! launcher that ends before "go" may be followed by another one for the same collector.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,15 +23,27 @@ use super::open::{self, Mounts};
 use super::step::{At, Problem};
 use crate::sys;
 
-/// The payload's standard output and standard error.
+/// The payload's standard output and standard error: first as checked handles, then opened.
 #[derive(Debug)]
 pub(super) struct Streams {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
 }
 
-/// Opens both streams.
-pub(super) fn open_streams(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Streams, Problem> {
+impl Streams {
+    /// Opens the checked objects themselves: the links name the descriptors, not the paths.
+    pub(super) fn open(&self) -> Result<Self, Problem> {
+        let open = |handle: &OwnedFd| {
+            let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
+            let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+            open_path(link.as_str(), flags, Mode::empty()).at("log stream")
+        };
+        Ok(Self { stdout: open(&self.stdout)?, stderr: open(&self.stderr)? })
+    }
+}
+
+/// Finds and checks both streams.
+pub(super) fn find(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Streams, Problem> {
     if plan.logs == Logs::Discard {
         return Ok(Streams { stdout: null()?, stderr: null()? });
     }
@@ -41,8 +56,8 @@ pub(super) fn open_streams(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result
     sys::set_mount_attributes(clone.as_fd(), sys::NO_DEV | sys::NO_SUID, users).at("log folder")?;
     let owner = plan.uid_base.unwrap_or(0).saturating_add(dirs.agent_uid);
     Ok(Streams {
-        stdout: open_fifo(clone.as_fd(), dirs, "stdout", owner)?,
-        stderr: open_fifo(clone.as_fd(), dirs, "stderr", owner)?,
+        stdout: find_fifo(clone.as_fd(), dirs, "stdout", owner)?,
+        stderr: find_fifo(clone.as_fd(), dirs, "stderr", owner)?,
     })
 }
 
@@ -51,7 +66,7 @@ pub(super) fn null() -> Result<OwnedFd, Problem> {
     open_path("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).at("/dev/null")
 }
 
-fn open_fifo(
+fn find_fifo(
     folder: BorrowedFd<'_>,
     dirs: &TaskDirs,
     stream: &str,
@@ -68,8 +83,5 @@ fn open_fifo(
              agent's uid",
         ));
     }
-    // Opens the checked object itself: the link names the descriptor, not the path.
-    let by_handle = format!("/proc/self/fd/{}", handle.as_raw_fd());
-    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    open_path(by_handle.as_str(), flags, Mode::empty()).at(name)
+    Ok(handle)
 }
