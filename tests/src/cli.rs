@@ -3,6 +3,7 @@
 //! For [`main`](super). It keeps one detached instance per suite, known by a file in the cache
 //! folder. It never takes an instance down that a test owns.
 
+use crate::demo;
 use anyhow::{Context as _, Result, bail};
 use nspawn_tests::host::{Config, Rig, instance::Ready, supervisor};
 use nspawn_tests::{Suite, cache, outer};
@@ -60,6 +61,8 @@ pub(crate) fn run(words: &[String]) -> Result<u8> {
         "sh" => shell(&Args::parse(rest, &[])?),
         "logs" => logs(&Args::parse(rest, &["-f"])?),
         "test" => test(&Args::parse(rest, &["--all"])?),
+        "demo" => demo(&Args::parse(rest, &["--keep"])?),
+        "bench" => bench(&Args::parse(rest, &["--json"])?),
         "hold" => hold(&Args::parse(rest, &[])?),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
@@ -92,10 +95,48 @@ fn up(args: &Args) -> Result<u8> {
         config.product = None;
     }
     let rig = Rig::up(&config)?;
-    std::fs::write(state_file(args.suite)?, serde_json::to_string(rig.ready())?)?;
-    rig.keep()?;
+    hold_on(args.suite, &rig)?;
     println!("{} is up at {}; next: cargo rig sh", rig.ready().machine, rig.ready().address);
     Ok(0)
+}
+
+/// More pairs than the test measures, for steadier figures.
+const PAIRS: usize = 40;
+
+fn bench(args: &Args) -> Result<u8> {
+    let report = nspawn_tests::bench::run(args.suite, PAIRS)?;
+    if args.has("--json") {
+        println!("{:#}", report.json());
+    } else {
+        println!("{report}");
+    }
+    Ok(0)
+}
+
+fn demo(args: &Args) -> Result<u8> {
+    let keep = args.has("--keep");
+    outer::say("the first time, this builds a host, Nomad and the driver: about ten minutes");
+    let mut config = Config::new(args.suite);
+    config.own_debian = keep;
+    let rig = match attach(args.suite) {
+        Ok(_) => bail!("a host is up already; cargo rig down first"),
+        Err(_) => Rig::up(&config)?,
+    };
+    demo::tour(&rig)?;
+    if keep {
+        hold_on(args.suite, &rig)?;
+        demo::farewell(&rig);
+    } else {
+        rig.down()?;
+        outer::say("cleaned up; cargo demo --keep leaves the host running");
+    }
+    Ok(0)
+}
+
+/// Lets a host outlive this process, where later commands find it.
+fn hold_on(suite: Suite, rig: &Rig) -> Result<()> {
+    std::fs::write(state_file(suite)?, serde_json::to_string(rig.ready())?)?;
+    rig.keep()
 }
 
 /// Owns a bare host until its standard input ends; for the test of what a killed owner leaves.

@@ -6,6 +6,7 @@
 //! says it installs, one veth link and one cgroup directory per instance, and it removes both.
 
 pub mod api;
+pub mod bench;
 pub mod cache;
 pub mod host;
 pub mod hostile;
@@ -13,9 +14,11 @@ pub mod images;
 pub mod job;
 pub mod nomad;
 pub mod outer;
+pub mod plugin;
 pub mod processes;
 pub mod product;
 pub mod rootfs;
+pub mod task;
 pub mod wait;
 pub mod world;
 

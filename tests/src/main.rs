@@ -4,6 +4,7 @@
 //! more than one argument word to do something useful, and prints how to go on.
 
 mod cli;
+mod demo;
 
 fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

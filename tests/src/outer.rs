@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// A step that takes no longer is not spoken of.
+const QUIET: Duration = Duration::from_secs(1);
 /// How often a long step says that it is still running.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
@@ -45,7 +47,6 @@ pub fn run_long(what: &str, usual: &str, command: &mut Command) -> Result<()> {
         std::fs::create_dir_all(dir)?;
     }
     let file = std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
-    say(&format!("{what} (usually {usual}; log: {})", log.display()));
     let start = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
@@ -53,19 +54,26 @@ pub fn run_long(what: &str, usual: &str, command: &mut Command) -> Result<()> {
         .stderr(file)
         .spawn()
         .with_context(|| format!("cannot start `{}`", show(command)))?;
-    let mut next = HEARTBEAT;
+    let mut next = QUIET;
     let status = wait::until(what, Duration::from_secs(3600), || {
         if start.elapsed() >= next {
-            next += HEARTBEAT;
-            say(&format!("{what}: {} s so far: {}", start.elapsed().as_secs(), tail(&log, 1)));
+            if next == QUIET {
+                say(&format!("{what} (usually {usual}; log: {})", log.display()));
+                next = HEARTBEAT;
+            } else {
+                next += HEARTBEAT;
+                say(&format!("{what}: {} s so far: {}", start.elapsed().as_secs(), tail(&log, 1)));
+            }
         }
         Ok(child.try_wait()?)
     })?;
     if !status.success() {
         bail!("{what}: `{}`: {status}\n{}", show(command), tail(&log, 20));
     }
-    say(&format!("{what}: done in {:.1} s", start.elapsed().as_secs_f64()));
-    Ok(())
+    if next != QUIET {
+        say(&format!("{what}: done in {:.1} s", start.elapsed().as_secs_f64()));
+    }
+    cache::remove(&log)
 }
 
 /// The last lines of a text file, empty if it cannot be read.

@@ -15,6 +15,8 @@ use std::str::FromStr;
 
 /// Raised when the steps of this file change in a way its other inputs do not show.
 const RECIPE: &str = "1";
+/// The same for the Debian image.
+const IMAGE_RECIPE: &str = "3";
 
 /// Debian release of a rig.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,9 +130,11 @@ pub fn host(suite: Suite) -> Result<PathBuf> {
 pub fn debian_image(suite: Suite) -> Result<PathBuf> {
     outer::ensure_tools()?;
     let list = IMAGE.join(",");
-    cache::entry(&format!("debian-{}", suite.name()), &[RECIPE, suite.name(), &list], |dir| {
+    cache::entry(&format!("debian-{}", suite.name()), &[IMAGE_RECIPE, suite.name(), &list], |dir| {
         debootstrap(suite, &list, dir)?;
-        drop_archives(dir)
+        // The outer machine's name would be the container's. Package archives and lists stay: the
+        // image shall be a large one.
+        cache::remove(&dir.join("etc/hostname"))
     })
 }
 

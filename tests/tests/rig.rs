@@ -1,5 +1,7 @@
 //! The test host itself: boots, runs jobs, goes down in every way it can be made to.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use nspawn_tests::{Config, Rig, wait};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -91,7 +91,6 @@ impl Rig {
     }
 
     fn boot(config: &Config, nomad: Option<&std::path::Path>) -> Result<Self> {
-        let start = Instant::now();
         let spec = Spec {
             suite: config.suite,
             rootfs: rootfs::host(config.suite)?,
@@ -101,6 +100,7 @@ impl Rig {
             nomad: nomad.map(std::path::Path::to_path_buf),
         };
         instance::sweep()?;
+        let start = Instant::now();
         let mut child = Command::new(instance::rig_binary()?)
             .arg("supervise")
             .arg(serde_json::to_string(&spec)?)

@@ -63,9 +63,9 @@ fn walk(dir: &Path, visit: &mut impl FnMut(&Path)) {
 
 /// The unit a cgroup belongs to; for tasks without what is below.
 fn owner(cgroup: &str) -> String {
-    let parts = cgroup.split('/');
+    let mut parts = cgroup.split('/');
     let unit = parts.clone().find(|part| part.ends_with(".service") || part.ends_with(".scope"));
-    unit.or_else(|| parts.last()).unwrap_or_default().to_owned()
+    unit.or_else(|| parts.next_back()).unwrap_or_default().to_owned()
 }
 
 /// Services of the host that come and go by themselves; only what is ours counts in their
@@ -106,7 +106,13 @@ fn mounts(world: &mut World, pid: i32, owner: &str) {
         let fields: Vec<&str> = line.split(' ').collect();
         let tail = line.split_once(" - ").map_or("", |(_, tail)| tail);
         let (Some(root), Some(point)) = (fields.get(3), fields.get(4)) else { continue };
+        // Made with the first named network namespace, and kept.
+        if *point == "/run/netns" {
+            continue;
+        }
         let kind: Vec<&str> = tail.split(' ').take(2).collect();
+        // PrivateTmp= has a random name in each life of a service.
+        let root = if root.contains("/systemd-private-") { "private folder" } else { root };
         let what = format!("{point} from {root} {}", kind.join(" "));
         if kind.first() == Some(&"nsfs") {
             world.add(Class::NetNamespace, format!("file {point}"));
@@ -275,16 +281,17 @@ fn rules(world: &mut World, lines: &[&str]) {
             }
         } else if depth == 1 && text.ends_with('{') {
             chain = text.trim_end_matches(" {").to_owned();
-            let base = chain.chars().any(|c| c.is_ascii_lowercase()) && chain.starts_with("chain");
-            let name = chain.strip_prefix("chain ").unwrap_or(&chain);
+            let name = chain.strip_prefix("chain ").unwrap_or_default();
             let builtin = ["INPUT", "OUTPUT", "FORWARD", "PREROUTING", "POSTROUTING"];
-            if base && !builtin.contains(&name) && !KEPT.contains(&name) {
+            if !name.is_empty() && !builtin.contains(&name) && !KEPT.contains(&name) {
                 world.add(Class::Nft, format!("{table}: {chain}"));
             }
         } else if !text.is_empty() && text != "}" && !text.starts_with("type ") {
             let kept = KEPT.iter().any(|name| {
-                text.ends_with(&format!("jump {name}"))
-                    || chain.ends_with(name) && !has_address(text)
+                let inside = chain.ends_with(name);
+                // This chain holds one rule for Nomad's bridge as a whole.
+                let whole = *name == "NOMAD-ADMIN" || !of_a_task(text);
+                text.ends_with(&format!("jump {name}")) || inside && whole
             });
             if !kept {
                 world.add(Class::Nft, format!("{table}: {chain}: {text}"));
@@ -294,6 +301,6 @@ fn rules(world: &mut World, lines: &[&str]) {
 }
 
 /// Whether a rule names an address, a port or a comment: then it is one task's.
-fn has_address(rule: &str) -> bool {
+fn of_a_task(rule: &str) -> bool {
     ["addr", "dport", "comment"].iter().any(|word| rule.contains(word))
 }
