@@ -65,10 +65,10 @@ fn without_a_network_there_is_loopback_alone() {
     assert_loopback_alone(&Host::shared(), "net-default", Value::Null);
 }
 
-/// A CNI plugin that leaves the namespace as Nomad made it: one loopback, down.
+/// A CNI plugin that leaves the namespace as Nomad made it, and notes how that was.
 const PLUGIN: &str = r#"#!/bin/sh
 [ "$CNI_COMMAND" = VERSION ] && echo '{"cniVersion":"0.4.0","supportedVersions":["0.4.0"]}'
-[ "$CNI_COMMAND" = ADD ] && cat <<EOF
+[ "$CNI_COMMAND" = ADD ] && nsenter --net="$CNI_NETNS" ip -o link >/run/bare-links && cat <<EOF
 {"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"$CNI_NETNS"}],
  "ips":[{"version":"4","interface":0,"address":"192.0.2.9/24"}]}
 EOF
@@ -89,6 +89,8 @@ fn loopback_is_up_in_a_namespace_that_nomad_hands_over_bare() {
     })
     .unwrap();
     assert_loopback_alone(&host, "net-bare", json!([{ "Mode": "cni/bare" }]));
+    let links = String::from_utf8(host.read_file("/run/bare-links").unwrap()).unwrap();
+    assert!(links.lines().count() == 1 && links.contains("<LOOPBACK>"), "not bare: {links}");
 }
 
 /// Nomad 1.11 cannot set mode none up, whatever the driver: its network hook takes the namespace
