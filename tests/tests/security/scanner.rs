@@ -33,7 +33,7 @@ sub processes {
         look($_, "/proc/$pid/$_", slurp("/proc/$pid/$_")) for qw(environ comm);
         my $line = slurp("/proc/$pid/cmdline");
         look("cmdline", "/proc/$pid/cmdline", $line);
-        $tasks{$1}++ if defined $line and $line =~ /--machine=([^\0]+)/;
+        $tasks{$1}++ if defined $line and $line =~ /--machine=((plain|broken)-[^\0]+|by-hand)/;
     }
 }
 sub files {
@@ -75,7 +75,7 @@ pub(crate) struct Report {
     pub(crate) found: Vec<String>,
     /// How often it has looked at all processes.
     pub(crate) rounds: usize,
-    /// Containers whose processes it has seen.
+    /// Containers of its test whose processes it has seen.
     pub(crate) containers: usize,
     /// How often it has read the properties of a task's unit.
     pub(crate) units: usize,

@@ -99,15 +99,15 @@ fn no_value_of_ten_tasks_is_seen_by_another_user() {
     assert_eq!(of(&plain), Vec::<&String>::new());
     assert_eq!(of(&broken), Vec::<&String>::new());
     // The same scanner, in the same run, does find what is passed carelessly.
-    for kind in [" cmdline ", " unit "] {
+    for kind in [" cmdline ", " unit ", " environ ", " file "] {
         assert!(of(&by_hand).iter().any(|line| line.contains(kind)), "{kind}: {report:?}");
     }
-    assert!(report.containers >= 11, "{report:?}");
+    assert_eq!(report.containers, 11, "{report:?}");
     assert!(report.rounds > 50 && report.units > 5, "{report:?}");
     nothing_for_root_either(rig, &[&plain, &broken], &by_hand);
 }
 
-/// The control arm: systemd-nspawn as people start it.
+/// The control arm: systemd-nspawn as people start it, a file and a process that anybody may read.
 fn started_by_hand(rig: &Rig, value: &str) {
     let setenv = format!("--setenv=CANARY={value}");
     rig.run(&[
@@ -130,6 +130,10 @@ fn started_by_hand(rig: &Rig, value: &str) {
         "2",
     ])
     .unwrap();
+    rig.write_file("/run/by-hand", value, 0o644).unwrap();
+    let own = "CANARY=$(cat /run/by-hand) exec sleep 1.5";
+    assert!(rig.exec_as(1000, &["sh", "-c", own]).unwrap().success());
+    rig.run(&["rm", "/run/by-hand"]).unwrap();
     wait::true_within("the container started by hand to end", LIMIT, || {
         let unit = ["systemctl", "show", "-P", "ActiveState", "nomad-nspawn-by-hand"];
         Ok(rig.run(&unit)? == "inactive")
