@@ -1,6 +1,7 @@
 //! A hundred thousand requests of a hostile client, and a good client beside it.
 
 use crate::{HELPER, Helper, bare};
+use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Door, Handmade, Heard, as_uid};
 use proto::name::{AllocId, Instance, TaskKey, TaskName};
 use proto::parts::Part;
@@ -94,11 +95,35 @@ fn good_client(door: &Door, known: &TaskKey, until: &AtomicBool) -> Vec<Duration
         let start = Instant::now();
         let page = client.ask(Verb::List(List { after: None })).unwrap();
         times.push(start.elapsed());
-        assert!(matches!(page, Ok(Answer::Page(page)) if page.keys == [known.clone()]));
+        assert!(matches!(page, Ok(Answer::Page(page)) if page.keys.contains(known)));
         std::thread::sleep(Duration::from_millis(5));
     }
     times.sort_unstable();
     times
+}
+
+/// Starts tasks amid the flood; returns their keys.
+fn start_some(rig: &Rig, door: &Door) -> Vec<String> {
+    let client = door.enter().unwrap();
+    let start = |_| {
+        let task = Handmade::new(rig, "amid").unwrap();
+        let started = client.start(&task.spec(&["/bin/true"]).unwrap()).unwrap();
+        assert!(matches!(started, Ok(Answer::Started(_))), "{started:?}");
+        let key = task.key.to_string();
+        task.remove(&client).unwrap();
+        key
+    };
+    (0..4).map(start).collect()
+}
+
+/// However many refusals there were: each start has its line.
+fn starts_are_written(rig: &Rig, keys: &[String]) {
+    let journal = rig.journal(HELPER).unwrap();
+    for key in keys {
+        let of_it = |line: &&str| line.contains("verb=\"start\"") && line.contains(key);
+        let line = journal.lines().find(of_it);
+        assert!(line.is_some_and(|line| line.contains("allowed")), "start of {key}: {line:?}");
+    }
 }
 
 #[test]
@@ -116,11 +141,12 @@ fn a_flood_costs_the_good_client_little_and_leaves_nothing() {
 
     let done = AtomicBool::new(false);
     let start = Instant::now();
-    let (closed, times) = std::thread::scope(|scope| {
+    let (closed, times, keys) = std::thread::scope(|scope| {
         let good = scope.spawn(|| good_client(&door, &task.key, &done));
+        let starts = scope.spawn(|| start_some(rig, &door));
         let closed = flood_all(&door, &task.key, seed ^ 1, REQUESTS);
         done.store(true, Ordering::Relaxed);
-        (closed, good.join().unwrap())
+        (closed, good.join().unwrap(), starts.join().unwrap())
     });
     let took = start.elapsed();
     before.wait_same_descriptors(rig);
@@ -146,6 +172,7 @@ fn a_flood_costs_the_good_client_little_and_leaves_nothing() {
     assert!(after.resident_kib <= before.resident_kib + 1024, "{before:?}, {after:?}");
     assert_eq!(rig.run(&["systemctl", "show", "-P", "Result", HELPER]).unwrap(), "success");
 
+    starts_are_written(rig, &keys);
     let status = client.ask(Verb::Status(Status { key: task.key.clone() })).unwrap();
     let Ok(Answer::Status(now)) = status else { panic!("{status:?}") };
     assert_eq!((now.state, now.leader), (State::Running, started.leader));
