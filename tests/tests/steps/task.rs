@@ -1,0 +1,175 @@
+//! A hook, and one task that meets it.
+
+use nspawn_tests::{Alloc, Job, Rig, wait};
+use proto::plan::Step;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fmt, fs};
+
+/// Where test builds of helper and launcher look for hooks.
+pub(crate) const HOOKS: &str = "/run/nomad-nspawn/hook";
+/// Longest time until everything is as it was.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A moment of a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Hook {
+    pub(crate) step: Step,
+    pub(crate) moment: &'static str,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}.{}", self.step.name(), self.moment)
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{self}")
+    }
+}
+
+impl Hook {
+    /// Lets the next process that meets the moment kill `victim`.
+    pub(crate) fn arm(&self, rig: &Rig, victim: &str) {
+        rig.write_file(&format!("{HOOKS}/{self}"), victim, 0o600).unwrap();
+    }
+
+    /// Whether the moment has not come yet.
+    pub(crate) fn is_armed(&self, rig: &Rig) -> bool {
+        rig.exists(&format!("{HOOKS}/{self}"))
+    }
+}
+
+fn run(rig: &Rig, name: &str, restarts: usize) -> (Job, Alloc) {
+    let hcl = format!(
+        r#"
+job "{name}" {{
+  type = "batch"
+  group "g" {{
+    restart {{
+      attempts = {restarts}
+      delay    = "0s"
+      interval = "10m"
+      mode     = "fail"
+    }}
+    reschedule {{
+      attempts  = 0
+      unlimited = false
+    }}
+    task "t" {{
+      driver = "nspawn"
+      config {{
+        image     = "busybox"
+        boot      = false
+        ephemeral = true
+        command   = ["/bin/sh", "-c", "trap 'echo usr1' USR1; trap 'exit 0' TERM; echo up; while :; do sleep 60 & wait; done"]
+      }}
+      resources {{
+        cpu    = 20
+        memory = 16
+      }}
+    }}
+  }}
+}}
+"#
+    );
+    let job = rig.run_job(&hcl).unwrap();
+    let alloc = job.alloc().unwrap();
+    (job, alloc)
+}
+
+/// What the host holds of an allocation: unit, cgroup, folder of the upper layer.
+fn traces(rig: &Rig, alloc: &Alloc) -> Vec<PathBuf> {
+    let id = alloc.id.replace('-', "");
+    let root = PathBuf::from(format!("/proc/{}/root", rig.leader()));
+    let slice = rig.ready().cgroup.join("payload/machine.slice/machine-nspawn.slice");
+    let folders = [root.join("run/systemd/transient"), root.join("var/lib/nomad-nspawn"), slice];
+    let entries = folders.into_iter().flat_map(fs::read_dir).flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|p| p.to_string_lossy().contains(&id)).collect()
+}
+
+/// Waits until nothing is left of an allocation but what Nomad keeps itself.
+fn wait_gone(rig: &Rig, alloc: &Alloc, what: &str) {
+    let mut left = Vec::new();
+    wait::true_within("nothing to be left of the task", LIMIT, || {
+        left = traces(rig, alloc);
+        Ok(left.is_empty())
+    })
+    .unwrap_or_else(|error| panic!("{what}: {error:#}: {left:?}\n{}", journal(rig)));
+}
+
+/// The end of the journal without the agent's lines about our own questions.
+fn journal(rig: &Rig) -> String {
+    let command = "journalctl --no-pager -o short-precise | grep -v ' http: ' | tail -80";
+    rig.sh(command).unwrap_or_default()
+}
+
+/// A running task.
+pub(crate) struct Running<'r> {
+    rig: &'r Rig,
+    name: String,
+    job: Job,
+    alloc: Alloc,
+}
+
+impl<'r> Running<'r> {
+    pub(crate) fn start(rig: &'r Rig, name: &str, restarts: usize) -> Self {
+        let (job, alloc) = run(rig, name, restarts);
+        let task = Self { rig, name: name.to_owned(), job, alloc };
+        task.wait_logs(b"up\n");
+        task
+    }
+
+    fn wait_logs(&self, end: &'static [u8]) {
+        let found = self.alloc.wait_logs("t", "stdout", LIMIT, |text| text.ends_with(end));
+        found.unwrap_or_else(|e| panic!("{}: {e:#}\n{}", self.name, journal(self.rig)));
+    }
+
+    /// Nomad knows it: the agent reaches its payload. It is there once.
+    pub(crate) fn assert_known(&self) {
+        let mut last = String::new();
+        wait::true_within("the agent to reach the task", LIMIT, || {
+            let sent = self.alloc.signal("t", "SIGUSR1");
+            last = format!("{sent:?}");
+            Ok(sent.is_ok())
+        })
+        .unwrap_or_else(|e| panic!("{}: {e:#}: {last}\n{}", self.name, journal(self.rig)));
+        self.wait_logs(b"usr1\n");
+        let containers = self.rig.containers_of(&self.alloc.id, 1);
+        assert_eq!(containers.len(), 1, "{}: {containers:?}", self.name);
+    }
+
+    /// Stops it; nothing of it is left. The job is to be purged later.
+    pub(crate) fn stop(self) -> Job {
+        self.job.stop().unwrap();
+        wait_gone(self.rig, &self.alloc, &self.name);
+        self.job
+    }
+}
+
+/// A task that is not started again, whose launcher is killed.
+pub(crate) struct Failing<'r> {
+    rig: &'r Rig,
+    job: Job,
+    alloc: Alloc,
+    hook: Hook,
+}
+
+impl<'r> Failing<'r> {
+    /// Returns when the launcher is dead.
+    pub(crate) fn start(rig: &'r Rig, hook: Hook) -> Self {
+        hook.arm(rig, "self");
+        let (job, alloc) = run(rig, &format!("fails-{}", hook.to_string().replace('.', "-")), 0);
+        wait::true_within("the hook to be met", LIMIT, || Ok(!hook.is_armed(rig))).unwrap();
+        Self { rig, job, alloc, hook }
+    }
+
+    /// Its start has failed and nothing of it is left.
+    pub(crate) fn assert_failed(self) {
+        self.alloc.wait_status("failed", LIMIT).unwrap();
+        wait_gone(self.rig, &self.alloc, &format!("launcher killed {}", self.hook));
+        self.job.purge().unwrap();
+    }
+}
