@@ -148,7 +148,7 @@ async fn it_lives_on_when_nobody_reads_its_output() {
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = common::spawn(&mut command);
     drop(child.stderr.take());
     let mut line = String::new();
     let stdout = child.stdout.take().unwrap();

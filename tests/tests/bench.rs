@@ -1,5 +1,6 @@
 //! Starting a task costs what systemd-nspawn costs, whatever the image's size, and an idle task
 //! costs next to no memory.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is missing")]
 
 use nspawn_tests::{Suite, bench};
 

@@ -33,9 +33,11 @@ pub(super) fn fingerprints(driver: Arc<Driver>) -> Answers<FingerprintResponse> 
     tokio::spawn(async move {
         let mut helper = driver.helper.health();
         let mut config = driver.config.subscribe();
-        let first_word = helper.wait_for(|health| !matches!(health, Health::Unknown));
-        // Without word in time, the fingerprint says so.
-        timeout(FIRST, first_word).await.ok();
+        // Without word in time, the fingerprint says so. A plugin without account hears nothing.
+        if driver.is_active() {
+            let first_word = helper.wait_for(|health| !matches!(health, Health::Unknown));
+            timeout(FIRST, first_word).await.ok();
+        }
         loop {
             let fingerprint = fingerprint::take(
                 &config.borrow_and_update().clone(),

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use proto::codec;
-use proto::error::{Code, Refusal};
+use proto::error::Refusal;
 use proto::limits;
 use proto::wire::{Answer, Hello, Reply, Request, Verb, Welcome};
 use tokio::time::timeout;
@@ -29,9 +29,9 @@ pub(crate) enum Down {
     Denied { uid: u32 },
     /// Another account than root serves the socket.
     Impostor { uid: u32 },
-    /// Helper and driver have no protocol version in common.
+    /// The helper chose a protocol version that was not offered.
     Version { reason: String },
-    /// The greeting was refused otherwise.
+    /// The greeting was refused, for a version that the helper does not speak or otherwise.
     Greeting { reason: String },
     /// It accepts and says nothing.
     Silent,
@@ -127,9 +127,6 @@ impl Connection {
                 Ok((connection, welcome))
             }
             Ok(_) => Err(Down::Lost),
-            Err(refusal) if refusal.code == Code::Invalid => {
-                Err(Down::Version { reason: refusal.reason })
-            }
             Err(refusal) => Err(Down::Greeting { reason: refusal.reason }),
         }
     }

@@ -108,7 +108,8 @@ impl Driver {
     }
 }
 
-fn publish(task: &Task, exit: Exit) {
+/// Makes a task's end known.
+pub(super) fn publish(task: &Task, exit: Exit) {
     tracing::info!(
         task = task.id.as_str(),
         code = exit.code,

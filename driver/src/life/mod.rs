@@ -113,6 +113,11 @@ impl Driver {
         tokio::spawn(Arc::clone(self).follow_helper());
     }
 
+    /// Whether [`Self::activate`] has started anything.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.get().is_some()
+    }
+
     /// Looks at every task again whenever a helper process comes up: it may know of ends that
     /// nobody saw.
     async fn follow_helper(self: Arc<Self>) {

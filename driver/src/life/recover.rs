@@ -12,7 +12,7 @@ use proto::nomad::drivers::TaskHandle;
 use proto::wire::State;
 
 use super::Driver;
-use super::check::Learnt;
+use super::check::{Learnt, publish};
 use super::handle::Identity;
 use super::task::Task;
 use crate::error::Failure;
@@ -46,7 +46,7 @@ impl Driver {
             Learnt::Known(found) => {
                 let task = self.tasks.add(Task::new(identity, found.leader));
                 if let State::Ended(exit) = found.state {
-                    task.end(exit);
+                    publish(&task, exit);
                 }
                 // Between answer and entry its end may have gone unseen.
                 self.check(&task);

@@ -19,6 +19,7 @@ use proto::wire::{self, Exit, State};
 use tokio::time::{Instant, sleep};
 
 use super::Driver;
+use super::check::publish;
 use super::handle::Identity;
 use super::task::Task;
 use crate::error::Failure;
@@ -62,11 +63,23 @@ impl Driver {
 
     async fn remove_earlier_runs(&self, key: &TaskKey, config: &TaskConfig) -> Result<(), Failure> {
         let runs = self.helper.runs_of(key, PATIENCE).await.map_err(failure)?;
+        let mut ran = false;
         for run in runs.into_iter().filter(|run| run != key) {
             tracing::warn!(task = %run, "an earlier run is still there and is removed");
+            let known = self.helper.status(&run, PATIENCE).await;
+            ran |= known.is_ok_and(|task| !matches!(task.state, State::Ended(_)));
             self.helper.remove(&run, PATIENCE).await.map_err(failure)?;
             self.forget(&run.to_string());
             self.events.send(config, "Removed what an earlier run of this task left behind");
+        }
+        if ran {
+            // Nomad's log collector was told to read before this call, and stops for good when
+            // the earlier run closes the streams. It is told anew when the task is restarted.
+            return Err(Failure::recoverable(
+                "an earlier run of this task, begun before the Nomad agent was killed, was still \
+                 running; it has been removed, and its logs are closed: the task is to be started \
+                 once more",
+            ));
         }
         Ok(())
     }
@@ -132,7 +145,7 @@ impl Driver {
         let handle = identity.to_handle(config)?;
         let task = self.tasks.add(Task::new(identity, started.leader));
         match &started.state {
-            State::Ended(exit) => task.end(exit.clone()),
+            State::Ended(exit) => publish(&task, exit.clone()),
             // It may have ended before its unit was known here; nobody would tell us again.
             State::Starting | State::Running => self.check(&task),
         }

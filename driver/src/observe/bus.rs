@@ -91,12 +91,18 @@ fn has_ended(active: &str, sub: &str) -> bool {
 /// Watches all units, for ever.
 pub(crate) async fn watch(driver: Arc<Driver>) {
     let mut pause = PAUSE;
+    let mut told = false;
     loop {
         let since = Instant::now();
-        if let Err(error) = session(&driver).await {
-            tracing::warn!(%error, "system bus lost; ends of tasks are seen when it is back");
-        }
+        let ended = session(&driver).await;
+        let was_up = driver.bus.connection().is_some();
         driver.bus.set(None);
+        // Once for each absence.
+        if was_up || !told {
+            let error = ended.err().map(|e| e.to_string()).unwrap_or_default();
+            tracing::warn!(error, "no system bus; ends of tasks are seen when it is back");
+            told = true;
+        }
         if since.elapsed() > PAUSE_MAX {
             pause = PAUSE;
         }

@@ -27,14 +27,17 @@ pub(crate) fn ignore_interrupt() {
 }
 
 /// Keeps the allocator's arenas and its cache of freed memory small: the process serves a few
-/// hundred small requests a second at most, and memory is what people see of it.
+/// hundred small requests a second at most, and memory is what people see of it. Packet buffers
+/// get mappings of their own, so that they leave no holes behind.
 pub(crate) fn tune_allocator() {
     #[cfg(target_env = "gnu")]
-    {
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, 32 * 1024),
+        (libc::M_TRIM_THRESHOLD, 128 * 1024),
+    ] {
         // SAFETY: a number is set before any other thread allocates.
-        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-        // SAFETY: as above.
-        let _ = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 256 * 1024) };
+        let _ = unsafe { libc::mallopt(parameter, value) };
     }
 }
 

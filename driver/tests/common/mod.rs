@@ -10,7 +10,8 @@
     reason = "tests; each test binary uses a part"
 )]
 
-pub mod helper;
+pub(crate) mod helper;
+pub(crate) mod node;
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -23,25 +24,25 @@ use std::time::{Duration, Instant};
 
 use proto::nomad::base::base_plugin_client::BasePluginClient;
 use proto::nomad::base::{NomadConfig, SetConfigRequest};
+use proto::nomad::drivers::TaskConfig;
 use proto::nomad::drivers::driver_client::DriverClient;
 use proto::nomad::drivers::{AllocatedMemoryResources, AllocatedTaskResources, Resources};
-use proto::nomad::drivers::{TaskConfig, TaskHandle};
 use tonic::transport::{Channel, Endpoint};
 
 /// Uid of an agent that is not root.
-pub const AGENT: u32 = 61_184;
-pub const ALLOC: &str = "0e8b1c2d-1111-2222-3333-444455556666";
-pub const COOKIE: (&str, &str) = (
+pub(crate) const AGENT: u32 = 61_184;
+pub(crate) const ALLOC: &str = "0e8b1c2d-1111-2222-3333-444455556666";
+pub(crate) const COOKIE: (&str, &str) = (
     "NOMAD_PLUGIN_MAGIC_COOKIE",
     "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255",
 );
 
 /// A folder of its own that every user can pass through; removed at the end.
 #[derive(Debug)]
-pub struct Scratch(pub PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::Uid::effective().is_root(), "these tests need root");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +53,7 @@ impl Scratch {
     }
 
     /// The driver's binary where every user can run it.
-    pub fn binary(&self) -> PathBuf {
+    pub(crate) fn binary(&self) -> PathBuf {
         let path = self.0.join("nspawn");
         if !path.exists() {
             std::fs::copy(env!("CARGO_BIN_EXE_nomad-driver-nspawn"), &path).unwrap();
@@ -68,16 +69,29 @@ impl Drop for Scratch {
     }
 }
 
+/// Starts a program that was copied just now: another test may have forked while the copy was
+/// open for writing, and holds it until it executes.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    loop {
+        match command.spawn() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other.unwrap(),
+        }
+    }
+}
+
 /// A running plugin.
-pub struct Plugin {
-    pub child: Child,
-    pub socket: PathBuf,
-    pub log: Arc<Mutex<String>>,
+pub(crate) struct Plugin {
+    pub(crate) child: Child,
+    pub(crate) socket: PathBuf,
+    pub(crate) log: Arc<Mutex<String>>,
 }
 
 impl Plugin {
     /// Starts it as the agent does; as root, or as an agent that is not.
-    pub fn start(scratch: &Scratch, uid: Option<u32>, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(scratch: &Scratch, uid: Option<u32>, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(scratch.binary());
         command
             .env(COOKIE.0, COOKIE.1)
@@ -96,7 +110,7 @@ impl Plugin {
             }
             command.uid(uid).gid(uid).env("TMPDIR", &own);
         }
-        let mut child = command.spawn().unwrap();
+        let mut child = spawn(&mut command);
         let log = Arc::new(Mutex::new(String::new()));
         let (mut stderr, sink) = (child.stderr.take().unwrap(), Arc::clone(&log));
         std::thread::spawn(move || {
@@ -122,17 +136,17 @@ impl Plugin {
         Self { child, socket, log }
     }
 
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         let uri = format!("unix://{}", self.socket.display());
         Endpoint::try_from(uri).unwrap().connect().await.unwrap()
     }
 
-    pub async fn driver(&self) -> DriverClient<Channel> {
+    pub(crate) async fn driver(&self) -> DriverClient<Channel> {
         DriverClient::new(self.channel().await)
     }
 
     /// Configures the plugin for real, with a helper at `socket`.
-    pub async fn configure(&self, socket: &Path) {
+    pub(crate) async fn configure(&self, socket: &Path) {
         let mut base = BasePluginClient::new(self.channel().await);
         base.set_config(SetConfigRequest {
             msgpack_config: helper_config(socket),
@@ -144,19 +158,19 @@ impl Plugin {
     }
 
     /// A field of the process's status.
-    pub fn status(&self, name: &str) -> String {
+    pub(crate) fn status(&self, name: &str) -> String {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(path).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
     /// Waits for the process to end by itself.
-    pub fn ended_within(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
         let since = Instant::now();
         while since.elapsed() < limit {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -192,7 +206,7 @@ fn helper_config(socket: &Path) -> Vec<u8> {
 }
 
 /// A job that runs a command in the image `busybox`.
-pub fn task(name: &str, instance: u32) -> TaskConfig {
+pub(crate) fn task(name: &str, instance: u32) -> TaskConfig {
     let mut config = vec![0x82];
     text(&mut config, "image");
     text(&mut config, "busybox");
@@ -216,9 +230,4 @@ pub fn task(name: &str, instance: u32) -> TaskConfig {
         }),
         ..TaskConfig::default()
     }
-}
-
-/// The handle as Nomad gives it back after a restart of the agent.
-pub fn stored(handle: &TaskHandle) -> TaskHandle {
-    handle.clone()
 }

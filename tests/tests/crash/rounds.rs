@@ -1,0 +1,177 @@
+//! kill -9 of plugin, helper and agent, alone and together, at moments spread over start, run and
+//! stop.
+
+use crate::fleet::{Fleet, LIMIT, SHIPS, Start, hcl};
+use crate::random::Random;
+use crate::rig;
+use nix::sys::signal::Signal;
+use nspawn_tests::host::agent::UNIT;
+use nspawn_tests::job::Event;
+use nspawn_tests::processes::Part;
+use nspawn_tests::{Alloc, Job, Rig, World, wait};
+use std::time::{Duration, Instant};
+
+/// Two kills each: one while a task starts, one while it ends or runs.
+const ROUNDS: usize = 26;
+/// Every so many rounds the agent is among the victims; its start takes seconds.
+const AGENT_EVERY: usize = 4;
+/// A start, an end and a stop take about so long, the kill's moment is spread over it.
+const SPREAD_MS: usize = 350;
+
+/// What happens to a task when the parts are killed.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    /// It exits with 33.
+    Exit,
+    /// Its command is killed with this signal.
+    Signal(Signal),
+    /// The job is stopped; the task exits with 7 on SIGTERM.
+    Stop,
+    /// Nothing, it is stopped later.
+    Nothing,
+}
+
+/// The last one is for tasks with `process_two`: the kernel keeps other signals than SIGKILL from a
+/// container's PID 1 that has no handler.
+const FATES: [Fate; 5] = [
+    Fate::Exit,
+    Fate::Signal(Signal::SIGKILL),
+    Fate::Stop,
+    Fate::Nothing,
+    Fate::Signal(Signal::SIGSEGV),
+];
+
+#[test]
+fn no_task_notices_that_plugin_helper_or_agent_are_killed() {
+    let (rig, _turn) = rig();
+    let before = World::snapshot(rig).unwrap();
+    let mut random = Random::new();
+    let fleet = Fleet::start(rig);
+    let (mut kills, mut jobs) = (0, Vec::new());
+    for round in 0..ROUNDS {
+        let start = Instant::now();
+        let with_agent = round % AGENT_EVERY == 0;
+        let two = round % 2 == 1;
+        let (job, alloc, shot) = started_under_fire(rig, &mut random, round, with_agent);
+        kills += shot;
+        fleet.wait_recovered();
+        let fate = FATES[random.below(FATES.len() - usize::from(!two))];
+        let with_agent = round % AGENT_EVERY == AGENT_EVERY / 2;
+        let victims = victims(&mut random, with_agent);
+        eprintln!("round {round}: {victims:?} at {fate:?} of {}", alloc.id);
+        let happened = Duration::from_millis(20) + random.up_to_ms(SPREAD_MS);
+        let first = random.below(2) == 0;
+        if first {
+            befall(rig, &job, &alloc, fate, two);
+            std::thread::sleep(happened);
+        }
+        kills += kill(rig, &victims);
+        if !first {
+            befall(rig, &job, &alloc, fate, two);
+        }
+        revive(rig, &victims);
+        fleet.wait_recovered();
+        assert_true_end(&alloc, fate);
+        fleet.assert_untouched();
+        fleet.assert_reached(random.below(SHIPS));
+        job.stop().unwrap();
+        jobs.push(job);
+        eprintln!("round {round}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+    (0..SHIPS).for_each(|ship| fleet.assert_reached(ship));
+    fleet.assert_untouched();
+    fleet.assert_shown_running();
+    fleet.assert_logs_complete();
+    fleet.end();
+    jobs.iter().for_each(|job| job.purge().unwrap());
+    eprintln!("{kills} processes killed in {} moments", 2 * ROUNDS);
+    before.assert_same(rig).unwrap();
+}
+
+/// One victim or all three.
+fn victims(random: &mut Random, with_agent: bool) -> Vec<Part> {
+    if with_agent {
+        let all = vec![Part::Plugin, Part::Helper, Part::Agent];
+        return if random.below(2) == 0 { all } else { vec![Part::Agent] };
+    }
+    match random.below(5) {
+        0 | 1 => vec![Part::Plugin],
+        2 | 3 => vec![Part::Helper],
+        _ => vec![Part::Helper, Part::Plugin],
+    }
+}
+
+fn kill(rig: &Rig, victims: &[Part]) -> usize {
+    victims.iter().map(|part| rig.kill_part(*part).unwrap()).sum()
+}
+
+/// Brings back what does not come back by itself.
+fn revive(rig: &Rig, victims: &[Part]) {
+    if victims.contains(&Part::Agent) {
+        // A start before PID 1 knows of the end would do nothing.
+        wait::true_within("the agent's end", LIMIT, || Ok(rig.main_pid(UNIT)? == 0)).unwrap();
+        rig.agent_start().unwrap();
+    }
+}
+
+/// Starts a task while parts are killed. It may take Nomad a second try.
+fn started_under_fire(
+    rig: &Rig,
+    random: &mut Random,
+    round: usize,
+    with_agent: bool,
+) -> (Job, Alloc, usize) {
+    let victims = victims(random, with_agent);
+    let start = Start { count: 1, restarts: 3, two: round % 2 == 1 };
+    let job = rig.run_job(&hcl(&format!("extra-{round}"), start)).unwrap();
+    std::thread::sleep(random.up_to_ms(SPREAD_MS));
+    let kills = kill(rig, &victims);
+    revive(rig, &victims);
+    let alloc = job.alloc().unwrap();
+    alloc.wait_running().unwrap();
+    let tries = alloc.task("t").unwrap().restarts() + 1;
+    eprintln!("round {round}: {victims:?} at the start of {}, {tries} tries", alloc.id);
+    let containers = rig.containers_of(&alloc.id, 1);
+    assert_eq!(containers.len(), 1, "{containers:?}");
+    let now = alloc.logs("t", "stdout").unwrap_or_default().len();
+    alloc.wait_logs("t", "stdout", LIMIT, |text| text.len() > now).unwrap();
+    (job, alloc, kills)
+}
+
+fn befall(rig: &Rig, job: &Job, alloc: &Alloc, fate: Fate, two: bool) {
+    let number = if two { 2 } else { 1 };
+    let command = || *rig.containers_of(&alloc.id, number).first().unwrap();
+    match fate {
+        Fate::Exit => command().signal(Signal::SIGUSR2).unwrap(),
+        Fate::Signal(signal) => command().signal(signal).unwrap(),
+        Fate::Stop => job.stop().unwrap(),
+        Fate::Nothing => {}
+    }
+}
+
+/// The task's end is told as it was.
+fn assert_true_end(alloc: &Alloc, fate: Fate) {
+    let number = |event: &Event, key: &str| event.details[key].as_str().unwrap_or("0").to_owned();
+    let end = || {
+        let event = alloc.wait_event("t", "Terminated", LIMIT).unwrap();
+        (number(&event, "exit_code"), number(&event, "signal"))
+    };
+    let expected = match fate {
+        Fate::Nothing => return,
+        Fate::Exit => ("33".to_owned(), "0".to_owned()),
+        Fate::Signal(signal) => ((128 + signal as i32).to_string(), (signal as i32).to_string()),
+        Fate::Stop => {
+            let found = end();
+            let said = |text: &[u8]| text.ends_with(b"bye\n");
+            if found == ("7".to_owned(), "0".to_owned()) {
+                alloc.wait_logs("t", "stdout", LIMIT, said).unwrap();
+            } else {
+                // The signal itself was lost with the helper: then it was killed in time.
+                assert_eq!(found, ("137".to_owned(), "9".to_owned()));
+                assert!(!said(&alloc.logs("t", "stdout").unwrap()));
+            }
+            return;
+        }
+    };
+    assert_eq!(end(), expected, "{:?}", alloc.task("t"));
+}
