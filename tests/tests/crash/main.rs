@@ -1,7 +1,7 @@
 //! Crashes of plugin, helper and agent, restarts of the host's own services, and many tasks: no
 //! container notices, every end is reported as it was, nothing is left.
 //!
-//! One instance for all tests, one test at a time: each kills what the others need.
+//! Two instances, one test at a time on each: each kills what the others need.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -18,16 +18,30 @@ mod services;
 use nspawn_tests::{Config, Rig};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+/// Which host a test uses: the long rounds have one of their own, so that the rest runs beside them.
+#[derive(Clone, Copy)]
+enum Host {
+    Rounds,
+    Rest,
+}
+
 /// The instance, for the caller alone. It goes down with the process.
-fn rig() -> (&'static Rig, MutexGuard<'static, ()>) {
-    static RIG: OnceLock<Rig> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
+fn rig(host: Host) -> (&'static Rig, MutexGuard<'static, ()>) {
+    static RIGS: [OnceLock<Rig>; 2] = [OnceLock::new(), OnceLock::new()];
+    static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    let index = match host {
+        Host::Rounds => 0,
+        Host::Rest => 1,
+    };
     // A test that panicked has said so; the others still count.
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let rig = RIG.get_or_init(|| {
+    let turn = TURNS[index].lock().unwrap_or_else(PoisonError::into_inner);
+    let rig = RIGS[index].get_or_init(|| {
         let rig = Rig::up(&Config::from_env().unwrap()).unwrap();
         // The first task of a host brings its slice, which stays.
-        many::batch(&rig, 0);
+        let start = fleet::Start { count: 1, restarts: 0, two: false };
+        let first = rig.run_job(&fleet::hcl("first", start)).unwrap();
+        first.alloc().unwrap().wait_running().unwrap();
+        first.purge().unwrap();
         rig
     });
     (rig, turn)

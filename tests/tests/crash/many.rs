@@ -1,14 +1,14 @@
 //! Many tasks: twenty at once, two hundred one after another.
 
-use crate::rig;
-use nspawn_tests::{Rig, World};
+use crate::{Host, rig};
+use nspawn_tests::{Alloc, World, wait};
 use std::time::{Duration, Instant};
 
 /// Time for twenty tasks.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Tasks that run until they are stopped, or end at once.
-fn hcl(name: &str, kind: &str, count: usize, command: &str) -> String {
+fn hcl(name: &str, kind: &str, count: usize, restarts: usize, command: &str) -> String {
     format!(
         r#"
 job "{name}" {{
@@ -16,7 +16,9 @@ job "{name}" {{
   group "g" {{
     count = {count}
     restart {{
-      attempts = 0
+      attempts = {restarts}
+      delay    = "0s"
+      interval = "10m"
       mode     = "fail"
     }}
     reschedule {{
@@ -44,11 +46,11 @@ job "{name}" {{
 
 #[test]
 fn twenty_tasks_started_at_once_all_run() {
-    let (rig, _turn) = rig();
+    let (rig, _turn) = rig(Host::Rest);
     let before = World::snapshot(rig).unwrap();
     let start = Instant::now();
     let run = "trap 'exit 0' TERM; echo up; while :; do sleep 60 & wait; done";
-    let job = rig.run_job(&hcl("twenty", "service", 20, run)).unwrap();
+    let job = rig.run_job(&hcl("twenty", "service", 20, 0, run)).unwrap();
     let allocs = job.wait_allocs(20).unwrap();
     for alloc in &allocs {
         alloc.wait_running().unwrap();
@@ -60,30 +62,44 @@ fn twenty_tasks_started_at_once_all_run() {
     before.assert_same(rig).unwrap();
 }
 
+/// Ten tasks end by themselves, ten are stopped by `nomad alloc restart`; each is started ten times.
 #[test]
 fn two_hundred_starts_and_stops_leave_nothing() {
-    let (rig, _turn) = rig();
+    let (rig, _turn) = rig(Host::Rest);
     let before = World::snapshot(rig).unwrap();
     let start = Instant::now();
-    (1..=10).for_each(|number| batch(rig, number));
+    let ends = rig.run_job(&hcl("ends", "batch", 10, 9, "exit 5")).unwrap();
+    let run = "trap 'exit 0' TERM; echo up; sleep 60 & wait";
+    let stops = rig.run_job(&hcl("stops", "service", 10, 9, run)).unwrap();
+    let running = stops.wait_allocs(10).unwrap();
+    std::thread::scope(|scope| {
+        for alloc in &running {
+            scope.spawn(|| (1..10).for_each(|_| restart(alloc)));
+        }
+    });
+    for alloc in &running {
+        // One that has not started yet must not be stopped for the count's sake.
+        alloc.wait_logs("t", "stdout", LIMIT, |text| text == "up\n".repeat(10).as_bytes()).unwrap();
+        assert_eq!(alloc.task("t").unwrap().restarts(), 9);
+    }
+    for alloc in ends.wait_allocs(10).unwrap() {
+        alloc.wait_status("failed", LIMIT).unwrap();
+        let task = alloc.task("t").unwrap();
+        assert_eq!((task.exit(), task.restarts()), (Some((5, 0)), 9));
+    }
+    stops.purge().unwrap();
+    ends.purge().unwrap();
     eprintln!("200 starts and ends in {:.1} s", start.elapsed().as_secs_f64());
     before.assert_same(rig).unwrap();
 }
 
-/// Twenty tasks: half of them end by themselves, half are stopped.
-pub(crate) fn batch(rig: &Rig, number: usize) {
-    let ends = format!("ends-{number}");
-    let ends = rig.run_job(&hcl(&ends, "batch", 10, "exit 5")).unwrap();
-    let run = "trap 'exit 0' TERM; sleep 60 & wait";
-    let stops = format!("stops-{number}");
-    let stops = rig.run_job(&hcl(&stops, "service", 10, run)).unwrap();
-    for alloc in stops.wait_allocs(10).unwrap() {
-        alloc.wait_running().unwrap();
-    }
-    for alloc in ends.wait_allocs(10).unwrap() {
-        alloc.wait_done(LIMIT).unwrap();
-        assert_eq!(alloc.task("t").unwrap().exit(), Some((5, 0)));
-    }
-    stops.purge().unwrap();
-    ends.purge().unwrap();
+/// Restarts a task, as soon as it runs.
+fn restart(alloc: &Alloc) {
+    let mut last = String::new();
+    wait::true_within("a task to be restarted", LIMIT, || {
+        let done = alloc.restart("t");
+        last = format!("{done:?}");
+        Ok(done.is_ok())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {last}"));
 }

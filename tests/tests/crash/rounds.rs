@@ -3,7 +3,7 @@
 
 use crate::fleet::{Fleet, LIMIT, SHIPS, Start, hcl};
 use crate::random::Random;
-use crate::rig;
+use crate::{Host, rig};
 use nix::sys::signal::Signal;
 use nspawn_tests::host::agent::UNIT;
 use nspawn_tests::job::Event;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Two kills each: one while a task starts, one while it ends or runs.
 const ROUNDS: usize = 26;
 /// Every so many rounds the agent is among the victims; its start takes seconds.
-const AGENT_EVERY: usize = 4;
+const AGENT_EVERY: usize = 6;
 /// A start, an end and a stop take about so long, the kill's moment is spread over it.
 const SPREAD_MS: usize = 350;
 
@@ -43,7 +43,7 @@ const FATES: [Fate; 5] = [
 
 #[test]
 fn no_task_notices_that_plugin_helper_or_agent_are_killed() {
-    let (rig, _turn) = rig();
+    let (rig, _turn) = rig(Host::Rounds);
     let before = World::snapshot(rig).unwrap();
     let mut random = Random::new();
     let fleet = Fleet::start(rig);

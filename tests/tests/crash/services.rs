@@ -1,7 +1,7 @@
 //! The host's own services are restarted, and the helper is killed again and again.
 
 use crate::fleet::{Fleet, LIMIT, SHIPS};
-use crate::rig;
+use crate::{Host, rig};
 use nspawn_tests::processes::Part;
 use nspawn_tests::{Rig, World, wait};
 
@@ -36,7 +36,7 @@ fn no_task_notices_that_the_helper_is_killed_twenty_times() {
 
 /// Ten tasks before and after, and the same host.
 fn undisturbed(body: impl FnOnce(&Rig, &Fleet<'_>)) {
-    let (rig, _turn) = rig();
+    let (rig, _turn) = rig(Host::Rest);
     let before = World::snapshot(rig).unwrap();
     let fleet = Fleet::start(rig);
     body(rig, &fleet);

@@ -16,6 +16,7 @@ mod task;
 use nspawn_tests::product::Variant;
 use nspawn_tests::{Config, Job, Rig, World, wait};
 use proto::plan::Step;
+use std::sync::TryLockError::WouldBlock;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use task::{Failing, Hook, Running};
@@ -65,12 +66,14 @@ fn moments(step: Step) -> impl Iterator<Item = Hook> {
         .map(move |moment| Hook { step, moment })
 }
 
-/// The instance, for the caller alone, with the hook folder, and what it holds.
+/// One of two instances, for the caller alone, with the hook folder, and what it holds.
 fn rig() -> (&'static Rig, World, MutexGuard<'static, ()>) {
-    static RIG: OnceLock<Rig> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let rig = RIG.get_or_init(|| {
+    static RIGS: [OnceLock<Rig>; 2] = [OnceLock::new(), OnceLock::new()];
+    static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    let free = TURNS.iter().position(|turn| !matches!(turn.try_lock(), Err(WouldBlock)));
+    let index = free.unwrap_or(0);
+    let turn = TURNS[index].lock().unwrap_or_else(PoisonError::into_inner);
+    let rig = RIGS[index].get_or_init(|| {
         let product = Some(Variant::StepHook);
         let rig = Rig::up(&Config { product, ..Config::from_env().unwrap() }).unwrap();
         rig.run(&["mkdir", "-m", "700", task::HOOKS]).unwrap();
