@@ -74,12 +74,11 @@ fn two_hundred_starts_and_stops_leave_nothing() {
     let running = stops.wait_allocs(10).unwrap();
     std::thread::scope(|scope| {
         for alloc in &running {
-            scope.spawn(|| (1..10).for_each(|_| restart(alloc)));
+            scope.spawn(|| (1..10).for_each(|starts| restart(alloc, starts)));
         }
     });
     for alloc in &running {
-        // One that has not started yet must not be stopped for the count's sake.
-        alloc.wait_logs("t", "stdout", LIMIT, |text| text == "up\n".repeat(10).as_bytes()).unwrap();
+        wait_up(alloc, 10);
         assert_eq!(alloc.task("t").unwrap().restarts(), 9);
     }
     for alloc in ends.wait_allocs(10).unwrap() {
@@ -93,8 +92,15 @@ fn two_hundred_starts_and_stops_leave_nothing() {
     before.assert_same(rig).unwrap();
 }
 
-/// Restarts a task, as soon as it runs.
-fn restart(alloc: &Alloc) {
+/// Waits until a task has come up so often.
+fn wait_up(alloc: &Alloc, starts: usize) {
+    let wanted = "up\n".repeat(starts);
+    alloc.wait_logs("t", "stdout", LIMIT, |text| text == wanted.as_bytes()).unwrap();
+}
+
+/// Restarts a task when its payload is up, and Nomad knows it.
+fn restart(alloc: &Alloc, starts: usize) {
+    wait_up(alloc, starts);
     let mut last = String::new();
     wait::true_within("a task to be restarted", LIMIT, || {
         let done = alloc.restart("t");
