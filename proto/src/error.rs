@@ -31,7 +31,8 @@ pub enum Code {
 pub struct Refusal {
     /// What kind of refusal.
     pub code: Code,
-    /// The step that refused or failed, in the names of [`crate::plan::Step`] or `decode`, `policy`.
+    /// The step that refused or failed, in the names of [`crate::plan::Step`], or what was being done: `decode`,
+    /// `find`, `signal`, `status`, `start`.
     pub step: String,
     /// The object it is about: a path, a name, a key.
     pub object: String,

@@ -1,6 +1,7 @@
 //! Every numeric bound of the two sockets, in one place.
 //!
-//! A bound that is not here does not exist: decoders, policy and tests take theirs from this file.
+//! Decoders, policy and tests take theirs from this file. Times that only one side knows (how long
+//! a reply may be refused, how long a job may run) stand where they are used.
 
 /// Newest version of the helper protocol that this build speaks.
 pub const PROTOCOL_NEWEST: u16 = 1;
@@ -50,8 +51,6 @@ pub const TASK_NAME_MAX: usize = 128;
 pub const MACHINE_NAME_MAX: usize = 64;
 /// Bytes of each text in a refusal.
 pub const TEXT_MAX: usize = 1024;
-/// Words of the list that names a launcher's steps and their times.
-pub const STEPS_MAX: usize = 32;
 
 /// Width of a task's uid range: one container's worth of ids.
 pub const RANGE_WIDTH: u32 = 65_536;
@@ -65,6 +64,8 @@ pub const RANGE_LAST: u32 = 1_878_982_656;
 pub const KILL_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 /// Time that the helper gives one start, in seconds, before it undoes it.
 pub const START_TIMEOUT_S: u64 = 120;
+/// Time that the helper gives a peer to greet it, in seconds.
+pub const GREETING_TIMEOUT_S: u64 = 10;
 /// Time that the helper gives a peer to finish a start whose parts it has begun, in seconds.
 pub const ASSEMBLY_TIMEOUT_S: u64 = 30;
 /// Largest memory limit, in bytes: 64 TiB, above what the kernel can address on any machine of today.

@@ -135,13 +135,6 @@ impl Absolute {
         Some(Relative(rest.to_vec()))
     }
 
-    /// The folder that holds the last component, and that component.
-    #[must_use]
-    pub fn split_last(&self) -> Option<(Self, &Component)> {
-        let (last, parents) = self.components().split_last()?;
-        Some((Self(Relative(parents.to_vec())), last))
-    }
-
     /// The path in the kernel's spelling.
     #[must_use]
     pub fn to_path(&self) -> PathBuf {

@@ -38,7 +38,7 @@ pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Optio
     let reading =
         matches!(request.verb, Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_));
     // A flood of refusals must not hide a task that was started; a start is slow by itself.
-    let started = matches!(request.verb, Verb::Start(_)) && refusal.is_none();
+    let started = matches!(request.verb, Verb::Start(_) | Verb::Kill(_)) && refusal.is_none();
     if (reading && refusal.is_none()) || !(may_write() || started) {
         return;
     }

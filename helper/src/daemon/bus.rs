@@ -42,8 +42,10 @@ impl Bus {
         if let Some(connection) = current.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
-        let connection =
-            zbus::connection::Builder::system().method_timeout(TIMEOUT).build().await?;
+        let connection = zbus::connection::Builder::system().method_timeout(TIMEOUT).build();
+        let connection = tokio::time::timeout(TIMEOUT, connection)
+            .await
+            .map_err(|_| zbus::Error::Failure("the bus does not answer".to_owned()))??;
         let rule = MatchRule::builder()
             .msg_type(Type::Signal)
             .sender(SYSTEMD)

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::bus::Bus;
-use super::process::Identity;
 use super::range::Ranges;
 use super::table::Table;
 use crate::policy::Policy;
@@ -24,8 +23,6 @@ pub(super) struct Context {
     pub(super) ranges: RefCell<Ranges>,
     /// Bytes of unfinished specifications of all connections.
     pub(super) assembling: Cell<usize>,
-    /// The systemd-nspawn binary, to tell it from a payload.
-    pub(super) nspawn: Option<Identity>,
     systemd: Cell<u32>,
 }
 
@@ -38,7 +35,6 @@ impl Context {
             table: RefCell::default(),
             ranges: RefCell::default(),
             assembling: Cell::new(0),
-            nspawn: crate::task::nspawn_binary().and_then(|path| Identity::of_file(path).ok()),
             systemd: Cell::new(0),
         }
     }

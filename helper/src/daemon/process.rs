@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::rc::Rc;
 
 use crate::sys;
@@ -63,6 +62,12 @@ impl Process {
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
+    /// Whether it is in a unit's cgroup.
+    pub(super) fn is_in_unit(&self, unit: &str) -> bool {
+        let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).unwrap_or_default();
+        text.split(['/', '\n']).any(|part| part == unit)
+    }
+
     /// Whether it executes the given file.
     pub(super) fn executes(&self, binary: Identity) -> io::Result<bool> {
         let exe = fs::metadata(format!("/proc/{}/exe", self.pid));
@@ -83,11 +88,13 @@ pub(super) struct Identity {
     inode: u64,
 }
 
-impl Identity {
-    pub(super) fn of_file(path: &Path) -> io::Result<Self> {
-        fs::metadata(path).map(|meta| Self::of(&meta))
-    }
+/// The systemd-nspawn binary as it is now: an upgrade replaces the file.
+pub(super) fn nspawn() -> Option<Identity> {
+    let path = crate::task::nspawn_binary()?;
+    fs::metadata(path).map(|meta| Identity::of(&meta)).ok()
+}
 
+impl Identity {
     fn of(meta: &fs::Metadata) -> Self {
         Self { device: meta.dev(), inode: meta.ino() }
     }

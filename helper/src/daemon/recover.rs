@@ -10,7 +10,7 @@ use std::time::Duration;
 use proto::plan::UnitId;
 
 use super::context::Context;
-use super::process::Process;
+use super::process::{Process, nspawn};
 use super::table::Entry;
 use super::unit::Found;
 use super::{leader, machined, notify, range, remove, start, unit};
@@ -21,9 +21,9 @@ pub(super) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
-    let found = loop {
+    let (found, strange) = loop {
         match unit::find_all(&context.bus).await {
-            Ok(found) => break found,
+            Ok(all) => break all,
             Err(error) => {
                 tracing::warn!(%error, "PID 1 cannot be asked; trying again");
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -34,10 +34,13 @@ pub(super) async fn run(
     for unit in found {
         adopt(context, unit, &mut stored);
     }
-    for (name, fd) in stored {
-        sweep(&name, fd);
+    if strange.is_empty() {
+        stored.into_iter().for_each(|(name, fd)| sweep(&name, fd));
+    } else {
+        // Another version's, running: what is stored may be theirs.
+        tracing::error!(?strange, "units without a readable record: left alone");
     }
-    sweep_uppers(context).await;
+    tokio::task::spawn_local(sweep_uppers(context.clone(), strange));
     tracing::info!(tasks = count, "table rebuilt");
     Ok(())
 }
@@ -53,11 +56,13 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     }
     // A start that we died in the middle of, or a store that was lost: look for the rest.
     let mut processes = leader::Processes { leader: leader.clone(), payload: payload.clone() };
-    let mut main = Process::open(found.main_pid).ok();
+    // The pid was read a while ago and may be another's by now.
+    let own = |main: &Process| main.is_in_unit(&unit::name(id));
+    let mut main = Process::open(found.main_pid).ok().filter(own);
     if let Some(main) = &main {
         leader::look(main, record.kind, &mut processes);
     }
-    main = main.filter(|_| !leader::arrived(record.kind, context.nspawn, &processes));
+    main = main.filter(|_| !leader::arrived(record.kind, nspawn(), &processes));
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some());
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);
@@ -82,7 +87,7 @@ fn sweep(name: &str, fd: OwnedFd) {
 }
 
 /// Cleans upper layers whose unit is gone, e.g. after a reboot of the host.
-async fn sweep_uppers(context: &Rc<Context>) {
+async fn sweep_uppers(context: Rc<Context>, strange: Vec<UnitId>) {
     let Ok(folders) = fs::read_dir(UPPERS) else {
         return;
     };
@@ -91,11 +96,11 @@ async fn sweep_uppers(context: &Rc<Context>) {
         let Some(id) = name.to_str().and_then(UnitId::parse) else {
             continue;
         };
-        if context.table.borrow().holds(id) {
+        if context.table.borrow().holds(id) || strange.contains(&id) {
             continue;
         }
         tracing::info!(unit = %id, "upper layer without a unit: cleaned");
-        if let Err(error) = remove::clean(context, id).await {
+        if let Err(error) = remove::clean(&context, id).await {
             tracing::error!(%error, "not cleaned");
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct Session {
     context: Rc<Context>,
     greeted: bool,
     assembly: Assembly,
-    /// When the specification that is being sent must be complete.
+    /// When the greeting must have come, or the specification that is being sent be complete.
     deadline: Option<Instant>,
     /// Bytes of this connection that count in the bound of all.
     held: usize,
@@ -43,7 +43,8 @@ pub(super) struct Outcome {
 
 impl Session {
     pub(super) fn new(context: Rc<Context>) -> Self {
-        Self { context, greeted: false, assembly: Assembly::default(), deadline: None, held: 0 }
+        let deadline = Some(Instant::now() + Duration::from_secs(limits::GREETING_TIMEOUT_S));
+        Self { context, greeted: false, assembly: Assembly::default(), deadline, held: 0 }
     }
 
     /// Whether a specification has been begun.
@@ -51,7 +52,7 @@ impl Session {
         !self.assembly.is_empty()
     }
 
-    /// When a specification that has been begun must be complete.
+    /// When the greeting, or a specification that has been begun, must be complete.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -121,6 +122,7 @@ impl Session {
             )));
         }
         self.greeted = true;
+        self.deadline = None;
         let policy = self.context.policy();
         Ok(Answer::Welcome(Welcome {
             version,
@@ -185,7 +187,10 @@ impl Session {
         let gone =
             |reason: String| Refusal::new(Code::Unknown, "signal", wanted.key.to_string(), reason);
         let target = target.ok_or_else(|| gone("the payload does not run yet".to_owned()))?;
-        target.signal(signal).map_err(|e| gone(e.to_string()))?;
+        target.signal(signal).map_err(|e| match e.raw_os_error() {
+            Some(libc::ESRCH) => gone("the payload has ended".to_owned()),
+            _ => Refusal::new(Code::Failed, "signal", wanted.key.to_string(), e.to_string()),
+        })?;
         Ok(Answer::Signaled)
     }
 }

@@ -141,7 +141,7 @@ async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option
     let received = if let Some(deadline) = session.deadline() {
         timeout_at(deadline, connection.recv(&mut buffer))
             .await
-            .map_err(|_| "a specification was begun and not finished".to_owned())?
+            .map_err(|_| "no greeting, or a specification begun and not finished".to_owned())?
     } else {
         wait_readable(connection).await?;
         connection.recv(&mut buffer).await

@@ -15,12 +15,15 @@ use proto::wire::Task;
 
 use super::context::Context;
 use super::launch::Launcher;
-use super::process::Process;
+use super::process::{Process, nspawn};
 use super::record::{Kind, Record};
 use super::table::Entry;
 use super::{leader, machined, notify, remove, status, unit};
 use crate::hook;
 use crate::policy::{self, Decision};
+
+/// Time for a launcher that PID 1 has executed to say its pid.
+const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Starts a task; returns when its payload runs, or has run.
 pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, Refusal> {
@@ -45,7 +48,9 @@ pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, R
 pub(super) async fn resume(context: &Rc<Context>, record: &Record, main: &Process) {
     let gate = gate(context, &record.key);
     let _held = gate.lock().await;
-    let started = payload(context, record, main).await.is_ok();
+    let limit = Duration::from_secs(limits::START_TIMEOUT_S);
+    let started = tokio::time::timeout(limit, payload(context, record, main)).await;
+    let started = matches!(started, Ok(Ok(())));
     finish(context, &record.key, started).await;
 }
 
@@ -136,13 +141,13 @@ async fn attempt(
     hook::after(Step::Unit);
     hook::before(Step::SendPlan);
     let main = tokio::select! {
-        pid = begin(&launcher, &plan) => Process::open(pid?)
+        pid = begun(&launcher) => Process::open(pid?)
             .map_err(|e| failed(Step::ReadPlan, format!("launcher: {e}")))?,
         refusal = job_failed(job, record) => return Err(refusal),
     };
     hook::after(Step::SendPlan);
     let notes = tokio::select! {
-        notes = prepared(&launcher) => notes?,
+        notes = prepare(&launcher, &plan) => notes?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
     for note in notes {
@@ -175,15 +180,18 @@ fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
     }
 }
 
-/// Sends the plan and takes the launcher's first word: its pid.
-async fn begin(launcher: &Launcher, plan: &Plan) -> Result<u32, Refusal> {
-    let (sent, report) = tokio::join!(launcher.send_plan(plan), launcher.report());
-    sent?;
-    match report? {
+/// The launcher's first word: its pid.
+async fn begun(launcher: &Launcher) -> Result<u32, Refusal> {
+    match launcher.report().await? {
         Report::Begun { pid } => Ok(pid),
         Report::Failed(refusal) => Err(refusal),
         Report::Prepared { .. } => Err(unexpected()),
     }
+}
+
+async fn prepare(launcher: &Launcher, plan: &Plan) -> Result<Vec<String>, Refusal> {
+    launcher.send_plan(plan).await?;
+    prepared(launcher).await
 }
 
 async fn prepared(launcher: &Launcher) -> Result<Vec<String>, Refusal> {
@@ -208,17 +216,19 @@ async fn last_word(launcher: &Launcher, record: &Record) -> Result<Vec<String>, 
     })
 }
 
-/// Resolves when the unit's start job fails: the launcher could not even be executed.
+/// Resolves when no launcher will speak: it could not be executed, or was killed at once.
 async fn job_failed(job: tokio::sync::oneshot::Receiver<String>, record: &Record) -> Refusal {
-    match job.await {
-        Ok(result) if result != "done" => {
-            let unit = unit::name(record.unit());
-            let reason = format!("start job {result}; see journalctl -u {unit}");
-            Refusal::new(Code::Failed, Step::Unit.name(), unit, reason)
+    let reason = match job.await {
+        Ok(result) if result != "done" => format!("start job {result}"),
+        // Done, or the bus went away: the launcher's first word is its first act.
+        _ => {
+            tokio::time::sleep(FIRST_WORD).await;
+            "the launcher does not report".to_owned()
         }
-        // Done, or the bus went away: the launcher speaks for itself, the time limit stands.
-        _ => std::future::pending().await,
-    }
+    };
+    let unit = unit::name(record.unit());
+    let reason = format!("{reason}; see journalctl -u {unit}");
+    Refusal::new(Code::Failed, Step::Unit.name(), unit, reason)
 }
 
 /// Waits for the payload and keeps its descriptors where they outlive us.
@@ -229,7 +239,7 @@ async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Resu
         keep(context, record, processes);
         hook::after(Step::Store);
     };
-    let processes = leader::watch(main, record.kind, context.nspawn, found).await;
+    let processes = leader::watch(main, record.kind, nspawn(), found).await;
     if processes.leader.is_some() {
         return Ok(());
     }

@@ -74,7 +74,7 @@ fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
         // An init that powers off or reboots is ended by the kernel with SIGINT or SIGHUP
         // (reboot(2) in a pid namespace): systemd-nspawn's status says what that meant.
         let init_done = kind == Kind::Boot && matches!(signal, 0 | libc::SIGINT | libc::SIGHUP);
-        if !init_done || !seen.loaded {
+        if !init_done {
             return if signal == 0 {
                 known(status >> 8 & 0xff, 0)
             } else {

@@ -21,6 +21,9 @@ const SLICE: &str = "machine-nspawn.slice";
 /// Longest wait for a unit whose main process has been killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Memory of a clean-up: its work is bounded, the tree is not.
+const CLEAN_MEMORY: u64 = 256 << 20;
+
 type Property<'a> = (&'a str, Variant<'a>);
 type Command = (String, Vec<String>, Vec<String>);
 
@@ -133,11 +136,15 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
         ("Description", Variant::from("Clean-up after a Nomad task")),
         ("Slice", Variant::from(SLICE)),
         ("Type", Variant::from("oneshot")),
+        ("MemoryMax", Variant::from(CLEAN_MEMORY)),
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("ExecStartEx", Variant::from(clean)),
     ];
     start_transient(bus, &name, properties).await?;
-    done.await.map(drop).map_err(|_| "the bus went away".to_owned())
+    match tokio::time::timeout(STOP_TIMEOUT, done).await {
+        Ok(done) => done.map(drop).map_err(|_| "the bus went away".to_owned()),
+        Err(_) => Err("the clean-up takes long: it goes on".to_owned()),
+    }
 }
 
 /// Which processes of a unit get SIGKILL.
@@ -163,17 +170,29 @@ pub(super) async fn stop(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let name = name(unit);
     let done = bus.job_of(&name);
     match bus.manager("StopUnit", &(&name, "replace")).await {
-        Ok(_) => match tokio::time::timeout(STOP_TIMEOUT, done).await {
-            // The bus went away: what follows finds out.
-            Ok(_) => {}
-            Err(_) => return Err("the stop job does not end".to_owned()),
-        },
+        Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, &name, done))
+            .await
+            .map_err(|_| "the unit does not stop".to_owned())?,
         Err(e) if is_no_such_unit(&e) => return Ok(()),
         Err(e) => return Err(e.to_string()),
     }
     match bus.manager("ResetFailedUnit", &(&name,)).await {
         Err(e) if !is_no_such_unit(&e) => Err(e.to_string()),
         _ => Ok(()),
+    }
+}
+
+/// Waits for a unit that was told to stop: for the job, and for the state, because a job may have
+/// been another and the bus may have gone away.
+async fn settled(bus: &Bus, name: &str, job: tokio::sync::oneshot::Receiver<String>) {
+    drop(job.await);
+    loop {
+        let state = bus.property(name, "Unit", "ActiveState").await;
+        let state = state.ok().and_then(|state| String::try_from(state).ok());
+        if state.is_some_and(|state| state == "inactive" || state == "failed") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -241,34 +260,34 @@ pub(super) struct Found {
 type Listed =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
-/// All task units, read back from PID 1.
-pub(super) async fn find_all(bus: &Bus) -> Result<Vec<Found>, String> {
+/// All task units, read back from PID 1: those with a record, and those without a readable one.
+pub(super) async fn find_all(bus: &Bus) -> Result<(Vec<Found>, Vec<UnitId>), String> {
     let none: Vec<&str> = Vec::new();
     let body = bus
         .manager("ListUnitsByPatterns", &(none, vec![format!("{PREFIX}*{SUFFIX}")]))
         .await
         .map_err(|e| e.to_string())?;
     let listed: Vec<Listed> = body.deserialize().map_err(|e| e.to_string())?;
-    let mut found = Vec::new();
+    let (mut found, mut strange) = (Vec::new(), Vec::new());
     for (name, ..) in listed {
-        let Some(id) = id_of(&name) else { continue };
-        match read_back(bus, &name).await {
-            Ok(unit) if unit.record.unit() == id => found.push(unit),
-            Ok(_) => tracing::error!(unit = name, "the record is another unit's: left alone"),
-            Err(error) => tracing::error!(unit = name, %error, "no readable record: left alone"),
+        let Some(id) = id_of(&name) else {
+            continue;
+        };
+        match read_back(bus, &name).await? {
+            Some(unit) if unit.record.unit() == id => found.push(unit),
+            _ => strange.push(id),
         }
     }
-    Ok(found)
+    Ok((found, strange))
 }
 
-async fn read_back(bus: &Bus, name: &str) -> Result<Found, String> {
+/// `None`: the unit holds no record that this version reads.
+async fn read_back(bus: &Bus, name: &str) -> Result<Option<Found>, String> {
     let get = async |property| bus.property(name, "Service", property).await;
     let fields: OwnedVariant = get("LogExtraFields").await.map_err(|e| e.to_string())?;
-    let fields = Vec::<Vec<u8>>::try_from(fields).map_err(|e| e.to_string())?;
     let main_pid = get("MainPID").await.map_err(|e| e.to_string())?;
-    Ok(Found {
-        record: Record::parse(&fields).ok_or("LogExtraFields do not hold a record")?,
-        main_pid: u32::try_from(main_pid).map_err(|e| e.to_string())?,
-        started_ms: timestamp(bus, name, "ExecMainStartTimestamp").await / 1000,
-    })
+    let main_pid = u32::try_from(main_pid).map_err(|e| e.to_string())?;
+    let record = Vec::<Vec<u8>>::try_from(fields).ok().and_then(|fields| Record::parse(&fields));
+    let started_ms = timestamp(bus, name, "ExecMainStartTimestamp").await / 1000;
+    Ok(record.map(|record| Found { record, main_pid, started_ms }))
 }

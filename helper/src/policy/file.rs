@@ -128,7 +128,7 @@ fn parse(text: &str) -> Result<Policy, String> {
         netns_paths: paths(
             "[network] netns_paths",
             raw.network.netns_paths,
-            &["/run/netns", "/var/run/netns", "/run/docker/netns", "/var/run/docker/netns"],
+            &["/run/netns", "/var/run/netns"],
         )?,
         max_tasks: raw.limits.max_tasks.unwrap_or(limits::TASKS_MAX).min(limits::TASKS_MAX),
     })

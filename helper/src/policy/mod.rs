@@ -158,7 +158,7 @@ fn network(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, Refusal> 
                     "lies below no folder of [network] netns_paths in the policy file",
                 )
             })?;
-            // Nomad's own namespaces carry the allocation's id; docker's carry docker's.
+            // Nomad's own namespaces carry the allocation's id; others, where listed, do not.
             let nomads = place.root.to_path().ends_with("run/netns");
             let alloc = spec.key.alloc.to_string();
             match place.below.components() {

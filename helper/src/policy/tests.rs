@@ -81,11 +81,17 @@ fn only_the_own_network_namespace_is_joined() {
         let text = reason(|spec| spec.network = Network::Join(absolute(path)));
         assert!(text.contains("network namespace"), "{path}: {text}");
     }
-    for path in [format!("/run/netns/{ALLOC}"), "/var/run/docker/netns/abc".to_owned()] {
+    let join = |path: &str, policy: &Policy| {
         let mut spec = spec();
-        spec.network = Network::Join(absolute(&path));
-        assert!(decide(&spec, &strict()).is_ok(), "{path}");
-    }
+        spec.network = Network::Join(absolute(path));
+        decide(&spec, policy).is_ok()
+    };
+    assert!(join(&format!("/run/netns/{ALLOC}"), &strict()));
+    let docker = "/run/docker/netns/abc";
+    assert!(!join(docker, &strict()));
+    let mut open = strict();
+    open.netns_paths.push(absolute("/run/docker/netns"));
+    assert!(join(docker, &open));
 }
 
 #[test]

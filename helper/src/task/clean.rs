@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
+use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::plan::{Step, UnitId};
@@ -87,20 +87,32 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
 }
 
 fn empty_folder(top: &OwnedFd, name: &Path, moved: &mut u64) -> io::Result<()> {
-    let entries = names(top, name)?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let folder = openat(top, name, flags, Mode::empty())?;
-    for entry in &entries {
-        let entry = Path::new(entry);
-        match remove_entry(&folder, entry) {
-            Err(e) if is_not_empty(&e) => {
-                *moved += 1;
-                renameat(&folder, entry, top, format!(".moved-{moved}").as_str())?;
+    loop {
+        let entries = names(top, name)?;
+        if entries.is_empty() {
+            return Ok(unlinkat(top, name, UnlinkatFlags::RemoveDir)?);
+        }
+        for entry in &entries {
+            match remove_entry(&folder, Path::new(entry)) {
+                Err(e) if is_not_empty(&e) => move_up(&folder, Path::new(entry), top, moved)?,
+                other => other?,
             }
-            other => other?,
         }
     }
-    Ok(unlinkat(top, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// Moves a folder to the top, beside what an interrupted clean-up may have left there.
+fn move_up(folder: &OwnedFd, name: &Path, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
+    loop {
+        *moved += 1;
+        let to = format!(".moved-{moved}");
+        match renameat2(folder, name, top, to.as_str(), RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EEXIST) => {}
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// Unlinks a file or an empty folder.
@@ -115,13 +127,19 @@ fn is_not_empty(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST))
 }
 
-/// The names in a folder, without `.` and `..`.
+/// Names read at once: a folder may hold any number.
+const NAMES: usize = 4096;
+
+/// The first names in a folder, without `.` and `..`; none when it is empty.
 fn names(top: &OwnedFd, folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let handle = openat(top.as_fd(), folder, flags, Mode::empty())?;
     fchmod(&handle, Mode::S_IRWXU)?;
     let mut names = Vec::new();
     for entry in Dir::from_fd(handle)?.iter() {
+        if names.len() == NAMES {
+            break;
+        }
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
@@ -148,6 +166,12 @@ mod tests {
                 nix::unistd::symlinkat("/etc", &folder, link.as_str()).unwrap();
             }
             folder = openat(&folder, "d", open::HANDLE | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+        }
+        // What a clean-up that was killed has left at the top.
+        fs::create_dir_all(top.join(".moved-1/d/d")).unwrap();
+        fs::create_dir_all(top.join(".moved-3/d/d")).unwrap();
+        for number in 0..NAMES + 10 {
+            fs::write(top.join(format!(".moved-1/f{number}")), "").unwrap();
         }
         remove_tree(&top).unwrap();
         assert!(!top.exists() && Path::new("/etc").exists());

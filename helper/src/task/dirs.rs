@@ -68,7 +68,7 @@ pub(super) fn mount_all(
 }
 
 fn is_protected(dir: &Dir) -> Result<bool, Problem> {
-    open::is_protected(&dir.path, dir.handle.as_fd()).at(dir.path.display())
+    open::is_protected(dir.handle.as_fd()).at(dir.path.display())
 }
 
 fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {

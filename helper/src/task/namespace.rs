@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -39,6 +40,12 @@ pub(super) fn enter_network_namespace(network: &PlannedNetwork) -> Result<(), Pr
         PlannedNetwork::Loopback => unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?,
         PlannedNetwork::Join(place) => {
             let file = open::place(place, nix::fcntl::OFlag::O_RDONLY).at(place)?;
+            let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+            let theirs = fs::File::from(file.try_clone().at(place)?).metadata().at(place)?;
+            let hosts = fs::metadata("/proc/self/ns/net").at("/proc/self/ns/net")?;
+            if identity(theirs) == identity(hosts) {
+                return Err(Problem::refused(place, "is the host's own network namespace"));
+            }
             // The kernel refuses a file that is not a network namespace.
             setns(file, CloneFlags::CLONE_NEWNET).at(place)?;
         }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -56,10 +56,13 @@ pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
 
 /// Whether no other local user can make use of a set-uid file below this folder: its mount is
 /// nosuid, or one of the folders above it is root's and closed to all others.
-pub(super) fn is_protected(path: &Path, folder: BorrowedFd<'_>) -> io::Result<bool> {
+///
+/// Judged by the path that the kernel has for the descriptor: the spelled one may lead over links.
+pub(super) fn is_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
     if fstatvfs(folder)?.flags().contains(FsFlags::ST_NOSUID) {
         return Ok(true);
     }
+    let path = fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()))?;
     for parent in path.ancestors().skip(1) {
         let parent = fs::symlink_metadata(parent)?;
         if parent.is_dir() && parent.uid() == 0 && parent.mode() & 0o077 == 0 {

@@ -85,8 +85,7 @@ fn attach(
 }
 
 fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
-    let source = plan.image.root.to_path().join(plan.image.below.to_path());
-    if users.is_some() && !open::is_protected(&source, image.handle.as_fd()).at(&plan.image)? {
+    if users.is_some() && !open::is_protected(image.handle.as_fd()).at(&plan.image)? {
         return Err(Problem::refused(
             &plan.image,
             "a writable image must lie behind a folder that is root's and 0700, or on a nosuid \
