@@ -196,7 +196,7 @@ impl Helper {
         key: &TaskKey,
         patience: Duration,
     ) -> Result<Vec<TaskKey>, CallError> {
-        // Keys come in order, so the list can begin right before the task's first run.
+        // Keys come in the order of allocation and run, tasks of an allocation mixed.
         let mut after = TaskKey { instance: Instance(0), ..key.clone() };
         let mut runs = Vec::new();
         loop {
@@ -207,7 +207,9 @@ impl Helper {
             let same = |k: &&TaskKey| k.alloc == key.alloc && k.task == key.task;
             runs.extend(page.keys.iter().filter(same).cloned());
             match page.keys.last() {
-                Some(last) if page.more && same(&last) && *last > after => after = last.clone(),
+                Some(last) if page.more && last.alloc == key.alloc && *last != after => {
+                    after = last.clone();
+                }
                 _ => return Ok(runs),
             }
         }

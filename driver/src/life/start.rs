@@ -117,7 +117,14 @@ impl Driver {
                     CallError::Refused(refusal)
                 }
                 Err(error @ CallError::Unreachable(_)) => error,
-                Err(error) => return Err(failure(error)),
+                Err(error) => {
+                    if matches!(&error, CallError::Refused(refusal) if refusal.code == Code::Failed)
+                    {
+                        // The helper undoes what failed; should it not have got through, we ask.
+                        self.leftovers.add(spec.key.clone());
+                    }
+                    return Err(failure(error));
+                }
             };
             tracing::warn!(task = %spec.key, tries, %error, "start lost its helper");
             match self.under_way(&spec.key).await {
