@@ -139,25 +139,23 @@ pub fn set_mount_attributes(
     .map(drop)
 }
 
-/// Starts a child in a new user namespace that does nothing but wait until `hold` is closed by
-/// everybody, and returns its pid. The caller must be single-threaded.
+/// Starts a child in a new user namespace that does nothing until it is killed, and returns its
+/// pid. The caller must be single-threaded.
 ///
 /// # Errors
 /// The kernel's.
-pub fn child_in_user_namespace(hold: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+pub fn child_in_user_namespace() -> io::Result<libc::pid_t> {
     let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
     // WHY: fork and unshare in one step, so that no report from the child is needed.
     // SAFETY: the process has one thread and shares no memory with the child (no CLONE_VM); the
-    // child calls only async-signal-safe functions and never returns.
+    // child calls only an async-signal-safe function and never returns.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
     if pid == 0 {
-        let mut byte = [0_u8; 1];
-        // WHY: wait for end of file.
-        // SAFETY: one byte of own memory; read(2) writes no more.
-        unsafe { libc::read(hold.as_raw_fd(), byte.as_mut_ptr().cast(), 1) };
-        // WHY: leave without running the parent's destructors.
-        // SAFETY: _exit(2) never returns.
-        unsafe { libc::_exit(0) };
+        loop {
+            // WHY: wait for the end without running anything of the parent's.
+            // SAFETY: pause(2) takes nothing and touches no memory.
+            unsafe { libc::pause() };
+        }
     }
     libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidData.into())
 }

@@ -4,6 +4,7 @@
 //! content and checks its form. Every path in it was built by the helper from its policy.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use bincode::{Decode, Encode};
 
@@ -85,9 +86,17 @@ pub struct Place {
     pub below: Relative,
 }
 
+impl Place {
+    /// The whole path, for people and messages: what is opened is walked beneath the root.
+    #[must_use]
+    pub fn to_path(&self) -> PathBuf {
+        self.root.to_path().join(self.below.to_path())
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.root.to_path().join(self.below.to_path()).display().fmt(f)
+        self.to_path().display().fmt(f)
     }
 }
 

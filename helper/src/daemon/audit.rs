@@ -37,9 +37,9 @@ pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Optio
     // Reading changes nothing and happens often.
     let reading =
         matches!(request.verb, Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_));
-    // A flood of refusals must not hide a task that was started; a start is slow by itself.
-    let started = matches!(request.verb, Verb::Start(_) | Verb::Kill(_)) && refusal.is_none();
-    if (reading && refusal.is_none()) || !(may_write() || started) {
+    // A flood of refusals must not hide what was started or killed; both name tasks that exist.
+    let acted = matches!(request.verb, Verb::Start(_) | Verb::Kill(_)) && refusal.is_none();
+    if (reading && refusal.is_none()) || !(may_write() || acted) {
         return;
     }
     let Peer { uid, pid } = peer;

@@ -95,30 +95,23 @@ impl Bus {
         interface: &str,
         name: &str,
     ) -> zbus::Result<OwnedVariant> {
-        let connection = self.connection().await?;
-        let path = unit_path(unit);
-        let path = ObjectPath::try_from(path.as_str())?;
-        let body = (format!("{SYSTEMD}.{interface}"), name);
-        let reply =
-            connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &body).await?;
-        reply.body().deserialize::<OwnedVariant>()
+        self.get(&unit_path(unit), &format!("{SYSTEMD}.{interface}"), name).await
     }
 
     /// The version of the running systemd; 0 when it cannot be read.
     pub(super) async fn systemd_version(&self) -> u32 {
-        let Ok(connection) = self.connection().await else {
-            return 0;
-        };
-        let body = (MANAGER, "Version");
-        let reply = connection
-            .call_method(Some(SYSTEMD), SYSTEMD_PATH, Some(PROPERTIES), "Get", &body)
-            .await;
-        let text = reply
-            .and_then(|reply| reply.body().deserialize::<OwnedVariant>())
-            .and_then(String::try_from)
-            .unwrap_or_default();
+        let version = self.get(SYSTEMD_PATH, MANAGER, "Version").await;
+        let text = version.and_then(String::try_from).unwrap_or_default();
         let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().unwrap_or(0)
+    }
+
+    async fn get(&self, path: &str, interface: &str, name: &str) -> zbus::Result<OwnedVariant> {
+        let connection = self.connection().await?;
+        let body = (interface, name);
+        let reply =
+            connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &body).await?;
+        reply.body().deserialize::<OwnedVariant>()
     }
 
     /// A wait for the end of the unit's next job. Ask before the call that makes the job.

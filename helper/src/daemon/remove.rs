@@ -1,6 +1,5 @@
 //! Taking a task away: idempotent, and checked at the end.
 
-use std::path::Path;
 use std::rc::Rc;
 
 use proto::error::{Code, Refusal};
@@ -11,13 +10,14 @@ use super::context::Context;
 use super::unit::Who;
 use super::{machined, notify, unit};
 use crate::hook;
-use crate::task::UPPERS;
 
 /// Removes a task; kills it when it runs. An unknown task is fine.
 pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     let Some(entry) = context.table.borrow().get(key).cloned() else { return Ok(()) };
-    // First, so that a start under way ends and lets go of the gate.
-    kill(context, key, Who::Main).await?;
+    if entry.starting {
+        // So that it ends and lets go of the gate.
+        kill(context, key, Who::Main).await?;
+    }
     let _held = entry.gate.lock().await;
     if context.table.borrow().get(key).is_none() {
         return Ok(());
@@ -53,7 +53,7 @@ pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
 
 /// Takes the upper layer away when the unit's own clean-up did not.
 pub(super) async fn clean(context: &Rc<Context>, id: UnitId) -> Result<(), Refusal> {
-    let folder = Path::new(UPPERS).join(id.to_string());
+    let folder = crate::task::upper(id);
     if !folder.exists() {
         return Ok(());
     }

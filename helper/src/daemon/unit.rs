@@ -196,8 +196,8 @@ async fn settled(bus: &Bus, name: &str, job: tokio::sync::oneshot::Receiver<Stri
     }
 }
 
-/// A unit as PID 1 sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A unit as PID 1 sees it; the default is one that is not loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) loaded: bool,
     pub(super) active: String,
@@ -223,15 +223,7 @@ pub(super) async fn look(bus: &Bus, unit: UnitId) -> Result<Seen, String> {
     };
     let loaded = text("Unit", "LoadState").await? != "not-found";
     if !loaded {
-        return Ok(Seen {
-            loaded,
-            active: String::new(),
-            sub: String::new(),
-            code: 0,
-            status: 0,
-            result: String::new(),
-            ended_us: 0,
-        });
+        return Ok(Seen::default());
     }
     Ok(Seen {
         loaded,

@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::plan::{Step, UnitId};
 
-use super::{UPPERS, nspawn, open};
+use super::{nspawn, open, upper};
 use crate::{hook, sys};
 
 /// Runs `clean UNIT`.
@@ -30,7 +30,7 @@ pub(super) fn main(unit: &str) -> ExitCode {
     match UnitId::parse(unit) {
         None => eprintln!("clean: not a unit id"),
         Some(unit) => {
-            let folder = Path::new(UPPERS).join(unit.to_string());
+            let folder = upper(unit);
             if let Err(error) = remove_locks(&folder).and_then(|()| remove_tree(&folder)) {
                 eprintln!("clean: {}: {error}", folder.display());
             }

@@ -5,7 +5,6 @@
 //! use of such a file ([`open::is_protected`]); else its files belong to the allocation's uid
 //! range. /secrets is mapped always: Nomad mounts it noexec.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +14,7 @@ use proto::plan::{Plan, TaskDirs};
 
 use super::STAGE;
 use super::open::{self, Mounts};
-use super::root::make_folder;
+use super::root::attach_at;
 use super::step::{At, Problem};
 use crate::sys;
 
@@ -59,10 +58,7 @@ pub(super) fn mount_all(
             }
             Err(e) => return Err(e).at(dir.path.display()),
         }
-        let at = Path::new(STAGE).join(dir.name);
-        make_folder(&at, 0o755)?;
-        let target = open::folder(&at).at(at.display())?;
-        sys::attach_mount(clone.as_fd(), target.as_fd()).at(at.display())?;
+        attach_at(clone.as_fd(), &Path::new(STAGE).join(dir.name))?;
     }
     Ok(notes)
 }
@@ -73,7 +69,7 @@ fn is_protected(dir: &Dir) -> Result<bool, Problem> {
 
 fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
     let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&dirs.alloc_dir)?;
-    let base = dirs.alloc_dir.root.to_path().join(dirs.alloc_dir.below.to_path());
+    let base = dirs.alloc_dir.to_path();
     let task = Path::new(dirs.task.as_str());
     let open_one = |name, below: PathBuf, mounts| -> Result<Dir, Problem> {
         let path = base.join(&below);
@@ -96,6 +92,5 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
 }
 
 fn device(dir: &Dir) -> Result<u64, Problem> {
-    let file = File::from(dir.handle.try_clone().at(dir.path.display())?);
-    Ok(file.metadata().at(dir.path.display())?.dev())
+    Ok(open::metadata(&dir.handle).at(dir.path.display())?.dev())
 }

@@ -9,7 +9,6 @@
 //! Opened last of all: the collector stops reading for good when the last writer goes, and a
 //! launcher that ends before "go" may be followed by another one for the same collector.
 
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -74,7 +73,7 @@ fn find_fifo(
 ) -> Result<OwnedFd, Problem> {
     let name = format!(".{}.{stream}.fifo", dirs.task);
     let handle = open::beneath(folder, Path::new(&name), OFlag::O_PATH, Mounts::Stay).at(&name)?;
-    let meta = File::from(handle.try_clone().at(&name)?).metadata().at(&name)?;
+    let meta = open::metadata(&handle).at(&name)?;
     if !meta.file_type().is_fifo() || meta.uid() != owner || meta.nlink() != 1 {
         return Err(Problem::refused(
             name,

@@ -49,7 +49,7 @@ fn remove_regular(folder: BorrowedFd<'_>) -> std::io::Result<()> {
     let Ok(file) = open::beneath(folder, Path::new(NAME), OFlag::O_PATH, Mounts::Stay) else {
         return Ok(());
     };
-    let meta = std::fs::File::from(file).metadata()?;
+    let meta = open::metadata(&file)?;
     if meta.is_file() && meta.size() > 0 {
         unlinkat(folder, NAME, UnlinkatFlags::NoRemoveDir)?;
     }

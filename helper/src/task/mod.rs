@@ -30,6 +30,12 @@ const STAGE: &str = "/run/nomad-nspawn/stage";
 /// Folder of the upper layers, one sub-folder a task; root's, 0700.
 pub const UPPERS: &str = "/var/lib/nomad-nspawn";
 
+/// Folder of one task's upper layer.
+#[must_use]
+pub fn upper(unit: proto::plan::UnitId) -> std::path::PathBuf {
+    std::path::Path::new(UPPERS).join(unit.to_string())
+}
+
 /// Runs the verb on the command line.
 #[must_use]
 pub fn main() -> ExitCode {

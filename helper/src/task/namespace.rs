@@ -10,11 +10,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::Pid;
 use proto::limits::RANGE_WIDTH;
 use proto::plan::PlannedNetwork;
 
 use super::open;
+use super::root::attach_at;
 use super::step::{At, Problem};
 use super::{STAGE, nspawn};
 use crate::sys;
@@ -41,7 +42,7 @@ pub(super) fn enter_network_namespace(network: &PlannedNetwork) -> Result<(), Pr
         PlannedNetwork::Join(place) => {
             let file = open::place(place, nix::fcntl::OFlag::O_RDONLY).at(place)?;
             let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-            let theirs = fs::File::from(file.try_clone().at(place)?).metadata().at(place)?;
+            let theirs = open::metadata(&file).at(place)?;
             let hosts = fs::metadata("/proc/self/ns/net").at("/proc/self/ns/net")?;
             if identity(theirs) == identity(hosts) {
                 return Err(Problem::refused(place, "is the host's own network namespace"));
@@ -68,15 +69,10 @@ fn write_sysctl(name: &str, value: &str) -> Result<(), Problem> {
 ///
 /// Only for ID-mapping mounts: systemd-nspawn makes the payload's own, with the same map.
 pub(super) fn user_namespace(base: u32) -> Result<OwnedFd, Problem> {
-    let (hold, release) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).at("pipe")?;
-    // The child must not hold the writing end of its own pipe, so it is closed only here; a child
-    // that inherits it would never see the end of file. It is killed instead of released.
-    let child = sys::child_in_user_namespace(hold.as_fd()).at("user namespace")?;
+    let child = sys::child_in_user_namespace().at("user namespace")?;
     let result = map_ids(child, base);
     let pid = Pid::from_raw(child);
-    let killed = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    drop(release);
-    killed.at("child in user namespace")?;
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).at("child in user namespace")?;
     waitpid(pid, None).at("child in user namespace")?;
     result.at("user namespace")
 }
@@ -104,9 +100,7 @@ pub(super) fn private_settings(writes_image: bool) -> Result<(), Problem> {
     let data = Some("mode=0755,size=16m");
     mount(Some("tmpfs"), nspawn::RUNTIME, Some("tmpfs"), flags, data).at(nspawn::RUNTIME)?;
     if let Some(shared) = shared {
-        fs::create_dir(locks).at(nspawn::LOCKS)?;
-        let target = open::folder(locks).at(nspawn::LOCKS)?;
-        sys::attach_mount(shared.as_fd(), target.as_fd()).at(nspawn::LOCKS)?;
+        attach_at(shared.as_fd(), locks)?;
     }
     // A file of the machine's name in /etc would win over ours.
     if Path::new(nspawn::ADMIN_SETTINGS).is_dir() {

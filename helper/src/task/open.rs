@@ -48,6 +48,11 @@ pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
+/// What the kernel says of the object of a handle.
+pub(super) fn metadata(handle: &OwnedFd) -> io::Result<fs::Metadata> {
+    fs::File::from(handle.try_clone()?).metadata()
+}
+
 /// Opens a place: the policy's folder, then the rest beneath it.
 pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
     let root = folder(&place.root.to_path())?;

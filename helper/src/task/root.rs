@@ -16,7 +16,7 @@ use proto::plan::{Place, Plan};
 use proto::spec::Root;
 
 use super::step::{At, Problem};
-use super::{STAGE, UPPERS, open};
+use super::{STAGE, open, upper};
 use crate::sys;
 
 /// Folders that systemd-nspawn or we mount on; it cannot create them in an ID-mapped root.
@@ -42,7 +42,7 @@ pub(super) fn path() -> PathBuf {
 /// Opens the image and checks that it is one.
 pub(super) fn open_image(place: &Place) -> Result<Image, Problem> {
     let handle = open::place(place, open::HANDLE).at(place)?;
-    let meta = fs::File::from(handle.try_clone().at(place)?).metadata().at(place)?;
+    let meta = open::metadata(&handle).at(place)?;
     if meta.uid() >= RANGE_WIDTH {
         return Err(Problem::refused(
             place,
@@ -79,9 +79,14 @@ fn attach(
 ) -> Result<(), Problem> {
     let clone = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
     sys::set_mount_attributes(clone.as_fd(), attributes, users).at(&plan.image)?;
+    attach_at(clone.as_fd(), at)
+}
+
+/// Attaches a detached mount on a new folder.
+pub(super) fn attach_at(mount: BorrowedFd<'_>, at: &Path) -> Result<(), Problem> {
     make_folder(at, 0o755)?;
     let target = open::folder(at).at(at.display())?;
-    sys::attach_mount(clone.as_fd(), target.as_fd()).at(at.display())
+    sys::attach_mount(mount, target.as_fd()).at(at.display())
 }
 
 fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
@@ -100,7 +105,7 @@ fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Res
         }
     }
     // A killed systemd-nspawn leaves its lock file behind: `clean` learns the name from here.
-    let folder = Path::new(UPPERS).join(plan.unit.to_string());
+    let folder = upper(plan.unit);
     make_folder(&folder, 0o700)?;
     fs::write(folder.join(&image.lock), "").at(folder.display())?;
     attach(plan, image, sys::NO_DEV, users, &path())
@@ -110,7 +115,7 @@ fn mount_overlay(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> R
     let lower = Path::new(STAGE).join("lower");
     attach(plan, image, sys::NO_DEV | sys::READ_ONLY, users, &lower)?;
     let base = plan.uid_base.unwrap_or(0);
-    let folder = Path::new(UPPERS).join(plan.unit.to_string());
+    let folder = upper(plan.unit);
     make_folder(&folder, 0o700)?;
     for name in ["upper", "work"] {
         let layer = folder.join(name);
@@ -141,7 +146,7 @@ fn mount_overlay(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> R
 }
 
 /// Makes a folder with exactly this mode.
-pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), Problem> {
+fn make_folder(path: &Path, mode: u32) -> Result<(), Problem> {
     DirBuilder::new().mode(mode).create(path).at(path.display())?;
     fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
 }
