@@ -18,6 +18,7 @@ pub mod plugin;
 pub mod processes;
 pub mod product;
 pub mod rootfs;
+pub mod shell;
 pub mod task;
 pub mod wait;
 pub mod world;

@@ -1,6 +1,7 @@
 //! Ten tasks that must not notice anything, and a single one that comes and goes.
 
 use nspawn_tests::processes::Process;
+use nspawn_tests::shell::ShellJob;
 use nspawn_tests::{Alloc, Job, Rig, wait};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,43 +30,16 @@ pub(crate) struct Start {
 /// A job of such tasks.
 pub(crate) fn hcl(name: &str, start: Start) -> String {
     let Start { count, restarts, two } = start;
-    format!(
-        r#"
-job "{name}" {{
-  group "g" {{
-    count = {count}
-    restart {{
-      attempts = {restarts}
-      delay    = "0s"
-      interval = "10m"
-      mode     = "fail"
-    }}
-    reschedule {{
-      attempts  = 0
-      unlimited = false
-    }}
-    update {{
-      min_healthy_time = "0s"
-    }}
-    task "t" {{
-      driver       = "nspawn"
-      kill_timeout = "3s"
-      config {{
-        image     = "busybox"
-        boot      = false
-        ephemeral = true
-        process_two = {two}
-        command   = ["/bin/sh", "-c", "{PAYLOAD}"]
-      }}
-      resources {{
-        cpu    = 20
-        memory = 16
-      }}
-    }}
-  }}
-}}
-"#
-    )
+    let job = ShellJob {
+        name,
+        kind: "service",
+        count,
+        restarts,
+        process_two: two,
+        kill_timeout: "3s",
+        script: PAYLOAD,
+    };
+    job.hcl()
 }
 
 /// The ten tasks as they were when they had been started.

@@ -1,6 +1,7 @@
 //! Many tasks: twenty at once, two hundred one after another.
 
 use crate::{Host, rig};
+use nspawn_tests::shell::ShellJob;
 use nspawn_tests::{Alloc, World, wait};
 use std::time::{Duration, Instant};
 
@@ -9,39 +10,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Tasks that run until they are stopped, or end at once.
 fn hcl(name: &str, kind: &str, count: usize, restarts: usize, command: &str) -> String {
-    format!(
-        r#"
-job "{name}" {{
-  type = "{kind}"
-  group "g" {{
-    count = {count}
-    restart {{
-      attempts = {restarts}
-      delay    = "0s"
-      interval = "10m"
-      mode     = "fail"
-    }}
-    reschedule {{
-      attempts  = 0
-      unlimited = false
-    }}
-    task "t" {{
-      driver = "nspawn"
-      config {{
-        image     = "busybox"
-        boot      = false
-        ephemeral = true
-        command   = ["/bin/sh", "-c", "{command}"]
-      }}
-      resources {{
-        cpu    = 20
-        memory = 16
-      }}
-    }}
-  }}
-}}
-"#
-    )
+    let job = ShellJob {
+        name,
+        kind,
+        count,
+        restarts,
+        process_two: false,
+        kill_timeout: "5s",
+        script: command,
+    };
+    job.hcl()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A hook, and one task that meets it.
 
+use nspawn_tests::shell::ShellJob;
 use nspawn_tests::{Alloc, Job, Rig, wait};
 use proto::plan::Step;
 use std::path::PathBuf;
@@ -43,39 +44,16 @@ impl Hook {
 }
 
 fn run(rig: &Rig, name: &str, restarts: usize) -> (Job, Alloc) {
-    let hcl = format!(
-        r#"
-job "{name}" {{
-  type = "batch"
-  group "g" {{
-    restart {{
-      attempts = {restarts}
-      delay    = "0s"
-      interval = "10m"
-      mode     = "fail"
-    }}
-    reschedule {{
-      attempts  = 0
-      unlimited = false
-    }}
-    task "t" {{
-      driver = "nspawn"
-      config {{
-        image     = "busybox"
-        boot      = false
-        ephemeral = true
-        command   = ["/bin/sh", "-c", "trap 'echo usr1' USR1; trap 'exit 0' TERM; echo up; while :; do sleep 60 & wait; done"]
-      }}
-      resources {{
-        cpu    = 20
-        memory = 16
-      }}
-    }}
-  }}
-}}
-"#
-    );
-    let job = rig.run_job(&hcl).unwrap();
+    let job = ShellJob {
+        name,
+        kind: "batch",
+        count: 1,
+        restarts,
+        process_two: false,
+        kill_timeout: "5s",
+        script: "trap 'echo usr1' USR1; trap 'exit 0' TERM; echo up; while :; do sleep 60 & wait; done",
+    };
+    let job = rig.run_job(&job.hcl()).unwrap();
     let alloc = job.alloc().unwrap();
     (job, alloc)
 }
