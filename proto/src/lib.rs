@@ -10,6 +10,7 @@
 //! | module | idea |
 //! |---|---|
 //! | [`limits`] | every numeric bound, in one place |
+//! | [`capability`] | sets of Linux capabilities |
 //! | [`name`] | validated names: what is not valid cannot be decoded |
 //! | [`path`] | paths as lists of components |
 //! | [`secret`] | job values that may not be printed |
@@ -24,6 +25,7 @@
 //! The crate trusts no byte it decodes and performs no I/O.
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod codec;
 pub mod error;
 pub mod limits;

@@ -6,9 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bincode::de::{BorrowDecoder, Decoder};
-use bincode::error::DecodeError;
-use bincode::{BorrowDecode, Decode, Encode};
+use bincode::{Decode, Encode};
 
 use crate::limits;
 
@@ -33,7 +31,7 @@ impl std::error::Error for InvalidName {}
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, bincode::Encode)]
         pub struct $name(String);
 
         impl $name {
@@ -41,12 +39,12 @@ macro_rules! text_name {
             ///
             /// # Errors
             /// The rule that the text breaks.
-            pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+            pub fn new(text: impl Into<String>) -> Result<Self, $crate::name::InvalidName> {
                 let text = text.into();
                 let check: fn(&str) -> Result<(), &'static str> = $check;
                 match check(&text) {
                     Ok(()) => Ok(Self(text)),
-                    Err(rule) => Err(InvalidName { kind: $kind, rule }),
+                    Err(rule) => Err($crate::name::InvalidName { kind: $kind, rule }),
                 }
             }
 
@@ -57,28 +55,32 @@ macro_rules! text_name {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
 
-        impl<C> Decode<C> for $name {
-            fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        impl<C> bincode::Decode<C> for $name {
+            fn decode<D: bincode::de::Decoder<Context = C>>(
+                decoder: &mut D,
+            ) -> Result<Self, bincode::error::DecodeError> {
                 let text = String::decode(decoder)?;
-                Self::new(text).map_err(|e| DecodeError::OtherString(e.to_string()))
+                Self::new(text)
+                    .map_err(|e| bincode::error::DecodeError::OtherString(e.to_string()))
             }
         }
 
-        impl<'de, C> BorrowDecode<'de, C> for $name {
-            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
+        impl<'de, C> bincode::BorrowDecode<'de, C> for $name {
+            fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = C>>(
                 decoder: &mut D,
-            ) -> Result<Self, DecodeError> {
-                Self::decode(decoder)
+            ) -> Result<Self, bincode::error::DecodeError> {
+                bincode::Decode::decode(decoder)
             }
         }
     };
 }
+pub(crate) use text_name;
 
 fn check_task_name(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > limits::TASK_NAME_MAX {

@@ -12,7 +12,8 @@ use crate::error::Refusal;
 use crate::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use crate::parts::Part;
 use crate::path::{Absolute, Relative};
-use crate::spec::{Logs, Payload, Root, Variable};
+use crate::spec::files::{Credential, DeviceAccess, Mapping, Tmpfs};
+use crate::spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
 
 /// Exit status of a launcher that did not get as far as systemd-nspawn.
 pub const LAUNCHER_FAILED: u8 = 78;
@@ -57,16 +58,24 @@ pub struct Plan {
     pub machine: MachineName,
     /// Allocation, which becomes the machine id.
     pub alloc: AllocId,
-    /// First uid of the task's range; `None`: no user namespace.
-    pub uid_base: Option<u32>,
+    /// The user namespace.
+    pub users: Option<Range>,
     /// The image.
     pub image: Place,
     /// What becomes of it.
-    pub root: Root,
+    pub root: RootFs,
     /// What runs.
     pub payload: Payload,
+    /// As whom and how it runs.
+    pub process: Process,
+    /// What confines it.
+    pub isolation: Isolation,
     /// The network.
     pub network: PlannedNetwork,
+    /// Name resolution and time zone.
+    pub names: Names,
+    /// Further files.
+    pub files: PlannedFiles,
     /// The environment.
     pub environment: Vec<Variable>,
     /// The task's folders.
@@ -75,6 +84,85 @@ pub struct Plan {
     pub logs: Logs,
     /// Signal for systemd-nspawn's `--kill-signal=`, used at host shutdown.
     pub kill_signal: u8,
+}
+
+/// The ids of a task's user namespace: 0 to `width`-1 inside are `base` to `base`+`width`-1 outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Range {
+    /// First uid and gid on the host; 0 for the identity.
+    pub base: u32,
+    /// Number of ids.
+    pub width: u32,
+}
+
+/// What a task sees of the host's files, as the policy has placed it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct PlannedFiles {
+    /// Files and folders, in the order in which they are mounted.
+    pub binds: Vec<PlannedBind>,
+    /// File systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Overlay mounts.
+    pub overlays: Vec<PlannedOverlay>,
+    /// Paths that are hidden.
+    pub inaccessible: Vec<Absolute>,
+    /// Device nodes.
+    pub devices: Vec<PlannedDevice>,
+    /// Credentials.
+    pub credentials: Vec<Credential>,
+    /// Whether a writable bind whose source is not protected is given without ID mapping instead
+    /// of being refused (`binds.unprotected` of the policy).
+    pub unprotected: bool,
+}
+
+/// A bind with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PlannedBind {
+    /// Where it is.
+    pub source: Place,
+    /// Where it is mounted inside.
+    pub target: Absolute,
+    /// Whether nothing can be written through it.
+    pub read_only: bool,
+    /// Whether mounts below the source come along.
+    pub recursive: bool,
+    /// Which owners its files have inside.
+    pub mapping: Mapping,
+    /// Whether later mounts of the host below the source show up inside.
+    pub propagated: bool,
+}
+
+/// An overlay mount with its places.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PlannedOverlay {
+    /// Read-only layers, lowest first.
+    pub lower: Vec<Place>,
+    /// Where changes go.
+    pub upper: PlannedUpper,
+    /// Where it is mounted inside.
+    pub target: Absolute,
+}
+
+/// Where the changes of an overlay mount go.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum PlannedUpper {
+    /// Nowhere: it is read-only.
+    ReadOnly,
+    /// To a folder that goes with the task.
+    Ephemeral,
+    /// To this folder.
+    Folder(Place),
+}
+
+/// A device node with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PlannedDevice {
+    /// The host's node.
+    pub host: Place,
+    /// Where it is inside.
+    pub target: Absolute,
+    /// What may be done with it.
+    pub access: DeviceAccess,
 }
 
 /// A file below a folder that the policy lists.
@@ -201,6 +289,8 @@ steps! {
     RootFs = "root",
     MachineId = "machine-id",
     TaskDirs = "task-dirs",
+    Files = "files",
+    Names = "names",
     Logs = "logs",
     Settings = "settings",
     // Both.

@@ -14,7 +14,7 @@ use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
 use proto::nomad::drivers::{NetworkIsolationSpec, TaskConfig};
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::{Logs, Network, Payload, Root, TaskSpec};
+use proto::spec::{Layer, Logs, Network, Payload, Root, RootFs, TaskSpec, Users};
 
 use crate::config::task::TaskKeys;
 use crate::config::{Problem, environment, judge};
@@ -51,11 +51,8 @@ pub(crate) fn build(task: &TaskConfig, folders: &[PathBuf]) -> Result<TaskSpec, 
         return Err(Failure::last("job not valid"));
     };
     Ok(TaskSpec {
-        key,
-        alloc_dir,
-        image,
-        root: if keys.ephemeral { Root::Ephemeral } else { Root::Plain },
-        user_namespace: keys.user_namespacing,
+        root: RootFs::tree(if keys.ephemeral { Root::Ephemeral(Layer::Disk) } else { Root::Plain }),
+        users: if keys.user_namespacing { Users::Pick } else { Users::Host },
         network,
         environment,
         logs: logs(task),
@@ -63,6 +60,7 @@ pub(crate) fn build(task: &TaskConfig, folders: &[PathBuf]) -> Result<TaskSpec, 
         kill_timeout_ms: SHUTDOWN_TIMEOUT_MS,
         resources: resources::limits(task.resources.as_ref()),
         payload: payload(keys),
+        ..TaskSpec::new(key, alloc_dir, image)
     })
 }
 
@@ -175,11 +173,11 @@ mod tests {
     fn a_plain_job_becomes_a_specification() {
         let spec = build(&task(&[image()]), &[]).unwrap();
         assert_eq!(spec.key.to_string(), format!("{ALLOC}/web/00c0ffee"));
-        assert_eq!(spec.root, Root::Plain);
+        assert_eq!(spec.root, RootFs::tree(Root::Plain));
         assert_eq!(spec.network, Network::Loopback);
         assert_eq!(spec.logs, Logs::Fifos);
         assert_eq!(spec.payload, Payload::Boot { arguments: vec![] });
-        assert!(spec.user_namespace);
+        assert!(spec.users.isolates());
     }
 
     #[test]

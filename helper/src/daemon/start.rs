@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use proto::error::{Code, Refusal};
 use proto::limits;
+use proto::limits::RANGE_WIDTH;
 use proto::name::TaskKey;
-use proto::plan::{Plan, Report, Step};
-use proto::spec::{Root, TaskSpec};
+use proto::plan::{Plan, Range, Report, Step};
+use proto::spec::{TaskSpec, Users};
 use proto::wire::Task;
 
 use super::context::Context;
@@ -89,7 +90,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         machine: decision.machine.clone(),
         kind: Kind::of(&spec.payload),
         uid_base: None,
-        writes: (spec.root == Root::Plain).then(|| image.clone()),
+        writes: spec.root.mode.writes_image().then(|| image.clone()),
     };
     {
         let table = context.table.borrow();
@@ -107,7 +108,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
             );
         }
     }
-    if decision.user_namespace {
+    if decision.users == Users::Pick {
         let alloc = spec.key.alloc;
         let base = step(Step::Range, || context.ranges.borrow_mut().take(alloc))?;
         record.uid_base = Some(base);
@@ -168,11 +169,15 @@ fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
         unit: record.unit(),
         machine: decision.machine,
         alloc: spec.key.alloc,
-        uid_base: record.uid_base,
+        users: record.uid_base.map(|base| Range { base, width: RANGE_WIDTH }),
         image: decision.image,
         root: spec.root,
         payload: spec.payload,
+        process: spec.process,
+        isolation: spec.isolation,
         network: decision.network,
+        names: spec.names,
+        files: decision.files,
         environment: spec.environment,
         task_dirs: decision.task_dirs,
         logs: spec.logs,

@@ -13,8 +13,8 @@ use proto::error::{Code, Refusal};
 use proto::limits;
 use proto::name::MachineName;
 use proto::path::{Absolute, Relative};
-use proto::plan::{Place, PlannedNetwork, Step, TaskDirs};
-use proto::spec::{Image, Network, Payload, Resources, TaskSpec};
+use proto::plan::{Place, PlannedFiles, PlannedNetwork, Step, TaskDirs};
+use proto::spec::{Files, Image, Network, Payload, Resources, TaskSpec, Users};
 
 /// The policy's answer to a specification: everything checked, every name made here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +29,10 @@ pub struct Decision {
     pub task_dirs: TaskDirs,
     /// Signal that asks the payload to end.
     pub kill_signal: u8,
-    /// Whether the task gets a uid range.
-    pub user_namespace: bool,
+    /// The user namespace.
+    pub users: Users,
+    /// Further files.
+    pub files: PlannedFiles,
     /// Limits of the unit.
     pub resources: Resources,
     /// TimeoutStopUSec= in milliseconds.
@@ -44,7 +46,7 @@ pub struct Decision {
 pub fn decide(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
     check_sizes(spec)?;
     check_environment(spec)?;
-    if !spec.user_namespace && policy.userns_require {
+    if !spec.users.isolates() && policy.userns_require {
         return Err(refuse(
             "user_namespacing = false",
             "without a user namespace container root is host root; the policy file would allow \
@@ -57,7 +59,8 @@ pub fn decide(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
         network: network(spec, policy)?,
         task_dirs: task_dirs(spec, policy)?,
         kill_signal: kill_signal(spec)?,
-        user_namespace: spec.user_namespace,
+        users: spec.users,
+        files: files(&spec.files)?,
         resources: resources(spec.resources)?,
         kill_timeout_ms: spec.kill_timeout_ms.min(limits::KILL_TIMEOUT_MAX_MS),
     })
@@ -170,6 +173,13 @@ fn network(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, Refusal> 
             }
         }
     }
+}
+
+fn files(files: &Files) -> Result<PlannedFiles, Refusal> {
+    if *files == Files::default() {
+        return Ok(PlannedFiles::default());
+    }
+    Err(refuse("files", "not allowed yet"))
 }
 
 fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, Refusal> {

@@ -3,7 +3,7 @@
 use super::*;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
-use proto::spec::{Logs, Root, Variable};
+use proto::spec::Variable;
 
 const ALLOC: &str = "07070707-0707-0707-0707-070707070707";
 
@@ -17,20 +17,11 @@ fn absolute(path: &str) -> Absolute {
 
 fn spec() -> TaskSpec {
     let task = TaskName::new("web").unwrap();
-    TaskSpec {
-        key: TaskKey { alloc: AllocId([7; 16]), task, instance: Instance(1) },
-        alloc_dir: absolute(&format!("/var/lib/nomad/alloc/{ALLOC}")),
-        image: Image::Named(ImageName::new("busybox").unwrap()),
-        root: Root::Ephemeral,
-        payload: Payload::Command { words: vec![Secret::new("true")] },
-        user_namespace: true,
-        network: Network::Loopback,
-        environment: vec![],
-        logs: Logs::Fifos,
-        stop_signal: None,
-        kill_timeout_ms: 5_000,
-        resources: Resources::default(),
-    }
+    TaskSpec::new(
+        TaskKey { alloc: AllocId([7; 16]), task, instance: Instance(1) },
+        absolute(&format!("/var/lib/nomad/alloc/{ALLOC}")),
+        Image::Named(ImageName::new("busybox").unwrap()),
+    )
 }
 
 fn reason(change: impl Fn(&mut TaskSpec)) -> String {
@@ -60,12 +51,12 @@ fn images_lie_below_the_listed_folders() {
 
 #[test]
 fn the_user_namespace_is_required() {
-    assert!(reason(|spec| spec.user_namespace = false).contains("[userns] require = false"));
+    assert!(reason(|spec| spec.users = Users::Host).contains("[userns] require = false"));
     let mut policy = strict();
     policy.userns_require = false;
     let mut spec = spec();
-    spec.user_namespace = false;
-    assert!(!decide(&spec, &policy).unwrap().user_namespace);
+    spec.users = Users::Host;
+    assert!(decide(&spec, &policy).unwrap().users == Users::Host);
 }
 
 #[test]

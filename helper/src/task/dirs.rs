@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use proto::plan::{Plan, TaskDirs};
 
 use super::STAGE;
+use super::extras::Extras;
 use super::open::{self, Mounts};
 use super::root::attach_at;
 use super::step::{At, Problem};
 use crate::sys;
 
 /// Names of the folders inside, and of their mounts on the stage.
-pub(super) const NAMES: [&str; 3] = ["alloc", "local", "secrets"];
+const NAMES: [&str; 3] = ["alloc", "local", "secrets"];
 
 struct Dir {
     name: &'static str,
@@ -28,12 +29,12 @@ struct Dir {
     secrets: bool,
 }
 
-/// Mounts the three folders on the stage; returns remarks.
+/// Mounts the three folders on the stage.
 pub(super) fn mount_all(
     plan: &Plan,
     users: Option<BorrowedFd<'_>>,
-) -> Result<Vec<String>, Problem> {
-    let mut notes = Vec::new();
+    extras: &mut Extras,
+) -> Result<(), Problem> {
     for dir in open_all(&plan.task_dirs)? {
         let map = match users {
             Some(users) if dir.secrets || is_protected(&dir)? => Some(users),
@@ -50,7 +51,7 @@ pub(super) fn mount_all(
             Err(e) if dir.secrets && e.kind() == io::ErrorKind::InvalidInput => {
                 sys::set_mount_attributes(clone.as_fd(), attributes, None)
                     .at(dir.path.display())?;
-                notes.push(
+                extras.notes.push(
                     "this kernel cannot ID-map a tmpfs (Linux 6.3 can): files in /secrets that \
                      are not readable by everybody cannot be read inside"
                         .to_owned(),
@@ -59,8 +60,9 @@ pub(super) fn mount_all(
             Err(e) => return Err(e).at(dir.path.display()),
         }
         attach_at(clone.as_fd(), &Path::new(STAGE).join(dir.name))?;
+        extras.arguments.push(format!("--bind={STAGE}/{0}:/{0}", dir.name));
     }
-    Ok(notes)
+    Ok(())
 }
 
 fn is_protected(dir: &Dir) -> Result<bool, Problem> {

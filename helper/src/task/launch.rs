@@ -13,11 +13,12 @@ use proto::error::Refusal;
 use proto::plan::{LAUNCHER_FAILED, Plan, Report, Step};
 use proto::spec::Root;
 
+use super::extras::Extras;
 use super::logs::{self, Streams};
 use super::orders::Orders;
 use super::settings::Way;
 use super::step::{At, Problem, Steps};
-use super::{dirs, machine_id, namespace, nspawn, root, settings};
+use super::{dirs, files, machine_id, names, namespace, nspawn, root, settings};
 
 /// Everything that the last step needs.
 struct Ready {
@@ -52,8 +53,7 @@ fn run(orders: &Orders) -> Result<std::convert::Infallible, Refusal> {
         orders.report(&Report::Begun { pid: std::process::id() }).at("helper socket")
     })?;
     let plan = steps.run(Step::ReadPlan, || orders.plan())?;
-    let mut notes = Vec::new();
-    let ready = prepare(&plan, &mut steps, &mut notes)?;
+    let (ready, notes) = prepare(&plan, &mut steps)?;
     eprintln!("{}", steps.line());
     steps.run(Step::Go, || {
         orders.report(&Report::Prepared { notes }).at("helper socket")?;
@@ -62,24 +62,29 @@ fn run(orders: &Orders) -> Result<std::convert::Infallible, Refusal> {
     steps.run(Step::Exec, || execute(&ready))
 }
 
-fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Ready, Refusal> {
+fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
+    let mut extras = Extras::default();
     steps.run(Step::MountNamespace, namespace::enter_mount_namespace)?;
     // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
     steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
     let image = steps.run(Step::Image, || root::open_image(&plan.image))?;
-    let users = steps
-        .run(Step::UserNamespace, || plan.uid_base.map(namespace::user_namespace).transpose())?;
+    let users =
+        steps.run(Step::UserNamespace, || plan.users.map(namespace::user_namespace).transpose())?;
     let users = users.as_ref().map(AsFd::as_fd);
     steps.run(Step::RootFs, || root::mount_root(plan, &image, users))?;
-    if plan.root == Root::Ephemeral {
-        steps.run(Step::MachineId, || machine_id::write(plan.alloc, plan.uid_base))?;
+    if matches!(plan.root.mode, Root::Ephemeral(_)) {
+        steps.run(Step::MachineId, || {
+            machine_id::write(plan.alloc, plan.users.map(|range| range.base))
+        })?;
     }
-    notes.extend(steps.run(Step::TaskDirs, || dirs::mount_all(plan, users))?);
+    steps.run(Step::TaskDirs, || dirs::mount_all(plan, users, &mut extras))?;
+    steps.run(Step::Files, || files::prepare(plan, &image, users, &mut extras))?;
+    steps.run(Step::Names, || names::prepare(plan, &image, &mut extras))?;
     let streams = steps.run(Step::Logs, || logs::find(plan, users))?;
-    steps.run(Step::Settings, || {
+    let ready = steps.run(Step::Settings, || {
         let way = settings::choose(&plan.environment)?;
-        namespace::private_settings(plan.root == Root::Plain)?;
+        namespace::private_settings(plan.root.mode.writes_image())?;
         let in_file = if way == Way::File { plan.environment.as_slice() } else { &[] };
         settings::write(&plan.machine, in_file)?;
         let binary = nspawn::binary().ok_or_else(|| {
@@ -88,12 +93,16 @@ fn prepare(plan: &Plan, steps: &mut Steps, notes: &mut Vec<String>) -> Result<Re
         Ok(Ready {
             binary: CString::new(binary.as_os_str().as_encoded_bytes())
                 .map_err(|_| Problem::refused("systemd-nspawn", "path holds a NUL byte"))?,
-            arguments: nspawn::c_strings(nspawn::arguments(plan, &way), "command")?,
-            environment: nspawn::c_strings(nspawn::environment(plan, &way), "environment")?,
+            arguments: nspawn::c_strings(nspawn::arguments(plan, &way, &extras), "command")?,
+            environment: nspawn::c_strings(
+                nspawn::environment(plan, &way, &extras),
+                "environment",
+            )?,
             streams,
             null: logs::null()?,
         })
-    })
+    })?;
+    Ok((ready, extras.notes))
 }
 
 fn execute(ready: &Ready) -> Result<std::convert::Infallible, Problem> {

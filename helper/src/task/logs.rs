@@ -53,7 +53,7 @@ pub(super) fn find(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Streams
             .at(format!("{}/alloc/logs", dirs.alloc_dir))?;
     let clone = sys::clone_mount(folder.as_fd()).at("log folder")?;
     sys::set_mount_attributes(clone.as_fd(), sys::NO_DEV | sys::NO_SUID, users).at("log folder")?;
-    let owner = plan.uid_base.unwrap_or(0).saturating_add(dirs.agent_uid);
+    let owner = plan.users.map_or(0, |range| range.base).saturating_add(dirs.agent_uid);
     Ok(Streams {
         stdout: find_fifo(clone.as_fd(), dirs, "stdout", owner)?,
         stderr: find_fifo(clone.as_fd(), dirs, "stderr", owner)?,

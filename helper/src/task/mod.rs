@@ -10,9 +10,12 @@
 
 mod clean;
 mod dirs;
+mod extras;
+mod files;
 mod launch;
 mod logs;
 mod machine_id;
+mod names;
 mod namespace;
 mod nspawn;
 mod open;

@@ -11,8 +11,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use proto::limits::RANGE_WIDTH;
-use proto::plan::PlannedNetwork;
+use proto::plan::{PlannedNetwork, Range};
 
 use super::open;
 use super::root::attach_at;
@@ -65,20 +64,20 @@ fn write_sysctl(name: &str, value: &str) -> Result<(), Problem> {
     fs::write(&path, value).at(path)
 }
 
-/// A descriptor of a user namespace that maps container ids to `base`..`base`+65,535.
+/// A descriptor of a user namespace that maps the range.
 ///
 /// Only for ID-mapping mounts: systemd-nspawn makes the payload's own, with the same map.
-pub(super) fn user_namespace(base: u32) -> Result<OwnedFd, Problem> {
+pub(super) fn user_namespace(range: Range) -> Result<OwnedFd, Problem> {
     let child = sys::child_in_user_namespace().at("user namespace")?;
-    let result = map_ids(child, base);
+    let result = map_ids(child, range);
     let pid = Pid::from_raw(child);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).at("child in user namespace")?;
     waitpid(pid, None).at("child in user namespace")?;
     result.at("user namespace")
 }
 
-fn map_ids(child: libc::pid_t, base: u32) -> io::Result<OwnedFd> {
-    let map = format!("0 {base} {RANGE_WIDTH}\n");
+fn map_ids(child: libc::pid_t, range: Range) -> io::Result<OwnedFd> {
+    let map = format!("0 {} {}\n", range.base, range.width);
     fs::write(format!("/proc/{child}/uid_map"), &map)?;
     fs::write(format!("/proc/{child}/gid_map"), &map)?;
     Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())

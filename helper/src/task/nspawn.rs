@@ -3,13 +3,13 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use proto::limits::RANGE_WIDTH;
 use proto::plan::Plan;
 use proto::spec::{Payload, Variable};
 
+use super::extras::Extras;
+use super::root;
 use super::settings::Way;
 use super::step::Problem;
-use super::{STAGE, dirs, root};
 
 /// systemd-nspawn's folder for settings, locks and sockets.
 pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
@@ -28,7 +28,7 @@ pub fn binary() -> Option<&'static Path> {
 }
 
 /// The argument vector. Options first, then the payload's words behind a double dash.
-pub(super) fn arguments(plan: &Plan, way: &Way) -> Vec<String> {
+pub(super) fn arguments(plan: &Plan, way: &Way, extras: &Extras) -> Vec<String> {
     let mut all = vec![
         "systemd-nspawn".to_owned(),
         "--quiet".to_owned(),
@@ -44,15 +44,13 @@ pub(super) fn arguments(plan: &Plan, way: &Way) -> Vec<String> {
         format!("--directory={}", root::path().display()),
         format!("--kill-signal={}", plan.kill_signal),
     ];
-    if let Some(base) = plan.uid_base {
-        all.push(format!("--private-users={base}:{RANGE_WIDTH}"));
+    if let Some(range) = plan.users {
+        all.push(format!("--private-users={}:{}", range.base, range.width));
         all.push("--private-users-ownership=off".to_owned());
     } else {
         all.push("--private-users=no".to_owned());
     }
-    for name in dirs::NAMES {
-        all.push(format!("--bind={STAGE}/{name}:/{name}"));
-    }
+    all.extend(extras.arguments.iter().cloned());
     if *way == Way::Inherited {
         all.extend(plan.environment.iter().map(|variable| format!("--setenv={}", variable.name)));
     }
@@ -76,7 +74,7 @@ pub(super) fn arguments(plan: &Plan, way: &Way) -> Vec<String> {
 }
 
 /// systemd-nspawn's own environment: constants, and the job's where it takes this way.
-pub(super) fn environment(plan: &Plan, way: &Way) -> Vec<String> {
+pub(super) fn environment(plan: &Plan, way: &Way, extras: &Extras) -> Vec<String> {
     let mut all = vec![
         // Its own messages go to the journal, so that the task's stderr is the task's alone.
         "SYSTEMD_LOG_TARGET=journal".to_owned(),
@@ -87,6 +85,7 @@ pub(super) fn environment(plan: &Plan, way: &Way) -> Vec<String> {
         let pair = |v: &Variable| format!("{}={}", v.name, v.value.reveal());
         all.extend(plan.environment.iter().map(pair));
     }
+    all.extend(extras.environment.iter().cloned());
     // The C library takes the first of two; the payload's own is that of the job.
     all.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned());
     all
@@ -105,9 +104,9 @@ mod tests {
     use super::*;
     use proto::name::{AllocId, Instance, MachineName, TaskName, VariableName};
     use proto::path::{Absolute, Relative};
-    use proto::plan::{Place, PlannedNetwork, TaskDirs, UnitId};
+    use proto::plan::{Place, PlannedFiles, PlannedNetwork, Range, TaskDirs, UnitId};
     use proto::secret::Secret;
-    use proto::spec::{Logs, Root};
+    use proto::spec::{Isolation, Layer, Logs, Names, Process, Root, RootFs};
 
     fn plan(words: &[&str]) -> Plan {
         let place = |root: &str| Place {
@@ -119,11 +118,15 @@ mod tests {
             unit: UnitId { alloc, instance: Instance(1) },
             machine: MachineName::new("web-1").unwrap(),
             alloc,
-            uid_base: Some(524_288),
+            users: Some(Range { base: 524_288, width: 65_536 }),
             image: place("/var/lib/machines"),
-            root: Root::Ephemeral,
+            root: RootFs::tree(Root::Ephemeral(Layer::Disk)),
             payload: Payload::Command { words: words.iter().map(|w| Secret::new(*w)).collect() },
+            process: Process::default(),
+            isolation: Isolation::default(),
             network: PlannedNetwork::Loopback,
+            names: Names::default(),
+            files: PlannedFiles::default(),
             environment: vec![],
             task_dirs: TaskDirs {
                 alloc_dir: place("/var/lib/nomad/alloc"),
@@ -137,10 +140,10 @@ mod tests {
 
     #[test]
     fn words_never_become_options() {
-        let all = arguments(&plan(&["--bind=/:/host", "-x"]), &Way::File);
+        let all = arguments(&plan(&["--bind=/:/host", "-x"]), &Way::File, &Extras::default());
         let dashes = all.iter().position(|word| word == "--").unwrap();
         assert_eq!(all[dashes + 1..], ["--bind=/:/host", "-x"]);
-        assert_eq!(all.iter().filter(|word| word.starts_with("--bind=")).count(), 4);
+        assert_eq!(all.iter().filter(|word| word.starts_with("--bind=")).count(), 1);
     }
 
     #[test]
@@ -148,8 +151,19 @@ mod tests {
         let mut plan = plan(&[]);
         let (name, value) = (VariableName::new("TOKEN").unwrap(), Secret::new("s3\ncret"));
         plan.environment = vec![Variable { name, value }];
-        assert!(arguments(&plan, &Way::Inherited).iter().all(|word| !word.contains("s3")));
-        assert!(environment(&plan, &Way::Inherited).contains(&"TOKEN=s3\ncret".to_owned()));
-        assert!(environment(&plan, &Way::File).iter().all(|pair| !pair.contains("s3")));
+        assert!(
+            arguments(&plan, &Way::Inherited, &Extras::default())
+                .iter()
+                .all(|word| !word.contains("s3"))
+        );
+        assert!(
+            environment(&plan, &Way::Inherited, &Extras::default())
+                .contains(&"TOKEN=s3\ncret".to_owned())
+        );
+        assert!(
+            environment(&plan, &Way::File, &Extras::default())
+                .iter()
+                .all(|pair| !pair.contains("s3"))
+        );
     }
 }

@@ -64,9 +64,10 @@ pub(super) fn mount_root(
     image: &Image,
     users: Option<BorrowedFd<'_>>,
 ) -> Result<(), Problem> {
-    match plan.root {
+    match plan.root.mode {
         Root::Plain => mount_plain(plan, image, users),
-        Root::Ephemeral => mount_overlay(plan, image, users),
+        Root::Ephemeral(_) => mount_overlay(plan, image, users),
+        Root::ReadOnly | Root::Volatile(_) => Err(Problem::refused(&plan.image, "not yet")),
     }
 }
 
@@ -114,7 +115,7 @@ fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Res
 fn mount_overlay(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
     let lower = Path::new(STAGE).join("lower");
     attach(plan, image, sys::NO_DEV | sys::READ_ONLY, users, &lower)?;
-    let base = plan.uid_base.unwrap_or(0);
+    let base = plan.users.map_or(0, |range| range.base);
     let folder = upper(plan.unit);
     make_folder(&folder, 0o700)?;
     for name in ["upper", "work"] {

@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::{Image, Logs, Network, Payload, Resources, Root, TaskSpec};
+use proto::spec::{Image, Payload, TaskSpec};
 use proto::wire::{Answer, Exit, Remove, State, Status, Verb};
 use std::fs::File;
 use std::io::Read as _;
@@ -68,18 +68,12 @@ impl<'a> Handmade<'a> {
     /// Never in practice: the names are constants.
     pub fn spec(&self, words: &[&str]) -> Result<TaskSpec> {
         Ok(TaskSpec {
-            key: self.key.clone(),
-            alloc_dir: Absolute::parse(&self.dir())?,
-            image: Image::Named(ImageName::new("busybox")?),
-            root: Root::Ephemeral,
             payload: Payload::Command { words: words.iter().map(|w| Secret::new(*w)).collect() },
-            user_namespace: true,
-            network: Network::Loopback,
-            environment: Vec::new(),
-            logs: Logs::Fifos,
-            stop_signal: None,
-            kill_timeout_ms: 5_000,
-            resources: Resources::default(),
+            ..TaskSpec::new(
+                self.key.clone(),
+                Absolute::parse(&self.dir())?,
+                Image::Named(ImageName::new("busybox")?),
+            )
         })
     }
 

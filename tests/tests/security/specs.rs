@@ -10,7 +10,7 @@ use proto::limits::{ARGUMENTS_MAX, VARIABLE_MAX, VARIABLES_MAX};
 use proto::name::{ImageName, TaskName, VariableName};
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::{Image, Network, Payload, Root, TaskSpec, Variable};
+use proto::spec::{Image, Network, Payload, Root, RootFs, TaskSpec, Users, Variable};
 use proto::wire::{Answer, Kill, List, Page, Remove, Signal, State, Status, Verb};
 
 const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";
@@ -82,7 +82,7 @@ fn places() -> Vec<Case> {
         case(join("/proc/1/ns/net"), Code::Policy, below),
         case(join("/run/netns/OWN"), Code::Failed, "network-namespace"),
         case(|s| s.network = Network::Host, Code::Policy, "\"host\" in [network] allow"),
-        case(|s| s.user_namespace = false, Code::Policy, "[userns] require = false"),
+        case(|s| s.users = Users::Host, Code::Policy, "[userns] require = false"),
     ]
 }
 
@@ -262,7 +262,7 @@ fn a_tree_has_one_writer_whatever_part_of_it_is_named() {
     let [outer, inner] = ["writable", "writable/inner"].map(|name| {
         let task = Handmade::new(rig, "writer").unwrap();
         let mut spec = task.spec(&["/bin/sleep", "600"]).unwrap();
-        spec.root = Root::Plain;
+        spec.root = RootFs::tree(Root::Plain);
         spec.image = Image::Path(path(&format!("/var/lib/machines/{name}")));
         (task, spec)
     });

@@ -45,6 +45,8 @@ fn kind(step: Step) -> Kind {
         | Step::RootFs
         | Step::MachineId
         | Step::TaskDirs
+        | Step::Files
+        | Step::Names
         | Step::Logs
         | Step::Settings
         | Step::Go

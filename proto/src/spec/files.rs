@@ -1,0 +1,169 @@
+//! What a task sees of the host's files, beyond its image and its own folders.
+
+use bincode::{Decode, Encode};
+
+use crate::limits;
+use crate::name::text_name;
+use crate::path::{Absolute, Relative};
+use crate::secret::Secret;
+
+fn check_credential(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::COMPONENT_MAX {
+        return Err("1 to 255 bytes");
+    }
+    if text.starts_with('.') {
+        return Err("no leading dot");
+    }
+    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@+".contains(&b)) {
+        Ok(())
+    } else {
+        Err("letters, digits and ._-@+ only")
+    }
+}
+
+text_name!(
+    /// Name of a credential: a file name (systemd.exec(5), credentials).
+    CredentialName, "credential name", check_credential
+);
+
+/// Everything that is mounted or made in the container beside the image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Files {
+    /// Files and folders of the host, in the order in which they are mounted.
+    pub binds: Vec<Bind>,
+    /// File systems in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Overlay mounts.
+    pub overlays: Vec<Overlay>,
+    /// Paths that are hidden; they must exist.
+    pub inaccessible: Vec<Absolute>,
+    /// Device nodes.
+    pub devices: Vec<Device>,
+    /// Credentials for PID 1 of the container (systemd.exec(5)).
+    pub credentials: Vec<Credential>,
+}
+
+/// A file or folder of the host inside the container.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Bind {
+    /// Where it is.
+    pub source: Source,
+    /// Where it is mounted inside.
+    pub target: Absolute,
+    /// Whether nothing can be written through it.
+    pub read_only: bool,
+    /// Whether mounts below the source come along.
+    pub recursive: bool,
+    /// Which owners its files have inside.
+    pub mapping: Mapping,
+    /// Whether mounts that the host makes below the source later show up inside
+    /// (Nomad's propagation mode `host-to-task`).
+    pub propagated: bool,
+}
+
+/// Where a bind begins.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Source {
+    /// Anywhere on the host, as far as the policy lists it.
+    Host(Absolute),
+    /// Below the task's own folder of the allocation (`<alloc>/<task>`).
+    Task(Relative),
+}
+
+/// Which owners the files of a mount have inside, with a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Mapping {
+    /// As [`Self::Identity`] where no other local user can profit from a set-uid file made there,
+    /// or the mount is read-only; else as the policy says (`binds.unprotected`).
+    #[default]
+    Automatic,
+    /// None: the host's owners, which show as nobody.
+    None,
+    /// Uid n inside is uid n on disk.
+    Identity,
+    /// Root inside is the owner of the source, everybody else is nobody.
+    Root,
+    /// The owner of the target inside is the owner of the source (systemd 256).
+    Owner,
+}
+
+/// A file system in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Tmpfs {
+    /// Where it is mounted inside.
+    pub target: Absolute,
+    /// Size in bytes; `None`: the kernel's default, half of the memory.
+    pub size: Option<u64>,
+    /// Number of inodes; `None`: the kernel's default.
+    pub inodes: Option<u64>,
+    /// Mode of its root folder, at most 0o7777; `None`: 0755.
+    pub mode: Option<u16>,
+    /// Whether it is read-only.
+    pub read_only: bool,
+    /// Whether programs on it can be executed.
+    pub executable: bool,
+}
+
+/// An overlay mount (overlayfs of the kernel).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Overlay {
+    /// Read-only layers, lowest first.
+    pub lower: Vec<Source>,
+    /// Where changes go.
+    pub upper: Upper,
+    /// Where it is mounted inside.
+    pub target: Absolute,
+}
+
+/// Where the changes of an overlay mount go.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Upper {
+    /// Nowhere: it is read-only.
+    ReadOnly,
+    /// To a folder that goes with the task.
+    Ephemeral,
+    /// To this folder.
+    Folder(Source),
+}
+
+/// A device node inside.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Device {
+    /// The host's node.
+    pub host: Absolute,
+    /// Where it is inside.
+    pub target: Absolute,
+    /// What may be done with it.
+    pub access: DeviceAccess,
+}
+
+/// What may be done with a device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct DeviceAccess {
+    /// Reading.
+    pub read: bool,
+    /// Writing.
+    pub write: bool,
+    /// Making such a node.
+    pub mknod: bool,
+}
+
+/// One credential.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Credential {
+    /// Its name.
+    pub name: CredentialName,
+    /// Where its content comes from.
+    pub content: CredentialContent,
+    /// Whether it is encrypted with this host's key (systemd-creds(1)).
+    pub encrypted: bool,
+}
+
+/// Where a credential's content comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum CredentialContent {
+    /// A regular file below the task's own folder.
+    File(Relative),
+    /// The job.
+    Value(Secret),
+}

@@ -1,0 +1,245 @@
+//! The payload's process: as whom and where it runs, and what confines it.
+
+use bincode::{Decode, Encode};
+
+use crate::capability::Capabilities;
+use crate::limits;
+use crate::name::text_name;
+use crate::path::Absolute;
+
+fn check_user(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::VALUE_MAX {
+        return Err("1 to 255 bytes");
+    }
+    if text.starts_with('-') {
+        return Err("no leading dash");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-$".contains(&b)) {
+        return Err("letters, digits and ._-$ only");
+    }
+    Ok(())
+}
+
+fn check_host(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::MACHINE_NAME_MAX {
+        return Err("1 to 64 bytes (HOST_NAME_MAX)");
+    }
+    let label = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if text.split('.').all(label) {
+        Ok(())
+    } else {
+        Err("labels of letters, digits and inner dashes, joined by dots (RFC 1123)")
+    }
+}
+
+fn check_syscall(text: &str) -> Result<(), &'static str> {
+    let name = text.strip_prefix('@').unwrap_or(text);
+    if name.is_empty() || name.len() > 64 {
+        return Err("1 to 64 bytes");
+    }
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b)) {
+        return Err("a system call's name, or a group's with @ (systemd.exec(5))");
+    }
+    Ok(())
+}
+
+fn check_sysctl(text: &str) -> Result<(), &'static str> {
+    if text.len() > limits::VALUE_MAX || text.split('.').count() < 2 {
+        return Err("parts joined by dots, at most 255 bytes");
+    }
+    let part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+    };
+    if text.split('.').all(part) {
+        Ok(())
+    } else {
+        Err("parts of letters, digits, _ and -, joined by dots (sysctl(8))")
+    }
+}
+
+fn check_value(text: &str) -> Result<(), &'static str> {
+    if text.len() > limits::VALUE_MAX {
+        return Err("at most 255 bytes");
+    }
+    if text.bytes().all(|b| b.is_ascii_graphic() || b == b' ' || b == b'\t') {
+        Ok(())
+    } else {
+        Err("printable ASCII only")
+    }
+}
+
+fn check_context(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::VALUE_MAX {
+        return Err("1 to 255 bytes");
+    }
+    if text.split(':').count() < 4 {
+        return Err("user:role:type:level");
+    }
+    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:,-".contains(&b)) {
+        Ok(())
+    } else {
+        Err("letters, digits and _.:,- only")
+    }
+}
+
+text_name!(
+    /// A user of the image, by name or number.
+    UserName, "user", check_user
+);
+text_name!(
+    /// A host name (RFC 1123).
+    HostName, "host name", check_host
+);
+text_name!(
+    /// A system call, or with `@` a group of systemd's (systemd.exec(5)).
+    SyscallName, "system call", check_syscall
+);
+text_name!(
+    /// A kernel setting below /proc/sys, in the spelling of sysctl(8).
+    SysctlName, "sysctl", check_sysctl
+);
+text_name!(
+    /// A kernel setting's value.
+    SysctlValue, "sysctl value", check_value
+);
+text_name!(
+    /// An SELinux security context (selinux(8)).
+    SelinuxContext, "SELinux context", check_context
+);
+
+/// As whom, where and how the payload runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Process {
+    /// User of the image; `None`: root. Not for a booted image.
+    pub user: Option<UserName>,
+    /// Working directory inside; `None`: the user's home or `/`.
+    pub directory: Option<Absolute>,
+    /// Host name; `None`: the machine name.
+    pub hostname: Option<HostName>,
+    /// What is behind the payload's console.
+    pub console: Console,
+    /// When the task counts as started.
+    pub ready: Ready,
+}
+
+/// What is behind the payload's console (systemd-nspawn(1), `--console=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Console {
+    /// `read-only` for a booted image, `pipe` for a command.
+    #[default]
+    Automatic,
+    /// A terminal, with standard input.
+    Interactive,
+    /// A terminal, whose output is the task's standard output.
+    ReadOnly,
+    /// A terminal that nobody reads.
+    Passive,
+    /// The three streams themselves.
+    Pipe,
+}
+
+/// When a task counts as started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Ready {
+    /// When its payload is executed.
+    #[default]
+    Started,
+    /// When PID 1 of the container says `READY=1` (sd_notify(3)).
+    Notify {
+        /// Time for it in seconds, 1 to [`limits::READY_TIMEOUT_MAX_S`]; then the start has failed.
+        timeout_s: u32,
+    },
+}
+
+/// What confines the payload beyond its namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Isolation {
+    /// Capabilities beyond systemd-nspawn's own set.
+    pub add: Capabilities,
+    /// Capabilities that it shall not have; wins over everything else.
+    pub drop: Capabilities,
+    /// Whether set-uid files and file capabilities have no effect inside.
+    pub no_new_privileges: bool,
+    /// Changes of systemd-nspawn's list of allowed system calls, in order.
+    pub syscalls: Vec<SyscallRule>,
+    /// Kernel settings in the task's own namespaces.
+    pub sysctls: Vec<Sysctl>,
+    /// Process limits.
+    pub limits: Vec<ProcessLimit>,
+    /// SELinux context of the payload.
+    pub selinux: Option<SelinuxContext>,
+}
+
+/// One change of the list of allowed system calls.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SyscallRule {
+    /// Whether it is added; taken out otherwise.
+    pub allow: bool,
+    /// Which.
+    pub name: SyscallName,
+}
+
+/// One kernel setting.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Sysctl {
+    /// Its name.
+    pub name: SysctlName,
+    /// Its value.
+    pub value: SysctlValue,
+}
+
+/// One process limit (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ProcessLimit {
+    /// Which.
+    pub resource: LimitName,
+    /// The soft limit; `None`: infinity.
+    pub soft: Option<u64>,
+    /// The hard limit; `None`: infinity.
+    pub hard: Option<u64>,
+}
+
+/// Declares the process limits with their names.
+macro_rules! limit_names {
+    ($($name:ident = $text:literal,)*) => {
+        /// A process limit of systemd-nspawn's `--rlimit=`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+        #[allow(missing_docs, reason = "the names say it")]
+        pub enum LimitName { $($name,)* }
+
+        impl LimitName {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name as systemd-nspawn takes it: that of getrlimit(2) without `RLIMIT_`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+limit_names! {
+    AddressSpace = "AS",
+    Core = "CORE",
+    Cpu = "CPU",
+    Data = "DATA",
+    FileSize = "FSIZE",
+    Locks = "LOCKS",
+    LockedMemory = "MEMLOCK",
+    MessageQueues = "MSGQUEUE",
+    Nice = "NICE",
+    OpenFiles = "NOFILE",
+    Processes = "NPROC",
+    ResidentSet = "RSS",
+    RealtimePriority = "RTPRIO",
+    RealtimeTime = "RTTIME",
+    PendingSignals = "SIGPENDING",
+    Stack = "STACK",
+}
