@@ -12,6 +12,7 @@
 //! | [`grpc`] | the services that the agent talks to |
 //! | [`config`] | tables of keys and their rules |
 //! | [`spec`] | from Nomad's task to the helper's specification |
+//! | [`explain`] | the same for people, without a task: what would a job ask for |
 //! | [`life`] | start, recover, check, stop, destroy |
 //! | [`helper`] | the client of the root helper |
 //! | [`observe`] | units, statistics, fingerprint |
@@ -22,6 +23,7 @@
 mod config;
 mod error;
 mod events;
+pub mod explain;
 mod grpc;
 mod helper;
 mod life;
@@ -47,7 +49,9 @@ const WORKERS: usize = 2;
 /// Threads for looking at the file system.
 const BLOCKING: usize = 4;
 
-fn main() -> ExitCode {
+/// The plugin process, from its handshake to its end.
+#[must_use]
+pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {

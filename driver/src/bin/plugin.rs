@@ -1,0 +1,5 @@
+//! The plugin that the Nomad agent starts, installed under the name `nspawn`.
+
+fn main() -> std::process::ExitCode {
+    driver::main()
+}
