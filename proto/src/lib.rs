@@ -15,6 +15,7 @@
 //! | [`path`] | paths as lists of components |
 //! | [`secret`] | job values that may not be printed |
 //! | [`spec`] | what the driver asks for: one task |
+//! | [`systemd`] | versions of systemd with known holes |
 //! | [`wire`] | requests and replies of the helper socket |
 //! | [`plan`] | what the helper tells the launcher, and what it reports |
 //! | [`codec`] | bounded encoding and decoding, exact length |
@@ -37,4 +38,5 @@ pub mod path;
 pub mod plan;
 pub mod secret;
 pub mod spec;
+pub mod systemd;
 pub mod wire;

@@ -167,6 +167,11 @@ pub struct Welcome {
     pub helper: String,
     /// Version of the running systemd, 0 when it could not be read.
     pub systemd: u32,
+    /// The same as systemd writes it, e.g. `257.13-1~deb13u1`; empty when it could not be read.
+    pub systemd_text: String,
+    /// Whether the policy accepts this very version whatever is known against it
+    /// (`systemd.accept`).
+    pub systemd_accepted: bool,
     /// Whether the host network may be used at all (`network.allow` of the policy).
     pub host_network: bool,
     /// Whether tasks without user namespace may run at all (`userns.require` of the policy).

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use proto::nomad::drivers::FingerprintResponse;
 use proto::nomad::drivers::fingerprint_response::HealthState;
 use proto::nomad::structs::{Attribute, attribute::Value};
+use proto::systemd;
+use proto::wire::Welcome;
 
 use crate::config::plugin::PluginConfig;
 use crate::helper::Health;
@@ -22,7 +24,10 @@ pub(crate) fn take(
     let (health, description) = match (config.enabled, standing, helper) {
         (false, ..) => (HealthState::Undetected, "disabled".to_owned()),
         (_, Standing::Nobody { .. }, _) => (HealthState::Unhealthy, account_missing()),
-        (_, _, Health::Up(_)) => (HealthState::Healthy, "Healthy".to_owned()),
+        (_, _, Health::Up(welcome)) => match unfit(welcome) {
+            Some(reason) => (HealthState::Unhealthy, reason),
+            None => (HealthState::Healthy, "Healthy".to_owned()),
+        },
         (_, _, Health::Down(down)) => (HealthState::Unhealthy, down.to_string()),
         (_, _, Health::Unknown) => {
             (HealthState::Unhealthy, "the nspawn helper has not answered yet".to_owned())
@@ -34,6 +39,17 @@ pub(crate) fn take(
         health_description: description,
         err: String::new(),
     }
+}
+
+/// Why no task should be placed on this systemd.
+fn unfit(welcome: &Welcome) -> Option<String> {
+    let version = &welcome.systemd_text;
+    let reason = systemd::unfit(version).filter(|_| !welcome.systemd_accepted)?;
+    Some(format!(
+        "systemd {version} {reason}; update systemd and restart the node, or, when your \
+         distribution has the fix under this number, add \"{version}\" to [systemd] accept in \
+         the helper's policy file"
+    ))
 }
 
 fn attributes(
@@ -58,6 +74,7 @@ fn attributes(
         set("", Value::BoolVal(true));
         // As the older driver: the major version as text.
         set("version", Value::StringVal(welcome.systemd.to_string()));
+        set("systemd", Value::StringVal(welcome.systemd_text.clone()));
         set("volumes", Value::BoolVal(config.volumes));
         set("helper", Value::StringVal(welcome.helper.clone()));
         set("host_network", Value::BoolVal(welcome.host_network));
@@ -83,7 +100,6 @@ fn sandbox(standing: &Standing) -> String {
 mod tests {
     use super::*;
     use crate::helper::Down;
-    use proto::wire::Welcome;
     use std::sync::Arc;
 
     fn up() -> Health {
@@ -93,6 +109,8 @@ mod tests {
             epoch: 7,
             helper: "0.1.0".to_owned(),
             systemd: 257,
+            systemd_text: "257.13-1~deb13u1".to_owned(),
+            systemd_accepted: false,
             host_network: false,
             host_users: false,
         }))
@@ -119,6 +137,27 @@ mod tests {
             health(&disabled, &ACCOUNT, &up()),
             (HealthState::Undetected, "disabled".to_owned())
         );
+    }
+
+    #[test]
+    fn a_systemd_with_known_holes_is_unhealthy_unless_the_policy_accepts_it() {
+        let with = |version: &str, accepted: bool| {
+            let Health::Up(welcome) = up() else { panic!() };
+            let mut welcome = (*welcome).clone();
+            welcome.systemd_text = version.to_owned();
+            welcome.systemd_accepted = accepted;
+            let fingerprint =
+                take(&PluginConfig::default(), &ACCOUNT, &Health::Up(Arc::new(welcome)));
+            (fingerprint.health(), fingerprint.health_description)
+        };
+        let (state, text) = with("255.4-1ubuntu8", false);
+        assert_eq!(state, HealthState::Unhealthy);
+        assert!(text.contains("CVE-2026-40226") && text.contains("255.4-1ubuntu8"), "{text}");
+        let (state, text) = with("247.3-7", false);
+        assert_eq!(state, HealthState::Unhealthy);
+        assert!(text.contains("too old"), "{text}");
+        assert_eq!(with("255.4-1ubuntu8", true).0, HealthState::Healthy);
+        assert_eq!(with("", false).0, HealthState::Healthy);
     }
 
     #[test]

@@ -108,6 +108,8 @@ fn welcome(epoch: u64) -> Welcome {
         epoch,
         helper: "9.9.9".to_owned(),
         systemd: 257,
+        systemd_text: "257.13-1~deb13u1".to_owned(),
+        systemd_accepted: false,
         host_network: false,
         host_users: false,
     }

@@ -98,12 +98,10 @@ impl Bus {
         self.get(&unit_path(unit), &format!("{SYSTEMD}.{interface}"), name).await
     }
 
-    /// The version of the running systemd; 0 when it cannot be read.
-    pub(super) async fn systemd_version(&self) -> u32 {
+    /// The version of the running systemd; empty when it cannot be read.
+    pub(super) async fn systemd_version(&self) -> String {
         let version = self.get(SYSTEMD_PATH, MANAGER, "Version").await;
-        let text = version.and_then(String::try_from).unwrap_or_default();
-        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().unwrap_or(0)
+        version.and_then(String::try_from).unwrap_or_default()
     }
 
     async fn get(&self, path: &str, interface: &str, name: &str) -> zbus::Result<OwnedVariant> {

@@ -23,7 +23,7 @@ pub(super) struct Context {
     pub(super) ranges: RefCell<Ranges>,
     /// Bytes of unfinished specifications of all connections.
     pub(super) assembling: Cell<usize>,
-    systemd: Cell<u32>,
+    systemd: RefCell<String>,
 }
 
 impl Context {
@@ -35,16 +35,17 @@ impl Context {
             table: RefCell::default(),
             ranges: RefCell::default(),
             assembling: Cell::new(0),
-            systemd: Cell::new(0),
+            systemd: RefCell::default(),
         }
     }
 
-    /// The version of the running systemd; 0 when it cannot be read now.
-    pub(super) async fn systemd(&self) -> u32 {
-        if self.systemd.get() == 0 {
-            self.systemd.set(self.bus.systemd_version().await);
+    /// The version of the running systemd; empty when it cannot be read now.
+    pub(super) async fn systemd(&self) -> String {
+        if self.systemd.borrow().is_empty() {
+            let version = self.bus.systemd_version().await;
+            *self.systemd.borrow_mut() = version;
         }
-        self.systemd.get()
+        self.systemd.borrow().clone()
     }
 
     /// The policy in force now; a reload does not change it under a running decision.

@@ -124,12 +124,15 @@ impl Session {
         self.greeted = true;
         self.deadline = None;
         let policy = self.context.policy();
+        let systemd = self.context.systemd().await;
         Ok(Answer::Welcome(Welcome {
             version,
             features: 0,
             epoch: self.context.epoch,
             helper: env!("CARGO_PKG_VERSION").to_owned(),
-            systemd: self.context.systemd().await,
+            systemd: proto::systemd::major(&systemd),
+            systemd_accepted: false,
+            systemd_text: systemd,
             host_network: policy.network_allow.iter().any(|kind| kind == "host"),
             host_users: !policy.userns_require,
         }))

@@ -133,7 +133,7 @@ async fn attempt(
         resources: decision.resources,
         kill_timeout_ms: decision.kill_timeout_ms,
         socket,
-        systemd: context.systemd().await,
+        systemd: proto::systemd::major(&context.systemd().await),
     };
     let plan = plan(spec, decision, record);
     let job = context.bus.job_of(&unit::name(record.unit()));
