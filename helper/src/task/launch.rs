@@ -68,11 +68,11 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
     steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
-    let image = steps.run(Step::Image, || root::open_image(&plan.image))?;
+    let mut image = steps.run(Step::Image, || root::open_image(&plan.image))?;
     let users =
         steps.run(Step::UserNamespace, || plan.users.map(namespace::user_namespace).transpose())?;
     let users = users.as_ref().map(AsFd::as_fd);
-    steps.run(Step::RootFs, || root::mount_root(plan, &image, users))?;
+    steps.run(Step::RootFs, || root::mount_root(plan, &mut image, users))?;
     if matches!(plan.root.mode, Root::Ephemeral(_)) {
         steps.run(Step::MachineId, || {
             machine_id::write(plan.alloc, plan.users.map(|range| range.base))

@@ -43,6 +43,15 @@ pub(super) fn beneath(
     Ok(openat2(root, path, how)?)
 }
 
+/// Opens `path` with `root` as the root of the walk: links and `..` stay beneath it.
+pub(super) fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+    Ok(openat2(root, path, how)?)
+}
+
 /// Opens a folder that the operator named; its own path may hold links.
 pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)

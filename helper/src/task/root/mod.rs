@@ -19,6 +19,11 @@ use super::step::{At, Problem};
 use super::{STAGE, open, upper};
 use crate::sys;
 
+mod provide;
+
+pub(super) use provide::MountPoint;
+use provide::Provider;
+
 /// Folders that systemd-nspawn or we mount on; it cannot create them in an ID-mapped root.
 const MOUNT_POINTS: [&str; 10] =
     ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
@@ -32,6 +37,8 @@ pub(super) struct Image {
     gid: u32,
     /// Name of systemd-nspawn's lock file for it.
     lock: String,
+    /// Set where systemd-nspawn could not make mount points itself.
+    provider: Option<Provider>,
 }
 
 /// Where systemd-nspawn finds the root.
@@ -55,13 +62,20 @@ pub(super) fn open_image(place: &Place) -> Result<Image, Problem> {
         ));
     }
     let lock = format!("inode-{}:{}", meta.dev(), meta.ino());
-    Ok(Image { handle, mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid(), lock })
+    Ok(Image {
+        handle,
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        lock,
+        provider: None,
+    })
 }
 
 /// Mounts the root at [`path`].
 pub(super) fn mount_root(
     plan: &Plan,
-    image: &Image,
+    image: &mut Image,
     users: Option<BorrowedFd<'_>>,
 ) -> Result<(), Problem> {
     match plan.root.mode {
@@ -90,7 +104,11 @@ pub(super) fn attach_at(mount: BorrowedFd<'_>, at: &Path) -> Result<(), Problem>
     sys::attach_mount(mount, target.as_fd()).at(at.display())
 }
 
-fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
+fn mount_plain(
+    plan: &Plan,
+    image: &mut Image,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<(), Problem> {
     if users.is_some() && !open::is_protected(image.handle.as_fd()).at(&plan.image)? {
         return Err(Problem::refused(
             &plan.image,
@@ -109,6 +127,9 @@ fn mount_plain(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Res
     let folder = upper(plan.unit);
     make_folder(&folder, 0o700)?;
     fs::write(folder.join(&image.lock), "").at(folder.display())?;
+    // A clone without mapping, and without what is mounted below the image on the host.
+    let root = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
+    image.provider = Some(Provider { root, owner: 0 });
     attach(plan, image, sys::NO_DEV, users, &path())
 }
 
