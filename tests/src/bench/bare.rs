@@ -101,6 +101,7 @@ impl<'a> Bare<'a> {
     pub(super) async fn start(&self, image: &str) -> Result<Duration> {
         let number = self.number();
         let (mut reader, writer) = self.fifo(number)?;
+        tokio::time::sleep(super::SETTLE).await;
         let called = Instant::now();
         self.ask(image, number, &writer).await?;
         let came = first_byte(&mut reader)?;

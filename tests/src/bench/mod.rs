@@ -2,13 +2,14 @@
 //! memory.
 //!
 //! Every figure is a wall-clock time on the machine at hand, so only ratios within one run mean
-//! something. Pairs are interleaved: a slow moment hits both sides.
+//! something. Pairs are interleaved, each side first in every other one: a slow moment hits both.
+//! Before each start the host is left alone for a moment ([`SETTLE`]).
 
 mod bare;
 mod ours;
 mod report;
 
-pub use report::{Figures, Report};
+pub use report::{Figures, Report, Starts};
 
 use crate::{Config, Rig, Suite, wait};
 use anyhow::{Context as _, Result, bail};
@@ -21,6 +22,10 @@ use std::time::{Duration, Instant};
 
 /// Images that are measured: 2 MB and 255 MB.
 pub const IMAGES: [&str; 2] = ["busybox", "debian"];
+/// Quiet time before each start. Moving a process into a cgroup waits for an RCU grace period (about
+/// 10 ms), but not within some milliseconds of another move: without a pause, whoever starts right
+/// after the other side's clean-up is spared that.
+const SETTLE: Duration = Duration::from_millis(150);
 /// Tasks of the parallel start.
 const PARALLEL: usize = 20;
 /// Tasks at which memory is read.
@@ -47,12 +52,17 @@ async fn measure(rig: &Rig, pairs: usize) -> Result<Report> {
         // One of each warms the caches.
         bare.start(image).await?;
         ours.start(image).await?;
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        for _ in 0..pairs {
-            a.push(bare.start(image).await?);
-            b.push(ours.start(image).await?);
+        let mut times = Vec::new();
+        for pair in 0..pairs {
+            times.push(if pair.is_multiple_of(2) {
+                let first = bare.start(image).await?;
+                (first, ours.start(image).await?)
+            } else {
+                let first = ours.start(image).await?;
+                (bare.start(image).await?, first)
+            });
         }
-        report.starts.push((image.to_owned(), Figures::of(a), Figures::of(b)));
+        report.starts.push(Starts::of(image, &times));
     }
     report.parallel.0 = bare.start_many(PARALLEL).await?;
     report.parallel.1 = ours.start_many(PARALLEL).await?;

@@ -40,6 +40,7 @@ impl<'a> Ours<'a> {
         self.run += 1;
         let request = self.allocation.request(self.run, image, &["/bin/echo", "x"]);
         let mut driver = self.plugin.driver();
+        tokio::time::sleep(super::SETTLE).await;
         let called = Instant::now();
         let asked = tokio::spawn(async move { driver.start_task(request).await });
         // The byte is awaited on a thread of its own: the call's reply comes later.

@@ -22,15 +22,10 @@ impl Figures {
     #[must_use]
     pub fn of(times: Vec<Duration>) -> Self {
         let mut ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
-        ms.sort_by(f64::total_cmp);
-        let at = |index: usize| ms.get(index).copied().unwrap_or_default();
-        let middle = ms.len() / 2;
-        let median = if ms.len().is_multiple_of(2) {
-            f64::midpoint(at(middle.saturating_sub(1)), at(middle))
-        } else {
-            at(middle)
-        };
-        Self { median, min: at(0), max: at(ms.len().saturating_sub(1)), count: ms.len() }
+        let median = median(&mut ms);
+        let (min, max) = (ms.first().copied(), ms.last().copied());
+        let (min, max) = (min.unwrap_or_default(), max.unwrap_or_default());
+        Self { median, min, max, count: ms.len() }
     }
 
     fn json(&self) -> Value {
@@ -48,11 +43,66 @@ impl fmt::Display for Figures {
     }
 }
 
+/// Sorts, and gives the median.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or_default();
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+    } else {
+        at(middle)
+    }
+}
+
+/// Starts of one image, from the call to the first byte.
+#[derive(Debug, Default)]
+pub struct Starts {
+    /// The image.
+    pub image: String,
+    /// systemd-nspawn alone.
+    pub bare: Figures,
+    /// This driver.
+    pub ours: Figures,
+    /// Ratio of the medians, ours to bare.
+    pub ratio: f64,
+    /// Median of each pair's own ratio: slow phases of the machine cancel out.
+    pub pair_ratio: f64,
+}
+
+impl Starts {
+    /// Of pairs: bare, ours.
+    #[must_use]
+    pub fn of(image: &str, times: &[(Duration, Duration)]) -> Self {
+        let bare = Figures::of(times.iter().map(|pair| pair.0).collect());
+        let ours = Figures::of(times.iter().map(|pair| pair.1).collect());
+        let pair = |(bare, ours): &(Duration, Duration)| ours.as_secs_f64() / bare.as_secs_f64();
+        let mut pairs: Vec<f64> = times.iter().map(pair).collect();
+        Self {
+            image: image.to_owned(),
+            bare,
+            ours,
+            ratio: ours.median / bare.median,
+            pair_ratio: median(&mut pairs),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "image": self.image,
+            "bare": self.bare.json(),
+            "ours": self.ours.json(),
+            "ratio": self.ratio,
+            "pair_ratio": self.pair_ratio,
+        })
+    }
+}
+
 /// Everything of one run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Image, bare systemd-nspawn, ours: call to first byte.
-    pub starts: Vec<(String, Figures, Figures)>,
+    /// Starts one at a time.
+    pub starts: Vec<Starts>,
     /// Call to last first byte of 20 parallel starts: bare, ours.
     pub parallel: (Duration, Duration),
     /// `StopTask` of a command that ends at once, with its removal.
@@ -65,8 +115,7 @@ impl Report {
     /// Ratio of medians, ours to bare, of an image.
     #[must_use]
     pub fn ratio(&self, image: &str) -> Option<f64> {
-        let (_, bare, ours) = self.starts.iter().find(|(name, ..)| name == image)?;
-        (bare.median > 0.0).then(|| ours.median / bare.median)
+        self.starts.iter().find(|starts| starts.image == image).map(|starts| starts.ratio)
     }
 
     /// KiB that driver and helper together grow by for each task.
@@ -81,13 +130,7 @@ impl Report {
     /// For programs.
     #[must_use]
     pub fn json(&self) -> Value {
-        let starts: Vec<Value> = self
-            .starts
-            .iter()
-            .map(|(image, bare, ours)| {
-                json!({ "image": image, "bare": bare.json(), "ours": ours.json(), "ratio": self.ratio(image) })
-            })
-            .collect();
+        let starts: Vec<Value> = self.starts.iter().map(Starts::json).collect();
         let memory: Vec<Value> = self
             .memory
             .iter()
@@ -105,10 +148,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "start, call to first byte, ms")?;
-        for (image, bare, ours) in &self.starts {
+        for Starts { image, bare, ours, ratio, pair_ratio } in &self.starts {
             writeln!(f, "  {image:8} bare nspawn  {bare}")?;
             writeln!(f, "  {image:8} this driver  {ours}")?;
-            writeln!(f, "  {image:8} ratio        {:.2}", self.ratio(image).unwrap_or_default())?;
+            writeln!(f, "  {image:8} ratio        {ratio:.2}, by pairs {pair_ratio:.2}")?;
         }
         let (bare, ours) = self.parallel;
         writeln!(
