@@ -13,6 +13,7 @@ pub mod hostile;
 pub mod images;
 pub mod job;
 pub mod nomad;
+pub mod oracle;
 pub mod outer;
 pub mod plugin;
 pub mod processes;

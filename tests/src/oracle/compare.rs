@@ -1,0 +1,112 @@
+//! Runs the oracle and the product over the same random questions.
+
+use super::file::Settings;
+use super::random::Random;
+use super::{Verdict, generate, judge};
+use proto::spec::TaskSpec;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Specifications for one policy file.
+const PER_POLICY: u64 = 20;
+
+/// What the product says to a specification, with one policy file.
+pub type Product = Box<dyn Fn(&TaskSpec) -> Verdict>;
+
+/// What has been tried.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Specifications.
+    pub tried: u64,
+    /// Allowed ones.
+    pub allowed: u64,
+    /// Refused ones.
+    pub refused: u64,
+    /// How often each rule was broken, and how often it alone.
+    pub rules: BTreeMap<&'static str, (u64, u64)>,
+}
+
+/// Where the two differ.
+#[derive(Debug)]
+pub struct Disagreement {
+    /// The policy file.
+    pub policy: String,
+    /// What made the specification, and which rules the oracle sees broken.
+    pub why: String,
+    /// The oracle's verdict.
+    pub oracle: Verdict,
+    /// The product's.
+    pub product: Verdict,
+    /// The specification.
+    pub spec: Box<TaskSpec>,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "oracle {:?}, product {:?} ({})", self.oracle, self.product, self.why)?;
+        write!(f, "policy:\n{}\nspecification: {:#?}", self.policy, self.spec)
+    }
+}
+
+/// The next policy file, with what holds.
+#[must_use]
+pub fn next_policy(random: &mut Random) -> (String, Settings) {
+    let file = generate::policy(random);
+    (file.text(), file.settings())
+}
+
+/// Compares both `tries` times from a seed.
+///
+/// # Errors
+/// The first question on which they differ.
+pub fn compare(
+    seed: u64,
+    tries: u64,
+    product: impl Fn(&str) -> Result<Product, String>,
+) -> Result<Tally, Box<Disagreement>> {
+    let mut random = Random::new(seed);
+    let mut tally = Tally::default();
+    while tally.tried < tries {
+        let (text, settings) = next_policy(&mut random);
+        let decide = product(&text);
+        for _ in 0..PER_POLICY.min(tries - tally.tried) {
+            let (spec, twists) = generate::spec(&mut random, &settings);
+            let (oracle, broken) = judge(&spec, &settings);
+            tally.count(&oracle, broken.all().collect());
+            let product = match &decide {
+                Ok(decide) => decide(&spec),
+                Err(error) => Verdict::Other(format!("the file is refused: {error}")),
+            };
+            if product != oracle {
+                let why = format!("twists {twists:?}, broken {broken:?}");
+                let spec = Box::new(spec);
+                return Err(Box::new(Disagreement { policy: text, why, oracle, product, spec }));
+            }
+        }
+    }
+    Ok(tally)
+}
+
+impl Tally {
+    fn count(&mut self, verdict: &Verdict, broken: Vec<&'static str>) {
+        self.tried += 1;
+        if broken.is_empty() {
+            self.allowed += 1;
+        } else {
+            self.refused += 1;
+        }
+        debug_assert!(broken.is_empty() == matches!(verdict, Verdict::Allowed(_)));
+        let alone = u64::from(broken.len() == 1);
+        for rule in broken {
+            let (all, only) = self.rules.entry(rule).or_default();
+            *all += 1;
+            *only += alone;
+        }
+    }
+
+    /// The rule that was broken least often, and how often.
+    #[must_use]
+    pub fn rarest(&self) -> Option<(&'static str, u64)> {
+        self.rules.iter().map(|(rule, (all, _))| (*rule, *all)).min_by_key(|(_, all)| *all)
+    }
+}

@@ -1,0 +1,237 @@
+//! A policy file as the oracle sees it: which keys are given, its text, and what holds with them.
+
+use std::fmt::Write as _;
+
+/// Which defaults hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preset {
+    /// Little is allowed.
+    #[default]
+    Strict,
+    /// What the older driver allowed.
+    Compat,
+}
+
+/// One entry of `images.paths`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImagePath {
+    /// The folder.
+    pub path: String,
+    /// Whether images below may be written to.
+    pub writable: bool,
+    /// Whether the file gives it as a table; a text means not writable.
+    pub table: bool,
+}
+
+/// The keys of one policy file; `None`: not given.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "named as the keys are")]
+pub struct File {
+    pub preset: Option<Preset>,
+    pub images_store: Option<String>,
+    pub images_paths: Option<Vec<ImagePath>>,
+    pub alloc_dirs: Option<Vec<String>>,
+    pub userns_require: Option<bool>,
+    pub userns_except: Option<Vec<String>>,
+    pub binds_read_only: Option<Vec<String>>,
+    pub binds_read_write: Option<Vec<String>>,
+    pub binds_deny: Option<Vec<String>>,
+    pub binds_unmapped: Option<bool>,
+    pub devices_allow: Option<Vec<String>>,
+    pub caps_allow: Option<Vec<String>>,
+    pub network_allow: Option<Vec<String>>,
+    pub netns_paths: Option<Vec<String>>,
+    /// The number of bytes, and the text when it is given as a text with a suffix.
+    pub limits_memory: Option<(u64, Option<String>)>,
+    pub limits_tasks: Option<u64>,
+    pub syscalls_allow_extra: Option<Vec<String>>,
+    pub sysctl_allow: Option<Vec<String>>,
+    pub lsm_profiles: Option<Vec<String>>,
+}
+
+/// What holds: the preset's defaults with the file's keys over them.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "named as the keys are")]
+pub struct Settings {
+    pub preset: Preset,
+    pub images_store: String,
+    pub images_paths: Vec<ImagePath>,
+    pub alloc_dirs: Vec<String>,
+    pub userns_require: bool,
+    pub userns_except: Vec<String>,
+    pub binds_read_only: Vec<String>,
+    pub binds_read_write: Vec<String>,
+    pub binds_deny: Vec<String>,
+    pub binds_unmapped: bool,
+    pub devices_allow: Vec<String>,
+    pub caps_allow: Vec<String>,
+    pub network_allow: Vec<String>,
+    pub netns_paths: Vec<String>,
+    pub limits_memory: Option<u64>,
+    pub limits_tasks: Option<u64>,
+    pub syscalls_allow_extra: Vec<String>,
+    pub sysctl_allow: Vec<String>,
+    pub lsm_profiles: Vec<String>,
+}
+
+/// The default capability list of Nomad's docker driver.
+const NOMAD_CAPS: [&str; 14] = [
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "mknod",
+    "net_bind_service",
+    "net_raw",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+];
+
+fn texts(of: &[&str]) -> Vec<String> {
+    of.iter().map(|text| (*text).to_owned()).collect()
+}
+
+impl Settings {
+    /// The defaults of a preset.
+    #[must_use]
+    pub fn of(preset: Preset) -> Self {
+        let compat = preset == Preset::Compat;
+        let any = |yes: &[&str]| if compat { texts(yes) } else { Vec::new() };
+        let images = if compat { "/" } else { "/var/lib/machines" };
+        let mut network = texts(&["private", "veth", "zone", "group"]);
+        network.extend(any(&["host", "bridge:*", "none"]));
+        Self {
+            preset,
+            images_store: "/var/lib/machines".to_owned(),
+            images_paths: vec![ImagePath { path: images.to_owned(), writable: true, table: true }],
+            alloc_dirs: texts(&["/var/lib/nomad/alloc", "/opt/nomad/data/alloc"]),
+            userns_require: !compat,
+            userns_except: Vec::new(),
+            binds_read_only: Vec::new(),
+            binds_read_write: any(&["/"]),
+            binds_deny: Vec::new(),
+            binds_unmapped: compat,
+            devices_allow: any(&["/dev/**:rwm"]),
+            caps_allow: if compat { texts(&["all"]) } else { texts(&NOMAD_CAPS) },
+            network_allow: network,
+            netns_paths: texts(&["/run/netns", "/var/run/netns"]),
+            limits_memory: None,
+            limits_tasks: None,
+            syscalls_allow_extra: any(&["*"]),
+            sysctl_allow: texts(&[
+                "net.*",
+                "kernel.shm*",
+                "kernel.msg*",
+                "kernel.sem",
+                "fs.mqueue.*",
+            ]),
+            lsm_profiles: any(&["*"]),
+        }
+    }
+}
+
+impl File {
+    /// What holds with this file.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let base = Settings::of(self.preset.unwrap_or_default());
+        let or = |given: &Option<Vec<String>>, base: Vec<String>| given.clone().unwrap_or(base);
+        Settings {
+            preset: base.preset,
+            images_store: self.images_store.clone().unwrap_or(base.images_store),
+            images_paths: self.images_paths.clone().unwrap_or(base.images_paths),
+            alloc_dirs: or(&self.alloc_dirs, base.alloc_dirs),
+            userns_require: self.userns_require.unwrap_or(base.userns_require),
+            userns_except: or(&self.userns_except, base.userns_except),
+            binds_read_only: or(&self.binds_read_only, base.binds_read_only),
+            binds_read_write: or(&self.binds_read_write, base.binds_read_write),
+            binds_deny: or(&self.binds_deny, base.binds_deny),
+            binds_unmapped: self.binds_unmapped.unwrap_or(base.binds_unmapped),
+            devices_allow: or(&self.devices_allow, base.devices_allow),
+            caps_allow: or(&self.caps_allow, base.caps_allow),
+            network_allow: or(&self.network_allow, base.network_allow),
+            netns_paths: or(&self.netns_paths, base.netns_paths),
+            limits_memory: self.limits_memory.as_ref().map(|(bytes, _)| *bytes),
+            limits_tasks: self.limits_tasks,
+            syscalls_allow_extra: or(&self.syscalls_allow_extra, base.syscalls_allow_extra),
+            sysctl_allow: or(&self.sysctl_allow, base.sysctl_allow),
+            lsm_profiles: or(&self.lsm_profiles, base.lsm_profiles),
+        }
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        if let Some(preset) = self.preset {
+            let word = if preset == Preset::Compat { "compat" } else { "strict" };
+            let _ = writeln!(out, "preset = \"{word}\"");
+        }
+        let images = self.images_paths.as_ref().map(|all| array(all, image_path));
+        table(&mut out, "images", &[("store", quoted(&self.images_store)), ("paths", images)]);
+        table(&mut out, "nomad", &[("alloc_dirs", list(&self.alloc_dirs))]);
+        let require = self.userns_require.map(|on| on.to_string());
+        table(&mut out, "userns", &[("require", require), ("except", list(&self.userns_except))]);
+        let unmapped = self.binds_unmapped.map(|on| if on { "\"unmapped\"" } else { "\"refuse\"" });
+        table(
+            &mut out,
+            "binds",
+            &[
+                ("read_only", list(&self.binds_read_only)),
+                ("read_write", list(&self.binds_read_write)),
+                ("deny", list(&self.binds_deny)),
+                ("unprotected", unmapped.map(str::to_owned)),
+            ],
+        );
+        table(&mut out, "devices", &[("allow", list(&self.devices_allow))]);
+        table(&mut out, "caps", &[("allow", list(&self.caps_allow))]);
+        let network = list(&self.network_allow);
+        table(&mut out, "network", &[("allow", network), ("netns_paths", list(&self.netns_paths))]);
+        let memory = self.limits_memory.as_ref().map(|(bytes, text)| {
+            text.as_ref().map_or_else(|| bytes.to_string(), |text| format!("\"{text}\""))
+        });
+        let tasks = self.limits_tasks.map(|n| n.to_string());
+        table(&mut out, "limits", &[("memory", memory), ("tasks", tasks)]);
+        table(&mut out, "syscalls", &[("allow_extra", list(&self.syscalls_allow_extra))]);
+        table(&mut out, "sysctl", &[("allow", list(&self.sysctl_allow))]);
+        table(&mut out, "lsm", &[("profiles", list(&self.lsm_profiles))]);
+        out
+    }
+}
+
+fn image_path(entry: &ImagePath) -> String {
+    if entry.table {
+        format!("{{ path = \"{}\", writable = {} }}", entry.path, entry.writable)
+    } else {
+        format!("\"{}\"", entry.path)
+    }
+}
+
+fn array<T>(of: &[T], show: impl Fn(&T) -> String) -> String {
+    format!("[{}]", of.iter().map(show).collect::<Vec<_>>().join(", "))
+}
+
+fn list(of: &Option<Vec<String>>) -> Option<String> {
+    of.as_ref().map(|all| array(all, |text| format!("\"{text}\"")))
+}
+
+fn quoted(text: &Option<String>) -> Option<String> {
+    text.as_ref().map(|text| format!("\"{text}\""))
+}
+
+fn table(out: &mut String, name: &str, keys: &[(&str, Option<String>)]) {
+    if keys.iter().all(|(_, value)| value.is_none()) {
+        return;
+    }
+    let _ = writeln!(out, "[{name}]");
+    for (key, value) in keys {
+        if let Some(value) = value {
+            let _ = writeln!(out, "{key} = {value}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is granted beyond places: user namespaces, capabilities, ceilings, kernel settings.
+
+use super::file::Settings;
+use super::{Broken, TASKS_DEFAULT, places};
+use proto::spec::{Network, TaskSpec, Users};
+
+/// What systemd-nspawn leaves every container (systemd-nspawn(1), `--capability=`).
+const NSPAWN_CAPS: [&str; 26] = [
+    "AUDIT_CONTROL",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_NICE",
+    "SYS_PTRACE",
+    "SYS_RESOURCE",
+    "SYS_TTY_CONFIG",
+];
+
+/// Families of kernel settings that belong to the task's own namespaces.
+const FAMILIES: [&str; 5] = ["net.*", "kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*"];
+
+fn check_users(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    let weak = match spec.users {
+        Users::Host | Users::Identity => true,
+        Users::Fixed { base, .. } => base < 65_536,
+        Users::Pick => false,
+    };
+    let excepted = policy.userns_except.contains(&places::image(spec, policy));
+    broken.policy("users", weak && policy.userns_require && !excepted);
+}
+
+fn check_caps(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    for name in spec.isolation.add.names() {
+        let name = name.trim_start_matches("CAP_").to_owned();
+        let listed = policy.caps_allow.iter().any(|allowed| {
+            let allowed = allowed.to_uppercase();
+            allowed == "ALL" || allowed.trim_start_matches("CAP_") == name
+        });
+        broken.policy("capability", !listed && !NSPAWN_CAPS.contains(&name.as_str()));
+    }
+}
+
+/// TasksMax= of the unit.
+pub(super) fn tasks(spec: &TaskSpec, policy: &Settings) -> u64 {
+    let asked = spec.resources.tasks_max.unwrap_or(TASKS_DEFAULT);
+    policy.limits_tasks.map_or(asked, |ceiling| asked.min(ceiling))
+}
+
+fn check_ceilings(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    if let Some(ceiling) = policy.limits_memory {
+        broken.policy("memory-unset", spec.resources.memory_max.is_none());
+        broken.policy("memory-above", spec.resources.memory_max.is_some_and(|n| n > ceiling));
+    }
+    if let (Some(ceiling), Some(asked)) = (policy.limits_tasks, spec.resources.tasks_max) {
+        broken.policy("tasks-above", asked > ceiling);
+    }
+}
+
+fn check_isolation(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    for rule in spec.isolation.syscalls.iter().filter(|rule| rule.allow) {
+        let name = rule.name.as_str();
+        let listed = policy.syscalls_allow_extra.iter().any(|entry| entry == "*" || entry == name);
+        broken.policy("syscall", !listed);
+    }
+    for sysctl in &spec.isolation.sysctls {
+        let name = sysctl.name.as_str();
+        let any = |of: &[&str]| of.iter().any(|pattern| places::matches(pattern, name, true));
+        let allow: Vec<_> = policy.sysctl_allow.iter().map(String::as_str).collect();
+        broken.policy("sysctl-family", !any(&FAMILIES));
+        broken.policy("sysctl-listed", !any(&allow));
+        let own = spec.network == Network::Loopback;
+        broken.policy("sysctl-network", name.starts_with("net.") && !own);
+    }
+    if let Some(context) = &spec.isolation.selinux {
+        let listed =
+            policy.lsm_profiles.iter().any(|entry| entry == "*" || entry == context.as_str());
+        broken.policy("selinux", !listed);
+    }
+}
+
+/// All rules about grants.
+pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    check_users(spec, policy, broken);
+    check_caps(spec, policy, broken);
+    check_ceilings(spec, policy, broken);
+    check_isolation(spec, policy, broken);
+}

@@ -1,0 +1,179 @@
+//! Changes of the files of a specification, and lists that are as long as they may be, or longer.
+
+use super::file::Settings;
+use super::random::Random;
+use super::texts::{self, path, relative};
+use super::twists::constant;
+use proto::limits;
+use proto::path::Absolute;
+use proto::secret::Secret;
+use proto::spec::files::{
+    Bind, Credential, CredentialContent, CredentialName, Device, DeviceAccess, Mapping, Overlay,
+    Source, Tmpfs, Upper,
+};
+use proto::spec::output::{LabelName, LabelValue};
+use proto::spec::process::{
+    HostName, LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
+};
+use proto::spec::resolver::HostEntry;
+use proto::spec::{Label, TaskSpec};
+use std::net::{IpAddr, Ipv4Addr};
+
+fn source(random: &mut Random, policy: &Settings) -> Source {
+    let listed = [policy.binds_read_only.as_slice(), policy.binds_read_write.as_slice()].concat();
+    match random.below(10) {
+        0 => Source::Task(relative(&["local", "data"])),
+        1 | 2 if !listed.is_empty() => {
+            let rest = random.pick(&["", "/x", "x", "/OWN/x"]);
+            Source::Host(path(&format!("{}{rest}", random.pick(&listed))))
+        }
+        _ => Source::Host(path(random.pick(&texts::PATHS))),
+    }
+}
+
+/// Half of them are fine beyond doubt, so that other rules decide.
+fn target(random: &mut Random) -> Absolute {
+    if random.chance(50) {
+        return path(&format!("/mnt/{}", random.next()));
+    }
+    path(random.pick(&texts::TARGETS))
+}
+
+fn bind_at(source: Source, target: Absolute, read_only: bool) -> Bind {
+    let mapping = Mapping::Automatic;
+    Bind { source, target, read_only, recursive: false, mapping, propagated: false }
+}
+
+pub(super) fn bind(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    for _ in 0..random.pick(&[1, 1, 1, 2]) {
+        let bind = bind_at(source(random, policy), target(random), random.chance(50));
+        spec.files.binds.push(bind);
+    }
+}
+
+pub(super) fn overlay(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    let most = limits::LAYERS_MAX;
+    let layers = random.pick(&[1, 1, 1, 2, 0, most, most + 1]);
+    let mut lower = vec![Source::Task(relative(&["local"])); layers];
+    if let (Some(first), true) = (lower.first_mut(), random.chance(60)) {
+        *first = source(random, policy);
+    }
+    let upper = match random.below(4) {
+        0 => Upper::ReadOnly,
+        1 => Upper::Ephemeral,
+        _ => Upper::Folder(source(random, policy)),
+    };
+    spec.files.overlays.push(Overlay { lower, upper, target: target(random) });
+}
+
+pub(super) fn tmpfs(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    let mode = random.pick(&[0o755, 0o7777, 0o10000, u16::MAX]);
+    spec.files.tmpfs.push(Tmpfs {
+        target: target(random),
+        size: Some(random.next()),
+        inodes: Some(random.next()),
+        mode: random.chance(70).then_some(mode),
+        read_only: random.chance(50),
+        executable: random.chance(50),
+    });
+}
+
+pub(super) fn device(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    let mut host = path(random.pick(&texts::DEVICES));
+    if random.chance(40) {
+        let rule = random.pick(&policy.devices_allow);
+        let text = rule.split(':').next().unwrap_or_default().replace("**", "a/b");
+        let text = text.replace('*', random.pick(&["", "x", "card0", "a/b"]));
+        host = path(&format!("/{text}"));
+    }
+    let access = DeviceAccess {
+        read: random.chance(70),
+        write: random.chance(50),
+        mknod: random.chance(30),
+    };
+    spec.files.devices.push(Device { host, target: target(random), access });
+}
+
+pub(super) fn hidden(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    let one = path(random.pick(&texts::TARGETS));
+    spec.files.inaccessible.push(one);
+}
+
+pub(super) fn credential(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    for _ in 0..random.pick(&[1, 1, 2]) {
+        let name = constant!(CredentialName, random.pick(&["a", "b"]));
+        let content = match random.below(6) {
+            0 => CredentialContent::File(relative(&["secrets", "x"])),
+            1 | 2 => {
+                let length = limits::CREDENTIAL_MAX + random.below(2);
+                CredentialContent::Value(Secret::new("x".repeat(length)))
+            }
+            _ => CredentialContent::Value(Secret::new("x")),
+        };
+        spec.files.credentials.push(Credential { name, content, encrypted: random.chance(50) });
+    }
+}
+
+pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    let over = random.below(2);
+    let (mounts, rules) = (limits::MOUNTS_MAX + over, limits::RULES_MAX + over);
+    let at = |n: usize| path(&format!("/mnt/{n}"));
+    let own = || Source::Task(relative(&["local"]));
+    let files = &mut spec.files;
+    match random.below(11) {
+        0 => files.binds = (0..mounts).map(|n| bind_at(own(), at(n), false)).collect(),
+        1 => {
+            let (size, inodes, mode) = (None, None, None);
+            let one =
+                |n| Tmpfs { target: at(n), size, inodes, mode, read_only: false, executable: true };
+            files.tmpfs = (0..mounts).map(one).collect();
+        }
+        2 => {
+            let one = |n| Overlay { lower: vec![own()], upper: Upper::Ephemeral, target: at(n) };
+            files.overlays = (0..mounts).map(one).collect();
+        }
+        3 => files.inaccessible = (0..mounts).map(at).collect(),
+        4 => {
+            let rule = random.pick(&policy.devices_allow);
+            let host = rule.split(':').next().unwrap_or_default().replace('*', "x");
+            let access = DeviceAccess { read: rule.contains("r"), write: false, mknod: false };
+            let one = |n| Device { host: path(&format!("/{host}")), target: at(n), access };
+            files.devices = (0..mounts).map(one).collect();
+        }
+        5 => {
+            let one = |n: usize| Credential {
+                name: constant!(CredentialName, format!("c{n}")),
+                content: CredentialContent::Value(Secret::new("x")),
+                encrypted: false,
+            };
+            files.credentials = (0..mounts).map(one).collect();
+        }
+        6 => {
+            let name = constant!(SyscallName, "bpf");
+            spec.isolation.syscalls = vec![SyscallRule { allow: false, name }; rules];
+        }
+        7 => {
+            let one = |n| Sysctl {
+                name: constant!(SysctlName, format!("kernel.shm{n}")),
+                value: constant!(SysctlValue, "1"),
+            };
+            spec.isolation.sysctls = (0..rules).map(one).collect();
+        }
+        8 => {
+            let one = ProcessLimit { resource: LimitName::Core, soft: None, hard: None };
+            spec.isolation.limits = vec![one; rules];
+        }
+        9 => {
+            let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let one = HostEntry { address, name: constant!(HostName, "a") };
+            spec.names.hosts = vec![one; rules];
+        }
+        _ => {
+            let one = |n| Label {
+                name: constant!(LabelName, format!("L{n}")),
+                value: constant!(LabelValue, ""),
+            };
+            spec.labels = (0..rules).map(one).collect();
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Where things may lie: image, allocation, network namespace, binds, overlays, devices.
+
+use super::Broken;
+use super::file::{ImagePath, Preset, Settings};
+use proto::spec::files::{Source, Upper};
+use proto::spec::{Image, Network, Root, TaskSpec};
+
+fn parts(path: &str) -> Vec<&str> {
+    path.split('/').filter(|part| !part.is_empty()).collect()
+}
+
+/// Whether `path` is `root` or lies below it.
+#[must_use]
+pub fn within(path: &str, root: &str) -> bool {
+    parts(path).starts_with(&parts(root))
+}
+
+fn same(one: &str, other: &str) -> bool {
+    parts(one) == parts(other)
+}
+
+/// The folder that holds `path`; `/` holds itself.
+fn parent(path: &str) -> String {
+    let mut all = parts(path);
+    all.pop();
+    format!("/{}", all.join("/"))
+}
+
+/// Where the image is.
+pub(super) fn image(spec: &TaskSpec, policy: &Settings) -> String {
+    match &spec.image {
+        Image::Named(name) => format!("{}/{name}", policy.images_store.trim_end_matches('/')),
+        Image::Path(path) => path.to_string(),
+    }
+}
+
+/// The longest entry that is `path` or holds it.
+fn entry<'a>(path: &str, policy: &'a Settings) -> Option<&'a ImagePath> {
+    let holding = policy.images_paths.iter().filter(|entry| within(path, &entry.path));
+    holding.max_by_key(|entry| parts(&entry.path).len())
+}
+
+fn check_image(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    let writes = spec.root.mode == Root::Plain;
+    let entry = match &spec.image {
+        Image::Named(_) => entry(&policy.images_store, policy),
+        Image::Path(path) => {
+            let path = path.to_string();
+            let found = entry(&path, policy);
+            let whole_host = same(&path, "/") && !writes;
+            let good = found.is_some_and(|e| !same(&e.path, &path) || whole_host);
+            broken.policy("image-place", !good);
+            found
+        }
+    };
+    broken.policy("image-writable", writes && !entry.is_some_and(|entry| entry.writable));
+}
+
+/// The allocation's own folder, when it is where it must be.
+fn check_alloc(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    let alloc = spec.key.alloc.to_string();
+    let good = policy
+        .alloc_dirs
+        .iter()
+        .any(|dir| same(&spec.alloc_dir.to_string(), &format!("{dir}/{alloc}")));
+    broken.policy("alloc-dir", !good);
+}
+
+fn check_network(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    let kind = match &spec.network {
+        Network::Loopback => "private",
+        Network::Host => "host",
+        Network::Join(_) => "group",
+    };
+    let allowed = policy.network_allow.iter().any(|allowed| allowed == kind);
+    broken.policy("network-kind", !allowed);
+    if let Network::Join(path) = &spec.network {
+        let path = path.to_string();
+        let alloc = spec.key.alloc.to_string();
+        let good = policy.netns_paths.iter().any(|root| {
+            // In a folder of iproute2's, Nomad names its own after the allocation.
+            let nomads = root.ends_with("/run/netns") || root == "run/netns";
+            same(&parent(&path), root)
+                && !same(&path, root)
+                && (!nomads || parts(&path).last() == Some(&alloc.as_str()))
+        });
+        broken.policy("netns-place", !good);
+    }
+}
+
+/// Where a bind begins.
+pub(super) fn source(spec: &TaskSpec, source: &Source) -> String {
+    match source {
+        Source::Host(path) => path.to_string(),
+        Source::Task(below) => {
+            let below: Vec<_> = below.components().iter().map(|part| part.as_str()).collect();
+            let path = format!("{}/{}/{}", spec.alloc_dir, spec.key.task, below.join("/"));
+            path.trim_end_matches('/').to_owned()
+        }
+    }
+}
+
+/// Folders of the host that no task of the strict preset sees.
+const NEVER: [&str; 7] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/lib/nomad-nspawn",
+    "/etc/nomad-nspawn",
+    "/usr/libexec/nomad-nspawn",
+];
+
+/// Whether one is the other, lies below it, or contains it.
+fn touches(path: &str, folder: &str) -> bool {
+    within(path, folder) || within(folder, path)
+}
+
+fn check_source(
+    spec: &TaskSpec,
+    policy: &Settings,
+    from: &Source,
+    writes: bool,
+    broken: &mut Broken,
+) {
+    let Source::Host(path) = from else { return };
+    let path = path.to_string();
+    if within(&path, &spec.alloc_dir.to_string()) {
+        return;
+    }
+    let listed = |list: &[String]| list.iter().any(|folder| within(&path, folder));
+    let (read, write) = (listed(&policy.binds_read_only), listed(&policy.binds_read_write));
+    broken.policy("bind-unlisted", !read && !write);
+    broken.policy("bind-read-only", writes && read && !write);
+    broken.policy("bind-deny", policy.binds_deny.iter().any(|folder| touches(&path, folder)));
+    if policy.preset == Preset::Compat {
+        return;
+    }
+    let images = policy.images_paths.iter().map(|entry| entry.path.as_str());
+    let mut never = NEVER.iter().copied().chain([policy.images_store.as_str()]).chain(images);
+    broken.policy("bind-never", never.any(|folder| touches(&path, folder)));
+    let nomads = policy.alloc_dirs.iter().any(|dir| {
+        let data = parent(dir);
+        // A volume of the container storage interface, staged for this allocation.
+        let csi = within(&path, &format!("{data}/client/csi"));
+        let own = csi && parts(&path).contains(&spec.key.alloc.to_string().as_str());
+        !own && (touches(&path, dir) || touches(&path, &data))
+    });
+    broken.policy("bind-nomad", nomads);
+}
+
+fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    for bind in &spec.files.binds {
+        check_source(spec, policy, &bind.source, !bind.read_only, broken);
+    }
+    for overlay in &spec.files.overlays {
+        for layer in &overlay.lower {
+            check_source(spec, policy, layer, false, broken);
+        }
+        if let Upper::Folder(folder) = &overlay.upper {
+            check_source(spec, policy, folder, true, broken);
+        }
+    }
+}
+
+/// Whether a pattern covers a whole text. `**` stands for any text, `*` for any text without a
+/// slash, or with `everywhere` for any text too.
+pub(super) fn matches(pattern: &str, text: &str, everywhere: bool) -> bool {
+    let (rest, crosses) = match (pattern.strip_prefix("**"), pattern.strip_prefix('*')) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, everywhere),
+        (None, None) => {
+            let Some(first) = pattern.chars().next() else { return text.is_empty() };
+            let (Some(pattern), Some(text)) =
+                (pattern.strip_prefix(first), text.strip_prefix(first))
+            else {
+                return false;
+            };
+            return matches(pattern, text, everywhere);
+        }
+    };
+    let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    for end in ends {
+        let (taken, left) = text.split_at(end);
+        if !crosses && taken.contains('/') {
+            return false;
+        }
+        if matches(rest, left, everywhere) {
+            return true;
+        }
+    }
+    false
+}
+
+fn check_devices(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    for device in &spec.files.devices {
+        let path = device.host.to_string();
+        let outside = !path.starts_with("/dev/");
+        broken.policy("device-place", outside);
+        let entries: Vec<_> =
+            policy.devices_allow.iter().filter_map(|entry| entry.rsplit_once(':')).collect();
+        let listed = |path: &str| {
+            entries.iter().filter(|(pattern, _)| matches(pattern, path, false)).collect::<Vec<_>>()
+        };
+        let found = listed(&path);
+        let asked =
+            [(device.access.read, 'r'), (device.access.write, 'w'), (device.access.mknod, 'm')];
+        let covers = |letters: &str| asked.iter().all(|(on, c)| !on || letters.contains(*c));
+        broken.policy("device-listed", !outside && found.is_empty());
+        let access = found.iter().any(|(_, letters)| covers(letters));
+        broken.policy("device-access", !found.is_empty() && !access);
+    }
+}
+
+/// All rules about places.
+pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    check_image(spec, policy, broken);
+    check_alloc(spec, policy, broken);
+    check_network(spec, policy, broken);
+    check_binds(spec, policy, broken);
+    check_devices(spec, policy, broken);
+}

@@ -1,0 +1,160 @@
+//! Bounds, ranges, doubled names and contradictions: what is refused whatever the policy says.
+
+use super::Broken;
+use super::file::Settings;
+use super::places::within;
+use proto::limits;
+use proto::spec::files::CredentialContent;
+use proto::spec::process::Ready;
+use proto::spec::resolver::Resolver;
+use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec, Users};
+
+fn doubled<T: PartialEq>(of: impl Iterator<Item = T>) -> bool {
+    let all: Vec<T> = of.collect();
+    all.iter().enumerate().any(|(n, one)| all.iter().skip(n + 1).any(|other| one == other))
+}
+
+fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
+    let (files, rules) = (&spec.files, &spec.isolation);
+    broken.invalid("many-binds", files.binds.len() > limits::MOUNTS_MAX);
+    broken.invalid("many-tmpfs", files.tmpfs.len() > limits::MOUNTS_MAX);
+    broken.invalid("many-overlays", files.overlays.len() > limits::MOUNTS_MAX);
+    broken.invalid("many-inaccessible", files.inaccessible.len() > limits::MOUNTS_MAX);
+    broken.invalid("many-devices", files.devices.len() > limits::MOUNTS_MAX);
+    broken.invalid("many-credentials", files.credentials.len() > limits::MOUNTS_MAX);
+    broken.invalid("many-syscalls", rules.syscalls.len() > limits::RULES_MAX);
+    broken.invalid("many-sysctls", rules.sysctls.len() > limits::RULES_MAX);
+    broken.invalid("many-limits", rules.limits.len() > limits::RULES_MAX);
+    broken.invalid("many-hosts", spec.names.hosts.len() > limits::RULES_MAX);
+    broken.invalid("many-labels", spec.labels.len() > limits::RULES_MAX);
+    for overlay in &files.overlays {
+        let layers = overlay.lower.len();
+        broken.invalid("layers", layers == 0 || layers > limits::LAYERS_MAX);
+    }
+    if let Resolver::Own { servers, searches, options } = &spec.names.resolver {
+        broken.invalid("many-servers", servers.len() > limits::NAMESERVERS_MAX);
+        broken.invalid("many-searches", searches.len() > limits::SEARCHES_MAX);
+        broken.invalid("many-options", options.len() > limits::SEARCHES_MAX);
+    }
+}
+
+fn check_texts(spec: &TaskSpec, broken: &mut Broken) {
+    let words = match &spec.payload {
+        Payload::Boot { arguments: words }
+        | Payload::Command { words }
+        | Payload::ProcessTwo { words } => words,
+    };
+    broken.invalid("many-words", words.len() > limits::ARGUMENTS_MAX);
+    broken.invalid("many-variables", spec.environment.len() > limits::VARIABLES_MAX);
+    for word in words {
+        broken.invalid("word-long", word.reveal().len() > limits::ARGUMENT_MAX);
+        broken.invalid("word-nul", word.reveal().contains('\0'));
+    }
+    for variable in &spec.environment {
+        let length = variable.name.as_str().len() + variable.value.reveal().len() + 1;
+        broken.invalid("variable-long", length > limits::VARIABLE_MAX);
+        broken.invalid("variable-nul", variable.value.reveal().contains('\0'));
+    }
+    // A set, because there may be thousands.
+    let names: std::collections::BTreeSet<_> =
+        spec.environment.iter().map(|variable| variable.name.as_str()).collect();
+    broken.invalid("variable-twice", names.len() < spec.environment.len());
+    for credential in &spec.files.credentials {
+        if let CredentialContent::Value(value) = &credential.content {
+            broken.invalid("credential-long", value.reveal().len() > limits::CREDENTIAL_MAX);
+        }
+    }
+}
+
+fn check_numbers(spec: &TaskSpec, broken: &mut Broken) {
+    for limit in &spec.isolation.limits {
+        let number = |limit: Option<u64>| limit.map_or(u128::MAX, u128::from);
+        broken.invalid("limit-order", number(limit.soft) > number(limit.hard));
+    }
+    if let Ready::Notify { timeout_s } = spec.process.ready {
+        let good = (1..=limits::READY_TIMEOUT_MAX_S).contains(&timeout_s);
+        broken.invalid("ready-timeout", !good);
+    }
+    for tmpfs in &spec.files.tmpfs {
+        broken.invalid("tmpfs-mode", tmpfs.mode.is_some_and(|mode| mode > 0o7777));
+    }
+    let signal = spec.stop_signal.is_some_and(|n| n == 0 || n == 32 || n == 33 || n > 64);
+    broken.invalid("signal", signal);
+    let wanted = spec.resources;
+    let memory = limits::MEMORY_MIN..=limits::MEMORY_MAX;
+    broken.invalid("memory-max", wanted.memory_max.is_some_and(|n| !memory.contains(&n)));
+    broken.invalid("memory-low", wanted.memory_low.is_some_and(|n| !memory.contains(&n)));
+    broken
+        .invalid("cpu-weight", wanted.cpu_weight.is_some_and(|n| !limits::CPU_WEIGHT.contains(&n)));
+    broken
+        .invalid("tasks-max", wanted.tasks_max.is_some_and(|n| !limits::TASKS_LIMIT.contains(&n)));
+}
+
+fn check_range(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    let Users::Fixed { base, width } = spec.users else { return };
+    broken.invalid("range-width", width == 0 || width > limits::RANGE_WIDTH);
+    let end = u64::from(base) + u64::from(width);
+    broken.invalid("range-end", end > u64::from(u32::MAX));
+    if policy.userns_require && base >= 65_536 {
+        let inside = base >= limits::RANGE_FIRST && base <= limits::RANGE_LAST;
+        broken.invalid("range-place", !inside || base % 65_536 != 0);
+    }
+}
+
+fn check_contradictions(spec: &TaskSpec, broken: &mut Broken) {
+    let isolates = matches!(spec.users, Users::Pick | Users::Fixed { .. });
+    let boots = matches!(spec.payload, Payload::Boot { .. });
+    let notifies = matches!(spec.process.ready, Ready::Notify { .. });
+    let stub = matches!(spec.payload, Payload::ProcessTwo { .. });
+    broken.invalid("notify-stub", notifies && stub);
+    broken.invalid("user-boot", spec.process.user.is_some() && boots);
+    match spec.root.ownership {
+        Ownership::Chown => {
+            broken.invalid("chown-mode", spec.root.mode != Root::Plain);
+            broken.invalid("chown-users", !isolates);
+            broken.invalid("chown-kind", spec.root.kind != ImageKind::Tree);
+        }
+        Ownership::Off => broken.invalid("off-users", !isolates),
+        Ownership::Map => {}
+    }
+    if let Logs::Container { priority } = spec.logs {
+        broken.invalid("journal-boot", !boots);
+        broken.invalid("priority", priority > 7);
+    }
+}
+
+fn check_doubled(spec: &TaskSpec, broken: &mut Broken) {
+    let (files, rules) = (&spec.files, &spec.isolation);
+    broken.invalid("label-twice", doubled(spec.labels.iter().map(|l| l.name.as_str())));
+    broken.invalid("credential-twice", doubled(files.credentials.iter().map(|c| c.name.as_str())));
+    broken.invalid("sysctl-twice", doubled(rules.sysctls.iter().map(|s| s.name.as_str())));
+    broken.invalid("limit-twice", doubled(rules.limits.iter().map(|l| l.resource)));
+}
+
+fn check_targets(spec: &TaskSpec, broken: &mut Broken) {
+    let files = &spec.files;
+    let binds = files.binds.iter().map(|bind| bind.target.to_string());
+    let tmpfs = files.tmpfs.iter().map(|tmpfs| tmpfs.target.to_string());
+    let overlays = files.overlays.iter().map(|overlay| overlay.target.to_string());
+    let devices = files.devices.iter().map(|device| device.target.to_string());
+    let hidden = files.inaccessible.iter().map(ToString::to_string);
+    let targets: Vec<_> = binds.chain(tmpfs).chain(overlays).chain(devices).chain(hidden).collect();
+    broken.invalid("target-twice", doubled(targets.iter()));
+    for target in &targets {
+        broken.invalid("target-kernel", within(target, "/proc") || within(target, "/sys"));
+        broken.invalid("target-root", target == "/");
+        let own = ["/dev", "/run", "/alloc", "/local", "/secrets"];
+        broken.invalid("target-own", own.contains(&target.as_str()));
+    }
+}
+
+/// All rules of this kind.
+pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    check_counts(spec, broken);
+    check_texts(spec, broken);
+    check_numbers(spec, broken);
+    check_range(spec, policy, broken);
+    check_contradictions(spec, broken);
+    check_doubled(spec, broken);
+    check_targets(spec, broken);
+}

@@ -1,0 +1,320 @@
+//! Single changes of a specification, each around the edges of one group of rules.
+
+use super::file::Settings;
+use super::generate::{mode, payload};
+use super::mounts::{bind, count, credential, device, hidden, overlay, tmpfs};
+use super::random::Random;
+use super::texts::{self, OTHER, OWN, path};
+use proto::capability::{Capabilities, NAMES};
+use proto::limits;
+use proto::name::{ImageName, VariableName};
+use proto::secret::Secret;
+use proto::spec::output::{LabelName, LabelValue};
+use proto::spec::process::{
+    HostName, LimitName, ProcessLimit, Ready, SelinuxContext, SyscallName, SyscallRule, Sysctl,
+    SysctlName, SysctlValue, UserName,
+};
+use proto::spec::resolver::{Resolver, ResolverOption, SearchDomain};
+use proto::spec::{
+    Image, ImageKind, Label, Logs, Network, Ownership, Payload, Pivot, Root, TaskSpec, Users,
+    Variable,
+};
+use std::net::{IpAddr, Ipv4Addr};
+
+type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
+
+/// Those with many cases stand several times.
+const ALL: [(&str, Twist); 40] = [
+    ("image", image),
+    ("image", image),
+    ("root", root),
+    ("root", root),
+    ("users", users),
+    ("users", users),
+    ("start", start),
+    ("start", start),
+    ("network", network),
+    ("alloc-dir", alloc_dir),
+    ("bind", bind),
+    ("bind", bind),
+    ("bind", bind),
+    ("bind", bind),
+    ("overlay", overlay),
+    ("overlay", overlay),
+    ("tmpfs", tmpfs),
+    ("device", device),
+    ("device", device),
+    ("hidden", hidden),
+    ("hidden", hidden),
+    ("credential", credential),
+    ("credential", credential),
+    ("caps", caps),
+    ("syscall", syscall),
+    ("sysctl", sysctl),
+    ("sysctl", sysctl),
+    ("limit", limit),
+    ("selinux", selinux),
+    ("label", label),
+    ("logs", logs),
+    ("resources", resources),
+    ("resources", resources),
+    ("signal", signal),
+    ("texts", long_texts),
+    ("texts", long_texts),
+    ("count", count),
+    ("count", count),
+    ("count", count),
+    ("resolver", resolver),
+];
+
+/// Applies one of them and tells its name.
+pub(super) fn apply(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) -> &'static str {
+    let Some((name, twist)) = ALL.get(random.below(ALL.len())) else { return "none" };
+    twist(random, policy, spec);
+    name
+}
+
+macro_rules! constant {
+    ($kind:ident, $text:expr) => {{
+        #[allow(clippy::expect_used, reason = "constants")]
+        $kind::new($text).expect("a text of this file")
+    }};
+}
+
+pub(super) use constant;
+
+fn image(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    spec.image = if random.chance(70) {
+        Image::Path(path(random.pick(&texts::IMAGE_PATHS)))
+    } else {
+        Image::Named(constant!(ImageName, random.pick(&["busybox", "group", "web"])))
+    };
+    let plain = random.chance(50);
+    spec.root.mode = mode(random, plain);
+}
+
+fn root(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    spec.root.mode = if random.chance(40) { Root::Plain } else { mode(random, true) };
+    spec.root.kind = if random.chance(30) { ImageKind::Disk } else { ImageKind::Tree };
+    spec.root.ownership = match random.below(3) {
+        0 => Ownership::Map,
+        1 => Ownership::Chown,
+        _ => Ownership::Off,
+    };
+    if random.chance(20) {
+        let old = random.chance(50).then(|| path("/old"));
+        spec.root.pivot = Some(Pivot { new: path("/usr"), old });
+    }
+}
+
+fn users(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    const LAST: u32 = limits::RANGE_LAST;
+    let bases = [
+        0,
+        1,
+        65_535,
+        65_536,
+        65_537,
+        458_752,
+        524_287,
+        524_288,
+        524_289,
+        LAST,
+        LAST + 1,
+        LAST + 65_536,
+        u32::MAX - 65_536,
+        u32::MAX - 65_535,
+        u32::MAX,
+    ];
+    let widths = [0, 1, 65_535, 65_536, 65_536, 65_536, 65_537, u32::MAX];
+    spec.users = match random.below(8) {
+        0 => Users::Host,
+        1 => Users::Identity,
+        2 => Users::Fixed { base: 0, width: 65_536 },
+        _ => Users::Fixed { base: random.pick(&bases), width: random.pick(&widths) },
+    };
+    if !policy.userns_except.is_empty() && random.chance(60) {
+        spec.image = Image::Path(path(&random.pick(&policy.userns_except)));
+    }
+    if random.chance(30) {
+        spec.root.ownership = Ownership::Off;
+    }
+}
+
+fn start(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    spec.payload = payload(random);
+    if random.chance(60) {
+        let max = limits::READY_TIMEOUT_MAX_S;
+        let timeout_s = random.pick(&[0, 1, 30, max, max + 1, u32::MAX]);
+        spec.process.ready = Ready::Notify { timeout_s };
+    }
+    if random.chance(60) {
+        spec.process.user = Some(constant!(UserName, "web"));
+    }
+    spec.process.hostname = random.chance(50).then(|| constant!(HostName, "web.example"));
+}
+
+fn network(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    let places = [
+        "/run/netns/OWN",
+        "/var/run/netns/OWN",
+        "/run/netns/OTHER",
+        "/run/netns",
+        "/run/netns/OWN/x",
+        "/run/netns/x/OWN",
+        "/run/docker/netns/abc",
+        "/run/docker/netns/a/b",
+        "/srv/netns/abc",
+        "/proc/1/ns/net",
+        "/run/netns2/OWN",
+    ];
+    spec.network = match random.below(6) {
+        0 => Network::Loopback,
+        1 => Network::Host,
+        _ => Network::Join(path(random.pick(&places))),
+    };
+}
+
+fn alloc_dir(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    let dir = random.pick(&policy.alloc_dirs);
+    let all = [
+        format!("{dir}/{OWN}"),
+        format!("{dir}/{OTHER}"),
+        format!("{dir}/x/{OWN}"),
+        format!("{dir}/{OWN}/x"),
+        format!("{dir}2/{OWN}"),
+        format!("{dir}/"),
+        format!("/tmp/{OWN}"),
+        "/".to_owned(),
+    ];
+    spec.alloc_dir = path(&random.pick(&all));
+}
+
+fn caps(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    for _ in 0..=random.below(2) {
+        let one = Capabilities::named(random.pick(&NAMES)).unwrap_or_default();
+        spec.isolation.add = spec.isolation.add.with(one);
+    }
+    if random.chance(10) {
+        spec.isolation.add = Capabilities::ALL;
+    }
+    spec.isolation.drop = Capabilities::named(random.pick(&NAMES)).unwrap_or_default();
+}
+
+fn syscall(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    for _ in 0..=random.below(2) {
+        let name = constant!(SyscallName, random.pick(&texts::SYSCALLS));
+        spec.isolation.syscalls.push(SyscallRule { allow: random.chance(70), name });
+    }
+}
+
+fn sysctl(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    for _ in 0..random.pick(&[1, 1, 2]) {
+        let name = constant!(SysctlName, random.pick(&texts::SYSCTLS));
+        spec.isolation.sysctls.push(Sysctl { name, value: constant!(SysctlValue, "1") });
+    }
+    if random.chance(30) {
+        network(random, policy, spec);
+    }
+}
+
+fn limit(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    for _ in 0..random.pick(&[1, 1, 2]) {
+        let number = |random: &mut Random| {
+            let some = random.pick(&[0, 1, 1024, u64::MAX]);
+            random.chance(75).then_some(some)
+        };
+        let resource = [LimitName::Core, LimitName::OpenFiles, LimitName::Stack]
+            .get(random.below(3))
+            .copied()
+            .unwrap_or(LimitName::Core);
+        let (soft, hard) = (number(random), number(random));
+        spec.isolation.limits.push(ProcessLimit { resource, soft, hard });
+    }
+}
+
+fn selinux(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    spec.isolation.selinux = Some(constant!(SelinuxContext, random.pick(&texts::CONTEXTS)));
+}
+
+fn label(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    for _ in 0..random.pick(&[1, 2, 3]) {
+        let name = constant!(LabelName, random.pick(&["A", "B", "C", "A_B"]));
+        spec.labels.push(Label { name, value: constant!(LabelValue, "x") });
+    }
+}
+
+fn logs(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    spec.logs = match random.below(6) {
+        0 => Logs::Discard,
+        1 => Logs::Journal,
+        2 => Logs::Both,
+        _ => Logs::Container { priority: random.pick(&[0, 7, 7, 8, 255]) },
+    };
+    if random.chance(60) {
+        spec.payload = Payload::Boot { arguments: Vec::new() };
+    }
+}
+
+fn resources(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    let (min, max) = (limits::MEMORY_MIN, limits::MEMORY_MAX);
+    let ceiling = policy.limits_memory.unwrap_or(min);
+    let memory = [0, min - 1, min, max, max + 1, u64::MAX, ceiling, ceiling + 1, ceiling - 1];
+    let tasks = policy.limits_tasks.unwrap_or(100);
+    let wanted = &mut spec.resources;
+    match random.below(5) {
+        0 => wanted.memory_max = Some(random.pick(&memory)),
+        1 => wanted.memory_low = Some(random.pick(&memory)),
+        2 => wanted.cpu_weight = Some(random.pick(&[0, 1, 10_000, 10_001])),
+        3 => wanted.tasks_max = Some(random.pick(&[0, 1, tasks, tasks + 1, 4_194_304, 4_194_305])),
+        _ => wanted.memory_max = None,
+    }
+}
+
+fn signal(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    spec.stop_signal = Some(random.pick(&[0, 1, 15, 31, 32, 33, 34, 37, 64, 65, 255]));
+}
+
+fn variable(name: &str, value: String) -> Variable {
+    Variable { name: constant!(VariableName, name), value: Secret::new(value) }
+}
+
+fn words(spec: &mut TaskSpec) -> &mut Vec<Secret> {
+    match &mut spec.payload {
+        Payload::Boot { arguments: words }
+        | Payload::Command { words }
+        | Payload::ProcessTwo { words } => words,
+    }
+}
+
+fn long_texts(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    let over = random.below(2);
+    match random.below(7) {
+        0 => words(spec).push(Secret::new("x".repeat(limits::ARGUMENT_MAX + over))),
+        1 => words(spec).push(Secret::new("a\0b")),
+        2 => *words(spec) = vec![Secret::new(""); limits::ARGUMENTS_MAX + over],
+        3 => spec.environment.push(variable("A", "x".repeat(limits::VARIABLE_MAX - 2 + over))),
+        4 => spec.environment.push(variable("A", "\0".to_owned())),
+        5 => {
+            let name = random.pick(&["A", "B"]);
+            spec.environment.push(variable("A", String::new()));
+            spec.environment.push(variable(name, String::new()));
+        }
+        _ => {
+            let count = limits::VARIABLES_MAX + over;
+            spec.environment =
+                (0..count).map(|n| variable(&format!("V{n}"), String::new())).collect();
+        }
+    }
+}
+
+fn resolver(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    let (servers, most) = (limits::NAMESERVERS_MAX, limits::SEARCHES_MAX);
+    let few = |random: &mut Random, max: usize| random.pick(&[0, 1, max, max + 1]);
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    spec.names.resolver = Resolver::Own {
+        servers: vec![address; few(random, servers)],
+        searches: vec![constant!(SearchDomain, "a"); few(random, most)],
+        options: vec![constant!(ResolverOption, "rotate"); few(random, most)],
+    };
+}
