@@ -140,20 +140,30 @@ impl Helper {
 
     async fn once(&self, verb: Verb) -> Result<Result<Answer, Refusal>, Down> {
         let (share, limit) = match verb {
-            Verb::Remove(_) => (&self.removals, REMOVAL),
+            Verb::Remove(_) | Verb::Retire(_) => (&self.removals, REMOVAL),
             _ => (&self.others, REPLY),
         };
         // Semaphores are never closed.
         let _permit = share.acquire().await;
+        let (connection, result) = self.exchange(verb, limit).await?;
+        Ok(self.keep(connection, result))
+    }
+
+    /// One request that may be repeated, on whichever connection takes it.
+    async fn exchange(
+        &self,
+        verb: Verb,
+        limit: Duration,
+    ) -> Result<(Connection, Result<Answer, Refusal>), Down> {
         while let Some(mut connection) = self.take_idle() {
             // An idle connection may be of a helper that is gone: that alone is no failure.
             if let Ok(result) = connection.call(verb.clone(), limit).await {
-                return Ok(self.keep(connection, result));
+                return Ok((connection, result));
             }
         }
         let (mut connection, _) = self.open().await?;
         let result = connection.call(verb, limit).await?;
-        Ok(self.keep(connection, result))
+        Ok((connection, result))
     }
 
     /// Starts a task, once. When the connection breaks, the caller does not know how far the
@@ -167,14 +177,19 @@ impl Helper {
         let length =
             u32::try_from(whole.len()).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
         let _permit = self.starts.acquire().await;
-        let (mut connection, _) = self.open().await.map_err(CallError::Unreachable)?;
-        for part in parts {
-            match connection.call(Verb::Part(part), REPLY).await {
-                Ok(Ok(Answer::Taken)) => {}
-                Ok(Err(refusal)) => return Err(CallError::Refused(refusal)),
-                Ok(Ok(_)) => return Err(CallError::Unreachable(Down::Lost)),
-                Err(down) => return Err(CallError::Unreachable(down)),
+        let mut parts = parts.into_iter().map(Verb::Part);
+        let first = parts.next().ok_or(CallError::TooLarge(CodecError::TooLong))?;
+        // A part alone starts nothing.
+        let begun = self.exchange(first, REPLY).await;
+        let (mut connection, mut result) = begun.map_err(CallError::Unreachable)?;
+        loop {
+            match result {
+                Ok(Answer::Taken) => {}
+                Ok(_) => return Err(CallError::Unreachable(Down::Lost)),
+                Err(refusal) => return Err(CallError::Refused(refusal)),
             }
+            let Some(part) = parts.next() else { break };
+            result = connection.call(part, REPLY).await.map_err(CallError::Unreachable)?;
         }
         let result = connection
             .call(Verb::Start(Start { length }), START)
@@ -187,7 +202,7 @@ impl Helper {
         }
     }
 
-    /// Other runs of the same task that the helper still has.
+    /// Runs of the same task that the helper has.
     ///
     /// # Errors
     /// A refusal, or no helper in time.
@@ -225,6 +240,22 @@ impl Helper {
             Ok(_) => Ok(()),
             Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Ends what the older Go driver has left of a task; `false` when there was nothing.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn retire(
+        &self,
+        key: &TaskKey,
+        patience: Duration,
+    ) -> Result<bool, CallError> {
+        let verb = Verb::Retire(wire::Retire { key: key.clone() });
+        match self.call(verb, patience).await? {
+            Answer::Retired { found } => Ok(found),
+            _ => Err(CallError::Unreachable(Down::Lost)),
         }
     }
 

@@ -13,8 +13,10 @@ use proto::wire;
 
 use crate::error::Failure;
 
-/// Version in Nomad's handle. The older Go driver used 1.
+/// Version in Nomad's handle.
 const HANDLE_VERSION: i32 = 2;
+/// Version in the handles of the older Go driver.
+pub(crate) const OLDER_DRIVER: i32 = 1;
 /// Version of [`Identity`] in `driver_state`.
 const STATE_VERSION: u8 = 1;
 
@@ -80,13 +82,6 @@ impl Identity {
     /// Why it is not one of this driver's.
     pub(crate) fn from_handle(handle: &TaskHandle) -> Result<Self, Failure> {
         let id = handle.config.as_ref().map_or("", |config| &config.id);
-        if handle.version == 1 {
-            return Err(Failure::last(format!(
-                "task {id} was started by the older nspawn driver, which no other driver can take \
-                 over; it is started anew. Drain a node before changing its driver; a container \
-                 left behind is ended by: machinectl terminate <task>-<allocation id>"
-            )));
-        }
         let newer = || {
             Failure::last(format!(
                 "the handle of task {id} has a form that this version of the nspawn driver does \
@@ -151,9 +146,8 @@ mod tests {
     #[test]
     fn foreign_handles_are_named() {
         let handle = identity().to_handle(&config()).unwrap();
-        let old = TaskHandle { version: 1, ..handle.clone() };
-        let text = Identity::from_handle(&old).unwrap_err().text().to_owned();
-        assert!(text.contains("older nspawn driver"), "{text}");
+        let old = TaskHandle { version: OLDER_DRIVER, ..handle.clone() };
+        assert!(Identity::from_handle(&old).is_err());
         let mut newer = handle.clone();
         newer.driver_state[0] = 9;
         assert!(Identity::from_handle(&newer).is_err());

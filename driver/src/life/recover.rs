@@ -8,12 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::name::TaskKey;
 use proto::nomad::drivers::TaskHandle;
 use proto::wire::State;
 
 use super::Driver;
 use super::check::{Learnt, publish};
-use super::handle::Identity;
+use super::handle::{Identity, OLDER_DRIVER};
 use super::task::Task;
 use crate::error::Failure;
 use crate::helper::Health;
@@ -22,6 +23,8 @@ use crate::helper::Health;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time for a helper that is there, or when the patience is used up.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Time for the helper to come up and end a container of the older driver.
+const RETIREMENT: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(100);
 
 impl Driver {
@@ -31,6 +34,9 @@ impl Driver {
     /// The handle is not ours, or the task is certainly gone.
     pub(crate) async fn recover(self: &Arc<Self>, handle: &TaskHandle) -> Result<(), Failure> {
         self.activate();
+        if handle.version == OLDER_DRIVER {
+            return Err(self.retire(handle).await);
+        }
         let identity = Identity::from_handle(handle)?;
         let id = identity.key.to_string();
         if let Some(known) = self.tasks.get(&id) {
@@ -67,6 +73,33 @@ impl Driver {
         }
         tracing::info!(task = id.as_str(), "task recovered");
         Ok(())
+    }
+
+    /// Ends a task of the older Go driver. Its executor speaks a protocol of its own and dies with
+    /// nobody, so the task cannot be taken over: it is ended and, by Nomad, started anew.
+    async fn retire(&self, handle: &TaskHandle) -> Failure {
+        let config = handle.config.clone().unwrap_or_default();
+        let key = match config.id.parse::<TaskKey>() {
+            Ok(key) => key,
+            Err(e) => return Failure::last(format!("task {}: {e}", config.id)),
+        };
+        let text = match self.helper.retire(&key, RETIREMENT).await {
+            Ok(true) => {
+                "it has been stopped and is started anew by this driver; drain a node before its \
+                 driver is changed to avoid that"
+                    .to_owned()
+            }
+            Ok(false) => "it does not run any more and is started anew by this driver".to_owned(),
+            Err(error) => format!(
+                "it could not be stopped and may still run beside its successor: {error}; end it \
+                 with: machinectl terminate {}-{}",
+                key.task, key.alloc
+            ),
+        };
+        let text = format!("Task {key} was started by the older nspawn driver: {text}");
+        tracing::warn!(task = %key, "{text}");
+        self.events.send(&config, &text);
+        Failure::last(text)
     }
 
     fn patience(&self) -> Duration {

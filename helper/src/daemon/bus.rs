@@ -75,7 +75,7 @@ impl Bus {
     }
 
     /// Calls a method of machined's manager.
-    pub(super) async fn machined<B>(&self, method: &str, body: &B) -> zbus::Result<()>
+    pub(super) async fn machined<B>(&self, method: &str, body: &B) -> zbus::Result<Body>
     where
         B: serde::Serialize + DynamicType,
     {
@@ -85,7 +85,15 @@ impl Bus {
         connection
             .call_method(Some(name), "/org/freedesktop/machine1", Some(interface), method, body)
             .await
-            .map(drop)
+            .map(|reply| reply.body())
+    }
+
+    /// Unit and leader of a machine.
+    pub(super) async fn machine(&self, path: &str) -> zbus::Result<(String, u32)> {
+        let (name, interface) = ("org.freedesktop.machine1", "org.freedesktop.machine1.Machine");
+        let unit = self.get(name, path, interface, "Unit").await.and_then(String::try_from)?;
+        let leader = self.get(name, path, interface, "Leader").await.and_then(u32::try_from)?;
+        Ok((unit, leader))
     }
 
     /// Reads one property of a unit, whether it is loaded or not.
@@ -95,20 +103,26 @@ impl Bus {
         interface: &str,
         name: &str,
     ) -> zbus::Result<OwnedVariant> {
-        self.get(&unit_path(unit), &format!("{SYSTEMD}.{interface}"), name).await
+        self.get(SYSTEMD, &unit_path(unit), &format!("{SYSTEMD}.{interface}"), name).await
     }
 
     /// The version of the running systemd; empty when it cannot be read.
     pub(super) async fn systemd_version(&self) -> String {
-        let version = self.get(SYSTEMD_PATH, MANAGER, "Version").await;
+        let version = self.get(SYSTEMD, SYSTEMD_PATH, MANAGER, "Version").await;
         version.and_then(String::try_from).unwrap_or_default()
     }
 
-    async fn get(&self, path: &str, interface: &str, name: &str) -> zbus::Result<OwnedVariant> {
+    async fn get(
+        &self,
+        service: &str,
+        path: &str,
+        interface: &str,
+        name: &str,
+    ) -> zbus::Result<OwnedVariant> {
         let connection = self.connection().await?;
         let body = (interface, name);
         let reply =
-            connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &body).await?;
+            connection.call_method(Some(service), path, Some(PROPERTIES), "Get", &body).await?;
         reply.body().deserialize::<OwnedVariant>()
     }
 

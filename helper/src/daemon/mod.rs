@@ -13,13 +13,16 @@ mod launch;
 mod leader;
 mod machined;
 mod notify;
+mod orphans;
 mod passed;
 mod process;
 mod range;
+mod ready;
 mod record;
 mod recover;
 mod remove;
 mod requests;
+mod retire;
 mod serve;
 mod start;
 mod status;
@@ -71,6 +74,7 @@ async fn run() -> Result<(), String> {
     notify::ready();
     tokio::task::spawn_local(notify::watchdog());
     tokio::task::spawn_local(audit::summarize());
+    tokio::task::spawn_local(orphans::sweep(context.clone()));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     tokio::select! {
         result = driver.serve(context) => result,

@@ -1,0 +1,124 @@
+//! Tasks of the older Go driver: handed over by Nomad with their handle of version 1, they are ended
+//! and reported, and nothing else is touched.
+//!
+//! The container is a real one: systemd-nspawn registers it with machined below a process that has
+//! the command line of that driver's executor.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is missing"
+)]
+
+use nspawn_tests::host::Config;
+use nspawn_tests::plugin::{Allocation, Plugin};
+use nspawn_tests::{Rig, wait};
+use proto::nomad::drivers::{RecoverTaskRequest, TaskConfig, TaskHandle};
+use std::time::{Duration, Instant};
+
+/// The older driver's process: waits below its own name for orders that never come.
+const EXECUTOR: &str = r#"
+$0 = "/opt/old/nspawn\0executor\0{}";
+my $pid = fork // die;
+if (!$pid) { open(STDIN, "<", "/dev/null"); exec @ARGV; die }
+waitpid($pid, 0);
+sleep 1000 while 1;
+"#;
+
+fn up() -> Rig {
+    Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap()
+}
+
+/// Starts a container as the older driver did; the executor's unit is named after the task.
+fn older(rig: &Rig, machine: &str, arguments: &[&str]) -> i32 {
+    let unit = format!("--unit=old-{machine}");
+    let name = format!("--machine={machine}");
+    let mut words = vec!["systemd-run", "--quiet", &unit, "perl", "-e", EXECUTOR];
+    words.extend(["systemd-nspawn", "--quiet", "--private-users=pick", "--console=pipe", &name]);
+    words.extend(arguments);
+    rig.run(&words).unwrap();
+    wait::until("the container's registration", Duration::from_secs(20), || {
+        let leader = rig.exec(&["machinectl", "show", "--property=Leader", "--value", machine])?;
+        Ok(leader.text().trim().parse().ok())
+    })
+    .unwrap()
+}
+
+fn machines(rig: &Rig) -> String {
+    rig.run(&["machinectl", "list", "--no-legend"]).unwrap()
+}
+
+fn unit_is_active(rig: &Rig, machine: &str) -> bool {
+    rig.exec(&["systemctl", "is-active", &format!("old-{machine}")]).unwrap().success()
+}
+
+/// What RecoverTask says to the handle.
+async fn recover(plugin: &Plugin, allocation: &Allocation) -> (String, Duration) {
+    let handle = TaskHandle {
+        version: 1,
+        config: Some(TaskConfig {
+            id: allocation.task_id(7),
+            name: allocation.task.clone(),
+            alloc_id: allocation.id.clone(),
+            ..TaskConfig::default()
+        }),
+        driver_state: b"\x83\xafReattachConfig\xc0\xabMachineName\xa1x\xa9StartedAt\xc0".to_vec(),
+        ..TaskHandle::default()
+    };
+    let begun = Instant::now();
+    let request = RecoverTaskRequest { task_id: allocation.task_id(7), handle: Some(handle) };
+    let error = plugin.driver().recover_task(request).await.unwrap_err();
+    (error.message().to_owned(), begun.elapsed())
+}
+
+#[test]
+fn handles_of_the_older_driver_end_what_they_name_and_nothing_else() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let rig = up();
+    runtime.block_on(scenario(&rig));
+    rig.down().unwrap();
+}
+
+async fn scenario(rig: &Rig) {
+    let plugin = Plugin::start(rig).await.unwrap();
+    let allocation = |number: u8, task: &str| {
+        let id = format!("1e8b1c2d-1111-2222-3333-4444555566{number:02x}");
+        Allocation::create(rig, &id, task).unwrap()
+    };
+    let (booted, command, gone) = (allocation(1, "web"), allocation(2, "job"), allocation(3, "x"));
+    let name = |allocation: &Allocation| format!("{}-{}", allocation.task, allocation.id);
+    let (web, job) = (name(&booted), name(&command));
+    older(rig, &web, &["--directory=/var/lib/machines/debian", "--volatile=overlay", "--boot"]);
+    older(rig, &job, &["--directory=/var/lib/machines/busybox", "--", "/bin/sleep", "1000"]);
+    // The same form of name, but no allocation: somebody else's machine.
+    let other = "web-2e8b1c2d-1111-2222-3333-444455556666";
+    older(rig, other, &["--directory=/var/lib/machines/debian", "--volatile=overlay", "--boot"]);
+
+    let (text, took) = recover(&plugin, &booted).await;
+    assert!(text.contains("older nspawn driver") && text.contains("has been stopped"), "{text}");
+    assert!(took < Duration::from_secs(7), "shut down in order, not killed: {took:?}");
+    assert!(!machines(rig).contains(&web), "{}", machines(rig));
+    wait::true_within("the executor's end", Duration::from_secs(5), || {
+        Ok(!unit_is_active(rig, &web))
+    })
+    .unwrap();
+    // PID 1 of the container without a handler: killed in the end.
+    let (text, _) = recover(&plugin, &command).await;
+    assert!(text.contains("has been stopped"), "{text}");
+    assert!(!machines(rig).contains(&job), "{}", machines(rig));
+    wait::true_within("the executor's end", Duration::from_secs(5), || {
+        Ok(!unit_is_active(rig, &job))
+    })
+    .unwrap();
+
+    let (text, _) = recover(&plugin, &gone).await;
+    assert!(text.contains("does not run any more"), "{text}");
+    let stranger = Allocation { id: other[4..].to_owned(), task: "web".to_owned() };
+    let (text, _) = recover(&plugin, &stranger).await;
+    assert!(text.contains("does not run any more"), "{text}");
+    assert!(machines(rig).contains(other) && unit_is_active(rig, other));
+
+    // The image that the command wrote to is free again for a task of this driver.
+    let mut driver = plugin.driver();
+    driver.start_task(command.request(8, "busybox", &["/bin/true"])).await.unwrap();
+}
