@@ -12,12 +12,15 @@
 //! | [`daemon`] | the service: socket, table of tasks, PID 1 |
 //! | [`task`] | the one-shot steps inside a task's unit |
 //! | [`sys`] | kernel calls that nix lacks: the only `unsafe` |
+//! | `ctl` | `nomad-nspawnctl`, behind a feature of its own |
 //! | [`hook`] | step hooks of test builds |
 //!
 //! What it trusts: PID 1, the kernel, root-owned files. What it never does: parse an archive,
 //! speak HTTP, follow a link that a task or the driver could have made, or put a text of the
 //! driver into a unit property, a path or an option.
 
+#[cfg(feature = "ctl")]
+pub mod ctl;
 pub mod daemon;
 pub mod hook;
 pub mod policy;

@@ -1,0 +1,89 @@
+//! `nomad-nspawnctl`: what an operator asks about a host, a policy file or a job.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`doctor`] | is this host ready, and what mends it |
+//! | [`check`] | one finding of the doctor |
+//! | [`host`] | the checks of kernel, systemd and accounts |
+//! | [`product`] | the checks of what this project installs |
+//! | [`policy`] | is a policy file valid; what does it say of a job |
+//! | [`job`] | a job file as Nomad's tasks |
+//!
+//! A tool for a shell: it trusts the person who calls it, reads only, and is never started by the
+//! daemon. It is not part of the two root binaries and may link what they may not.
+
+mod check;
+mod doctor;
+mod host;
+mod job;
+mod policy;
+mod product;
+
+use std::process::ExitCode;
+
+/// The policy file that the daemon reads.
+const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
+
+const USAGE: &str = "\
+nomad-nspawnctl: the nspawn task driver's host, policy and jobs
+
+usage:
+  nomad-nspawnctl doctor [--json] [--agent-unit UNIT] [--plugin FILE]
+        Is this host ready? Ends with 1 when something must be mended.
+  nomad-nspawnctl policy check [FILE]
+        Is the policy file valid? Default: /etc/nomad-nspawn/policy.toml
+  nomad-nspawnctl policy explain [--policy FILE] JOB.hcl|JOB.json
+        What the policy says of each nspawn task of a job. JSON is that of
+        `nomad job run -output`; HCL is read through the installed nomad.
+        Ends with 1 when a task would be refused.
+";
+
+/// Runs the verb on the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["doctor", options @ ..] => doctor::run(options),
+        ["policy", "check"] => policy::check(POLICY),
+        ["policy", "check", file] => policy::check(file),
+        ["policy", "explain", "--policy", file, job] => policy::explain(file, job),
+        ["policy", "explain", job] => policy::explain(POLICY, job),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        ["--version"] => {
+            println!("nomad-nspawnctl {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(reason) => {
+            eprintln!("nomad-nspawnctl: {reason}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Output of a program of the host; its standard error in the error.
+///
+/// # Errors
+/// It cannot be executed, or does not end well.
+fn output(program: &str, words: &[&str]) -> Result<String, String> {
+    let result = std::process::Command::new(program)
+        .args(words)
+        .output()
+        .map_err(|e| format!("{program}: {e}"))?;
+    if result.status.success() {
+        return Ok(String::from_utf8_lossy(&result.stdout).trim_end().to_owned());
+    }
+    let reason = String::from_utf8_lossy(&result.stderr).trim_end().to_owned();
+    Err(format!("{program} {}: {reason}", words.join(" ")))
+}
