@@ -64,13 +64,17 @@ pub fn policy(random: &mut Random) -> File {
         binds_unmapped: given(random, 30, |r| r.chance(50)),
         devices_allow: given(random, 50, |r| owned(r.some(&texts::DEVICE_RULES, 4))),
         caps_allow: given(random, 40, |r| owned(r.some(&texts::CAPS, 4))),
-        network_allow: given(random, 30, |r| owned(r.some(&kinds, 5))),
+        network_allow: given(random, 30, |r| {
+            let mut all = owned(r.some(&kinds, 5));
+            all.extend(r.chance(80).then(|| "private".to_owned()));
+            all
+        }),
         netns_paths: given(random, 20, |r| owned(r.pick(&netns).to_vec())),
-        limits_memory: given(random, 20, |r| {
+        limits_memory: given(random, 30, |r| {
             let (bytes, text) = r.pick(&memory);
             (bytes, text.map(str::to_owned))
         }),
-        limits_tasks: given(random, 20, |r| r.pick(&[1, 100, 16_384, 20_000])),
+        limits_tasks: given(random, 35, |r| r.pick(&[1, 100, 16_384, 20_000])),
         syscalls_allow_extra: given(random, 40, |r| {
             let mut all = owned(r.some(&texts::SYSCALLS, 3));
             all.extend(r.chance(10).then(|| "*".to_owned()));

@@ -33,10 +33,11 @@ fn source(random: &mut Random, policy: &Settings) -> Source {
 
 /// Half of them are fine beyond doubt, so that other rules decide.
 fn target(random: &mut Random) -> Absolute {
-    if random.chance(50) {
-        return path(&format!("/mnt/{}", random.next()));
+    match random.below(8) {
+        0..4 => path(&format!("/mnt/{}", random.next())),
+        4 => path(random.pick(&["/mnt/own", "/mnt/memory"])),
+        _ => path(random.pick(&texts::TARGETS)),
     }
-    path(random.pick(&texts::TARGETS))
 }
 
 fn bind_at(source: Source, target: Absolute, read_only: bool) -> Bind {

@@ -136,8 +136,10 @@ fn users(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     if !policy.userns_except.is_empty() && random.chance(60) {
         spec.image = Image::Path(path(&random.pick(&policy.userns_except)));
     }
-    if random.chance(30) {
-        spec.root.ownership = Ownership::Off;
+    match random.below(8) {
+        0 | 1 => spec.root.ownership = Ownership::Off,
+        2 | 3 => spec.root.ownership = Ownership::Chown,
+        _ => {}
     }
 }
 
