@@ -70,9 +70,20 @@ pub fn take_passed_fd(fd: RawFd) -> OwnedFd {
 /// # Errors
 /// The kernel's.
 pub fn clone_mount(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const OPEN_TREE_CLONE: libc::c_uint = 1;
-    let flags =
-        OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    open_tree(at, libc::AT_EMPTY_PATH)
+}
+
+/// A detached copy of the mount at `at` with all mounts below it (open_tree(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn clone_tree(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_tree(at, libc::AT_EMPTY_PATH | libc::AT_RECURSIVE)
+}
+
+fn open_tree(at: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_int = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | flags;
     // WHY: nix has no open_tree.
     // SAFETY: the path is a static C string, the descriptor is borrowed.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), EMPTY.as_ptr(), flags) })
@@ -99,8 +110,8 @@ pub fn attach_mount(mount: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()>
     .map(drop)
 }
 
-/// Sets attributes of a mount, and its ID mapping when a user namespace is given
-/// (mount_setattr(2)).
+/// Sets attributes of a mount and of all below it, and their ID mapping when a user namespace is
+/// given (mount_setattr(2)). All of them are changed or none.
 ///
 /// # Errors
 /// The kernel's: EINVAL where the file system cannot be ID-mapped.
@@ -131,7 +142,7 @@ pub fn set_mount_attributes(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             EMPTY.as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
             &raw const attr,
             size_of::<MountAttr>(),
         )

@@ -68,18 +68,42 @@ fn write_sysctl(name: &str, value: &str) -> Result<(), Problem> {
 ///
 /// Only for ID-mapping mounts: systemd-nspawn makes the payload's own, with the same map.
 pub(super) fn user_namespace(range: Range) -> Result<OwnedFd, Problem> {
+    let map = format!("0 {} {}\n", range.base, range.width);
+    mapping(&map, &map)
+}
+
+/// Uid and gid of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Owner {
+    pub(super) fn of(meta: &fs::Metadata) -> Self {
+        Self { uid: meta.uid(), gid: meta.gid() }
+    }
+}
+
+/// A descriptor of a user namespace for ID-mapping mounts: what belongs to `disk` on disk belongs
+/// to `shown` on the host's side, everything else to nobody.
+pub(super) fn owner_namespace(disk: Owner, shown: Owner) -> Result<OwnedFd, Problem> {
+    let map = |disk: u32, shown: u32| format!("{disk} {shown} 1\n");
+    mapping(&map(disk.uid, shown.uid), &map(disk.gid, shown.gid))
+}
+
+fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
     let child = sys::child_in_user_namespace().at("user namespace")?;
-    let result = map_ids(child, range);
+    let result = map_ids(child, uids, gids);
     let pid = Pid::from_raw(child);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).at("child in user namespace")?;
     waitpid(pid, None).at("child in user namespace")?;
     result.at("user namespace")
 }
 
-fn map_ids(child: libc::pid_t, range: Range) -> io::Result<OwnedFd> {
-    let map = format!("0 {} {}\n", range.base, range.width);
-    fs::write(format!("/proc/{child}/uid_map"), &map)?;
-    fs::write(format!("/proc/{child}/gid_map"), &map)?;
+fn map_ids(child: libc::pid_t, uids: &str, gids: &str) -> io::Result<OwnedFd> {
+    fs::write(format!("/proc/{child}/uid_map"), uids)?;
+    fs::write(format!("/proc/{child}/gid_map"), gids)?;
     Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
@@ -68,15 +68,33 @@ pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
     beneath(root.as_fd(), &place.below.to_path(), flags, Mounts::Cross)
 }
 
-/// Whether no other local user can make use of a set-uid file below this folder: its mount is
-/// nosuid, or one of the folders above it is root's and closed to all others.
+/// Whether no other local user can make use of a set-uid file below this object: its mount is nosuid
+/// or noexec, or one of the folders above it is root's and closed to all others.
 ///
 /// Judged by the path that the kernel has for the descriptor: the spelled one may lead over links.
-pub(super) fn is_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
-    if fstatvfs(folder)?.flags().contains(FsFlags::ST_NOSUID) {
+pub(super) fn is_protected(object: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(is_harmless(object)? || is_closed(&path_of(object)?)?)
+}
+
+/// The same for a folder together with everything that is mounted below it.
+pub(super) fn is_tree_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
+    let path = path_of(folder)?;
+    if is_closed(&path)? {
         return Ok(true);
     }
-    let path = fs::read_link(format!("/proc/self/fd/{}", folder.as_raw_fd()))?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(is_harmless(folder)? && are_harmless_below(&path, &mounts))
+}
+
+fn path_of(object: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))
+}
+
+fn is_harmless(object: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(fstatvfs(object)?.flags().intersects(FsFlags::ST_NOSUID | FsFlags::ST_NOEXEC))
+}
+
+fn is_closed(path: &Path) -> io::Result<bool> {
     for parent in path.ancestors().skip(1) {
         let parent = fs::symlink_metadata(parent)?;
         if parent.is_dir() && parent.uid() == 0 && parent.mode() & 0o077 == 0 {
@@ -84,4 +102,39 @@ pub(super) fn is_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Whether all mounts below a path are nosuid or noexec, by the text of /proc/self/mountinfo
+/// (proc_pid_mountinfo(5)): the fifth field is the mount point, the sixth its options.
+fn are_harmless_below(path: &Path, mounts: &str) -> bool {
+    let mut below = path.to_string_lossy().replace('\\', "\\134");
+    for (plain, escaped) in [(" ", "\\040"), ("\t", "\\011"), ("\n", "\\012")] {
+        below = below.replace(plain, escaped);
+    }
+    let below = format!("{}/", below.trim_end_matches('/'));
+    mounts.lines().all(|line| {
+        let mut fields = line.split(' ').skip(4);
+        let (Some(point), Some(options)) = (fields.next(), fields.next()) else { return false };
+        !point.starts_with(&below)
+            || options.split(',').any(|option| matches!(option, "nosuid" | "noexec"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_folder_are_judged_by_their_options() {
+        let line = |point: &str, options: &str| {
+            format!("36 35 98:0 / {point} {options} master:1 - ext4 /dev/root rw,nosuid\n")
+        };
+        let ok = |path: &str, mounts: &str| are_harmless_below(Path::new(path), mounts);
+        let all = line("/", "rw") + &line("/srv/a", "rw,nosuid") + &line("/srv/ab", "rw,relatime");
+        assert!(ok("/srv/a", &all) && ok("/srv/ab", &all));
+        assert!(!ok("/srv", &all) && !ok("/", &all));
+        let odd = line("/srv/a\\040b\\134c/d", "rw") + &line("/srv/e/f", "ro,noexec");
+        assert!(!ok("/srv/a b\\c", &odd) && ok("/srv/a", &odd) && ok("/srv/e", &odd));
+        assert!(!ok("/srv", "torn"));
+    }
 }

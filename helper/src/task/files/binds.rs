@@ -1,0 +1,111 @@
+//! Binds, with the owners that their files have inside.
+//!
+//! With an ID mapping, what the payload writes belongs to an account of the host. So a writable bind
+//! is mapped only where no other local user can make use of a set-uid file in it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use proto::plan::{PlannedBind, Range};
+use proto::spec::files::Mapping;
+
+use super::source::Source;
+use super::{Context, How, attach};
+use crate::task::namespace::{self, Owner};
+use crate::task::step::{At, Problem};
+use crate::task::{STAGE, open, root};
+
+/// Prepares all of them.
+pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
+    for (number, bind) in context.plan.files.binds.iter().enumerate() {
+        let source = Source::open(&bind.source)?;
+        let users = mapping(context, bind, &source)?;
+        let clone = source.clone(bind.read_only, bind.recursive)?;
+        if let Some(users) = users
+            && !source.map(&clone, &users)?
+        {
+            unmappable(context, bind)?;
+        }
+        let at = Path::new(STAGE).join(format!("bind{number}"));
+        attach(clone.as_fd(), &at, source.kind, bind.propagated)?;
+        let how = How { read_only: bind.read_only, recursive: bind.recursive };
+        context.bind(at, &bind.target, source.kind, how);
+    }
+    Ok(())
+}
+
+/// The user namespace that maps a bind; `None`: it is not mapped.
+fn mapping(
+    context: &mut Context<'_>,
+    bind: &PlannedBind,
+    source: &Source<'_>,
+) -> Result<Option<OwnedFd>, Problem> {
+    let (Some(range), Some(users)) = (context.plan.users, context.users) else { return Ok(None) };
+    if bind.mapping == Mapping::None {
+        return Ok(None);
+    }
+    if !bind.read_only && !source.is_protected(bind.recursive)? {
+        if !context.plan.files.unprotected {
+            return Err(Problem::refused(
+                format!("bind {} to {}", bind.source, bind.target),
+                "a set-uid file that the task leaves there would work for every local user of \
+                 the host: make the bind read-only, chmod 0700 a folder of root's above it, mount \
+                 it nosuid, or take it without ID mapping (noidmap); the policy file would give \
+                 it so with unprotected = \"unmapped\" in [binds]",
+            ));
+        }
+        context.extras.notes.push(format!(
+            "bind {}: given without ID mapping, its owners show as nobody, because no folder \
+             above it is closed (root's, 0700) and its mount is not nosuid",
+            bind.source
+        ));
+        return Ok(None);
+    }
+    let root = Owner { uid: range.base, gid: range.base };
+    match bind.mapping {
+        Mapping::Root => namespace::owner_namespace(source.owner, root).map(Some),
+        Mapping::Owner => {
+            namespace::owner_namespace(source.owner, target_owner(bind, range)?).map(Some)
+        }
+        Mapping::None | Mapping::Automatic | Mapping::Identity => {
+            users.try_clone_to_owned().map(Some).at("user namespace")
+        }
+    }
+}
+
+/// The owner of a bind's target, as the host sees it; container root where there is none yet.
+fn target_owner(bind: &PlannedBind, range: Range) -> Result<Owner, Problem> {
+    let root = open::folder(&root::path()).at("root")?;
+    let target = match open::in_root(root.as_fd(), &bind.target.to_path()) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Owner { uid: range.base, gid: range.base });
+        }
+        other => other.at(&bind.target)?,
+    };
+    let owner = Owner::of(&open::metadata(&target).at(&bind.target)?);
+    let ids = range.base..range.base.saturating_add(range.width);
+    if ids.contains(&owner.uid) && ids.contains(&owner.gid) {
+        return Ok(owner);
+    }
+    Err(Problem::refused(
+        format!("bind {} to {}", bind.source, bind.target),
+        "the target's owner in the image is outside of the container's ids: use idmap or rootidmap",
+    ))
+}
+
+/// Without the mapping that was asked for a bind is refused; the automatic one can do without.
+fn unmappable(context: &mut Context<'_>, bind: &PlannedBind) -> Result<(), Problem> {
+    if bind.mapping != Mapping::Automatic {
+        return Err(Problem::refused(
+            format!("bind {} to {}", bind.source, bind.target),
+            "this kernel cannot ID-map its file system, or one mounted below it (tmpfs needs \
+             Linux 6.3; most network file systems cannot): take it without ID mapping (noidmap)",
+        ));
+    }
+    context.extras.notes.push(format!(
+        "bind {}: this kernel cannot ID-map its file system, or one mounted below it: its owners \
+         show as nobody",
+        bind.source
+    ));
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Credentials: files of the stage that systemd-nspawn hands to the container's PID 1.
+//!
+//! No content is ever on a command line or in an environment.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::fcntl::OFlag;
+use proto::limits::CREDENTIAL_MAX;
+use proto::path::Relative;
+use proto::spec::files::{Credential, CredentialContent};
+
+use super::Context;
+use crate::task::STAGE;
+use crate::task::open::{self, Mounts};
+use crate::task::step::{At, Problem};
+
+/// Decrypts with this host's key.
+const CREDS: &str = "/usr/bin/systemd-creds";
+
+/// Writes all of them to the stage.
+pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
+    // What all of them together may hold, as for systemd's services.
+    let mut room = CREDENTIAL_MAX;
+    for (number, credential) in context.plan.files.credentials.iter().enumerate() {
+        let object = format!("credential {}", credential.name);
+        let mut content = content(context, credential)?;
+        let mut path = Path::new(STAGE).join(format!("credential{number}"));
+        write(&path, &content)?;
+        if credential.encrypted {
+            path = decrypt(credential, &path)?;
+            content = fs::read(&path).at(&object)?;
+        }
+        room = room.checked_sub(content.len()).ok_or_else(|| {
+            Problem::refused(&object, "all credentials of a task together: at most 1 MiB")
+        })?;
+        let option = format!("--load-credential={}:{}", credential.name, path.display());
+        context.extras.arguments.push(option);
+    }
+    Ok(())
+}
+
+fn content(context: &Context<'_>, credential: &Credential) -> Result<Vec<u8>, Problem> {
+    match &credential.content {
+        CredentialContent::Value(value) => Ok(value.reveal().as_bytes().to_vec()),
+        CredentialContent::File(below) => read(context, below),
+    }
+}
+
+/// Reads a file below the task's own folder, in which the payload may have made anything.
+fn read(context: &Context<'_>, below: &Relative) -> Result<Vec<u8>, Problem> {
+    let dirs = &context.plan.task_dirs;
+    let path = Path::new(dirs.task.as_str()).join(below.to_path());
+    let object = format!("{}/{}", dirs.alloc_dir, path.display());
+    let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&object)?;
+    let handle =
+        open::beneath(alloc_dir.as_fd(), &path, OFlag::O_PATH, Mounts::Cross).at(&object)?;
+    if !open::metadata(&handle).at(&object)?.is_file() {
+        return Err(Problem::refused(object, "is not a regular file"));
+    }
+    // The link names the checked object itself.
+    let file = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd())).at(&object)?;
+    let mut content = Vec::new();
+    let most = CREDENTIAL_MAX as u64 + 1;
+    file.take(most).read_to_end(&mut content).at(&object)?;
+    if content.len() > CREDENTIAL_MAX {
+        return Err(Problem::refused(object, "a credential has at most 1 MiB"));
+    }
+    Ok(content)
+}
+
+fn create(path: &Path) -> Result<File, Problem> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path).at(path.display())
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), Problem> {
+    create(path)?.write_all(content).at(path.display())
+}
+
+/// Decrypts a file of the stage into another.
+fn decrypt(credential: &Credential, from: &Path) -> Result<PathBuf, Problem> {
+    let to = from.with_extension("plain");
+    let object = format!("credential {}", credential.name);
+    let output = Command::new(CREDS)
+        .arg("decrypt")
+        .arg(format!("--name={}", credential.name))
+        .args(["--newline=no", "-", "-"])
+        .env_clear()
+        .stdin(Stdio::from(File::open(from).at(&object)?))
+        .stdout(Stdio::from(create(&to)?))
+        .stderr(Stdio::piped())
+        .output()
+        .at(CREDS)?;
+    if output.status.success() {
+        return Ok(to);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Problem::refused(
+        object,
+        format!("systemd-creds cannot decrypt it with this host's key: {}", said.trim()),
+    ))
+}

@@ -1,0 +1,91 @@
+//! Mount points inside other mounts, such as /local/cache below /local.
+//!
+//! In the root the image provides them. In a mount from the host they are made with the rights of
+//! container root: nothing appears on the host that the payload could not have made itself.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use proto::path::{Absolute, Component};
+
+use super::{Context, Target};
+use crate::task::root::{Image, MountPoint};
+use crate::task::step::Problem;
+use crate::task::{STAGE, open};
+
+/// Makes what is missing for every target.
+pub(super) fn provide_all(context: &Context<'_>, image: &Image) -> Result<(), Problem> {
+    let mut own = Vec::new();
+    for name in ["alloc", "local", "secrets"] {
+        let path = Absolute::parse(&format!("/{name}"))
+            .map_err(|rule| Problem::refused(name, rule.to_string()))?;
+        let stage = Some(Path::new(STAGE).join(name));
+        own.push(Target { path, kind: MountPoint::Folder, stage });
+    }
+    for target in &context.targets {
+        let above = own.iter().chain(&context.targets).filter_map(|mount| {
+            let below = target.path.below(&mount.path)?;
+            (!below.components().is_empty()).then_some((mount, below))
+        });
+        match above.min_by_key(|(_, below)| below.components().len()) {
+            None => image.provide(&target.path, target.kind)?,
+            // systemd-nspawn can make them in what it mounts itself.
+            Some((Target { stage: None, .. }, _)) => {}
+            Some((Target { stage: Some(stage), .. }, below)) => {
+                let user = context.plan.users.map_or(0, |range| range.base);
+                as_user(user, || make(stage, below.components(), target.kind)).map_err(|e| {
+                    Problem::refused(
+                        &target.path,
+                        format!(
+                            "cannot be made as a mount point in the mount around it ({e}): make \
+                             it there beforehand"
+                        ),
+                    )
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs an action with a user's rights on files. The capabilities over files go and come back with
+/// the user (capabilities(7)).
+fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
+    let (gid, uid) = (setfsgid(Gid::from_raw(id)), setfsuid(Uid::from_raw(id)));
+    let result = action();
+    setfsuid(uid);
+    setfsgid(gid);
+    result
+}
+
+fn make(stage: &Path, names: &[Component], kind: MountPoint) -> io::Result<()> {
+    let top = open::folder(stage)?;
+    let mut parent: OwnedFd = top.try_clone()?;
+    let mut below = PathBuf::new();
+    for (index, name) in names.iter().enumerate() {
+        let name = Path::new(name.as_str());
+        below.push(name);
+        let kind = if index + 1 == names.len() { kind } else { MountPoint::Folder };
+        let found = open::beneath(top.as_fd(), &below, OFlag::O_PATH, open::Mounts::Cross);
+        parent = match found {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                make_one(&parent, name, kind)?;
+                open::beneath(top.as_fd(), &below, OFlag::O_PATH, open::Mounts::Cross)?
+            }
+            other => other?,
+        };
+    }
+    Ok(())
+}
+
+fn make_one(parent: &OwnedFd, name: &Path, kind: MountPoint) -> io::Result<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    Ok(match kind {
+        MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755)),
+        MountPoint::File => openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop),
+    }?)
+}

@@ -1,0 +1,192 @@
+//! Overlay mounts of the host's folders.
+//!
+//! A finished overlay cannot be ID-mapped and neither can an upper layer, but lower layers can: so
+//! the lower ones show their owners on disk as the container's, and what is written belongs to the
+//! container's range on disk. Container root is therefore never an account of the host there.
+
+use std::fs::{self, Permissions};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use proto::plan::{Place, PlannedOverlay, PlannedUpper};
+
+use super::source::Source;
+use super::{Context, How, attach};
+use crate::task::namespace::Owner;
+use crate::task::open::{self, Mounts};
+use crate::task::root::MountPoint;
+use crate::task::step::{At, Problem};
+use crate::task::{STAGE, upper};
+
+/// Upper and work folder, opened.
+struct Upper {
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// Whether it goes with the task, so that nothing need be synced.
+    volatile: bool,
+}
+
+/// Prepares all of them.
+pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
+    for (number, overlay) in context.plan.files.overlays.iter().enumerate() {
+        let name = format!("overlay{number}");
+        let at = Path::new(STAGE).join(&name);
+        let lower = lower_layers(context, overlay, &at)?;
+        let upper = upper_layer(context, overlay, &name)?;
+        let read_only = upper.is_none();
+        mount_one(&lower, upper.as_ref(), &at)?;
+        let how = How { read_only, recursive: false };
+        context.bind(at, &overlay.target, MountPoint::Folder, how);
+    }
+    Ok(())
+}
+
+/// Attaches the lower layers on the stage, lowest first.
+fn lower_layers(
+    context: &mut Context<'_>,
+    overlay: &PlannedOverlay,
+    at: &Path,
+) -> Result<Vec<PathBuf>, Problem> {
+    let mut all = Vec::new();
+    for (number, place) in overlay.lower.iter().enumerate() {
+        let source = Source::open_folder(place)?;
+        let clone = source.clone(true, false)?;
+        if let Some(users) = context.users
+            && !source.map(&clone, &users)?
+        {
+            context.extras.notes.push(format!(
+                "overlay layer {place}: this kernel cannot ID-map its file system: its owners \
+                 show as nobody"
+            ));
+        }
+        let layer = at.with_extension(format!("lower{number}"));
+        attach(clone.as_fd(), &layer, MountPoint::Folder, false)?;
+        all.push(layer);
+    }
+    Ok(all)
+}
+
+fn upper_layer(
+    context: &Context<'_>,
+    overlay: &PlannedOverlay,
+    name: &str,
+) -> Result<Option<Upper>, Problem> {
+    let (folder, volatile) = match &overlay.upper {
+        PlannedUpper::ReadOnly => return Ok(None),
+        PlannedUpper::Ephemeral => {
+            let folder = upper(context.plan.unit);
+            for folder in [&folder, &folder.join(name)] {
+                match fs::create_dir(folder) {
+                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    other => other.at(folder.display())?,
+                }
+                fs::set_permissions(folder, Permissions::from_mode(0o700)).at(folder.display())?;
+            }
+            (folder.join(name), true)
+        }
+        PlannedUpper::Folder(place) => (attach_upper(place, name)?, false),
+    };
+    // Its root looks like that of the topmost layer.
+    let top = overlay.lower.last().ok_or_else(|| no_layer(overlay))?;
+    let top = open::metadata(&open::place(top, open::HANDLE).at(top)?).at(top)?;
+    let base = context.plan.users.map_or(0, |range| range.base);
+    let shift = |id: u32| base.saturating_add(id);
+    let owner = Owner { uid: shift(top.uid()), gid: shift(top.gid()) };
+    let folder = open::folder(&folder).at(folder.display())?;
+    let ids = context.plan.users.map(|range| range.base..range.base.saturating_add(range.width));
+    Ok(Some(Upper {
+        upper: layer(&folder, "upper", owner, top.mode(), ids.as_ref(), overlay)?,
+        work: layer(&folder, "work", owner, top.mode(), ids.as_ref(), overlay)?,
+        volatile,
+    }))
+}
+
+fn no_layer(overlay: &PlannedOverlay) -> Problem {
+    Problem::refused(format!("overlay {}", overlay.target), "needs at least one lower layer")
+}
+
+/// Attaches a host's folder for changes on the stage.
+fn attach_upper(place: &Place, name: &str) -> Result<PathBuf, Problem> {
+    let source = Source::open_folder(place)?;
+    if !source.is_protected(false)? {
+        return Err(Problem::refused(
+            place,
+            "an overlay's changes must lie where no other local user can reach them: chmod 0700 \
+             a folder of root's above it, or mount it nosuid",
+        ));
+    }
+    let clone = source.clone(false, false)?;
+    let at = Path::new(STAGE).join(format!("{name}.upper"));
+    attach(clone.as_fd(), &at, MountPoint::Folder, false)?;
+    Ok(at)
+}
+
+/// Makes a folder of the upper layer, or takes it from an earlier task with the same ids.
+fn layer(
+    folder: &OwnedFd,
+    name: &str,
+    owner: Owner,
+    mode: u32,
+    ids: Option<&std::ops::Range<u32>>,
+    overlay: &PlannedOverlay,
+) -> Result<OwnedFd, Problem> {
+    let object = || format!("overlay {}: {name}", overlay.target);
+    let made = match mkdirat(folder, name, Mode::S_IRWXU) {
+        Err(Errno::EEXIST) => false,
+        other => other.map(|()| true).at(object())?,
+    };
+    let layer =
+        open::beneath(folder.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay).at(object())?;
+    if made {
+        let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
+        chown(&path, Some(owner.uid), Some(owner.gid)).at(object())?;
+        fs::set_permissions(&path, Permissions::from_mode(mode & 0o7777)).at(object())?;
+        return Ok(layer);
+    }
+    let uid = open::metadata(&layer).at(object())?.uid();
+    if ids.is_none_or(|ids| ids.contains(&uid)) {
+        return Ok(layer);
+    }
+    Err(Problem::refused(
+        object(),
+        format!(
+            "was written by a task with other ids (its owner is {uid}): an overlay's changes \
+             belong to the ids of the task that made them; give the task a fixed range \
+             (private_users), or begin with an empty folder"
+        ),
+    ))
+}
+
+fn mount_one(lower: &[PathBuf], upper: Option<&Upper>, at: &Path) -> Result<(), Problem> {
+    fs::create_dir(at).at(at.display())?;
+    let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    if let ([only], None) = (lower, upper) {
+        // The kernel wants two layers in a read-only overlay.
+        return mount(Some(only), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .at(at.display());
+    }
+    let layers: Vec<String> = lower.iter().rev().map(|path| path.display().to_string()).collect();
+    let mut options = format!("lowerdir={},index=off,metacopy=off", layers.join(":"));
+    if let Some(Upper { upper, work, volatile }) = upper {
+        let (upper, work) = (upper.as_raw_fd(), work.as_raw_fd());
+        options.push_str(&format!(",upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work}"));
+        options.push_str(if *volatile { ",volatile" } else { "" });
+    } else {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_str())).at(at.display())?;
+    // An overlay whose work folder cannot be used mounts read-only without an error.
+    let is_read_only = statvfs(at).at(at.display())?.flags().contains(FsFlags::ST_RDONLY);
+    if upper.is_some() && is_read_only {
+        return Err(Problem::refused(
+            at.display(),
+            "the overlay came up read-only: its upper layer's file system cannot hold one",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! A file or folder of the host: opened once, checked and cloned by that descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use proto::plan::Place;
+
+use crate::sys;
+use crate::task::namespace::Owner;
+use crate::task::open;
+use crate::task::root::MountPoint;
+use crate::task::step::{At, Problem};
+
+/// An opened file or folder.
+pub(super) struct Source<'a> {
+    pub(super) place: &'a Place,
+    pub(super) kind: MountPoint,
+    pub(super) owner: Owner,
+    handle: OwnedFd,
+}
+
+/// Opens any object, with a word for people about links.
+pub(super) fn open_place(place: &Place) -> Result<OwnedFd, Problem> {
+    match open::place(place, OFlag::O_PATH) {
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(Problem::refused(
+            place,
+            "is a symbolic link or leads over one, and none is followed: give the path that it \
+             leads to (readlink -f)",
+        )),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(Problem::refused(place, "does not exist on this host"))
+        }
+        other => other.at(place),
+    }
+}
+
+impl<'a> Source<'a> {
+    /// Opens a place that must be a regular file or a folder.
+    pub(super) fn open(place: &'a Place) -> Result<Self, Problem> {
+        let handle = open_place(place)?;
+        let meta = open::metadata(&handle).at(place)?;
+        let kind = match meta.file_type() {
+            t if t.is_dir() => MountPoint::Folder,
+            t if t.is_file() => MountPoint::File,
+            _ => {
+                return Err(Problem::refused(
+                    place,
+                    "is neither a regular file nor a folder: links, sockets, FIFOs and device \
+                     nodes are not bound (bind the folder around a socket; a device has a block \
+                     of its own)",
+                ));
+            }
+        };
+        Ok(Self { place, kind, owner: Owner::of(&meta), handle })
+    }
+
+    /// Opens a place that must be a folder.
+    pub(super) fn open_folder(place: &'a Place) -> Result<Self, Problem> {
+        let source = Self::open(place)?;
+        if source.kind == MountPoint::Folder {
+            return Ok(source);
+        }
+        Err(Problem::refused(place, "is not a folder"))
+    }
+
+    /// Whether no other local user can make use of a set-uid file in it.
+    pub(super) fn is_protected(&self, recursive: bool) -> Result<bool, Problem> {
+        let handle = self.handle.as_fd();
+        let protected = if recursive { open::is_tree_protected } else { open::is_protected };
+        protected(handle).at(self.place)
+    }
+
+    /// A detached clone without any mapping; always nodev and nosuid.
+    pub(super) fn clone(&self, read_only: bool, recursive: bool) -> Result<OwnedFd, Problem> {
+        let clone = if recursive { sys::clone_tree } else { sys::clone_mount };
+        let clone = clone(self.handle.as_fd()).at(self.place)?;
+        let read_only = if read_only { sys::READ_ONLY } else { 0 };
+        let attributes = sys::NO_DEV | sys::NO_SUID | read_only;
+        sys::set_mount_attributes(clone.as_fd(), attributes, None).at(self.place)?;
+        Ok(clone)
+    }
+
+    /// ID-maps a clone; `false`: a file system in it cannot be mapped, or is mapped already.
+    pub(super) fn map(&self, clone: &OwnedFd, users: &impl AsFd) -> Result<bool, Problem> {
+        match sys::set_mount_attributes(clone.as_fd(), 0, Some(users.as_fd())) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => Ok(false),
+            other => other.map(|()| true).at(self.place),
+        }
+    }
+}
