@@ -3,10 +3,16 @@
 //! Nomad checks types by the schema; rules are checked here, all of them at once, so that nobody
 //! mends a job in five rounds.
 
+pub(crate) mod blocks;
 pub(crate) mod environment;
+pub(crate) mod field;
 pub(crate) mod plugin;
+#[cfg(test)]
+mod row;
+pub(crate) mod rules;
 pub(crate) mod table;
 pub(crate) mod task;
+pub(crate) mod value;
 
 use std::fmt;
 
@@ -31,6 +37,17 @@ impl Problem {
     pub(crate) fn value(mut self, value: impl fmt::Debug) -> Self {
         self.value = Some(format!("{value:?}"));
         self
+    }
+
+    /// Shows a value that is written as HCL already.
+    pub(crate) fn shown(mut self, value: impl Into<String>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// The key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// What to write instead.

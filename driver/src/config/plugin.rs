@@ -1,20 +1,146 @@
 //! The agent's `plugin "nspawn" { config { … } }` block.
 
+use std::time::Duration;
+
 use super::Problem;
-use super::table::keys;
+use super::field::{Block, Labelled};
+use super::table::{Table as _, keys};
+use super::value::{Period, Size, words};
 use crate::msgpack;
 
 keys! {
     /// What the operator configures in the agent.
     pub(crate) struct PluginConfig {
-        /// Whether the driver offers itself at all.
+        /// Whether the driver offers itself. `false`: it is not detected on this node.
         enabled: bool = true;
-        /// Whether jobs may mount volumes.
+        /// Whether jobs may mount volumes. `false`: tasks with a `volume_mount` are refused.
         volumes: bool = true;
-        /// Socket of the root helper.
+        /// Absolute path of the root helper's socket.
         helper_socket: String = "/run/nomad-nspawn/helper.sock";
+        /// Time for one short request to the helper, 1s to 10m.
+        helper_timeout: Period, later = "30s";
+        /// Time for one image download in all, 0s for none.
+        image_pull_timeout: Period, later = "30m";
+        /// Time without a byte after which an image download has failed.
+        pull_activity_timeout: Period, later = "2m";
+        /// Credentials for image registries.
+        auth: Block<Auth>, later;
+        /// Settings of one image registry, by its host.
+        registry: Labelled<Registry>, later;
+        /// Removal of downloaded images and of what crashes left behind.
+        gc: Block<Gc>, later;
+        /// Addresses of tasks.
+        network: Block<Network>, later;
+        /// Nameservers for tasks in a network of Nomad's where the host's resolver listens on
+        /// loopback alone; unset: the servers that the host's resolver asks itself.
+        dns_servers: Vec<String>;
+        /// Where tasks' output goes when the job does not say it.
+        logging: Block<PluginLogging>;
+        /// Whether Nomad collects no logs at all on this node, and starts no log collectors.
+        /// Needs `logging.driver` journald or none.
+        disable_log_collection: bool = false;
+        /// Journal fields on every task's lines: patterns with `*` over job_name, job_id,
+        /// task_group_name, task_name, namespace, node_name, node_id; the field is named in capitals.
+        extra_labels: Vec<String>;
+        /// Time for one RecoverTask, then the task is reported lost.
+        recover_timeout: Period, later = "10s";
+        /// Default of `private_users`. pick, identity, or managed (systemd 258, not yet).
+        user_namespaces: UserNamespaces = "pick";
     }
 }
+
+words! {
+    /// Default user namespace of tasks.
+    UserNamespaces { Pick = "pick", Identity = "identity", Managed = "managed" }
+}
+
+words! {
+    /// Where output goes.
+    LogDriver { Nomad = "nomad", Journald = "journald", Both = "both", None = "none" }
+}
+
+words! {
+    /// Who gives a task its address.
+    Setup { Helper = "helper", Container = "container", Auto = "auto" }
+}
+
+keys! {
+    /// Default of the task's `logging`.
+    pub(crate) struct PluginLogging {
+        /// Where output goes. nomad, journald, both, none.
+        driver: LogDriver = "nomad";
+    }
+}
+
+keys! {
+    /// Credentials for image registries.
+    pub(crate) struct Auth {
+        /// File in the form of docker's config.json.
+        config: Option<String>;
+        /// Credential helper, by the end of its name or by its absolute path.
+        helper: Option<String>;
+    }
+}
+
+keys! {
+    /// One image registry.
+    pub(crate) struct Registry {
+        /// Addresses that are tried first.
+        mirrors: Vec<String>;
+        /// Whether it may be spoken to without TLS.
+        insecure: bool = false;
+        /// File with the certificates that it may be signed by.
+        ca_file: Option<String>;
+    }
+}
+
+keys! {
+    /// Removal of images.
+    pub(crate) struct Gc {
+        /// Whether downloaded images are removed that no task uses.
+        image: bool = true;
+        /// How long an image stays after its last task.
+        image_delay: Period = "1h";
+        /// Most bytes of downloaded images; unset: no bound.
+        cache_max_size: Option<Size>;
+        /// Bytes that stay free on the image store's disk; unset: no bound.
+        min_free: Option<Size>;
+        /// Search for what crashes left behind.
+        dangling: Block<Dangling>;
+    }
+}
+
+keys! {
+    /// Search for leftovers.
+    pub(crate) struct Dangling {
+        /// Whether it is done.
+        enabled: bool = true;
+        /// Time between two searches.
+        period: Period = "5m";
+        /// Age below which nothing is touched.
+        creation_grace: Period = "5m";
+        /// Whether findings are only logged.
+        dry_run: bool = false;
+    }
+}
+
+keys! {
+    /// Addresses of tasks.
+    pub(crate) struct Network {
+        /// Default of `network_setup`. helper, container, auto.
+        default_setup: Setup = "helper";
+        /// Time for an address to show.
+        address_timeout: Period = "30s";
+        /// Pool of IPv4 addresses.
+        pool_ipv4: Option<String>;
+        /// Pool of IPv6 addresses.
+        pool_ipv6: Option<String>;
+    }
+}
+
+/// What `extra_labels` may name.
+pub(crate) const LABELS: [&str; 7] =
+    ["job_name", "job_id", "task_group_name", "task_name", "namespace", "node_name", "node_id"];
 
 impl PluginConfig {
     /// Reads what SetConfig brings. No bytes at all means the defaults.
@@ -28,31 +154,100 @@ impl PluginConfig {
         let value = msgpack::decode(bytes)
             .map_err(|e| format!("plugin configuration cannot be read: {e}"))?;
         let mut problems = Vec::new();
-        let config = Self::read(value, &mut problems);
-        let path = &config.helper_socket;
-        if !path.starts_with('/') || path.len() > 107 || path.contains('\0') {
-            problems.push(
-                Problem::new("helper_socket", "must be an absolute path of at most 107 bytes")
-                    .value(path),
-            );
-        }
+        let config = Self::read(value, "", &mut problems);
+        config.check(&mut problems);
         if problems.is_empty() {
             return Ok(config);
         }
         let list: Vec<String> = problems.iter().map(Problem::to_string).collect();
         Err(format!("plugin configuration: {}", list.join("; ")))
     }
+
+    /// Where output goes when the job does not say it.
+    pub(crate) fn log_driver(&self) -> LogDriver {
+        self.logging.0.as_ref().map(|logging| logging.driver).unwrap_or_default()
+    }
+
+    fn check(&self, problems: &mut Vec<Problem>) {
+        let path = &self.helper_socket;
+        if !path.starts_with('/') || path.len() > 107 || path.contains('\0') {
+            problems.push(
+                Problem::new("helper_socket", "must be an absolute path of at most 107 bytes")
+                    .value(path),
+            );
+        }
+        let Period(timeout) = self.helper_timeout;
+        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&timeout) {
+            problems.push(Problem::new("helper_timeout", "must be 1s to 10m").value(timeout));
+        }
+        let collected = matches!(self.log_driver(), LogDriver::Nomad | LogDriver::Both);
+        if self.disable_log_collection && collected {
+            problems.push(
+                Problem::new("disable_log_collection", "leaves nobody to read the tasks' output")
+                    .value(true)
+                    .remedy("add logging { driver = \"journald\" } or \"none\""),
+            );
+        }
+        for server in &self.dns_servers {
+            if server.parse::<std::net::IpAddr>().is_err() {
+                problems.push(Problem::new("dns_servers", "must be IP addresses").value(server));
+            }
+        }
+        if self.dns_servers.len() > proto::limits::NAMESERVERS_MAX {
+            problems.push(Problem::new("dns_servers", "the C library reads three at most"));
+        }
+        for pattern in &self.extra_labels {
+            if !LABELS.iter().any(|label| glob(pattern, label)) {
+                problems.push(
+                    Problem::new("extra_labels", "fits no label")
+                        .value(pattern)
+                        .remedy(format!("patterns with * over {}", LABELS.join(", "))),
+                );
+            }
+        }
+    }
+}
+
+/// Whether the whole text fits the pattern, in which `*` stands for any characters.
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|tail| {
+            tail.char_indices()
+                .map(|(at, _)| at)
+                .chain([tail.len()])
+                .any(|at| tail.get(at..).is_some_and(|tail| glob(rest, tail)))
+        }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::msgpack::{Value, tests::encode};
+
+    fn decode(entries: &[(&str, Value)]) -> Result<PluginConfig, String> {
+        let map = entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let mut bytes = Vec::new();
+        encode(&Value::Map(map), &mut bytes);
+        PluginConfig::decode(&bytes)
+    }
+
+    fn list(texts: &[&str]) -> Value {
+        Value::List(texts.iter().map(|text| Value::from(*text)).collect())
+    }
+
+    fn block(key: &str, value: Value) -> Value {
+        Value::Map(vec![(key.to_owned(), value)])
+    }
 
     #[test]
     fn no_bytes_and_no_values_mean_the_defaults() {
         let config = PluginConfig::decode(b"").unwrap();
         assert!(config.enabled && config.volumes);
         assert_eq!(config.helper_socket, "/run/nomad-nspawn/helper.sock");
+        assert_eq!(config.helper_timeout, Period(Duration::from_secs(30)));
+        assert_eq!(config.log_driver(), LogDriver::Nomad);
         assert_eq!(PluginConfig::decode(b"\x80").unwrap(), config);
         assert_eq!(PluginConfig::decode(b"\x81\xa7enabled\xc0").unwrap(), config);
     }
@@ -66,5 +261,51 @@ mod tests {
         assert!(refused.contains("enabled") && refused.contains("helper_socket"), "{refused}");
         assert!(PluginConfig::decode(b"\x91\xc0").is_err());
         assert!(PluginConfig::decode(b"\xc1").is_err());
+    }
+
+    #[test]
+    fn each_rule_names_its_key() {
+        for (key, value, part) in [
+            ("helper_timeout", Value::from("0"), "must be 1s to 10m"),
+            ("disable_log_collection", Value::from(true), "nobody to read"),
+            ("dns_servers", list(&["one"]), "must be IP addresses"),
+            ("dns_servers", list(&["1.1.1.1", "::1", "9.9.9.9", "8.8.8.8"]), "three at most"),
+            ("extra_labels", list(&["jobname"]), "fits no label"),
+            ("logging", block("driver", Value::from("syslog")), "nomad, journald, both, none"),
+            ("user_namespaces", Value::from("no"), "must be one of"),
+            ("gc", block("image", Value::from(true)), "cannot do it yet"),
+            ("helper_timeout", Value::from("20s"), "cannot do it yet"),
+            ("volumes", block("enabled", Value::from(true)), "must be true or false"),
+        ] {
+            let refused = decode(&[(key, value)]).unwrap_err();
+            assert!(refused.contains(key) && refused.contains(part), "{key}: {refused}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_read() {
+        let config = decode(&[
+            ("logging", block("driver", Value::from("journald"))),
+            ("disable_log_collection", Value::from(true)),
+            ("extra_labels", list(&["job_*", "node_id"])),
+        ])
+        .unwrap();
+        assert_eq!(config.log_driver(), LogDriver::Journald);
+    }
+
+    #[test]
+    fn patterns_fit_the_whole_text() {
+        for (pattern, text, fits) in [
+            ("job_name", "job_name", true),
+            ("job_*", "job_name", true),
+            ("*", "", true),
+            ("*_n*e", "job_name", true),
+            ("*b*", "job_name", true),
+            ("job", "job_name", false),
+            ("*x*", "job_name", false),
+            ("é*", "éa", true),
+        ] {
+            assert_eq!(glob(pattern, text), fits, "{pattern} {text}");
+        }
     }
 }

@@ -1,227 +1,214 @@
 //! One table of keys for each configuration: the schema that Nomad decodes with, the decoder of
-//! what Nomad sends, and the typed structure all come from it.
+//! what Nomad sends, the typed structure, the defaults and the rows of docs/CONFIG.md come from it.
 //!
-//! [`keys!`] declares the structure; each key names its type, and whether it is required, optional
-//! or has a default. [`Field`] says how a type looks in a schema and how it is read. A key can
-//! therefore not be in one place and missing in another. Nomad decodes stored jobs of running
-//! tasks with the current schema, so keys may be added and never removed or narrowed.
+//! [`keys!`] declares the structure. A key names its type, and may have a default, be `required`,
+//! or belong to a `later` version: then it is in the schema, and refused by name when a job uses
+//! it. A key can therefore not be in one place and missing in another. Nomad decodes stored jobs
+//! of running tasks with the current schema, so keys may be added and never removed or narrowed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use proto::nomad::hclspec::{self, Spec, spec::Block};
+use proto::nomad::hclspec::{self, Spec, spec::Block as Kind};
 
-use crate::config::Problem;
+use super::Problem;
+use super::field::Field;
+#[cfg(test)]
+use super::row::Row;
 use crate::msgpack::Value;
 
-/// A type that a key can have.
-pub(crate) trait Field: Sized {
-    /// The type in the language of hclspec.
-    const TYPE: &'static str;
+/// A structure that [`keys!`] has declared.
+pub(crate) trait Table: Sized + Default + PartialEq {
+    /// The schema that Nomad decodes with.
+    fn spec() -> Spec;
 
-    /// Reads a value that is set.
-    ///
-    /// # Errors
-    /// What was expected, in words.
-    fn read(value: Value) -> Result<Self, &'static str>;
+    /// Reads a decoded block; `at` is the path of the block, empty for the whole configuration.
+    /// Reports every key that is wrong, unknown or of a later version.
+    fn read(value: Value, at: &str, problems: &mut Vec<Problem>) -> Self;
+
+    /// The rows of the documentation.
+    #[cfg(test)]
+    fn rows(at: &str, later: bool, rows: &mut Vec<Row>);
 }
 
-impl Field for String {
-    const TYPE: &'static str = "string";
+/// What is known of one key beside its type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key {
+    /// Its name in Rust, perhaps with `r#`.
+    pub(crate) ident: &'static str,
+    /// Its description; the first sentence says what it is.
+    pub(crate) doc: &'static str,
+    /// `required`, `later` or nothing.
+    pub(crate) flag: &'static str,
+    /// Its default in HCL.
+    pub(crate) default: Option<&'static str>,
+}
 
-    fn read(value: Value) -> Result<Self, &'static str> {
-        // HCL converts scalars to text silently, so do we for hosts that do not.
-        match value {
-            Value::Text(text) => Ok(text),
-            Value::Integer(number) => Ok(number.to_string()),
-            Value::Float(number) => Ok(number.to_string()),
-            Value::Bool(truth) => Ok(truth.to_string()),
-            Value::Nil | Value::List(_) | Value::Map(_) => Err("must be a text"),
+impl Key {
+    /// Its name in HCL.
+    pub(crate) fn name(&self) -> &'static str {
+        self.ident.strip_prefix("r#").unwrap_or(self.ident)
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self, at: &str) -> String {
+        if at.is_empty() { self.name().to_owned() } else { format!("{at}.{}", self.name()) }
+    }
+
+    /// The key in the schema.
+    pub(crate) fn spec<T: Field>(&self) -> Spec {
+        let primary = T::spec(self.name(), self.flag == "required");
+        let Some(default) = self.default else { return primary };
+        let literal = hclspec::Literal { value: default.to_owned() };
+        let literal = Spec { block: Some(Kind::Literal(literal)) };
+        let with =
+            hclspec::Default { primary: Some(Box::new(primary)), default: Some(Box::new(literal)) };
+        Spec { block: Some(Kind::Default(Box::new(with))) }
+    }
+
+    fn later(&self, path: String, shown: Option<String>) -> Problem {
+        let what = self.doc.trim().split_once(". ").map_or(self.doc.trim(), |(first, _)| first);
+        let what = what.trim_end_matches('.');
+        let problem = Problem::new(
+            path,
+            format!("this version of the nspawn driver cannot do it yet: {what}"),
+        )
+        .remedy("remove the key");
+        match shown {
+            Some(shown) => problem.shown(shown),
+            None => problem,
         }
     }
 }
 
-impl Field for bool {
-    const TYPE: &'static str = "bool";
+/// The default of a key: read as a value that Nomad sends, so that both cannot differ.
+pub(crate) fn initial<T: Field>(default: Option<Value>) -> T {
+    default.and_then(|value| T::read(value, "", &mut Vec::new())).unwrap_or_default()
+}
 
-    fn read(value: Value) -> Result<Self, &'static str> {
-        match value {
-            Value::Bool(truth) => Ok(truth),
-            Value::Text(text) if text == "true" => Ok(true),
-            Value::Text(text) if text == "false" => Ok(false),
-            _ => Err("must be true or false"),
-        }
+impl From<bool> for Value {
+    fn from(truth: bool) -> Self {
+        Self::Bool(truth)
     }
 }
 
-impl Field for i64 {
-    const TYPE: &'static str = "number";
-
-    fn read(value: Value) -> Result<Self, &'static str> {
-        // Nomad sends whole numbers beyond 64 bits and unrepresentable fractions as text.
-        match value {
-            Value::Integer(number) => Self::try_from(number).ok(),
-            Value::Text(text) => text.parse().ok(),
-            Value::Float(number) if number.fract() == 0.0 => format!("{number:.0}").parse().ok(),
-            _ => None,
-        }
-        .ok_or("must be a whole number")
+impl From<i32> for Value {
+    fn from(number: i32) -> Self {
+        Self::Integer(number.into())
     }
 }
 
-impl Field for Vec<String> {
-    const TYPE: &'static str = "list(string)";
-
-    fn read(value: Value) -> Result<Self, &'static str> {
-        let Value::List(items) = value else {
-            return Err("must be a list of texts");
-        };
-        items
-            .into_iter()
-            .map(String::read)
-            .collect::<Result<_, _>>()
-            .map_err(|_| "must be a list of texts")
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
     }
 }
 
-/// Names with values. Written as one block, several blocks or `= { … }`; later ones win.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Pairs(pub(crate) BTreeMap<String, String>);
-
-impl Field for Pairs {
-    const TYPE: &'static str = "list(map(string))";
-
-    fn read(value: Value) -> Result<Self, &'static str> {
-        const WRONG: &str = "must be a block of names and texts";
-        let maps = match value {
-            Value::List(maps) => maps,
-            map @ Value::Map(_) => vec![map],
-            _ => return Err(WRONG),
-        };
-        let mut pairs = BTreeMap::new();
-        for map in maps {
-            match map {
-                Value::Nil => {}
-                Value::Map(entries) => {
-                    for (name, value) in entries {
-                        pairs.insert(name, String::read(value).map_err(|_| WRONG)?);
-                    }
-                }
-                _ => return Err(WRONG),
-            }
-        }
-        Ok(Self(pairs))
-    }
-}
-
-/// Schema of one key.
-pub(crate) fn attribute<T: Field>(name: &str, required: bool, default: Option<&str>) -> Spec {
-    let attr = Spec {
-        block: Some(Block::Attr(hclspec::Attr {
-            name: name.to_owned(),
-            r#type: T::TYPE.to_owned(),
-            required,
-        })),
-    };
-    let Some(default) = default else { return attr };
-    let literal =
-        Spec { block: Some(Block::Literal(hclspec::Literal { value: default.to_owned() })) };
-    Spec {
-        block: Some(Block::Default(Box::new(hclspec::Default {
-            primary: Some(Box::new(attr)),
-            default: Some(Box::new(literal)),
-        }))),
-    }
-}
-
-/// The values of one configuration while its keys are taken out.
+/// The values of one block while its keys are taken out.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct Source<'a> {
+    at: &'a str,
     values: HashMap<String, Value>,
 }
 
-impl Source {
-    /// Takes a decoded configuration; nil counts as empty.
-    pub(crate) fn new(value: Value, problems: &mut Vec<Problem>) -> Self {
-        let values = match value {
-            Value::Map(entries) => entries.into_iter().collect(),
-            Value::Nil => HashMap::new(),
-            _ => {
-                problems.push(Problem::new("config", "must be a block of keys"));
-                HashMap::new()
+impl<'a> Source<'a> {
+    /// Takes a decoded block; nil counts as empty.
+    pub(crate) fn new(value: Value, at: &'a str, problems: &mut Vec<Problem>) -> Self {
+        let mut values = HashMap::new();
+        let name = if at.is_empty() { "config" } else { at };
+        match value {
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    if values.insert(key.clone(), value).is_some() {
+                        problems.push(Problem::new(name, format!("key {key:?} is there twice")));
+                    }
+                }
             }
-        };
-        Self { values }
+            Value::Nil => {}
+            _ => problems.push(Problem::new(name, "must be a block of keys")),
+        }
+        Self { at, values }
     }
 
-    /// Takes one key out; `None` when it is unset or cannot be read.
+    /// Takes one key out; its default when it is unset or wrong.
     pub(crate) fn take<T: Field>(
         &mut self,
-        name: &str,
-        required: bool,
+        key: &Key,
+        default: Option<Value>,
         problems: &mut Vec<Problem>,
-    ) -> Option<T> {
-        match self.values.remove(name) {
+    ) -> T {
+        let default = initial(default);
+        let value = match self.values.remove(key.name()) {
             None | Some(Value::Nil) => {
-                if required {
-                    problems.push(Problem::new(name, "is required"));
+                if key.flag == "required" {
+                    problems.push(Problem::new(key.path(self.at), "is required"));
                 }
-                None
+                return default;
             }
-            Some(value) => {
-                T::read(value).map_err(|rule| problems.push(Problem::new(name, rule))).ok()
-            }
+            Some(value) => value,
+        };
+        let path = key.path(self.at);
+        let Some(value) = T::read(value, &path, problems) else { return default };
+        if key.flag == "later" && value != default {
+            problems.push(key.later(path, value.show()));
         }
+        value
     }
 
     /// Reports what no key took.
     pub(crate) fn finish(self, problems: &mut Vec<Problem>) {
+        let dot = if self.at.is_empty() { "" } else { "." };
         let mut names: Vec<_> = self.values.into_keys().collect();
         names.sort();
         for name in names {
             problems.push(
-                Problem::new(&name, "is not a key of this version of the nspawn driver")
-                    .remedy("correct its spelling or remove it"),
+                Problem::new(
+                    format!("{}{dot}{name}", self.at),
+                    "is not a key of this version of the nspawn driver",
+                )
+                .remedy("correct its spelling or remove it"),
             );
         }
     }
 }
 
-/// Declares a configuration: `name: Type = default;`, `name: Type, required;` or `name: Type;`.
+/// Declares a configuration, one key after another: `name: Type;`, `name: Type = default;`,
+/// `name: Type, required;` or `name: Type, later;` (also with a default).
 macro_rules! keys {
     (
         $(#[$outer:meta])*
         $vis:vis struct $table:ident {
-            $( $(#[$doc:meta])* $key:ident : $type:ty $(, $required:ident)? $(= $default:expr)?; )*
+            $(
+                $(#[doc = $doc:literal])+
+                $key:ident : $type:ty $(, $flag:ident)? $(= $default:literal)?;
+            )*
         }
     ) => {
         $(#[$outer])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq)]
         $vis struct $table {
-            $( $(#[$doc])* pub(crate) $key: $type, )*
+            $( $(#[doc = $doc])+ pub(crate) $key: $type, )*
         }
 
         impl Default for $table {
             fn default() -> Self {
                 Self {
-                    $( $key: $crate::config::table::keys!(@default $($default)?), )*
+                    $( $key: $crate::config::table::initial::<$type>(
+                        $crate::config::table::keys!(@value $($default)?)
+                    ), )*
                 }
             }
         }
 
-        impl $table {
-            /// The schema that Nomad decodes with.
-            $vis fn schema() -> proto::nomad::hclspec::Spec {
-                let mut attributes = std::collections::HashMap::new();
-                $(
-                    attributes.insert(
-                        stringify!($key).to_owned(),
-                        $crate::config::table::attribute::<$type>(
-                            stringify!($key),
-                            $crate::config::table::keys!(@required $($required)?),
-                            $crate::config::table::keys!(@literal $($default)?),
-                        ),
-                    );
-                )*
+        impl $crate::config::table::Table for $table {
+            fn spec() -> proto::nomad::hclspec::Spec {
+                let attributes = std::collections::HashMap::from([
+                    $( {
+                        let key = $crate::config::table::keys!(
+                            @key $key, concat!($($doc),+), [$($flag)?], [$($default)?]
+                        );
+                        (key.name().to_owned(), key.spec::<$type>())
+                    }, )*
+                ]);
                 proto::nomad::hclspec::Spec {
                     block: Some(proto::nomad::hclspec::spec::Block::Object(
                         proto::nomad::hclspec::Object { attributes },
@@ -229,72 +216,50 @@ macro_rules! keys {
                 }
             }
 
-            /// Reads a decoded configuration; reports every key that is wrong.
-            $vis fn read(
+            fn read(
                 value: $crate::msgpack::Value,
+                at: &str,
                 problems: &mut Vec<$crate::config::Problem>,
             ) -> Self {
-                let mut source = $crate::config::table::Source::new(value, problems);
-                let mut table = Self::default();
-                $(
-                    let required = $crate::config::table::keys!(@required $($required)?);
-                    if let Some(value) = source.take(stringify!($key), required, problems) {
-                        table.$key = value;
-                    }
-                )*
+                let mut source = $crate::config::table::Source::new(value, at, problems);
+                let table = Self {
+                    $( $key: source.take(
+                        &$crate::config::table::keys!(
+                            @key $key, concat!($($doc),+), [$($flag)?], [$($default)?]
+                        ),
+                        $crate::config::table::keys!(@value $($default)?),
+                        problems,
+                    ), )*
+                };
                 source.finish(problems);
                 table
             }
+
+            #[cfg(test)]
+            fn rows(at: &str, later: bool, rows: &mut Vec<$crate::config::row::Row>) {
+                $( $crate::config::row::Row::add::<$type>(
+                    &$crate::config::table::keys!(
+                        @key $key, concat!($($doc),+), [$($flag)?], [$($default)?]
+                    ),
+                    at, later, rows,
+                ); )*
+            }
         }
     };
-    (@default) => { Default::default() };
-    (@default $default:expr) => { $default.into() };
+    (@key $key:ident, $doc:expr, [$($flag:ident)?], [$($default:literal)?]) => {
+        $crate::config::table::Key {
+            ident: stringify!($key),
+            doc: $doc,
+            flag: $crate::config::table::keys!(@flag $($flag)?),
+            default: $crate::config::table::keys!(@literal $($default)?),
+        }
+    };
+    (@value) => { None };
+    (@value $default:literal) => { Some($crate::msgpack::Value::from($default)) };
     (@literal) => { None };
-    (@literal $default:expr) => { Some(stringify!($default)) };
-    (@required) => { false };
-    (@required required) => { true };
+    (@literal $default:literal) => { Some(stringify!($default)) };
+    (@flag) => { "" };
+    (@flag required) => { "required" };
+    (@flag later) => { "later" };
 }
 pub(crate) use keys;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(text: &str) -> Value {
-        Value::Text(text.to_owned())
-    }
-
-    #[test]
-    fn numbers_come_in_four_forms() {
-        assert_eq!(i64::read(Value::Integer(7)), Ok(7));
-        assert_eq!(i64::read(Value::Float(7.0)), Ok(7));
-        assert_eq!(i64::read(text("7")), Ok(7));
-        for bad in [
-            Value::Float(0.5),
-            Value::Float(f64::NAN),
-            Value::Float(1e30),
-            Value::Integer(i128::from(u64::MAX)),
-            text("0.1"),
-            Value::Nil,
-        ] {
-            assert!(i64::read(bad.clone()).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn blocks_of_pairs_are_merged() {
-        let map = |name: &str, value| Value::Map(vec![(name.to_owned(), value)]);
-        let read = Pairs::read(Value::List(vec![
-            map("A", text("1")),
-            map("B", Value::Bool(true)),
-            Value::Nil,
-            map("A", Value::Integer(2)),
-        ]));
-        let expected =
-            BTreeMap::from([("A".to_owned(), "2".to_owned()), ("B".to_owned(), "true".to_owned())]);
-        assert_eq!(read, Ok(Pairs(expected)));
-        assert!(Pairs::read(map("A", text("1"))).is_ok());
-        assert!(Pairs::read(Value::List(vec![text("A=1")])).is_err());
-        assert!(Pairs::read(map("A", Value::Nil)).is_err());
-    }
-}

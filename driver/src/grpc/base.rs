@@ -13,6 +13,7 @@ use proto::nomad::base::{
 use tonic::{Request, Response, Status};
 
 use crate::config::plugin::PluginConfig;
+use crate::config::table::Table as _;
 use crate::error::Failure;
 use crate::life::Driver;
 
@@ -51,7 +52,7 @@ impl BasePlugin for Base {
         &self,
         _: Request<ConfigSchemaRequest>,
     ) -> Result<Response<ConfigSchemaResponse>, Status> {
-        Ok(Response::new(ConfigSchemaResponse { spec: Some(PluginConfig::schema()) }))
+        Ok(Response::new(ConfigSchemaResponse { spec: Some(PluginConfig::spec()) }))
     }
 
     async fn set_config(

@@ -17,6 +17,7 @@ use tokio_stream::Pending;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::{self, Answers};
+use crate::config::table::Table as _;
 use crate::config::task::TaskKeys;
 use crate::error::Failure;
 use crate::events::timestamp;
@@ -80,7 +81,7 @@ impl Nomad for Service {
         &self,
         _: Request<TaskConfigSchemaRequest>,
     ) -> Result<Response<TaskConfigSchemaResponse>, Status> {
-        Ok(Response::new(TaskConfigSchemaResponse { spec: Some(TaskKeys::schema()) }))
+        Ok(Response::new(TaskConfigSchemaResponse { spec: Some(TaskKeys::spec()) }))
     }
 
     async fn capabilities(

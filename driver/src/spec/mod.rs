@@ -131,8 +131,9 @@ fn logs(task: &TaskConfig) -> Logs {
 }
 
 fn payload(keys: TaskKeys) -> Payload {
+    let boots = keys.boots();
     let words = keys.command.into_iter().map(Secret::new).collect();
-    match (keys.boot, keys.process_two) {
+    match (boots, keys.process_two) {
         (true, _) => Payload::Boot { arguments: words },
         (false, true) => Payload::ProcessTwo { words },
         (false, false) => Payload::Command { words },

@@ -1,0 +1,207 @@
+//! Rules between the keys of a job, each with its own function: what excludes what.
+
+use proto::limits;
+
+use super::Problem;
+use super::blocks::{EphemeralMode, OwnershipWord, Persist, ReadyMode, VolatileWord};
+use super::task::TaskKeys;
+
+/// All of them.
+pub(super) const RULES: &[fn(&TaskKeys, &mut Vec<Problem>)] =
+    &[image, start_mode, root, ownership, words, network, bounds];
+
+fn image(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    // That it is missing or no text was said before.
+    if problems.iter().any(|problem| problem.key() == "image") {
+        return;
+    }
+    let image = keys.image.as_str();
+    let problem = |rule: &str, remedy: &str| {
+        let problem = Problem::new("image", rule).value(image);
+        problem.remedy(if remedy.is_empty() {
+            "e.g. image = \"/var/lib/machines/debian\" or image = \"debian\""
+        } else {
+            remedy
+        })
+    };
+    if image.is_empty() {
+        problems.push(problem("must not be empty", ""));
+    } else if image.chars().any(char::is_control) {
+        problems.push(problem("must not hold control characters", ""));
+    } else if image.contains("://") {
+        problems.push(problem(
+            "this version of the nspawn driver cannot download images yet",
+            "fetch it with an artifact block or machinectl, and name its path or name",
+        ));
+    } else if image.split('/').any(|part| part == "..") {
+        problems.push(problem("must not hold .. components", ""));
+    } else if image.bytes().all(|b| b == b'/') {
+        let volatile = matches!(keys.volatile(), Some(VolatileWord::Yes | VolatileWord::State));
+        let ephemeral = keys.ephemeral && keys.volatile().is_none() && !keys.read_only;
+        if !volatile && !ephemeral {
+            problems.push(problem(
+                "the host's own root would be changed",
+                "add ephemeral = true, or volatile = \"yes\" or \"state\"",
+            ));
+        }
+    } else if image.bytes().all(|b| b == b'/' || b == b'.') {
+        problems.push(problem("the agent's own folder is no image", ""));
+    }
+}
+
+fn start_mode(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    let boots = keys.boots();
+    if boots && keys.process_two {
+        problems.push(
+            Problem::new("process_two", "excludes boot: init must be PID 1")
+                .value(true)
+                .remedy("set boot = false, or remove process_two"),
+        );
+    }
+    if let Some(user) = keys.user.as_ref().filter(|_| boots) {
+        problems.push(
+            Problem::new("user", "excludes boot: init must run as root")
+                .value(user)
+                .remedy("set boot = false, or remove user"),
+        );
+    }
+    let ready = keys.ready.0.as_ref();
+    let mode = ready.map_or(ReadyMode::Started, |ready| ready.mode);
+    match mode {
+        ReadyMode::Started => {}
+        ReadyMode::Notify if keys.process_two => problems.push(
+            Problem::new("ready.mode", "notify excludes process_two: PID 1 must say READY=1")
+                .remedy("remove process_two, or use mode = \"started\""),
+        ),
+        ReadyMode::Notify => {}
+        ReadyMode::Network | ReadyMode::Exec => problems.push(
+            Problem::new("ready.mode", "this version of the nspawn driver cannot do it yet")
+                .value(mode.word())
+                .remedy("write started or notify"),
+        ),
+    }
+    let timeout = ready.map(|ready| ready.timeout.0);
+    let fits = |t: std::time::Duration| {
+        t.as_secs() >= 1 && t.as_secs() <= limits::READY_TIMEOUT_MAX_S.into()
+    };
+    if let Some(timeout) = timeout.filter(|t| !fits(*t)) {
+        problems.push(Problem::new("ready.timeout", "must be 1s to 1h").value(timeout));
+    }
+    if !boots && keys.logging.0.as_ref().is_some_and(|logging| logging.journal) {
+        problems.push(
+            Problem::new("logging.journal", "needs boot: a command has no journal of its own")
+                .value(true)
+                .remedy("remove journal; its output is the log"),
+        );
+    }
+}
+
+fn root(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    let overlay = keys.ephemeral && !keys.read_only && keys.volatile().is_none();
+    if keys.ephemeral_mode != EphemeralMode::Auto && !keys.ephemeral {
+        problems.push(
+            Problem::new("ephemeral_mode", "has no effect without ephemeral")
+                .value(keys.ephemeral_mode.word())
+                .remedy("add ephemeral = true, or remove ephemeral_mode"),
+        );
+    }
+    if keys.persist == Persist::Alloc {
+        let problem =
+            |rule: &str, remedy: &str| Problem::new("persist", rule).value("alloc").remedy(remedy);
+        if !overlay {
+            problems.push(problem(
+                "keeps the changes of an ephemeral root, which this task does not have",
+                "use ephemeral = true without read_only and volatile, or remove persist",
+            ));
+        } else if keys.ephemeral_mode == EphemeralMode::Tmpfs {
+            problems.push(problem(
+                "excludes ephemeral_mode = \"tmpfs\": memory keeps nothing",
+                "remove one of them",
+            ));
+        }
+    }
+}
+
+fn ownership(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    if !keys.user_namespacing || keys.private_users_ownership != OwnershipWord::Chown {
+        return;
+    }
+    let mut excluded = |by: &str| {
+        problems.push(
+            Problem::new(
+                "private_users_ownership",
+                format!("excludes {by}: the owners are rewritten on disk"),
+            )
+            .value("chown")
+            .remedy("write map, which changes nothing on disk"),
+        );
+    };
+    // The older driver refused any volatile, also "no".
+    if keys.volatile.is_some() {
+        excluded("volatile");
+    }
+    if keys.read_only {
+        excluded("read_only");
+    }
+}
+
+fn words(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    if keys.command.len() > limits::ARGUMENTS_MAX {
+        problems
+            .push(Problem::new("command", format!("at most {} words fit", limits::ARGUMENTS_MAX)));
+    }
+    if !keys.boots() && keys.command.first().is_some_and(String::is_empty) {
+        problems.push(
+            Problem::new("command", "its first word is empty")
+                .remedy("name the program, or remove command for the image's shell"),
+        );
+    }
+    for (index, word) in keys.command.iter().enumerate() {
+        if word.contains('\0') || word.len() > limits::ARGUMENT_MAX {
+            problems.push(Problem::new(
+                format!("command[{index}]"),
+                format!("must be without NUL and at most {} bytes", limits::ARGUMENT_MAX),
+            ));
+        }
+    }
+    if !keys.args.is_empty() && !keys.command.is_empty() {
+        problems.push(Problem::new("args", "excludes command").remedy("remove one of them"));
+    }
+}
+
+fn network(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    if keys.private_network && !keys.network_veth {
+        problems.push(
+            Problem::new("private_network", "excludes network_veth = false, the host's network")
+                .value(true)
+                .remedy("remove one of them"),
+        );
+    }
+    if keys.network_zone.is_some() && keys.network_bridge.is_some() {
+        problems.push(Problem::new("network_zone", "excludes network_bridge").remedy("remove one"));
+    }
+    if !keys.ports.is_empty() && !keys.port_map.0.is_empty() {
+        problems.push(
+            Problem::new("port_map", "excludes ports")
+                .remedy("remove port_map, which is deprecated"),
+        );
+    }
+    for (label, port) in &keys.port_map.0 {
+        if !(1..=65_535).contains(port) {
+            problems
+                .push(Problem::new(format!("port_map.{label}"), "must be 1 to 65535").value(port));
+        }
+    }
+}
+
+fn bounds(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    let mut within = |key: &str, value: i64, low: i64, high: i64| {
+        if !(low..=high).contains(&value) {
+            problems.push(Problem::new(key, format!("must be {low} to {high}")).value(value));
+        }
+    };
+    let most = i64::try_from(*limits::TASKS_LIMIT.end()).unwrap_or(i64::MAX);
+    within("pids_limit", keys.pids_limit.unwrap_or(1), 1, most);
+    within("oom_score_adj", keys.oom_score_adj, -1000, 1000);
+    within("io_weight", keys.io_weight.unwrap_or(1), 1, 10_000);
+}
