@@ -53,16 +53,24 @@ impl Driver {
             .await
             .map_err(|_| Failure::last("the driver hit a bug while it read the job"))??;
         self.leftovers.cancel(&spec.key);
-        self.remove_earlier_runs(&spec.key, &config).await?;
-        let started = match self.under_way(&spec.key).await.map_err(failure)? {
+        let begun = self.remove_earlier_runs(&spec.key, &config).await?;
+        let under_way =
+            if begun { self.under_way(&spec.key).await.map_err(failure)? } else { None };
+        let started = match under_way {
             Some(started) => started,
             None => self.ask(&spec).await?,
         };
         self.adopt(&spec, &config, &started)
     }
 
-    async fn remove_earlier_runs(&self, key: &TaskKey, config: &TaskConfig) -> Result<(), Failure> {
+    /// Also says whether this very run has been begun already.
+    async fn remove_earlier_runs(
+        &self,
+        key: &TaskKey,
+        config: &TaskConfig,
+    ) -> Result<bool, Failure> {
         let runs = self.helper.runs_of(key, PATIENCE).await.map_err(failure)?;
+        let begun = runs.contains(key);
         let mut ran = false;
         for run in runs.into_iter().filter(|run| run != key) {
             tracing::warn!(task = %run, "an earlier run is still there and is removed");
@@ -81,7 +89,7 @@ impl Driver {
                  once more",
             ));
         }
-        Ok(())
+        Ok(begun)
     }
 
     /// A run that is there already, once its start is through; `None` when there is none any more.
