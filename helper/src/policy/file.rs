@@ -1,76 +1,95 @@
 //! The policy file: root-owned, closed to writers, read whole or not at all.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use proto::limits;
+use proto::capability::Capabilities;
 use proto::path::Absolute;
-use serde::Deserialize;
+use proto::spec::files::DeviceAccess;
+
+use super::parse;
+
+/// Longest policy file, in bytes.
+const LONGEST: u64 = 64 * 1024;
 
 /// What the helper allows. Defaults are strict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Where image names are looked up.
     pub images_store: Absolute,
-    /// Folders below which image paths may lie.
-    pub images_paths: Vec<Absolute>,
+    /// Folders below which images may lie.
+    pub images_paths: Vec<ImagePath>,
     /// Folders in which Nomad keeps allocations.
     pub alloc_dirs: Vec<Absolute>,
     /// Uid of the Nomad agent.
     pub agent_uid: u32,
     /// Whether every task needs a user namespace.
     pub userns_require: bool,
-    /// Kinds of network that tasks may have: `private`, `group`, `host`.
+    /// Images that may run without one all the same.
+    pub userns_except: Vec<Absolute>,
+    /// Folders that may be bound read-only.
+    pub binds_read_only: Vec<Absolute>,
+    /// Folders that may be bound, also writable.
+    pub binds_read_write: Vec<Absolute>,
+    /// Folders that are never bound: the operator's.
+    pub binds_deny: Vec<Absolute>,
+    /// Folders that are never bound: the strict preset's.
+    pub binds_never: Vec<Absolute>,
+    /// Nomad's data, of which only the allocation's own is bound: the strict preset's.
+    pub nomad_data: Vec<Absolute>,
+    /// Whether a writable bind whose source is not protected is given without ID mapping instead
+    /// of being refused.
+    pub binds_unmapped: bool,
+    /// Device nodes that tasks may have.
+    pub devices_allow: Vec<DeviceRule>,
+    /// Capabilities that tasks may have beyond systemd-nspawn's own set.
+    pub caps_allow: Capabilities,
+    /// Kinds of network that tasks may have.
     pub network_allow: Vec<String>,
     /// Folders with network namespaces that tasks may join.
     pub netns_paths: Vec<Absolute>,
     /// Tasks at once.
     pub max_tasks: usize,
+    /// Most memory of one task, in bytes; a task without limit is refused then.
+    pub memory: Option<u64>,
+    /// Most processes of one task.
+    pub tasks: Option<u64>,
+    /// System calls and groups that tasks may have beyond systemd-nspawn's list.
+    pub syscalls_extra: Vec<String>,
+    /// Patterns of kernel settings.
+    pub sysctl_allow: Vec<String>,
+    /// SELinux contexts.
+    pub lsm_profiles: Vec<String>,
+    /// Versions of systemd that run tasks in spite of a known hole.
+    pub systemd_accept: Vec<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Raw {
-    images: RawImages,
-    nomad: RawNomad,
-    userns: RawUserns,
-    network: RawNetwork,
-    limits: RawLimits,
+/// A folder of images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePath {
+    /// The folder.
+    pub path: Absolute,
+    /// Whether tasks may change the images below it.
+    pub writable: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawImages {
-    store: Option<String>,
-    paths: Option<Vec<String>>,
+/// Device nodes by pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRule {
+    /// Begins with /dev/.
+    pub pattern: String,
+    /// What may be done with them.
+    pub access: DeviceAccess,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawNomad {
-    alloc_dirs: Option<Vec<String>>,
-    agent_uid: Option<u32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawUserns {
-    require: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawNetwork {
-    allow: Option<Vec<String>>,
-    netns_paths: Option<Vec<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawLimits {
-    max_tasks: Option<usize>,
+impl Policy {
+    /// Whether the operator has accepted this version of systemd, known holes and all.
+    #[must_use]
+    pub fn accepts(&self, systemd: &str) -> bool {
+        self.systemd_accept.iter().any(|accepted| accepted == systemd)
+    }
 }
 
 /// Reads the policy file; a missing one means the defaults.
@@ -78,106 +97,42 @@ struct RawLimits {
 /// # Errors
 /// In words: who could write it, or which line is wrong.
 pub fn load(path: &Path) -> Result<Policy, String> {
-    let told = |e: io::Error| format!("{}: {e}", path.display());
-    match check_owners(path) {
+    match read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => parse(""),
-        Err(e) => Err(told(e)),
-        Ok(()) => {
-            let text = fs::read_to_string(path).map_err(told)?;
-            parse(&text).map_err(|e| format!("{}: {e}", path.display()))
-        }
+        Err(e) => Err(format!("{}: {e}", path.display())),
+        Ok(text) => parse(&text).map_err(|e| format!("{}: {e}", path.display())),
     }
 }
 
-/// The file and every folder above it must be root's and closed to other writers.
-fn check_owners(path: &Path) -> io::Result<()> {
-    for part in path.ancestors() {
-        let meta = fs::symlink_metadata(part)?;
-        if meta.uid() != 0 || meta.mode() & 0o022 != 0 || meta.is_symlink() {
-            return Err(io::Error::other(format!(
-                "{} must belong to root, be no link and not be writable by others",
-                part.display()
-            )));
-        }
+/// The text of the file, which every folder above it and its own inode protect from all but root.
+/// Judged from the root down: what lies in a folder that only root can write stays as it was seen.
+fn read(path: &Path) -> io::Result<String> {
+    let folders: Vec<_> = path.ancestors().skip(1).collect();
+    for folder in folders.iter().rev() {
+        check_owner(folder, &fs::symlink_metadata(folder)?)?;
+    }
+    // Neither follows a link nor waits for the writer of a FIFO.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let meta = file.metadata()?;
+    check_owner(path, &meta)?;
+    if !meta.is_file() {
+        return Err(io::Error::other("must be a regular file"));
+    }
+    let mut text = String::new();
+    file.take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::Error::other("longer than 64 KiB"));
+    }
+    Ok(text)
+}
+
+fn check_owner(path: &Path, meta: &fs::Metadata) -> io::Result<()> {
+    if meta.uid() != 0 || meta.mode() & 0o022 != 0 || meta.is_symlink() {
+        return Err(io::Error::other(format!(
+            "{} must belong to root, be no link and not be writable by others",
+            path.display()
+        )));
     }
     Ok(())
-}
-
-fn parse(text: &str) -> Result<Policy, String> {
-    let raw: Raw = toml::from_str(text).map_err(|e| e.to_string())?;
-    let allow = raw.network.allow.unwrap_or_else(|| vec!["private".into(), "group".into()]);
-    if let Some(odd) =
-        allow.iter().find(|kind| !["private", "group", "host"].contains(&kind.as_str()))
-    {
-        return Err(format!("[network] allow: \"{odd}\" is not one of private, group, host"));
-    }
-    Ok(Policy {
-        images_store: path(
-            "[images] store",
-            raw.images.store.as_deref().unwrap_or("/var/lib/machines"),
-        )?,
-        images_paths: paths("[images] paths", raw.images.paths, &["/var/lib/machines"])?,
-        alloc_dirs: paths(
-            "[nomad] alloc_dirs",
-            raw.nomad.alloc_dirs,
-            &["/var/lib/nomad/alloc", "/opt/nomad/data/alloc"],
-        )?,
-        agent_uid: raw.nomad.agent_uid.unwrap_or(0),
-        userns_require: raw.userns.require.unwrap_or(true),
-        network_allow: allow,
-        netns_paths: paths(
-            "[network] netns_paths",
-            raw.network.netns_paths,
-            &["/run/netns", "/var/run/netns"],
-        )?,
-        max_tasks: raw.limits.max_tasks.unwrap_or(limits::TASKS_MAX).min(limits::TASKS_MAX),
-    })
-}
-
-fn path(key: &str, text: &str) -> Result<Absolute, String> {
-    Absolute::parse(text).map_err(|e| format!("{key}: \"{text}\" is {e}"))
-}
-
-fn paths(key: &str, given: Option<Vec<String>>, default: &[&str]) -> Result<Vec<Absolute>, String> {
-    let texts = given.unwrap_or_else(|| default.iter().map(|&text| text.to_owned()).collect());
-    texts.iter().map(|text| path(key, text)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_file_is_strict_and_the_example_says_the_same() {
-        let strict = parse("").unwrap();
-        assert!(strict.userns_require);
-        assert!(!strict.network_allow.contains(&"host".to_owned()));
-        let example = include_str!("../../../example/policy.toml");
-        assert_eq!(parse(example).unwrap(), strict);
-    }
-
-    #[test]
-    fn unknown_keys_and_bad_values_are_refused() {
-        for bad in [
-            "[images]\npath = []",
-            "[network]\nallow = [\"veth0\"]",
-            "[nomad]\nalloc_dirs = [\"relative\"]",
-            "[images]\nstore = \"/a/../b\"",
-            "[userns]\nrequire = \"no\"",
-        ] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_others_may_write_is_not_read() {
-        let dir = std::env::temp_dir().join(format!("nspawn-policy-{}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        let file = dir.join("policy.toml");
-        fs::write(&file, "").unwrap();
-        // The temporary folder itself is writable by all.
-        assert!(load(&file).unwrap_err().contains("must belong to root"));
-        assert_eq!(load(Path::new("/etc/no-such-folder/policy.toml")), Ok(parse("").unwrap()));
-        fs::remove_dir_all(&dir).unwrap();
-    }
 }

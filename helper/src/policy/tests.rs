@@ -3,7 +3,7 @@
 use super::*;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
-use proto::spec::Variable;
+use proto::spec::{Image, Network, Payload, Variable};
 
 const ALLOC: &str = "07070707-0707-0707-0707-070707070707";
 

@@ -1,0 +1,160 @@
+//! Places of the host that a task sees: its allocation, binds, overlay layers.
+
+use proto::path::{Absolute, Component, Relative};
+use proto::plan::{Place, PlannedBind, PlannedFiles, PlannedOverlay, PlannedUpper, TaskDirs};
+use proto::spec::TaskSpec;
+use proto::spec::files::{Bind, Overlay, Source, Upper};
+
+use super::{Denial, Policy, devices, invalid, place_below, refuse, unlisted};
+
+/// The task's folders below the allocation.
+pub(super) fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, Denial> {
+    let path = &spec.alloc_dir;
+    let object = format!("allocation folder {path}");
+    let alloc_dir = place_below(path, &policy.alloc_dirs).ok_or_else(|| {
+        refuse(
+            "nomad.alloc_dirs",
+            &object,
+            "lies below no folder of [nomad] alloc_dirs in the policy file; add the agent's \
+             client.alloc_dir (default: its data_dir with /alloc) there",
+        )
+    })?;
+    match alloc_dir.below.components() {
+        [name] if name.as_str() == spec.key.alloc.to_string() => {
+            Ok(TaskDirs { alloc_dir, task: spec.key.task.clone(), agent_uid: policy.agent_uid })
+        }
+        _ => Err(refuse(
+            "nomad.alloc_dirs",
+            object,
+            "its last component must be the allocation's id, directly below alloc_dirs",
+        )),
+    }
+}
+
+/// Everything of [`proto::spec::Files`] with its places.
+pub(super) fn files(
+    spec: &TaskSpec,
+    dirs: &TaskDirs,
+    policy: &Policy,
+) -> Result<PlannedFiles, Denial> {
+    let files = &spec.files;
+    let host = Host { spec, dirs, policy };
+    let dev = Absolute::parse("/dev").map_err(|e| invalid("device-name", "/dev", e))?;
+    Ok(PlannedFiles {
+        binds: files.binds.iter().map(|bind| host.bind(bind)).collect::<Result<_, _>>()?,
+        tmpfs: files.tmpfs.clone(),
+        overlays: files.overlays.iter().map(|it| host.overlay(it)).collect::<Result<_, _>>()?,
+        inaccessible: files.inaccessible.clone(),
+        devices: files
+            .devices
+            .iter()
+            .map(|device| devices::plan(device, &dev, policy))
+            .collect::<Result<_, _>>()?,
+        credentials: files.credentials.clone(),
+        unprotected: policy.binds_unmapped,
+    })
+}
+
+/// What the host's files are judged by.
+struct Host<'a> {
+    spec: &'a TaskSpec,
+    dirs: &'a TaskDirs,
+    policy: &'a Policy,
+}
+
+impl Host<'_> {
+    fn bind(&self, bind: &Bind) -> Result<PlannedBind, Denial> {
+        Ok(PlannedBind {
+            source: self.place(&bind.source, !bind.read_only)?,
+            target: bind.target.clone(),
+            read_only: bind.read_only,
+            recursive: bind.recursive,
+            mapping: bind.mapping,
+            propagated: bind.propagated,
+        })
+    }
+
+    fn overlay(&self, overlay: &Overlay) -> Result<PlannedOverlay, Denial> {
+        let lower = overlay.lower.iter().map(|layer| self.place(layer, false));
+        Ok(PlannedOverlay {
+            lower: lower.collect::<Result<_, _>>()?,
+            upper: match &overlay.upper {
+                Upper::ReadOnly => PlannedUpper::ReadOnly,
+                Upper::Ephemeral => PlannedUpper::Ephemeral,
+                Upper::Folder(folder) => PlannedUpper::Folder(self.place(folder, true)?),
+            },
+            target: overlay.target.clone(),
+        })
+    }
+
+    fn place(&self, source: &Source, writes: bool) -> Result<Place, Denial> {
+        match source {
+            Source::Task(below) => self.of_task(below),
+            Source::Host(path) => match path.below(&self.spec.alloc_dir) {
+                Some(below) => self.of_alloc(below.components()),
+                None => self.of_host(path, writes),
+            },
+        }
+    }
+
+    /// Below the task's own folder.
+    fn of_task(&self, below: &Relative) -> Result<Place, Denial> {
+        let task = Component::new(self.dirs.task.as_str())
+            .map_err(|e| invalid("path", &self.dirs.task, e))?;
+        self.of_alloc(&[std::slice::from_ref(&task), below.components()].concat())
+    }
+
+    /// Below the allocation: walked from the policy's folder, because the agent's account may be
+    /// able to put a link in the allocation's stead.
+    fn of_alloc(&self, below: &[Component]) -> Result<Place, Denial> {
+        let Place { root, below: alloc } = self.dirs.alloc_dir.clone();
+        let below = Relative::new([alloc.components(), below].concat())
+            .map_err(|e| invalid("path", format!("a bind below {root}"), e))?;
+        Ok(Place { root, below })
+    }
+
+    /// Elsewhere on the host, as far as the policy lists it.
+    fn of_host(&self, path: &Absolute, writes: bool) -> Result<Place, Denial> {
+        let policy = self.policy;
+        let rule = if writes { "binds.read_write" } else { "binds.read_only" };
+        let object = format!("{}bind of {path}", if writes { "" } else { "read-only " });
+        let touched = |folders: &[Absolute]| {
+            folders.iter().find(|folder| touches(path, folder)).map(ToString::to_string)
+        };
+        if let Some(denied) = touched(&policy.binds_deny) {
+            let reason = format!("is, holds or lies below {denied}, which [binds] deny lists");
+            return Err(refuse("binds.deny", object, reason));
+        }
+        let nomads = || touched(&policy.nomad_data).filter(|_| !self.is_own_volume(path));
+        if let Some(never) = touched(&policy.binds_never).or_else(nomads) {
+            let reason = format!(
+                "is, holds or lies below {never}, which is never bound; only preset = \"compat\" \
+                 in the policy file, which makes jobs as good as root, would allow it"
+            );
+            return Err(refuse("preset", object, reason));
+        }
+        let read_only = policy.binds_read_only.iter().filter(|_| !writes);
+        place_below(path, policy.binds_read_write.iter().chain(read_only))
+            .ok_or_else(|| unlisted(rule, object, path))
+    }
+
+    /// Whether it is a volume that a storage plugin (CSI) has mounted for this allocation.
+    fn is_own_volume(&self, path: &Absolute) -> bool {
+        let alloc = self.spec.key.alloc.to_string();
+        self.policy.nomad_data.iter().filter_map(|data| path.below(data)).any(|below| {
+            match below.components() {
+                [client, csi, rest @ ..] => {
+                    client.as_str() == "client"
+                        && csi.as_str() == "csi"
+                        && rest.iter().any(|part| part.as_str() == alloc)
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+/// Whether one path is, holds or lies below the other.
+fn touches(one: &Absolute, other: &Absolute) -> bool {
+    one.below(other).is_some() || other.below(one).is_some()
+}

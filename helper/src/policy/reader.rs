@@ -1,0 +1,200 @@
+//! Typed values out of a policy text, each with its key and line for messages.
+//!
+//! Knows TOML and the names of all keys, not what a key means. Takes nothing silently: an unknown
+//! key, a wrong type or a number out of range is an error that names its line.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Every key of the file. docs/POLICY.md has a row for each.
+pub(super) const KEYS: [&str; 32] = [
+    "preset",
+    "images.store",
+    "images.paths",
+    "images.urls",
+    "images.registries",
+    "images.min_verify",
+    "images.cache_dir",
+    "images.cache_max_size",
+    "nomad.alloc_dirs",
+    "nomad.agent_uid",
+    "userns.require",
+    "userns.except",
+    "binds.read_only",
+    "binds.read_write",
+    "binds.deny",
+    "binds.unprotected",
+    "devices.allow",
+    "caps.allow",
+    "network.allow",
+    "network.netns_paths",
+    "network.ports",
+    "limits.max_tasks",
+    "limits.memory",
+    "limits.tasks",
+    "properties.allow",
+    "syscalls.allow_extra",
+    "sysctl.allow",
+    "lsm.profiles",
+    "oom_score_adj.min",
+    "slice.parent",
+    "systemd.accept",
+    "audit.target",
+];
+
+/// Longest part of a value in a message, in bytes.
+const SHOWN: usize = 80;
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// A policy text whose syntax and keys are right.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    table: DeTable<'a>,
+}
+
+/// One value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item<'a> {
+    key: &'static str,
+    text: &'a str,
+    value: &'a Value<'a>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str) -> Result<Self, String> {
+        let table = DeTable::parse(text).map_err(|e| {
+            let start = e.span().map_or(0, |span| span.start);
+            format!("line {}: {}", line(text, start), e.message())
+        })?;
+        let reader = Self { text, table: table.into_inner() };
+        reader.check_keys()?;
+        Ok(reader)
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        let unknown = |name: &str, at: usize| {
+            Err(format!("line {}: {name} is no key of this file", line(self.text, at)))
+        };
+        for (section, value) in &self.table {
+            let name = section.get_ref().as_ref();
+            let prefix = format!("{name}.");
+            match value.get_ref() {
+                _ if KEYS.contains(&name) => {}
+                DeValue::Table(table) if KEYS.iter().any(|key| key.starts_with(&prefix)) => {
+                    for key in table.keys() {
+                        let full = format!("{prefix}{}", key.get_ref());
+                        if !KEYS.contains(&full.as_str()) {
+                            return unknown(&full, key.span().start);
+                        }
+                    }
+                }
+                _ => return unknown(name, section.span().start),
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of one of [`KEYS`], when the text has it.
+    pub(super) fn get(&'a self, key: &'static str) -> Option<Item<'a>> {
+        let value = match key.split_once('.') {
+            None => self.table.get(key),
+            Some((section, name)) => match self.table.get(section)?.get_ref() {
+                DeValue::Table(table) => table.get(name),
+                _ => None,
+            },
+        };
+        value.map(|value| Item { key, text: self.text, value })
+    }
+}
+
+impl<'a> Item<'a> {
+    /// The error that says what is wrong with this value.
+    pub(super) fn wrong(self, rule: impl Display) -> String {
+        let span = self.value.span();
+        let mut shown = self.text.get(span.clone()).unwrap_or_default().to_owned();
+        shown.truncate(shown.floor_char_boundary(SHOWN));
+        let key = match self.key.split_once('.') {
+            Some((section, name)) => format!("[{section}] {name}"),
+            None => self.key.to_owned(),
+        };
+        format!("line {}: {key}: {shown} {rule}", line(self.text, span.start))
+    }
+
+    pub(super) fn text(self) -> Result<&'a str, String> {
+        self.value.get_ref().as_str().ok_or_else(|| self.wrong("is not a text"))
+    }
+
+    pub(super) fn flag(self) -> Result<bool, String> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.wrong("is not true or false"))
+    }
+
+    pub(super) fn number(self, range: RangeInclusive<i64>) -> Result<i64, String> {
+        let number = self.value.get_ref().as_integer();
+        number
+            .and_then(|number| i64::from_str_radix(number.as_str(), number.radix()).ok())
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                self.wrong(format!("is not a number of {} to {}", range.start(), range.end()))
+            })
+    }
+
+    /// A number of bytes: an integer, or a text with k, m, g or t behind it (powers of 1,024).
+    pub(super) fn size(self, range: RangeInclusive<u64>) -> Result<u64, String> {
+        let plain = self.number(0..=i64::MAX).ok().and_then(|number| u64::try_from(number).ok());
+        let spelled = || {
+            let text = self.value.get_ref().as_str()?.to_ascii_lowercase();
+            let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+            let power = match text.get(digits.len()..)? {
+                "" => 0,
+                "k" => 10,
+                "m" => 20,
+                "g" => 30,
+                "t" => 40,
+                _ => return None,
+            };
+            digits.parse::<u64>().ok()?.checked_mul(1 << power)
+        };
+        plain.or_else(spelled).filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+            self.wrong(format!(
+                "is not a size of {} to {} bytes (\"512m\", \"2g\", or a number)",
+                range.start(),
+                range.end()
+            ))
+        })
+    }
+
+    /// The elements of a list.
+    pub(super) fn list(self) -> Result<impl Iterator<Item = Self>, String> {
+        let Self { key, text, value } = self;
+        let list = value.get_ref().as_array().ok_or_else(|| self.wrong("is not a list"))?;
+        Ok(list.iter().map(move |value| Self { key, text, value }))
+    }
+
+    /// A member of a table with exactly these members.
+    pub(super) fn members<const N: usize>(self, names: [&str; N]) -> Result<[Self; N], String> {
+        let Self { key, text, value } = self;
+        let table = value.get_ref().as_table().filter(|table| table.len() == N);
+        let found = table.map(|table| names.map(|name| table.get(name)));
+        let whole: Option<Vec<Self>> = found.and_then(|found| {
+            found.into_iter().map(|v| v.map(|value| Self { key, text, value })).collect()
+        });
+        whole
+            .and_then(|all| all.try_into().ok())
+            .ok_or_else(|| self.wrong(format!("is not a table of {}", names.join(" and "))))
+    }
+
+    /// Whether it is a table.
+    pub(super) fn is_table(self) -> bool {
+        self.value.get_ref().is_table()
+    }
+}
+
+/// The line of a byte, counted from 1.
+fn line(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
