@@ -69,6 +69,12 @@ fn is_protected(dir: &Dir) -> Result<bool, Problem> {
     open::is_protected(dir.handle.as_fd()).at(dir.path.display())
 }
 
+/// The opened folders, for the door.
+#[cfg(feature = "test-door")]
+pub(super) fn handles(dirs: &TaskDirs) -> Result<[OwnedFd; 3], Problem> {
+    open_all(dirs).map(|all| all.map(|dir| dir.handle))
+}
+
 fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
     let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&dirs.alloc_dir)?;
     let base = dirs.alloc_dir.to_path();

@@ -10,6 +10,8 @@
 
 mod clean;
 mod dirs;
+#[cfg(feature = "test-door")]
+pub mod door;
 mod extras;
 mod files;
 mod launch;

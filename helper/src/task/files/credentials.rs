@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::OFlag;
 use proto::limits::CREDENTIAL_MAX;
 use proto::path::Relative;
+use proto::plan::TaskDirs;
 use proto::spec::files::{Credential, CredentialContent};
 
 use super::Context;
@@ -47,13 +48,12 @@ pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
 fn content(context: &Context<'_>, credential: &Credential) -> Result<Vec<u8>, Problem> {
     match &credential.content {
         CredentialContent::Value(value) => Ok(value.reveal().as_bytes().to_vec()),
-        CredentialContent::File(below) => read(context, below),
+        CredentialContent::File(below) => read(&context.plan.task_dirs, below),
     }
 }
 
 /// Reads a file below the task's own folder, in which the payload may have made anything.
-fn read(context: &Context<'_>, below: &Relative) -> Result<Vec<u8>, Problem> {
-    let dirs = &context.plan.task_dirs;
+pub(in crate::task) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem> {
     let path = Path::new(dirs.task.as_str()).join(below.to_path());
     let object = format!("{}/{}", dirs.alloc_dir, path.display());
     let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&object)?;

@@ -10,7 +10,7 @@
 //! never writes to the host beyond mount points that container root could have made itself.
 
 mod binds;
-mod credentials;
+pub(super) mod credentials;
 mod devices;
 mod mount_points;
 mod overlays;

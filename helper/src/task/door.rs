@@ -1,0 +1,58 @@
+//! For the race harness and the fuzzers of the tests: the launcher's own functions, as they are.
+//!
+//! Compiled with feature `test-door` alone, never into a product. It decides and opens nothing by
+//! itself.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use proto::path::{Absolute, Relative};
+use proto::plan::{Place, Plan};
+
+use super::extras::Extras;
+use super::{dirs, files, logs, nspawn, open};
+
+/// Opens a place as images, bind sources, credentials and network namespaces are.
+///
+/// # Errors
+/// The kernel's.
+pub fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
+    open::place(place, flags)
+}
+
+/// Opens the task's three folders.
+///
+/// # Errors
+/// The problem, for people.
+pub fn folders(plan: &Plan) -> Result<[OwnedFd; 3], String> {
+    dirs::handles(&plan.task_dirs).map_err(|problem| format!("{problem:?}"))
+}
+
+/// Finds and opens the task's two log streams.
+///
+/// # Errors
+/// The problem, for people.
+pub fn streams(plan: &Plan) -> Result<[OwnedFd; 2], String> {
+    let found = logs::find_fifos(plan, None).and_then(|handles| handles.open());
+    found.map(|s| [s.stdout, s.stderr]).map_err(|problem| format!("{problem:?}"))
+}
+
+/// Reads a credential's file below the task's folder.
+///
+/// # Errors
+/// The problem, for people.
+pub fn credential(plan: &Plan, below: &Relative) -> Result<Vec<u8>, String> {
+    files::credentials::read(&plan.task_dirs, below).map_err(|problem| format!("{problem:?}"))
+}
+
+/// systemd-nspawn's arguments with a bind of each of these pairs.
+#[must_use]
+pub fn arguments(plan: &Plan, binds: &[(&Path, &Absolute)]) -> Vec<String> {
+    let mut extras = Extras::default();
+    for (source, target) in binds {
+        extras.bind(source, target, true, false);
+    }
+    nspawn::arguments(plan, &extras)
+}
