@@ -1,5 +1,5 @@
 //! Takes a task's upper layer, or the lock of the image that it wrote to, away after its unit has
-//! ended (ExecStopPost=).
+//! ended (ExecStopPost=), and layers that were kept for an allocation that is gone.
 //!
 //! Ends with status 0 whatever happens: another status would turn the payload's exit 0 into a
 //! failed unit. The daemon looks at the folder afterwards and asks again when it is still there.
@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::plan::{Step, UnitId};
 
-use super::{nspawn, open, upper};
+use super::{nspawn, open, root, upper};
 use crate::{hook, sys};
 
 /// Runs `clean UNIT`.
@@ -31,8 +31,10 @@ pub(super) fn main(unit: &str) -> ExitCode {
         None => eprintln!("clean: not a unit id"),
         Some(unit) => {
             let folder = upper(unit);
-            if let Err(error) = remove_locks(&folder).and_then(|()| remove_tree(&folder)) {
-                eprintln!("clean: {}: {error}", folder.display());
+            for step in [remove_locks, root::claim_orphans, remove_tree] {
+                if let Err(error) = step(&folder) {
+                    eprintln!("clean: {}: {error}", folder.display());
+                }
             }
         }
     }

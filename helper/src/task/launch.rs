@@ -11,7 +11,6 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
 use proto::error::Refusal;
 use proto::plan::{LAUNCHER_FAILED, Plan, Report, Step};
-use proto::spec::Root;
 
 use super::extras::Extras;
 use super::logs::{self, Streams};
@@ -68,12 +67,14 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
     steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
-    let mut image = steps.run(Step::Image, || root::open_image(&plan.image))?;
+    let mut image = steps.run(Step::Image, || root::Image::open(plan))?;
+    // The identity maps nothing.
+    let range = plan.users.filter(|range| range.base != 0);
     let users =
-        steps.run(Step::UserNamespace, || plan.users.map(namespace::user_namespace).transpose())?;
+        steps.run(Step::UserNamespace, || range.map(namespace::user_namespace).transpose())?;
     let users = users.as_ref().map(AsFd::as_fd);
-    steps.run(Step::RootFs, || root::mount_root(plan, &mut image, users))?;
-    if matches!(plan.root.mode, Root::Ephemeral(_)) {
+    steps.run(Step::RootFs, || root::mount_root(plan, &mut image, users, &mut extras))?;
+    if !plan.root.mode.writes_image() {
         steps.run(Step::MachineId, || {
             machine_id::write(plan.alloc, plan.users.map(|range| range.base))
         })?;

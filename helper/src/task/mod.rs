@@ -27,6 +27,7 @@ mod settings;
 mod step;
 
 pub use nspawn::binary as nspawn_binary;
+pub use root::kept_base;
 
 use std::process::ExitCode;
 

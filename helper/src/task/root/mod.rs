@@ -1,99 +1,151 @@
-//! The container's root: the image as an ID-mapped clone, or an overlay over one.
+//! The container's root: the image itself, or an overlay over it, and what systemd-nspawn is told
+//! to do with it.
 //!
 //! The cost does not depend on the image's size: nothing of it is copied or re-owned.
+//!
+//! | mode | root | upper layer |
+//! |---|---|---|
+//! | plain | clone of the image | - |
+//! | read-only, volatile yes and state | overlay | in memory, mount points alone |
+//! | volatile overlay, ephemeral in memory | overlay | in memory |
+//! | ephemeral, kept | overlay | on disk |
+//!
+//! Only plain mode changes the image. systemd-nspawn never walks a path that the image could turn
+//! into one of the host: what would be its `--pivot-root=` is done here.
+
+mod disk;
+mod image;
+mod kept;
+mod overlay;
+mod plain;
+mod provide;
 
 use std::fs::{self, DirBuilder, Permissions};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::sys::statvfs::{FsFlags, statvfs};
-use proto::limits::RANGE_WIDTH;
-use proto::plan::{Place, Plan};
-use proto::spec::Root;
+use proto::plan::Plan;
+use proto::spec::{Ownership, Pivot, Root, Volatile};
 
+use super::extras::Extras;
 use super::step::{At, Problem};
 use super::{STAGE, open, upper};
 use crate::sys;
 
-mod provide;
-
+pub(super) use image::Image;
+pub(super) use kept::claim_orphans;
+pub use kept::kept_base;
 pub(super) use provide::MountPoint;
 use provide::Provider;
 
-/// Folders that systemd-nspawn or we mount on; it cannot create them in an ID-mapped root.
-const MOUNT_POINTS: [&str; 10] =
-    ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
-
-/// The opened image.
-#[derive(Debug)]
-pub(super) struct Image {
-    handle: OwnedFd,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    /// Name of systemd-nspawn's lock file for it.
-    lock: String,
-    /// Set where systemd-nspawn could not make mount points itself.
-    provider: Option<Provider>,
-}
-
 /// Where systemd-nspawn finds the root.
 pub(super) fn path() -> PathBuf {
-    Path::new(STAGE).join("root")
+    stage("root")
 }
 
-/// Opens the image and checks that it is one.
-pub(super) fn open_image(place: &Place) -> Result<Image, Problem> {
-    let handle = open::place(place, open::HANDLE).at(place)?;
-    let meta = open::metadata(&handle).at(place)?;
-    if meta.uid() >= RANGE_WIDTH {
-        return Err(Problem::refused(
-            place,
-            format!(
-                "the image's root belongs to uid {}: an older driver shifted its owners; \
-                 make a fresh copy of the image, or shift it back with \
-                 systemd-nspawn --private-users=0 --private-users-ownership=chown",
-                meta.uid()
-            ),
-        ));
-    }
-    let lock = format!("inode-{}:{}", meta.dev(), meta.ino());
-    Ok(Image {
-        handle,
-        mode: meta.mode() & 0o7777,
-        uid: meta.uid(),
-        gid: meta.gid(),
-        lock,
-        provider: None,
-    })
+fn stage(name: &str) -> PathBuf {
+    Path::new(STAGE).join(name)
 }
 
-/// Mounts the root at [`path`].
+/// Mounts the root at [`path`]. `users` ID-maps it where the ownership asks for it.
 pub(super) fn mount_root(
     plan: &Plan,
     image: &mut Image,
     users: Option<BorrowedFd<'_>>,
+    extras: &mut Extras,
 ) -> Result<(), Problem> {
-    match plan.root.mode {
-        Root::Plain => mount_plain(plan, image, users),
-        Root::Ephemeral(_) => mount_overlay(plan, image, users),
-        Root::ReadOnly | Root::Volatile(_) => Err(Problem::refused(&plan.image, "not yet")),
+    let map = users.filter(|_| plan.root.ownership == Ownership::Map);
+    let whole = if plan.root.pivot.is_some() { stage("whole") } else { path() };
+    let provider = match plan.root.mode {
+        Root::Plain => plain::mount(plan, image, map, &whole)?,
+        Root::ReadOnly | Root::Ephemeral(_) | Root::Volatile(_) => {
+            overlay::mount(plan, image, map, &whole)?
+        }
+    };
+    image.provider = provider;
+    if let Some(pivot) = &plan.root.pivot {
+        enter(plan, image, pivot, &whole, extras)?;
     }
+    if let Some(provider) = &image.provider {
+        provider.base_folders()?;
+    }
+    match plan.root.mode {
+        Root::ReadOnly => extras.arguments.push("--read-only".to_owned()),
+        Root::Volatile(Volatile::Yes) => {
+            check_merged(plan)?;
+            extras.arguments.push("--volatile=yes".to_owned());
+        }
+        Root::Volatile(Volatile::State) => extras.arguments.push("--volatile=state".to_owned()),
+        Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => {}
+    }
+    Ok(())
 }
 
+/// Makes a folder of the whole root the root, and shows the whole below it where the job says.
+///
+/// Not by systemd-nspawn's `--pivot-root=`: it follows the image's links on the host.
+fn enter(
+    plan: &Plan,
+    image: &mut Image,
+    pivot: &Pivot,
+    whole: &Path,
+    extras: &mut Extras,
+) -> Result<(), Problem> {
+    let new = pivot.new.to_path();
+    let object = format!("{} in {}", pivot.new, plan.image);
+    let handle = open::folder(whole).at(whole.display())?;
+    let folder = open::in_root(handle.as_fd(), &new).at(&object)?;
+    if !open::metadata(&folder).at(&object)?.is_dir() {
+        return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
+    }
+    let clone = sys::clone_mount(folder.as_fd()).at(&object)?;
+    attach_at(clone.as_fd(), &path())?;
+    if let Some(provider) = &mut image.provider {
+        provider.root = open::in_root(provider.root.as_fd(), &new).at(&object)?;
+    }
+    if let Some(old) = &pivot.old {
+        image.provide(old, MountPoint::Folder)?;
+        let read_only = matches!(plan.root.mode, Root::ReadOnly | Root::Volatile(_));
+        extras.bind(whole, old, read_only, false);
+    }
+    Ok(())
+}
+
+/// systemd-nspawn mounts `/usr` of the root by its name: a link would be one of the host's.
+fn check_merged(plan: &Plan) -> Result<(), Problem> {
+    let root = open::folder(&path()).at(path().display())?;
+    let is_folder = |name| {
+        open::beneath(root.as_fd(), Path::new(name), open::HANDLE, open::Mounts::Stay).is_ok()
+    };
+    if is_folder("usr") && !is_folder("bin") {
+        return Ok(());
+    }
+    Err(Problem::refused(
+        &plan.image,
+        "volatile = \"yes\" takes /usr alone from the image: /usr must be a folder, and /bin a \
+         link into it or missing; use volatile = \"overlay\" for this image",
+    ))
+}
+
+/// Attaches a clone of the image's root on a new folder.
 fn attach(
     plan: &Plan,
     image: &Image,
     attributes: u64,
-    users: Option<BorrowedFd<'_>>,
+    map: Option<BorrowedFd<'_>>,
     at: &Path,
 ) -> Result<(), Problem> {
     let clone = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
-    sys::set_mount_attributes(clone.as_fd(), attributes, users).at(&plan.image)?;
+    match sys::set_mount_attributes(clone.as_fd(), attributes, map) {
+        Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {
+            return Err(Problem::refused(
+                &plan.image,
+                "this kernel cannot ID-map the file system that it lies on",
+            ));
+        }
+        other => other.at(&plan.image)?,
+    }
     attach_at(clone.as_fd(), at)
 }
 
@@ -104,71 +156,13 @@ pub(super) fn attach_at(mount: BorrowedFd<'_>, at: &Path) -> Result<(), Problem>
     sys::attach_mount(mount, target.as_fd()).at(at.display())
 }
 
-fn mount_plain(
-    plan: &Plan,
-    image: &mut Image,
-    users: Option<BorrowedFd<'_>>,
-) -> Result<(), Problem> {
-    if users.is_some() && !open::is_protected(image.handle.as_fd()).at(&plan.image)? {
-        return Err(Problem::refused(
-            &plan.image,
-            "a writable image must lie behind a folder that is root's and 0700, or on a nosuid \
-             mount: a set-uid file made inside would be host root's for every local user; \
-             chmod 0700 the image store, or use ephemeral = true",
-        ));
-    }
-    for name in MOUNT_POINTS {
-        match mkdirat(&image.handle, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(e) => return Err(e).at(format!("{}/{name}", plan.image)),
-        }
-    }
-    // A killed systemd-nspawn leaves its lock file behind: `clean` learns the name from here.
-    let folder = upper(plan.unit);
-    make_folder(&folder, 0o700)?;
-    fs::write(folder.join(&image.lock), "").at(folder.display())?;
-    // A clone without mapping, and without what is mounted below the image on the host.
-    let root = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
-    image.provider = Some(Provider { root, owner: 0 });
-    attach(plan, image, sys::NO_DEV, users, &path())
-}
-
-fn mount_overlay(plan: &Plan, image: &Image, users: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
-    let lower = Path::new(STAGE).join("lower");
-    attach(plan, image, sys::NO_DEV | sys::READ_ONLY, users, &lower)?;
-    let base = plan.users.map_or(0, |range| range.base);
-    let folder = upper(plan.unit);
-    make_folder(&folder, 0o700)?;
-    for name in ["upper", "work"] {
-        let layer = folder.join(name);
-        make_folder(&layer, 0o755)?;
-        fs::set_permissions(&layer, Permissions::from_mode(image.mode)).at(layer.display())?;
-        let (uid, gid) = (base.saturating_add(image.uid), base.saturating_add(image.gid));
-        chown(&layer, Some(uid), Some(gid)).at(layer.display())?;
-    }
-    let root = path();
-    make_folder(&root, 0o755)?;
-    // volatile: an upper layer is never used twice, so nothing is gained by syncing it.
-    let options = format!(
-        "lowerdir={},upperdir={}/upper,workdir={}/work,index=off,metacopy=off,volatile",
-        lower.display(),
-        folder.display(),
-        folder.display()
-    );
-    mount(Some("overlay"), &root, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()))
-        .at(format!("overlay over {}", plan.image))?;
-    // An overlay whose work folder cannot be used mounts read-only without an error.
-    if statvfs(&root).at(root.display())?.flags().contains(FsFlags::ST_RDONLY) {
-        return Err(Problem::refused(
-            folder.display(),
-            "the overlay came up read-only: this file system cannot hold an upper layer",
-        ));
-    }
-    umount2(&lower, MntFlags::MNT_DETACH).at(lower.display())
-}
-
 /// Makes a folder with exactly this mode.
 fn make_folder(path: &Path, mode: u32) -> Result<(), Problem> {
     DirBuilder::new().mode(mode).create(path).at(path.display())?;
     fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
+}
+
+/// Host uid (and gid) of container root.
+fn container_root(plan: &Plan) -> u32 {
+    plan.users.map_or(0, |range| range.base)
 }

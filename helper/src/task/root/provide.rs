@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use proto::path::Absolute;
+use proto::plan::Plan;
 
 use super::Image;
 use crate::task::open;
@@ -34,6 +35,14 @@ pub(super) struct Provider {
 }
 
 impl Image {
+    /// The root as it can be changed before the start, and who container root is in it.
+    pub(in crate::task) fn editable(&self, plan: &Plan) -> std::io::Result<(OwnedFd, u32)> {
+        match &self.provider {
+            Some(provider) => Ok((provider.root.try_clone()?, provider.owner)),
+            None => Ok((open::folder(&super::path())?, super::container_root(plan))),
+        }
+    }
+
     /// Makes an absolute path inside a mount point, with the folders above it, where systemd-nspawn
     /// could not. Call it for every target, in any root mode, after the root has been mounted.
     pub(in crate::task) fn provide(
@@ -80,7 +89,19 @@ impl Image {
     }
 }
 
+/// Folders that systemd-nspawn or we mount on in every container.
+const BASE_FOLDERS: [&str; 10] =
+    ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
+
 impl Provider {
+    /// Makes the folders that every container needs.
+    pub(super) fn base_folders(&self) -> Result<(), Problem> {
+        for name in BASE_FOLDERS {
+            self.make(&self.root, Path::new(name), MountPoint::Folder).at(format!("/{name}"))?;
+        }
+        Ok(())
+    }
+
     /// `None`: something of that name is there, a link to nothing.
     fn make(
         &self,

@@ -1,0 +1,69 @@
+//! Opening the image: beneath the policy's folder, without links, and of the kind that was said.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use nix::fcntl::OFlag;
+use proto::limits::RANGE_WIDTH;
+use proto::plan::Plan;
+use proto::spec::{ImageKind, Ownership};
+
+use super::{Provider, disk};
+use crate::task::open;
+use crate::task::step::{At, Problem};
+
+/// The opened image.
+#[derive(Debug)]
+pub(in crate::task) struct Image {
+    /// Its root folder.
+    pub(super) handle: OwnedFd,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Name of systemd-nspawn's lock file for it.
+    pub(super) lock: String,
+    /// Set where systemd-nspawn could not make mount points itself.
+    pub(super) provider: Option<Provider>,
+}
+
+impl Image {
+    /// Opens the image and checks that it is one.
+    pub(in crate::task) fn open(plan: &Plan) -> Result<Self, Problem> {
+        let place = &plan.image;
+        let object = open::place(place, OFlag::O_PATH).at(place)?;
+        let kind = open::metadata(&object).at(place)?.file_type();
+        let handle = match plan.root.kind {
+            ImageKind::Tree if kind.is_dir() => object,
+            ImageKind::Disk if kind.is_file() || kind.is_block_device() => {
+                disk::mount(plan, &object)?
+            }
+            ImageKind::Tree => return Err(Problem::refused(place, "is no folder")),
+            ImageKind::Disk => {
+                return Err(Problem::refused(
+                    place,
+                    "is neither a regular file nor a block device",
+                ));
+            }
+        };
+        let meta = open::metadata(&handle).at(place)?;
+        if meta.uid() >= RANGE_WIDTH && plan.root.ownership == Ownership::Map {
+            return Err(Problem::refused(
+                place,
+                format!(
+                    "the image's root belongs to uid {}: an older driver shifted its owners; \
+                     make a fresh copy of the image, or shift it back with \
+                     systemd-nspawn --private-users=0 --private-users-ownership=chown",
+                    meta.uid()
+                ),
+            ));
+        }
+        Ok(Self {
+            handle,
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            lock: format!("inode-{}:{}", meta.dev(), meta.ino()),
+            provider: None,
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Upper layers that outlive a run: kept for the next run of the same allocation's task.
+//!
+//! One folder each below [`UPPERS`], named by allocation, uid range and task. The files in it belong
+//! to that range, so the daemon gives the allocation the same one again ([`kept_base`]). A layer
+//! goes when its allocation's folder is gone, as Nomad's own data of the allocation does: each
+//! `clean` takes such layers along. As long as the folder of all allocations is missing too (a
+//! disk that is not mounted), nothing goes.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use proto::name::AllocId;
+use proto::plan::Plan;
+
+use super::{container_root, upper};
+use crate::task::UPPERS;
+use crate::task::step::{At, Problem};
+
+const PREFIX: &str = "kept-";
+/// A link to the allocation's folder.
+const ALLOC: &str = "alloc";
+
+fn names() -> io::Result<Vec<String>> {
+    let names = fs::read_dir(UPPERS)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    let names: io::Result<Vec<_>> = names.collect();
+    Ok(names?.into_iter().flatten().filter(|name| name.starts_with(PREFIX)).collect())
+}
+
+/// Range and task of a layer of this allocation.
+fn parse(name: &str, alloc: AllocId) -> Option<(u32, &str)> {
+    let rest = name.strip_prefix(PREFIX)?.strip_prefix(alloc.simple().as_str())?;
+    let (base, task) = rest.strip_prefix('-')?.split_once('-')?;
+    Some((base.parse().ok()?, task))
+}
+
+/// First uid of the range that an allocation's kept layers belong to.
+#[must_use]
+pub fn kept_base(alloc: AllocId) -> Option<u32> {
+    let names = names().ok()?;
+    names.iter().find_map(|name| parse(name, alloc)).map(|(base, _)| base)
+}
+
+fn path(plan: &Plan) -> PathBuf {
+    let (alloc, base) = (plan.alloc.simple(), container_root(plan));
+    Path::new(UPPERS).join(format!("{PREFIX}{alloc}-{base}-{}", plan.task_dirs.task))
+}
+
+/// The layer of this task; `make` makes the first one.
+pub(super) fn find_or_make(
+    plan: &Plan,
+    make: impl FnOnce(PathBuf) -> Result<PathBuf, Problem>,
+) -> Result<PathBuf, Problem> {
+    let path = path(plan);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let task = plan.task_dirs.task.as_str();
+    let names = names().at(UPPERS)?;
+    let mut layers = names.iter().filter_map(|name| parse(name, plan.alloc));
+    if let Some((base, _)) = layers.find(|(_, of)| *of == task) {
+        let reason = format!("belongs to the uid range {base}, which the task no longer has");
+        return Err(refused(plan, &reason));
+    }
+    // Renamed when complete: a half-made one is the run's own, and goes with it.
+    let new = make(upper(plan.unit))?;
+    symlink(plan.task_dirs.alloc_dir.to_path(), new.join(ALLOC)).at(new.display())?;
+    fs::rename(&new, &path).at(path.display())?;
+    Ok(path)
+}
+
+/// The layer cannot be used.
+pub(super) fn refused(plan: &Plan, reason: &str) -> Problem {
+    Problem::refused(
+        format!("what task {} kept (persist = \"alloc\")", plan.task_dirs.task),
+        format!("{reason}; a new allocation begins without it: nomad alloc stop"),
+    )
+}
+
+/// Moves the layers whose allocation is gone into `folder`, which the caller removes.
+pub(in crate::task) fn claim_orphans(folder: &Path) -> io::Result<()> {
+    for name in names()? {
+        let layer = Path::new(UPPERS).join(&name);
+        let alloc_dir = match fs::read_link(layer.join(ALLOC)) {
+            // Another `clean` was faster.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let gone = |path: &Path| {
+            fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        };
+        if gone(&alloc_dir) && alloc_dir.parent().is_some_and(Path::is_dir) {
+            fs::create_dir_all(folder)?;
+            fs::rename(layer, folder.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_found_by_allocation_range_and_task() {
+        let alloc = AllocId([7; 16]);
+        let name = format!("kept-{}-524288-web-1", "07".repeat(16));
+        assert_eq!(parse(&name, alloc), Some((524_288, "web-1")));
+        assert_eq!(parse(&name, AllocId([8; 16])), None);
+        for bad in ["kept-", "kept-07", &format!("kept-{}-x-web", "07".repeat(16))] {
+            assert_eq!(parse(bad, alloc), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The image itself as the root.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use proto::plan::Plan;
+use proto::spec::ImageKind;
+
+use super::{Image, Provider, attach, make_folder, upper};
+use crate::sys;
+use crate::task::open;
+use crate::task::step::{At, Problem};
+
+/// Mounts it at `at`.
+pub(super) fn mount(
+    plan: &Plan,
+    image: &Image,
+    map: Option<BorrowedFd<'_>>,
+    at: &Path,
+) -> Result<Option<Provider>, Problem> {
+    // What a disk image holds can be reached on the host through it alone.
+    let reachable = map.is_some() && plan.root.kind == ImageKind::Tree;
+    if reachable && !open::is_protected(image.handle.as_fd()).at(&plan.image)? {
+        return Err(Problem::refused(
+            &plan.image,
+            "a writable image must lie behind a folder that is root's and 0700, or on a nosuid \
+             mount: a set-uid file made inside would be host root's for every local user; \
+             chmod 0700 the image store, or use ephemeral = true",
+        ));
+    }
+    // A killed systemd-nspawn leaves its lock file behind: `clean` learns the name from here.
+    let folder = upper(plan.unit);
+    make_folder(&folder, 0o700)?;
+    fs::write(folder.join(&image.lock), "").at(folder.display())?;
+    attach(plan, image, sys::NO_DEV, map, at)?;
+    if map.is_none() {
+        return Ok(None);
+    }
+    // Nothing can be created through the mapped clone; this one is not mapped, and has nothing of
+    // what is mounted below the image on the host.
+    let root = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
+    Ok(Some(Provider { root, owner: 0 }))
+}
