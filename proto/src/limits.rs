@@ -52,6 +52,9 @@ pub const MACHINE_NAME_MAX: usize = 64;
 /// Bytes of each text in a refusal.
 pub const TEXT_MAX: usize = 1024;
 
+/// Remarks of one start that are passed on, each of at most [`TEXT_MAX`] bytes.
+pub const NOTES_MAX: usize = 32;
+
 /// Width of a task's uid range: one container's worth of ids.
 pub const RANGE_WIDTH: u32 = 65_536;
 /// First and last base of a uid range: the interval that systemd-nspawn's `pick` uses

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use proto::codec::{self, CodecError};
 use proto::error::{Code, Refusal};
-use proto::limits;
 use proto::name::{Instance, TaskKey};
 use proto::parts;
 use proto::spec::TaskSpec;
@@ -39,7 +38,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Time for a reply. A removal stops a unit; a start has the helper's own limit.
 const REPLY: Duration = Duration::from_secs(15);
 const REMOVAL: Duration = Duration::from_secs(90);
-const START: Duration = Duration::from_secs(limits::START_TIMEOUT_S + 15);
+/// Time for the answer to a start beyond the helper's own limit.
+const MARGIN: Duration = Duration::from_secs(15);
 
 /// Why a request has no answer.
 #[derive(Debug, Clone)]
@@ -192,7 +192,7 @@ impl Helper {
             result = connection.call(part, REPLY).await.map_err(CallError::Unreachable)?;
         }
         let result = connection
-            .call(Verb::Start(Start { length }), START)
+            .call(Verb::Start(Start { length }), MARGIN + Duration::from_secs(spec.start_limit_s()))
             .await
             .map_err(CallError::Unreachable)?;
         match self.keep(connection, result) {

@@ -55,7 +55,7 @@ impl Driver {
         self.leftovers.cancel(&spec.key);
         let begun = self.remove_earlier_runs(&spec.key, &config).await?;
         let under_way =
-            if begun { self.under_way(&spec.key).await.map_err(failure)? } else { None };
+            if begun { self.under_way(&spec).await.map_err(failure)? } else { None };
         let started = match under_way {
             Some(started) => started,
             None => self.ask(&spec).await?,
@@ -93,8 +93,9 @@ impl Driver {
     }
 
     /// A run that is there already, once its start is through; `None` when there is none any more.
-    async fn under_way(&self, key: &TaskKey) -> Result<Option<wire::Task>, CallError> {
-        let deadline = Instant::now() + Duration::from_secs(limits::START_TIMEOUT_S);
+    async fn under_way(&self, spec: &TaskSpec) -> Result<Option<wire::Task>, CallError> {
+        let key = &spec.key;
+        let deadline = Instant::now() + Duration::from_secs(spec.start_limit_s());
         loop {
             let task = match self.helper.status(key, PATIENCE).await {
                 Ok(task) => task,
@@ -135,7 +136,7 @@ impl Driver {
                 }
             };
             tracing::warn!(task = %spec.key, tries, %error, "start lost its helper");
-            match self.under_way(&spec.key).await {
+            match self.under_way(spec).await {
                 Ok(Some(task)) => return Ok(task),
                 Ok(None) => {}
                 Err(error) => {
@@ -171,6 +172,9 @@ impl Driver {
             leader = started.leader.unwrap_or_default(),
             "task started"
         );
+        for note in &started.notes {
+            self.events.send(config, note);
+        }
         if config.dns.is_some() {
             self.events.send(
                 config,

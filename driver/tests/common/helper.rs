@@ -140,6 +140,7 @@ fn describe(key: &TaskKey, state: State) -> Task {
         leader: (state == State::Running).then_some(4242),
         started_ms: 1_000,
         state,
+        notes: Vec::new(),
     }
 }
 

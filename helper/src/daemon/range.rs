@@ -21,15 +21,15 @@ use crate::sys;
 
 const LOCKS: &str = "/run/systemd/nspawn-uid";
 
-/// Ranges in use.
+/// Ranges in use, by their first uid.
 #[derive(Debug, Default)]
 pub(super) struct Ranges {
-    by_alloc: BTreeMap<AllocId, Range>,
+    held: BTreeMap<u32, Held>,
 }
 
 #[derive(Debug)]
-struct Range {
-    base: u32,
+struct Held {
+    alloc: AllocId,
     tasks: usize,
     /// Held open: the lock goes with the last copy, and PID 1 has one.
     _lock: OwnedFd,
@@ -40,34 +40,54 @@ pub(super) fn stored_name(base: u32) -> String {
     format!("range-{base}")
 }
 
+/// Whether a range is locked: the host's own ids and ranges beside systemd-nspawn's grid have no
+/// lock file.
+pub(super) fn is_locked(base: u32) -> bool {
+    base != 0 && base.is_multiple_of(RANGE_WIDTH)
+}
+
 impl Ranges {
-    /// The range of an allocation, chosen now when it has none.
-    pub(super) fn take(&mut self, alloc: AllocId) -> Result<u32, Refusal> {
-        if let Some(range) = self.by_alloc.get_mut(&alloc) {
-            range.tasks += 1;
-            return Ok(range.base);
-        }
-        let failed = |object: &str, reason: String| {
-            Refusal::new(Code::Failed, Step::Range.name(), object, reason)
+    /// The range of an allocation, or the wanted one for it; locked now when it is not yet.
+    pub(super) fn take(&mut self, alloc: AllocId, wanted: Option<u32>) -> Result<u32, Refusal> {
+        let fits = |(base, held): &(&u32, &mut Held)| {
+            wanted.map_or(held.alloc == alloc, |wanted| wanted == **base)
         };
-        for base in candidates(alloc) {
+        let refused = |code, object: &str, reason: String| {
+            Refusal::new(code, Step::Range.name(), object, reason)
+        };
+        if let Some((&base, held)) = self.held.iter_mut().find(fits) {
+            if held.alloc != alloc {
+                let reason = format!("allocation {} has it", held.alloc);
+                return Err(refused(Code::Busy, &format!("uid range {base}"), reason));
+            }
+            held.tasks += 1;
+            return Ok(base);
+        }
+        let free = candidates(alloc).filter(|_| wanted.is_none());
+        for base in wanted.into_iter().chain(free) {
             let lock = match lock(base) {
                 Ok(lock) => lock,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(e) => return Err(failed(LOCKS, e.to_string())),
+                Err(e) => return Err(refused(Code::Failed, LOCKS, e.to_string())),
             };
             notify::store(&stored_name(base), lock.as_fd())
-                .map_err(|e| failed("descriptor store", e.to_string()))?;
-            self.by_alloc.insert(alloc, Range { base, tasks: 1, _lock: lock });
+                .map_err(|e| refused(Code::Failed, "descriptor store", e.to_string()))?;
+            self.held.insert(base, Held { alloc, tasks: 1, _lock: lock });
             return Ok(base);
         }
-        Err(Refusal::new(Code::Busy, Step::Range.name(), "uid ranges", "all are in use"))
+        Err(match wanted {
+            None => refused(Code::Busy, "uid ranges", "all are in use".to_owned()),
+            Some(base) => {
+                let reason = format!("another program has it, by {LOCKS}/{base}");
+                refused(Code::Busy, &format!("uid range {base}"), reason)
+            }
+        })
     }
 
     /// Takes a range over from an earlier process: with its stored lock, or locked again.
     pub(super) fn adopt(&mut self, alloc: AllocId, base: u32, stored: Option<OwnedFd>) {
-        if let Some(range) = self.by_alloc.get_mut(&alloc) {
-            range.tasks += 1;
+        if let Some(held) = self.held.get_mut(&base) {
+            held.tasks += 1;
             return;
         }
         let lock = match stored {
@@ -85,19 +105,18 @@ impl Ranges {
                 }
             },
         };
-        self.by_alloc.insert(alloc, Range { base, tasks: 1, _lock: lock });
+        self.held.insert(base, Held { alloc, tasks: 1, _lock: lock });
     }
 
     /// One task fewer; the last one frees the range.
-    pub(super) fn release(&mut self, alloc: AllocId) {
-        let Some(range) = self.by_alloc.get_mut(&alloc) else {
+    pub(super) fn release(&mut self, base: u32) {
+        let Some(held) = self.held.get_mut(&base) else {
             return;
         };
-        range.tasks = range.tasks.saturating_sub(1);
-        if range.tasks == 0
-            && let Some(range) = self.by_alloc.remove(&alloc)
-        {
-            free(range.base);
+        held.tasks = held.tasks.saturating_sub(1);
+        if held.tasks == 0 {
+            self.held.remove(&base);
+            free(base);
         }
     }
 }

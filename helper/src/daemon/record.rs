@@ -5,9 +5,14 @@
 //! other bytes as `+` and two hexadecimal digits: nothing in them can end a line or begin a
 //! specifier.
 
+use std::path::Path;
+
+use proto::limits::RANGE_WIDTH;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
-use proto::plan::UnitId;
-use proto::spec::Payload;
+use proto::plan::{Range, UnitId};
+use proto::spec::{ImageKind, Layer, Ownership, Payload, Root, RootFs};
+
+use super::range;
 
 /// What runs in a task, as far as its end must be read differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +36,49 @@ impl Kind {
             Payload::ProcessTwo { .. } => Self::ProcessTwo,
         }
     }
+}
 
-    fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+/// What a task does with its image, as far as others must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Nothing that anybody else could see.
+    Reads,
+    /// As [`Self::Reads`], with a layer that belongs to all runs of the allocation's task.
+    Keeps,
+    /// Writes files of its tree.
+    Writes,
+    /// Rewrites its owners, or the file system that it holds.
+    Alone,
+}
+
+impl Use {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Reads, "reads"),
+        (Self::Keeps, "keeps"),
+        (Self::Writes, "writes"),
+        (Self::Alone, "alone"),
+    ];
+
+    pub(super) fn of(root: &RootFs) -> Self {
+        match (root.mode, root.ownership, root.kind) {
+            (Root::Plain, Ownership::Chown, _) | (Root::Plain, _, ImageKind::Disk) => Self::Alone,
+            (Root::Plain, ..) => Self::Writes,
+            (Root::Ephemeral(Layer::Kept), ..) => Self::Keeps,
+            _ => Self::Reads,
+        }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, name)| *name == text).map(|(kind, _)| *kind)
+    fn writes(self) -> bool {
+        matches!(self, Self::Writes | Self::Alone)
     }
+}
+
+fn name_of<T: PartialEq>(all: &[(T, &'static str)], value: &T) -> &'static str {
+    all.iter().find(|(known, _)| known == value).map_or("", |(_, name)| name)
+}
+
+fn value_of<T: Copy>(all: &[(T, &'static str)], name: &str) -> Option<T> {
+    all.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
 }
 
 /// The record.
@@ -47,30 +87,42 @@ pub(super) struct Record {
     pub(super) key: TaskKey,
     pub(super) machine: MachineName,
     pub(super) kind: Kind,
-    pub(super) uid_base: Option<u32>,
-    /// The image, when the task may write to it.
-    pub(super) writes: Option<String>,
+    /// The user namespace.
+    pub(super) users: Option<Range>,
+    /// The image; empty when an earlier version of this program did not tell.
+    pub(super) image: String,
+    pub(super) image_use: Use,
+    /// Whether a unit of its own carries the task's output.
+    pub(super) followed: bool,
+    /// Folder of all allocations; empty when an earlier version did not tell.
+    pub(super) allocs: String,
 }
 
 impl Record {
     /// The fields for LogExtraFields=.
     pub(super) fn fields(&self) -> Vec<Vec<u8>> {
-        let base = self.uid_base.map_or_else(|| "none".to_owned(), |base| base.to_string());
+        let number = |of: fn(Range) -> u32| {
+            self.users.map_or_else(|| "none".to_owned(), |range| of(range).to_string())
+        };
         [
             ("NOMAD_ALLOC_ID", self.key.alloc.to_string()),
             ("NOMAD_TASK_NAME", escape(self.key.task.as_str())),
             ("NOMAD_TASK_INSTANCE", self.key.instance.to_string()),
             ("NSPAWN_MACHINE", self.machine.to_string()),
-            ("NSPAWN_PAYLOAD", self.kind.name().to_owned()),
-            ("NSPAWN_UID_BASE", base),
-            ("NSPAWN_WRITES", escape(self.writes.as_deref().unwrap_or_default())),
+            ("NSPAWN_PAYLOAD", name_of(&Kind::ALL, &self.kind).to_owned()),
+            ("NSPAWN_UID_BASE", number(|range| range.base)),
+            ("NSPAWN_UID_WIDTH", number(|range| range.width)),
+            ("NSPAWN_IMAGE", escape(&self.image)),
+            ("NSPAWN_IMAGE_USE", name_of(&Use::ALL, &self.image_use).to_owned()),
+            ("NSPAWN_FOLLOWED", if self.followed { "yes" } else { "no" }.to_owned()),
+            ("NSPAWN_ALLOCS", escape(&self.allocs)),
         ]
         .into_iter()
         .map(|(name, value)| format!("{name}={value}").into_bytes())
         .collect()
     }
 
-    /// Reads the fields back; `None` when they are not ours.
+    /// Reads the fields back, also those of the first version; `None` when they are not ours.
     pub(super) fn parse(fields: &[Vec<u8>]) -> Option<Self> {
         let field = |name: &str| {
             fields.iter().find_map(|field| {
@@ -81,17 +133,60 @@ impl Record {
         let alloc: AllocId = field("NOMAD_ALLOC_ID")?.parse().ok()?;
         let task = TaskName::new(unescape(field("NOMAD_TASK_NAME")?)?).ok()?;
         let instance = u32::from_str_radix(field("NOMAD_TASK_INSTANCE")?, 16).ok()?;
-        let uid_base = match field("NSPAWN_UID_BASE")? {
+        let users = match field("NSPAWN_UID_BASE")? {
             "none" => None,
-            base => Some(base.parse().ok()?),
+            base => Some(Range {
+                base: base.parse().ok()?,
+                width: field("NSPAWN_UID_WIDTH").map_or(Some(RANGE_WIDTH), |w| w.parse().ok())?,
+            }),
+        };
+        let (image, image_use) = match (field("NSPAWN_IMAGE"), field("NSPAWN_WRITES")) {
+            (Some(image), _) => {
+                (unescape(image)?, value_of(&Use::ALL, field("NSPAWN_IMAGE_USE")?)?)
+            }
+            (None, Some("")) => (String::new(), Use::Reads),
+            (None, image) => (unescape(image?)?, Use::Writes),
         };
         Some(Self {
             key: TaskKey { alloc, task, instance: Instance(instance) },
             machine: MachineName::new(field("NSPAWN_MACHINE")?).ok()?,
-            kind: Kind::parse(field("NSPAWN_PAYLOAD")?)?,
-            uid_base,
-            writes: Some(unescape(field("NSPAWN_WRITES")?)?).filter(|path| !path.is_empty()),
+            kind: value_of(&Kind::ALL, field("NSPAWN_PAYLOAD")?)?,
+            users,
+            image,
+            image_use,
+            followed: field("NSPAWN_FOLLOWED") == Some("yes"),
+            allocs: unescape(field("NSPAWN_ALLOCS").unwrap_or_default())?,
         })
+    }
+
+    /// Why another task cannot run beside this one, in words behind this one's name.
+    pub(super) fn clash(&self, other: &Self) -> Option<&'static str> {
+        let same_task = self.key.alloc == other.key.alloc && self.key.task == other.key.task;
+        let (mine, theirs) = (self.image_use, other.image_use);
+        if same_task && (mine, theirs) == (Use::Keeps, Use::Keeps) {
+            return Some("has the layer that is kept for this task: remove that run first");
+        }
+        let (a, b) = (Path::new(&self.image), Path::new(&other.image));
+        let known = !self.image.is_empty() && !other.image.is_empty();
+        // A part of a tree is the tree's as well.
+        if !known || !(a.starts_with(b) || b.starts_with(a)) {
+            return None;
+        }
+        match (mine, theirs) {
+            (Use::Alone, _) => Some("has it for itself: it rewrites owners or a disk image"),
+            (_, Use::Alone) => {
+                Some("uses it, and this one would rewrite its owners or its file system")
+            }
+            _ if mine.writes() && theirs.writes() => {
+                Some("writes to it; use ephemeral = true to share an image")
+            }
+            _ => None,
+        }
+    }
+
+    /// First uid of the range, when it has a lock.
+    pub(super) fn locked_range(&self) -> Option<u32> {
+        self.users.map(|range| range.base).filter(|base| range::is_locked(*base))
     }
 
     /// The unit's id.
@@ -130,14 +225,95 @@ fn unescape(text: &str) -> Option<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proto::spec::output::LabelName;
+
+    fn record(alloc: u8, image: &str, image_use: Use) -> Record {
+        let task = TaskName::new("web").unwrap();
+        let key = TaskKey { alloc: AllocId([alloc; 16]), task, instance: Instance(0xbeef) };
+        Record {
+            machine: crate::policy::machine_name(&key),
+            key,
+            kind: Kind::ProcessTwo,
+            users: Some(Range { base: 524_288, width: 1000 }),
+            image: image.to_owned(),
+            image_use,
+            followed: true,
+            allocs: "/var/lib/nomad/alloc".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_read() {
+        let old = |writes: &str| {
+            let fields = [
+                "NOMAD_ALLOC_ID=03030303-0303-0303-0303-030303030303",
+                "NOMAD_TASK_NAME=web",
+                "NOMAD_TASK_INSTANCE=0000beef",
+                "NSPAWN_MACHINE=web-03030303-0303-0303-0303-030303030303",
+                "NSPAWN_PAYLOAD=boot",
+                "NSPAWN_UID_BASE=524288",
+                &format!("NSPAWN_WRITES={writes}"),
+            ];
+            Record::parse(&fields.map(|field| field.as_bytes().to_vec())).unwrap()
+        };
+        let writer = old("/images/a+20b");
+        assert_eq!((writer.image.as_str(), writer.image_use), ("/images/a b", Use::Writes));
+        assert_eq!(writer.users, Some(Range { base: 524_288, width: RANGE_WIDTH }));
+        assert_eq!(old("").clash(&record(1, "/images", Use::Alone)), None);
+    }
+
+    /// Rows: the holder's use, the newcomer's, both on one image; whether they clash.
+    #[test]
+    fn who_may_share_an_image() {
+        use Use::{Alone, Keeps, Reads, Writes};
+        for (mine, theirs, clash) in [
+            (Reads, Reads, false),
+            (Reads, Writes, false),
+            (Writes, Reads, false),
+            (Writes, Writes, true),
+            (Reads, Alone, true),
+            (Keeps, Alone, true),
+            (Alone, Reads, true),
+            (Alone, Keeps, true),
+            (Alone, Alone, true),
+            (Keeps, Keeps, false),
+        ] {
+            for (holder, other) in
+                [("/images/a", "/images/a"), ("/images", "/images/a"), ("/images/a", "/images")]
+            {
+                let result = record(1, holder, mine).clash(&record(2, other, theirs));
+                assert_eq!(result.is_some(), clash, "{mine:?} {theirs:?} {holder} {other}");
+            }
+            let apart = record(1, "/images/a", mine).clash(&record(2, "/images/ab", theirs));
+            assert_eq!(apart, None, "{mine:?} {theirs:?}");
+        }
+        assert!(record(1, "/images/a", Keeps).clash(&record(1, "/images/b", Keeps)).is_some());
+    }
+
+    #[test]
+    fn no_label_can_be_taken_for_a_field_of_the_record() {
+        for field in record(1, "/a", Use::Reads).fields() {
+            let field = String::from_utf8(field).unwrap();
+            let name = field.split('=').next().unwrap();
+            assert!(LabelName::new(name).is_err(), "{name}");
+        }
+        assert!(LabelName::new("OBJECT_SYSTEMD_UNIT").is_err());
+    }
 
     proptest! {
         #[test]
-        fn records_round_trip(task in "\\PC{1,30}", writes in proptest::option::of("/\\PC{1,20}")) {
+        fn records_round_trip(
+            task in "\\PC{1,30}",
+            image in "/\\PC{1,20}",
+            width in proptest::option::of(1_u32..=65_536),
+            followed in any::<bool>(),
+            image_use in proptest::sample::select(&[Use::Reads, Use::Keeps, Use::Writes, Use::Alone][..]),
+        ) {
             if let Ok(task) = TaskName::new(task) {
-                let key = TaskKey { alloc: AllocId([3; 16]), task, instance: Instance(0xbeef) };
-                let machine = crate::policy::machine_name(&key);
-                let record = Record { key, machine, kind: Kind::ProcessTwo, uid_base: Some(524_288), writes };
+                let mut record = record(3, &image, image_use);
+                record.key.task = task;
+                record.followed = followed;
+                record.users = width.map(|width| Range { base: width / 2, width });
                 let fields = record.fields();
                 for field in &fields {
                     prop_assert!(field.iter().all(|b| b.is_ascii_graphic() && *b != b'%' && *b != b'"'));

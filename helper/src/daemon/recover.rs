@@ -13,7 +13,7 @@ use super::context::Context;
 use super::process::{Process, nspawn};
 use super::table::Entry;
 use super::unit::Found;
-use super::{leader, machined, notify, range, remove, start, unit};
+use super::{leader, machined, notify, range, ready, remove, start, unit};
 use crate::task::UPPERS;
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
@@ -21,7 +21,7 @@ pub(super) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
-    let (found, strange) = loop {
+    let unit::All { found, strange, followers } = loop {
         match unit::find_all(&context.bus).await {
             Ok(all) => break all,
             Err(error) => {
@@ -40,6 +40,8 @@ pub(super) async fn run(
         // Another version's, running: what is stored may be theirs.
         tracing::error!(?strange, "units without a readable record: left alone");
     }
+    ready::sweep();
+    tokio::task::spawn_local(sweep_followers(context.clone(), followers, strange.clone()));
     tokio::task::spawn_local(sweep_uppers(context.clone(), strange));
     tracing::info!(tasks = count, "table rebuilt");
     Ok(())
@@ -50,7 +52,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     let id = record.unit();
     let mut take = |kind: &str| stored.remove(&format!("{kind}-{id}")).map(Process::from_stored);
     let (leader, payload) = (take("leader"), take("payload"));
-    if let Some(base) = record.uid_base {
+    if let Some(base) = record.locked_range() {
         let lock = stored.remove(&range::stored_name(base));
         context.ranges.borrow_mut().adopt(record.key.alloc, base, lock);
     }
@@ -84,6 +86,19 @@ fn sweep(name: &str, fd: OwnedFd) {
         None => notify::forget(name),
     }
     drop(fd);
+}
+
+/// Stops what carried the output of a task that is gone. It ends by itself, unless nobody takes the
+/// output.
+async fn sweep_followers(context: Rc<Context>, followers: Vec<UnitId>, strange: Vec<UnitId>) {
+    for id in followers {
+        if context.table.borrow().holds(id) || strange.contains(&id) {
+            continue;
+        }
+        if let Err(error) = unit::stop(&context.bus, &unit::follower(id)).await {
+            tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
+        }
+    }
 }
 
 /// Cleans upper layers whose unit is gone, e.g. after a reboot of the host.

@@ -42,7 +42,12 @@ pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
     // Not all of them: the unit's own clean-up may be running.
     kill(context, key, Who::Main).await?;
     hook::before(Step::StopUnit);
-    unit::stop(&context.bus, id).await.map_err(|e| failed(Step::StopUnit, id, e))?;
+    unit::stop(&context.bus, &unit::name(id)).await.map_err(|e| failed(Step::StopUnit, id, e))?;
+    if context.table.borrow().get(key).is_some_and(|entry| entry.record.followed) {
+        // Behind the task: what it wrote last arrives first.
+        let name = unit::follower(id);
+        unit::stop(&context.bus, &name).await.map_err(|e| failed(Step::StopUnit, id, e))?;
+    }
     hook::after(Step::StopUnit);
     clean(context, id).await?;
     hook::before(Step::Forget);
@@ -72,8 +77,8 @@ fn forget(context: &Context, key: &TaskKey) {
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
     let entry = context.table.borrow_mut().remove(key);
-    if entry.is_some_and(|entry| entry.record.uid_base.is_some()) {
-        context.ranges.borrow_mut().release(key.alloc);
+    if let Some(base) = entry.and_then(|entry| entry.record.locked_range()) {
+        context.ranges.borrow_mut().release(base);
     }
 }
 

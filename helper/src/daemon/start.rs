@@ -6,20 +6,22 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto::error::{Code, Refusal};
+use proto::error::{Code, Refusal, printable};
 use proto::limits;
 use proto::limits::RANGE_WIDTH;
+use proto::name::AllocId;
 use proto::name::TaskKey;
-use proto::plan::{Plan, Range, Report, Step};
-use proto::spec::{TaskSpec, Users};
+use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
+use proto::spec::{Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
 use super::context::Context;
 use super::launch::Launcher;
 use super::process::{Process, nspawn};
-use super::record::{Kind, Record};
+use super::ready::Notice;
+use super::record::{Kind, Record, Use};
 use super::table::Entry;
-use super::{leader, machined, notify, remove, status, unit};
+use super::{leader, machined, notify, range, remove, status, unit};
 use crate::hook;
 use crate::policy::{self, Decision};
 
@@ -33,10 +35,10 @@ pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, R
     let key = spec.key.clone();
     let gate = gate(context, &key);
     let held = gate.lock().await;
-    let limit = Duration::from_secs(limits::START_TIMEOUT_S);
+    let limit = Duration::from_secs(spec.start_limit_s());
     let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
     let result = started.unwrap_or_else(|_| {
-        let reason = format!("not started after {} s", limits::START_TIMEOUT_S);
+        let reason = format!("not started after {} s", limit.as_secs());
         Err(Refusal::new(Code::Failed, "start", unit::name(record.unit()), reason))
     });
     finish(context, &key, result.is_ok()).await;
@@ -84,13 +86,15 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
     let busy = |object: String, reason: String| {
         Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
     };
-    let image = decision.image.to_string();
     let mut record = Record {
         key: spec.key.clone(),
         machine: decision.machine.clone(),
         kind: Kind::of(&spec.payload),
-        uid_base: None,
-        writes: spec.root.mode.writes_image().then(|| image.clone()),
+        users: None,
+        image: decision.image.to_string(),
+        image_use: Use::of(&spec.root),
+        followed: matches!(spec.logs, Logs::Both | Logs::Container { .. }),
+        allocs: decision.task_dirs.alloc_dir.root.to_string(),
     };
     {
         let table = context.table.borrow();
@@ -101,42 +105,92 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         if table.len() >= most {
             return busy("tasks".into(), format!("{most} at once ([limits] max_tasks)"));
         }
-        if let Some(holder) = record.writes.as_deref().and_then(|image| table.writer(image)) {
-            return busy(
-                format!("image {image}"),
-                format!("task {holder} writes to it; use ephemeral = true to share an image"),
-            );
+        if let Some((holder, why)) = table.holder(&record) {
+            return busy(format!("image {}", record.image), format!("task {holder} {why}"));
         }
     }
-    if decision.users == Users::Pick {
-        let alloc = spec.key.alloc;
-        let base = step(Step::Range, || context.ranges.borrow_mut().take(alloc))?;
-        record.uid_base = Some(base);
-    }
+    record.users = users(context, spec.key.alloc, decision.users)?;
     let entry = Entry::new(record.clone(), super::now_ms(), true);
     context.table.borrow_mut().insert(entry);
     Ok(record)
 }
 
+/// The task's uid range, locked where it is one of systemd-nspawn's grid.
+fn users(context: &Context, alloc: AllocId, users: Users) -> Result<Option<Range>, Refusal> {
+    let take = |wanted| step(Step::Range, || context.ranges.borrow_mut().take(alloc, wanted));
+    Ok(match users {
+        Users::Pick => Some(Range { base: take(None)?, width: RANGE_WIDTH }),
+        Users::Fixed { base, width } => {
+            if range::is_locked(base) {
+                take(Some(base))?;
+            }
+            Some(Range { base, width })
+        }
+        Users::Identity => Some(Range { base: 0, width: RANGE_WIDTH }),
+        Users::Host => None,
+    })
+}
+
 async fn attempt(
     context: &Rc<Context>,
-    spec: TaskSpec,
+    mut spec: TaskSpec,
     decision: Decision,
     record: &Record,
 ) -> Result<(), Refusal> {
-    let failed = |step: Step, reason: String| {
-        Refusal::new(Code::Failed, step.name(), unit::name(record.unit()), reason)
+    let failed =
+        |reason: String| Refusal::new(Code::Failed, "ready", unit::name(record.unit()), reason);
+    let limit = spec.process.ready.limit_s();
+    let notice = limit.map(|limit| Notice::new(record.unit(), limit)).transpose();
+    let notice = notice.map_err(|e| failed(e.to_string()))?;
+    let labels = std::mem::take(&mut spec.labels);
+    let (launcher, main) = launch(context, &labels, &decision, record).await?;
+    let plan = plan(spec, decision, record);
+    let notes = tokio::select! {
+        notes = prepare(&launcher, &plan) => notes?,
+        _ = main.ended() => last_word(&launcher, record).await?,
     };
+    remark(context, record, notes);
+    let follower = match record.followed {
+        true => Some(follow(context, record, &labels, plan).await?),
+        false => None,
+    };
+    hook::before(Step::Go);
+    launcher.go().await?;
+    hook::after(Step::Go);
+    drop(launcher);
+    if let Some(follower) = follower {
+        follower.go().await?;
+    }
+    hook::before(Step::Leader);
+    payload(context, record, &main).await?;
+    hook::after(Step::Leader);
+    match notice {
+        Some(notice) => notice.wait(&main).await,
+        None => Ok(()),
+    }
+}
+
+/// Starts the task's unit; returns when the launcher has said its first word.
+async fn launch(
+    context: &Context,
+    labels: &[Label],
+    decision: &Decision,
+    record: &Record,
+) -> Result<(Launcher, Process), Refusal> {
+    let name = unit::name(record.unit());
+    let failed =
+        |step: Step, reason: String| Refusal::new(Code::Failed, step.name(), &name, reason);
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
     let wanted = unit::Wanted {
         record,
+        labels,
+        devices: &decision.devices,
         resources: decision.resources,
         kill_timeout_ms: decision.kill_timeout_ms,
         socket,
         systemd: proto::systemd::major(&context.systemd().await),
     };
-    let plan = plan(spec, decision, record);
-    let job = context.bus.job_of(&unit::name(record.unit()));
+    let job = context.bus.job_of(&name);
     hook::before(Step::Unit);
     unit::start(&context.bus, wanted).await.map_err(|reason| failed(Step::Unit, reason))?;
     hook::after(Step::Unit);
@@ -144,24 +198,48 @@ async fn attempt(
     let main = tokio::select! {
         pid = begun(&launcher) => Process::open(pid?)
             .map_err(|e| failed(Step::ReadPlan, format!("launcher: {e}")))?,
-        refusal = job_failed(job, record) => return Err(refusal),
+        refusal = job_failed(job, &name) => return Err(refusal),
     };
     hook::after(Step::SendPlan);
-    let notes = tokio::select! {
-        notes = prepare(&launcher, &plan) => notes?,
-        _ = main.ended() => last_word(&launcher, record).await?,
-    };
-    for note in notes {
+    Ok((launcher, main))
+}
+
+/// Keeps the launcher's remarks for the task's events.
+fn remark(context: &Context, record: &Record, notes: Vec<String>) {
+    let notes: Vec<String> =
+        notes.iter().take(limits::NOTES_MAX).map(|note| printable(note)).collect();
+    for note in &notes {
         tracing::warn!(task = %record.key, note);
     }
-    hook::before(Step::Go);
-    launcher.go().await?;
-    hook::after(Step::Go);
-    drop(launcher);
-    hook::before(Step::Leader);
-    let result = payload(context, record, &main).await;
-    hook::after(Step::Leader);
-    result
+    if let Some(entry) = context.table.borrow_mut().get_mut(&record.key) {
+        entry.notes = notes;
+    }
+}
+
+/// Starts what carries the task's output; it waits for "go" as the launcher does.
+async fn follow(
+    context: &Context,
+    record: &Record,
+    labels: &[Label],
+    plan: Plan,
+) -> Result<Launcher, Refusal> {
+    let unit = unit::follower(record.unit());
+    let failed = |reason: String| Refusal::new(Code::Failed, Step::Logs.name(), &unit, reason);
+    // It needs nothing of what the job keeps to itself.
+    let plan = Plan {
+        payload: Payload::Command { words: Vec::new() },
+        files: PlannedFiles::default(),
+        environment: Vec::new(),
+        ..plan
+    };
+    let (follower, socket) = Launcher::pair().map_err(|e| failed(e.to_string()))?;
+    let job = context.bus.job_of(&unit);
+    unit::start_follower(&context.bus, record, labels, socket).await.map_err(failed)?;
+    tokio::select! {
+        notes = async { begun(&follower).await?; prepare(&follower, &plan).await } => notes?,
+        refusal = job_failed(job, &unit) => return Err(refusal),
+    };
+    Ok(follower)
 }
 
 fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
@@ -169,7 +247,7 @@ fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
         unit: record.unit(),
         machine: decision.machine,
         alloc: spec.key.alloc,
-        users: record.uid_base.map(|base| Range { base, width: RANGE_WIDTH }),
+        users: record.users,
         image: decision.image,
         root: spec.root,
         payload: spec.payload,
@@ -222,7 +300,7 @@ async fn last_word(launcher: &Launcher, record: &Record) -> Result<Vec<String>, 
 }
 
 /// Resolves when no launcher will speak: it could not be executed, or was killed at once.
-async fn job_failed(job: tokio::sync::oneshot::Receiver<String>, record: &Record) -> Refusal {
+async fn job_failed(job: tokio::sync::oneshot::Receiver<String>, unit: &str) -> Refusal {
     let reason = match job.await {
         Ok(result) if result != "done" => format!("start job {result}"),
         // Done, or the bus went away: the launcher's first word is its first act.
@@ -231,7 +309,6 @@ async fn job_failed(job: tokio::sync::oneshot::Receiver<String>, record: &Record
             "the launcher does not report".to_owned()
         }
     };
-    let unit = unit::name(record.unit());
     let reason = format!("{reason}; see journalctl -u {unit}");
     Refusal::new(Code::Failed, Step::Unit.name(), unit, reason)
 }

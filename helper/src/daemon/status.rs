@@ -28,10 +28,11 @@ pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
         key: key.clone(),
         unit: unit::name(entry.record.unit()),
         machine: entry.record.machine,
-        uid_base: entry.record.uid_base,
+        uid_base: entry.record.users.map(|range| range.base),
         leader: entry.leader.filter(|_| running).map(|leader| leader.pid()),
         started_ms: entry.started_ms,
         state,
+        notes: entry.notes,
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::Path;
 use std::rc::Rc;
 
 use proto::limits;
@@ -23,6 +22,8 @@ pub(super) struct Entry {
     pub(super) leader: Option<Process>,
     /// The command below the stub init, when the task has one.
     pub(super) payload: Option<Process>,
+    /// The launcher's remarks.
+    pub(super) notes: Vec<String>,
     /// Whether its start is still under way.
     pub(super) starting: bool,
     /// Held by a start, and by a removal after it: one of them at a time.
@@ -31,7 +32,15 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(record: Record, started_ms: u64, starting: bool) -> Self {
-        Self { record, started_ms, leader: None, payload: None, starting, gate: Rc::default() }
+        Self {
+            record,
+            started_ms,
+            leader: None,
+            payload: None,
+            notes: Vec::new(),
+            starting,
+            gate: Rc::default(),
+        }
     }
 }
 
@@ -69,13 +78,14 @@ impl Table {
         self.tasks.remove(&UnitId::from(key))
     }
 
-    /// The task that may write to an image, to a part of it, or to a tree that it is a part of.
-    pub(super) fn writer(&self, image: &str) -> Option<&TaskKey> {
-        let image = Path::new(image);
-        let overlaps = |other: &Path| other.starts_with(image) || image.starts_with(other);
-        let writes =
-            |entry: &&Entry| entry.record.writes.as_deref().map(Path::new).is_some_and(overlaps);
-        self.tasks.values().find(writes).map(|entry| &entry.record.key)
+    /// The task beside which another one cannot run, and why.
+    pub(super) fn holder(&self, wanted: &Record) -> Option<(&TaskKey, &'static str)> {
+        self.records().find_map(|record| Some((&record.key, record.clash(wanted)?)))
+    }
+
+    /// Every task's record.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.tasks.values().map(|entry| &entry.record)
     }
 
     /// One page of keys, in the order of their units.

@@ -1,20 +1,24 @@
 //! Task units: their names, their properties, and what PID 1 is asked to do with them.
 //!
-//! Properties are constants, numbers and names made here. The one exception is the record
-//! ([`super::record`]), in an alphabet that needs no escaping.
+//! Properties are constants, numbers and names made here. The exceptions are the record
+//! ([`super::record`]) and the job's labels, both in an alphabet that needs no escaping, and device
+//! paths that the policy has allowed.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::plan::UnitId;
-use proto::spec::Resources;
+use proto::spec::files::DeviceAccess;
+use proto::spec::{Label, Resources};
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use super::bus::{Bus, is_no_such_process, is_no_such_unit};
 use super::record::{Kind, Record};
+use crate::policy::UnitDevice;
 
 const PREFIX: &str = "nomad-nspawn-";
+const FOLLOWER_PREFIX: &str = "nomad-nspawn-log-";
 const SUFFIX: &str = ".service";
 const SLICE: &str = "machine-nspawn.slice";
 
@@ -24,12 +28,24 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Memory of a clean-up: its work is bounded, the tree is not.
 const CLEAN_MEMORY: u64 = 256 << 20;
 
+/// Memory of a follower: two buffers and what its sockets hold.
+const FOLLOWER_MEMORY: u64 = 32 << 20;
+/// CAP_CHOWN and CAP_DAC_OVERRIDE (capabilities(7)): for the FIFOs of an agent that is not root.
+const FOLLOWER_CAPABILITIES: u64 = 0b11;
+/// Time in microseconds for a follower to hand over what its ended task has written.
+const FOLLOWER_PATIENCE_US: u64 = 3_000_000;
+
 type Property<'a> = (&'a str, Variant<'a>);
 type Command = (String, Vec<String>, Vec<String>);
 
 /// The unit's name.
 pub(super) fn name(unit: UnitId) -> String {
     format!("{PREFIX}{unit}{SUFFIX}")
+}
+
+/// Name of the unit that carries a task's output.
+pub(super) fn follower(unit: UnitId) -> String {
+    format!("{FOLLOWER_PREFIX}{unit}{SUFFIX}")
 }
 
 fn id_of(name: &str) -> Option<UnitId> {
@@ -54,11 +70,25 @@ fn command(binary: &Path, words: &[&str], flags: &[&str]) -> Vec<Command> {
 #[derive(Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) record: &'a Record,
+    pub(super) labels: &'a [Label],
+    pub(super) devices: &'a [UnitDevice],
     pub(super) resources: Resources,
     pub(super) kill_timeout_ms: u64,
     /// The launcher's end of the socket.
     pub(super) socket: OwnedFd,
     pub(super) systemd: u32,
+}
+
+/// Access as in DeviceAllow=, always with `m`: the launcher makes the node.
+fn letters(access: DeviceAccess) -> String {
+    let all = [(access.read, 'r'), (access.write, 'w'), (true, 'm')];
+    all.iter().filter(|(on, _)| *on).map(|(_, letter)| letter).collect()
+}
+
+/// Journal fields: the record's first, so that no label can stand for one of them.
+fn fields(record: &Record, labels: &[Label]) -> Vec<Vec<u8>> {
+    let labels = labels.iter().map(|l| format!("{}={}", l.name, l.value).into_bytes());
+    record.fields().into_iter().chain(labels).collect()
 }
 
 /// Asks PID 1 for a task's unit. Returns when the job is queued.
@@ -68,10 +98,12 @@ pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
     let id = unit.to_string();
     let launch = command(&binary, &["launch"], &["no-env-expand"]);
     let clean = command(&binary, &["clean", &id], &["no-env-expand", "ignore-failure"]);
-    let devices = vec![
-        ("/dev/net/tun".to_owned(), "rwm".to_owned()),
-        ("char-pts".to_owned(), "rw".to_owned()),
-    ];
+    // PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
+    // then. The host's nodes are not seen from here (PrivateDevices=).
+    let devices: Vec<(&str, String)> = [("/dev/net/tun", "rwm".into()), ("char-pts", "rw".into())]
+        .into_iter()
+        .chain(wanted.devices.iter().map(|device| (device.path.as_str(), letters(device.access))))
+        .collect();
     let socket = zbus::Fd::from(wanted.socket);
     let oom = if wanted.record.kind == Kind::Boot { "continue" } else { "stop" };
     let mut properties: Vec<Property<'_>> = vec![
@@ -92,7 +124,7 @@ pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
         ("StandardOutput", Variant::from("journal")),
         ("StandardError", Variant::from("journal")),
         ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
-        ("LogExtraFields", Variant::from(wanted.record.fields())),
+        ("LogExtraFields", Variant::from(fields(wanted.record, wanted.labels))),
         ("TimeoutStopUSec", Variant::from(wanted.kill_timeout_ms.saturating_mul(1000))),
         // At host shutdown the agent goes after its tasks.
         ("After", Variant::from(vec!["nomad.service"])),
@@ -104,6 +136,43 @@ pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
     }
     limits(&mut properties, wanted.resources);
     start_transient(bus, &name(unit), properties).await
+}
+
+/// Asks PID 1 for the unit that carries a task's output. It ends by itself when the task has.
+pub(super) async fn start_follower(
+    bus: &Bus,
+    record: &Record,
+    labels: &[Label],
+    socket: OwnedFd,
+) -> Result<(), String> {
+    let unit = record.unit();
+    let mut fields = fields(record, labels);
+    // Its lines are the task's: journalctl -u shows them with the task's unit.
+    fields.push(format!("OBJECT_SYSTEMD_UNIT={}", name(unit)).into_bytes());
+    let properties = vec![
+        ("Description", Variant::from("Output of a Nomad task in systemd-nspawn")),
+        ("Slice", Variant::from(SLICE)),
+        ("Type", Variant::from("exec")),
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        // A stop waits for its own end: SIGCONT changes nothing.
+        ("KillSignal", Variant::from(libc::SIGCONT)),
+        ("TimeoutStopUSec", Variant::from(FOLLOWER_PATIENCE_US)),
+        // At host shutdown it goes after its task and before the agent.
+        ("Before", Variant::from(vec![name(unit)])),
+        ("After", Variant::from(vec!["nomad.service"])),
+        ("CapabilityBoundingSet", Variant::from(FOLLOWER_CAPABILITIES)),
+        ("NoNewPrivileges", Variant::from(true)),
+        ("DevicePolicy", Variant::from("closed")),
+        ("MemoryMax", Variant::from(FOLLOWER_MEMORY)),
+        ("TasksMax", Variant::from(8_u64)),
+        ("StandardInputFileDescriptor", Variant::from(zbus::Fd::from(socket))),
+        ("StandardOutput", Variant::from("journal")),
+        ("StandardError", Variant::from("journal")),
+        ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
+        ("LogExtraFields", Variant::from(fields)),
+        ("ExecStartEx", Variant::from(command(&task_binary()?, &["follow"], &["no-env-expand"]))),
+    ];
+    start_transient(bus, &follower(unit), properties).await
 }
 
 fn limits(properties: &mut Vec<Property<'_>>, resources: Resources) {
@@ -166,11 +235,10 @@ pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String
 }
 
 /// Stops a unit, waits for it, and takes its record away.
-pub(super) async fn stop(bus: &Bus, unit: UnitId) -> Result<(), String> {
-    let name = name(unit);
-    let done = bus.job_of(&name);
-    match bus.manager("StopUnit", &(&name, "replace")).await {
-        Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, &name, done))
+pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
+    let done = bus.job_of(name);
+    match bus.manager("StopUnit", &(name, "replace")).await {
+        Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, done))
             .await
             .map_err(|_| "the unit does not stop".to_owned())?,
         Err(e) if is_no_such_unit(&e) => return Ok(()),
@@ -252,25 +320,38 @@ pub(super) struct Found {
 type Listed =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
-/// All task units, read back from PID 1: those with a record, and those without a readable one.
-pub(super) async fn find_all(bus: &Bus) -> Result<(Vec<Found>, Vec<UnitId>), String> {
+/// All units of ours, read back from PID 1.
+#[derive(Debug, Default)]
+pub(super) struct All {
+    /// Tasks with a record.
+    pub(super) found: Vec<Found>,
+    /// Tasks without a readable one.
+    pub(super) strange: Vec<UnitId>,
+    /// Units that carry the output of a task, by that task.
+    pub(super) followers: Vec<UnitId>,
+}
+
+/// Finds all units of ours.
+pub(super) async fn find_all(bus: &Bus) -> Result<All, String> {
     let none: Vec<&str> = Vec::new();
     let body = bus
         .manager("ListUnitsByPatterns", &(none, vec![format!("{PREFIX}*{SUFFIX}")]))
         .await
         .map_err(|e| e.to_string())?;
     let listed: Vec<Listed> = body.deserialize().map_err(|e| e.to_string())?;
-    let (mut found, mut strange) = (Vec::new(), Vec::new());
+    let mut all = All::default();
     for (name, ..) in listed {
+        let task = name.strip_prefix(FOLLOWER_PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+        all.followers.extend(task.and_then(UnitId::parse));
         let Some(id) = id_of(&name) else {
             continue;
         };
         match read_back(bus, &name).await? {
-            Some(unit) if unit.record.unit() == id => found.push(unit),
-            _ => strange.push(id),
+            Some(unit) if unit.record.unit() == id => all.found.push(unit),
+            _ => all.strange.push(id),
         }
     }
-    Ok((found, strange))
+    Ok(all)
 }
 
 /// `None`: the unit holds no record that this version reads.

@@ -15,6 +15,8 @@ pub(super) struct Extras {
     pub(super) arguments: Vec<String>,
     /// Further `NAME=value` of systemd-nspawn's own environment: constants only.
     pub(super) environment: Vec<String>,
+    /// Words before those of the job: arguments of init.
+    pub(super) words: Vec<String>,
     /// Remarks for the journal and the task's events.
     pub(super) notes: Vec<String>,
 }

@@ -10,14 +10,13 @@ use std::process::ExitCode;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
 use proto::error::Refusal;
-use proto::plan::{LAUNCHER_FAILED, Plan, Report, Step};
+use proto::plan::{Plan, Report, Step};
 
 use super::extras::Extras;
 use super::logs::{self, Streams};
-use super::orders::Orders;
-use super::settings::Way;
+use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
-use super::{dirs, files, machine_id, names, namespace, nspawn, root, settings};
+use super::{dirs, files, isolation, machine_id, names, namespace, nspawn, root, settings};
 
 /// Everything that the last step needs.
 struct Ready {
@@ -30,29 +29,16 @@ struct Ready {
 
 /// Runs `launch`.
 pub(super) fn main() -> ExitCode {
-    let orders = match Orders::take() {
-        Ok(orders) => orders,
-        Err(error) => {
-            eprintln!("launch: standard input is not the helper's socket: {error}");
-            return ExitCode::from(LAUNCHER_FAILED);
-        }
-    };
-    let Err(refusal) = run(&orders);
-    eprintln!("launch failed: {refusal}");
-    if let Err(error) = orders.report(&Report::Failed(refusal)) {
-        eprintln!("launch: cannot report to the helper: {error}");
-    }
-    ExitCode::from(LAUNCHER_FAILED)
+    orders::serve("launch", run)
 }
 
-fn run(orders: &Orders) -> Result<std::convert::Infallible, Refusal> {
+fn run(
+    orders: &Orders,
+    plan: Plan,
+    steps: &mut Steps,
+) -> Result<std::convert::Infallible, Refusal> {
     umask(Mode::from_bits_truncate(0o022));
-    let mut steps = Steps::new();
-    steps.run(Step::ReadPlan, || {
-        orders.report(&Report::Begun { pid: std::process::id() }).at("helper socket")
-    })?;
-    let plan = steps.run(Step::ReadPlan, || orders.plan())?;
-    let (ready, notes) = prepare(&plan, &mut steps)?;
+    let (ready, notes) = prepare(&plan, steps)?;
     eprintln!("{}", steps.line());
     steps.run(Step::Go, || {
         orders.report(&Report::Prepared { notes }).at("helper socket")?;
@@ -82,23 +68,19 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     steps.run(Step::TaskDirs, || dirs::mount_all(plan, users, &mut extras))?;
     steps.run(Step::Files, || files::prepare(plan, &image, users, &mut extras))?;
     steps.run(Step::Names, || names::prepare(plan, &image, &mut extras))?;
-    let streams = steps.run(Step::Logs, || logs::find(plan, users))?;
+    let streams = steps.run(Step::Logs, || logs::find(plan, users, &mut extras))?;
     let ready = steps.run(Step::Settings, || {
-        let way = settings::choose(&plan.environment)?;
-        namespace::private_settings(plan.root.mode.writes_image())?;
-        let in_file = if way == Way::File { plan.environment.as_slice() } else { &[] };
-        settings::write(&plan.machine, in_file)?;
+        isolation::prepare(plan, &mut extras)?;
+        namespace::private_runtime(plan.root.mode.writes_image())?;
+        settings::write(&plan.environment)?;
         let binary = nspawn::binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;
         Ok(Ready {
             binary: CString::new(binary.as_os_str().as_encoded_bytes())
                 .map_err(|_| Problem::refused("systemd-nspawn", "path holds a NUL byte"))?,
-            arguments: nspawn::c_strings(nspawn::arguments(plan, &way, &extras), "command")?,
-            environment: nspawn::c_strings(
-                nspawn::environment(plan, &way, &extras),
-                "environment",
-            )?,
+            arguments: nspawn::c_strings(nspawn::arguments(plan, &extras), "command")?,
+            environment: nspawn::c_strings(nspawn::environment(plan, &extras), "environment")?,
             streams,
             null: logs::null()?,
         })

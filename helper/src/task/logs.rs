@@ -1,4 +1,5 @@
-//! The task's output streams: Nomad's two log FIFOs, opened so that nobody can redirect them.
+//! The task's output streams: Nomad's two log FIFOs, opened so that nobody can redirect them, or the
+//! host's journal, or pipes to the unit that carries the output to both.
 //!
 //! The log folder is writable by the payload (it is /alloc/logs inside). So each FIFO is opened
 //! beneath it without following links, through an ID-mapped clone (the payload may then re-open
@@ -9,55 +10,140 @@
 //! Opened last of all: the collector stops reading for good when the last writer goes, and a
 //! launcher that ends before "go" may be followed by another one for the same collector.
 
+use std::fs::DirBuilder;
+use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, chown};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
-use proto::plan::{Plan, TaskDirs};
+use nix::unistd::mkfifo;
+use proto::path::Absolute;
+use proto::plan::{Plan, TaskDirs, UnitId};
 use proto::spec::Logs;
 
+use super::extras::Extras;
 use super::open::{self, Mounts};
 use super::step::{At, Problem};
+use super::upper;
 use crate::sys;
 
-/// The payload's standard output and standard error: first as checked handles, then opened.
+/// Where systemd-journald takes streams (systemd-journald.service(8)).
+const JOURNAL: &str = "/run/systemd/journal/stdout";
+/// Where systemd-journald forwards to when told to (journald.conf(5), `ForwardToSyslog=`).
+const SYSLOG: &str = "/run/systemd/journal/syslog";
+/// Priorities of the two streams in the journal (syslog(3)): info and err.
+const PRIORITIES: [u8; 2] = [6, 3];
+/// Names of the two streams.
+pub(super) const NAMES: [&str; 2] = ["stdout", "stderr"];
+
+/// The payload's standard output and standard error.
 #[derive(Debug)]
 pub(super) struct Streams {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
+    /// Whether they are checked handles that are still to be opened.
+    handles: bool,
 }
 
 impl Streams {
     /// Opens the checked objects themselves: the links name the descriptors, not the paths.
     pub(super) fn open(&self) -> Result<Self, Problem> {
         let open = |handle: &OwnedFd| {
+            if !self.handles {
+                return handle.try_clone().at("log stream");
+            }
             let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
             let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
             open_path(link.as_str(), flags, Mode::empty()).at("log stream")
         };
-        Ok(Self { stdout: open(&self.stdout)?, stderr: open(&self.stderr)? })
+        Ok(Self { stdout: open(&self.stdout)?, stderr: open(&self.stderr)?, handles: false })
+    }
+
+    fn opened(streams: [OwnedFd; 2]) -> Self {
+        let [stdout, stderr] = streams;
+        Self { stdout, stderr, handles: false }
     }
 }
 
-/// Finds and checks both streams.
-pub(super) fn find(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Streams, Problem> {
-    if plan.logs == Logs::Discard {
-        return Ok(Streams { stdout: null()?, stderr: null()? });
+/// Finds and checks both streams of the payload.
+pub(super) fn find(
+    plan: &Plan,
+    users: Option<BorrowedFd<'_>>,
+    extras: &mut Extras,
+) -> Result<Streams, Problem> {
+    if matches!(plan.logs, Logs::Container { .. }) {
+        let target =
+            Absolute::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e.to_string()))?;
+        extras.bind(&pipe(plan.unit, "syslog"), &target, false, false);
+        extras.words.push("systemd.journald.forward_to_syslog=1".to_owned());
     }
+    match plan.logs {
+        Logs::Fifos => find_fifos(plan, users),
+        Logs::Discard => Ok(Streams::opened([null()?, null()?])),
+        Logs::Journal => journal(plan),
+        Logs::Both | Logs::Container { .. } => {
+            let [stdout, stderr] = NAMES.map(|stream| make_pipe(plan, stream));
+            Ok(Streams::opened([stdout?, stderr?]))
+        }
+    }
+}
+
+/// Finds and checks Nomad's FIFOs.
+pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Streams, Problem> {
     let dirs = &plan.task_dirs;
     let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&dirs.alloc_dir)?;
-    let folder =
+    let mut folder =
         open::beneath(alloc_dir.as_fd(), Path::new("alloc/logs"), open::HANDLE, Mounts::Stay)
             .at(format!("{}/alloc/logs", dirs.alloc_dir))?;
-    let clone = sys::clone_mount(folder.as_fd()).at("log folder")?;
-    sys::set_mount_attributes(clone.as_fd(), sys::NO_DEV | sys::NO_SUID, users).at("log folder")?;
-    let owner = plan.users.map_or(0, |range| range.base).saturating_add(dirs.agent_uid);
-    Ok(Streams {
-        stdout: find_fifo(clone.as_fd(), dirs, "stdout", owner)?,
-        stderr: find_fifo(clone.as_fd(), dirs, "stderr", owner)?,
-    })
+    let mut owner = dirs.agent_uid;
+    if users.is_some() {
+        folder = sys::clone_mount(folder.as_fd()).at("log folder")?;
+        let attributes = sys::NO_DEV | sys::NO_SUID;
+        sys::set_mount_attributes(folder.as_fd(), attributes, users).at("log folder")?;
+        owner = owner.saturating_add(plan.users.map_or(0, |range| range.base));
+    }
+    let [stdout, stderr] = NAMES.map(|stream| find_fifo(folder.as_fd(), dirs, stream, owner));
+    Ok(Streams { stdout: stdout?, stderr: stderr?, handles: true })
+}
+
+/// Both streams as lines of the host's journal.
+pub(super) fn journal(plan: &Plan) -> Result<Streams, Problem> {
+    let connect = |priority: u8| -> std::io::Result<OwnedFd> {
+        let mut stream = UnixStream::connect(JOURNAL)?;
+        stream.shutdown(Shutdown::Read)?;
+        // Identifier, unit, priority, then no: priorities in lines, syslog, kernel log, console.
+        let unit = format!("nomad-nspawn-{}.service", plan.unit);
+        write!(stream, "{}\n{unit}\n{priority}\n0\n0\n0\n0\n", plan.machine)?;
+        Ok(stream.into())
+    };
+    let [stdout, stderr] = PRIORITIES.map(|priority| connect(priority).at(JOURNAL));
+    Ok(Streams::opened([stdout?, stderr?]))
+}
+
+/// Where the payload's stream is handed to the unit that carries it on; the folder is root's alone.
+pub(super) fn pipe(unit: UnitId, stream: &str) -> PathBuf {
+    upper(unit).join(stream)
+}
+
+/// Makes a pipe with a name: no descriptor has to be passed from unit to unit. Opened for reading
+/// and writing as Nomad's FIFOs are; its owner is container root, who may so re-open it.
+fn make_pipe(plan: &Plan, stream: &str) -> Result<OwnedFd, Problem> {
+    let path = pipe(plan.unit, stream);
+    let told = path.display().to_string();
+    DirBuilder::new().recursive(true).mode(0o700).create(upper(plan.unit)).at(&told)?;
+    match mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR) {
+        // The name is this run's, and the folder is root's.
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(e) => return Err(e).at(told),
+    }
+    let base = plan.users.map_or(0, |range| range.base);
+    chown(&path, Some(base), Some(base)).at(&told)?;
+    open_path(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()).at(told)
 }
 
 /// The null device, for reading and writing.

@@ -1,7 +1,8 @@
 //! The one-shot steps that run inside a task's unit, as root with every capability.
 //!
 //! `launch` makes the task's namespaces and mounts and becomes systemd-nspawn; `clean` runs after
-//! the unit (ExecStopPost=). Whatever `launch` makes lives in namespaces of the unit and goes with
+//! the unit (ExecStopPost=); `follow` carries the output of a task that asks for it, in a unit of its
+//! own. Whatever `launch` makes lives in namespaces of the unit and goes with
 //! its last process; the upper layer's folder is what `clean` takes away.
 //!
 //! Trusts the plan (it comes from the daemon over an inherited socket) and root-owned folders.
@@ -14,6 +15,8 @@ mod dirs;
 pub mod door;
 mod extras;
 mod files;
+mod follow;
+mod isolation;
 mod launch;
 mod logs;
 mod machine_id;
@@ -27,7 +30,7 @@ mod settings;
 mod step;
 
 pub use nspawn::binary as nspawn_binary;
-pub use root::kept_base;
+pub use root::{has_orphans, kept_base};
 
 use std::process::ExitCode;
 
@@ -35,6 +38,15 @@ use std::process::ExitCode;
 const STAGE: &str = "/run/nomad-nspawn/stage";
 /// Folder of the upper layers, one sub-folder a task; root's, 0700.
 pub const UPPERS: &str = "/var/lib/nomad-nspawn";
+
+/// Folder of the sockets on which systemd-nspawn says that a task is ready.
+pub const READY: &str = "/run/nomad-nspawn";
+
+/// Socket on which systemd-nspawn says that a task is ready ([`proto::spec::process::Ready`]).
+#[must_use]
+pub fn ready_socket(unit: proto::plan::UnitId) -> std::path::PathBuf {
+    std::path::Path::new(READY).join(format!("ready-{unit}"))
+}
 
 /// Folder of one task's upper layer.
 #[must_use]
@@ -49,9 +61,10 @@ pub fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["launch"] => launch::main(),
+        ["follow"] => follow::main(),
         ["clean", unit] => clean::main(unit),
         _ => {
-            eprintln!("usage: nomad-nspawn-task launch | clean UNIT (started by systemd alone)");
+            eprintln!("usage: nomad-nspawn-task launch | follow | clean UNIT (started by systemd alone)");
             ExitCode::from(64)
         }
     }

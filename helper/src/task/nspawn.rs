@@ -4,19 +4,17 @@ use std::ffi::CString;
 use std::path::Path;
 
 use proto::plan::Plan;
-use proto::spec::{Payload, Variable};
+use proto::spec::Payload;
+use proto::spec::process::{Console, Process, Ready};
 
 use super::extras::Extras;
-use super::root;
-use super::settings::Way;
 use super::step::Problem;
+use super::{root, settings};
 
-/// systemd-nspawn's folder for settings, locks and sockets.
+/// systemd-nspawn's folder for settings, locks and sockets; each task has its own.
 pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
 /// Its image locks, one file for each root folder that is in use.
 pub(super) const LOCKS: &str = "/run/systemd/nspawn/locks";
-/// The administrator's folder for settings.
-pub(super) const ADMIN_SETTINGS: &str = "/etc/systemd/nspawn";
 /// Where distributions keep the binary.
 const BINARIES: [&str; 2] =
     ["/usr/bin/systemd-nspawn", "/run/current-system/sw/bin/systemd-nspawn"];
@@ -28,14 +26,14 @@ pub fn binary() -> Option<&'static Path> {
 }
 
 /// The argument vector. Options first, then the payload's words behind a double dash.
-pub(super) fn arguments(plan: &Plan, way: &Way, extras: &Extras) -> Vec<String> {
+pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
     let mut all = vec![
         "systemd-nspawn".to_owned(),
         "--quiet".to_owned(),
         "--keep-unit".to_owned(),
         "--register=no".to_owned(),
-        // Our own settings file is the first that is found, so none beside the image is read.
         "--settings=yes".to_owned(),
+        format!("--oci-bundle={}", settings::bundle().display()),
         "--link-journal=no".to_owned(),
         "--timezone=off".to_owned(),
         "--resolv-conf=off".to_owned(),
@@ -51,42 +49,53 @@ pub(super) fn arguments(plan: &Plan, way: &Way, extras: &Extras) -> Vec<String> 
         all.push("--private-users=no".to_owned());
     }
     all.extend(extras.arguments.iter().cloned());
-    if *way == Way::Inherited {
-        all.extend(plan.environment.iter().map(|variable| format!("--setenv={}", variable.name)));
-    }
-    let words = match &plan.payload {
-        Payload::Boot { arguments } => {
-            all.extend(["--boot".to_owned(), "--console=read-only".to_owned()]);
-            arguments
-        }
-        Payload::Command { words } => {
-            all.push("--console=pipe".to_owned());
-            words
-        }
-        Payload::ProcessTwo { words } => {
-            all.extend(["--as-pid2".to_owned(), "--console=pipe".to_owned()]);
-            words
-        }
+    let (start, console, words) = match &plan.payload {
+        Payload::Boot { arguments } => (Some("--boot"), "read-only", arguments),
+        Payload::Command { words } => (None, "pipe", words),
+        Payload::ProcessTwo { words } => (Some("--as-pid2"), "pipe", words),
     };
+    all.extend(start.map(str::to_owned));
+    all.extend(process(&plan.process, console));
     all.push("--".to_owned());
+    all.extend(extras.words.iter().cloned());
     all.extend(words.iter().map(|word| word.reveal().to_owned()));
     all
 }
 
-/// systemd-nspawn's own environment: constants, and the job's where it takes this way.
-pub(super) fn environment(plan: &Plan, way: &Way, extras: &Extras) -> Vec<String> {
+/// The options for the payload's process; `console` is the start mode's own.
+fn process(process: &Process, console: &str) -> Vec<String> {
+    let console = match process.console {
+        Console::Automatic => console,
+        Console::Interactive => "interactive",
+        Console::ReadOnly => "read-only",
+        Console::Passive => "passive",
+        Console::Pipe => "pipe",
+    };
+    let mut all = vec![format!("--console={console}")];
+    if let Some(user) = &process.user {
+        // The one spelling that no version warns of.
+        all.extend(["-u".to_owned(), user.to_string()]);
+    }
+    all.extend(process.directory.as_ref().map(|directory| format!("--chdir={directory}")));
+    all.extend(process.hostname.as_ref().map(|name| format!("--hostname={name}")));
+    if process.ready != Ready::Started {
+        all.push("--notify-ready=yes".to_owned());
+    }
+    all
+}
+
+/// systemd-nspawn's own environment: constants; nothing of the job.
+pub(super) fn environment(plan: &Plan, extras: &Extras) -> Vec<String> {
     let mut all = vec![
         // Its own messages go to the journal, so that the task's stderr is the task's alone.
         "SYSTEMD_LOG_TARGET=journal".to_owned(),
         // 252 gives an image without systemd a version 1 tree otherwise.
         "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1".to_owned(),
     ];
-    if *way == Way::Inherited {
-        let pair = |v: &Variable| format!("{}={}", v.name, v.value.reveal());
-        all.extend(plan.environment.iter().map(pair));
+    if plan.process.ready != Ready::Started {
+        all.push(format!("NOTIFY_SOCKET={}", super::ready_socket(plan.unit).display()));
     }
     all.extend(extras.environment.iter().cloned());
-    // The C library takes the first of two; the payload's own is that of the job.
     all.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned());
     all
 }
@@ -106,7 +115,7 @@ mod tests {
     use proto::path::{Absolute, Relative};
     use proto::plan::{Place, PlannedFiles, PlannedNetwork, Range, TaskDirs, UnitId};
     use proto::secret::Secret;
-    use proto::spec::{Isolation, Layer, Logs, Names, Process, Root, RootFs};
+    use proto::spec::{Isolation, Layer, Logs, Names, Root, RootFs, Variable};
 
     fn plan(words: &[&str]) -> Plan {
         let place = |root: &str| Place {
@@ -140,30 +149,32 @@ mod tests {
 
     #[test]
     fn words_never_become_options() {
-        let all = arguments(&plan(&["--bind=/:/host", "-x"]), &Way::File, &Extras::default());
+        let all = arguments(&plan(&["--bind=/:/host", "-x"]), &Extras::default());
         let dashes = all.iter().position(|word| word == "--").unwrap();
         assert_eq!(all[dashes + 1..], ["--bind=/:/host", "-x"]);
         assert_eq!(all.iter().filter(|word| word.starts_with("--bind=")).count(), 1);
     }
 
     #[test]
-    fn values_are_on_no_command_line() {
+    fn values_are_on_no_command_line_and_in_no_environment() {
         let mut plan = plan(&[]);
         let (name, value) = (VariableName::new("TOKEN").unwrap(), Secret::new("s3\ncret"));
         plan.environment = vec![Variable { name, value }];
-        assert!(
-            arguments(&plan, &Way::Inherited, &Extras::default())
-                .iter()
-                .all(|word| !word.contains("s3"))
-        );
-        assert!(
-            environment(&plan, &Way::Inherited, &Extras::default())
-                .contains(&"TOKEN=s3\ncret".to_owned())
-        );
-        assert!(
-            environment(&plan, &Way::File, &Extras::default())
-                .iter()
-                .all(|pair| !pair.contains("s3"))
-        );
+        let mut all = arguments(&plan, &Extras::default());
+        all.extend(environment(&plan, &Extras::default()));
+        assert!(all.iter().all(|word| !word.contains("s3") && !word.contains("TOKEN")), "{all:?}");
+    }
+
+    #[test]
+    fn a_task_that_says_when_it_is_ready_gets_its_socket() {
+        let mut plan = plan(&[]);
+        let has = |plan: &Plan| {
+            let words =
+                [arguments(plan, &Extras::default()), environment(plan, &Extras::default())];
+            words.map(|words| words.iter().any(|w| w.contains("otify") || w.contains("NOTIFY")))
+        };
+        assert_eq!(has(&plan), [false, false]);
+        plan.process.ready = Ready::Notify { timeout_s: 1 };
+        assert_eq!(has(&plan), [true, true]);
     }
 }

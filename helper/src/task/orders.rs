@@ -5,14 +5,44 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::ExitCode;
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use proto::codec;
+use proto::error::Refusal;
 use proto::limits;
 use proto::parts::Assembly;
-use proto::plan::{Order, Plan, Report};
+use proto::plan::{LAUNCHER_FAILED, Order, Plan, Report, Step};
 
-use super::step::Problem;
+use super::step::{At, Problem, Steps};
+
+/// Runs a verb that the daemon gives a plan; a failure is told to the daemon and in the journal.
+pub(super) fn serve<T>(
+    verb: &str,
+    run: impl FnOnce(&Orders, Plan, &mut Steps) -> Result<T, Refusal>,
+) -> ExitCode {
+    let orders = match Orders::take() {
+        Ok(orders) => orders,
+        Err(error) => {
+            eprintln!("{verb}: standard input is not the helper's socket: {error}");
+            return ExitCode::from(LAUNCHER_FAILED);
+        }
+    };
+    let mut steps = Steps::new();
+    let read = |steps: &mut Steps| {
+        let pid = std::process::id();
+        steps.run(Step::ReadPlan, || orders.report(&Report::Begun { pid }).at("helper socket"))?;
+        steps.run(Step::ReadPlan, || orders.plan())
+    };
+    let Err(refusal) = read(&mut steps).and_then(|plan| run(&orders, plan, &mut steps)) else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("{verb} failed: {refusal}");
+    if let Err(error) = orders.report(&Report::Failed(refusal)) {
+        eprintln!("{verb}: cannot report to the helper: {error}");
+    }
+    ExitCode::from(LAUNCHER_FAILED)
+}
 
 /// The socket to the daemon.
 #[derive(Debug)]

@@ -12,15 +12,24 @@ use crate::hook;
 /// What went wrong inside a step: the object and why.
 #[derive(Debug)]
 pub(super) struct Problem {
-    code: Code,
+    cause: Cause,
     object: String,
     reason: String,
+}
+
+/// Where a problem comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The host or the job must be changed.
+    Rule,
+    /// A system call failed, with its number where it has one.
+    System(Option<i32>),
 }
 
 impl Problem {
     /// The host or the job must be changed before another try can go better.
     pub(super) fn refused(object: impl Display, reason: impl Into<String>) -> Self {
-        Self { code: Code::Invalid, object: object.to_string(), reason: reason.into() }
+        Self { cause: Cause::Rule, object: object.to_string(), reason: reason.into() }
     }
 }
 
@@ -34,8 +43,46 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, object: impl Display) -> Result<T, Problem> {
         self.map_err(|e| {
             let error: io::Error = e.into();
-            Problem { code: Code::Failed, object: object.to_string(), reason: error.to_string() }
+            Problem {
+                cause: Cause::System(error.raw_os_error()),
+                object: object.to_string(),
+                reason: error.to_string(),
+            }
         })
+    }
+}
+
+/// What a failure means for another try: final where the job names something that is not there,
+/// worth one where the host was short of something, and in every other case.
+fn code(step: Step, cause: Cause) -> Code {
+    let Cause::System(number) = cause else {
+        return Code::Invalid;
+    };
+    // These steps open what the job names; elsewhere it is what Nomad or we have made.
+    let of_the_job = matches!(step, Step::Image | Step::RootFs | Step::Files | Step::Names);
+    match number {
+        Some(
+            libc::EAGAIN
+            | libc::EBUSY
+            | libc::EDQUOT
+            | libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::ENOSPC
+            | libc::EUSERS,
+        ) => Code::Busy,
+        Some(
+            libc::ENOENT
+            | libc::ENOTDIR
+            | libc::EISDIR
+            | libc::ELOOP
+            | libc::EXDEV
+            | libc::ENAMETOOLONG
+            | libc::ENXIO
+            | libc::ENODEV,
+        ) if of_the_job => Code::Invalid,
+        _ => Code::Failed,
     }
 }
 
@@ -62,7 +109,7 @@ impl Steps {
         let result = action();
         self.times.push((step, begun.elapsed().as_micros()));
         hook::after(step);
-        result.map_err(|p| Refusal::new(p.code, step.name(), p.object, p.reason))
+        result.map_err(|p| Refusal::new(code(step, p.cause), step.name(), p.object, p.reason))
     }
 
     /// One line with all times, for the journal.
@@ -72,5 +119,44 @@ impl Steps {
             line.push_str(&format!(" {}_us={micros}", step.name()));
         }
         line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows: the step, the system's error, what Nomad is told.
+    #[test]
+    fn an_error_says_whether_another_try_may_go_better() {
+        use libc::{EACCES, EAGAIN, EBUSY, EIO, ELOOP, EMFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR};
+        for (step, number, expected) in [
+            (Step::Image, ENOENT, Code::Invalid),
+            (Step::Image, ENOTDIR, Code::Invalid),
+            (Step::Image, ELOOP, Code::Invalid),
+            (Step::Image, EIO, Code::Failed),
+            (Step::Image, EMFILE, Code::Busy),
+            (Step::RootFs, ENOSPC, Code::Busy),
+            (Step::RootFs, EBUSY, Code::Busy),
+            (Step::Files, ENOENT, Code::Invalid),
+            (Step::Files, EACCES, Code::Failed),
+            (Step::Names, ENOENT, Code::Invalid),
+            // Nomad made it, and may be about to make it anew.
+            (Step::TaskDirs, ENOENT, Code::Failed),
+            (Step::Logs, ENOENT, Code::Failed),
+            (Step::UserNamespace, EAGAIN, Code::Busy),
+            (Step::Exec, ENOMEM, Code::Busy),
+            (Step::Exec, ENOENT, Code::Failed),
+        ] {
+            let error: Result<(), io::Error> = Err(io::Error::from_raw_os_error(number));
+            let refusal = Steps::new().run(step, || error.at("object")).unwrap_err();
+            assert_eq!(refusal.code, expected, "{} {number}", step.name());
+            assert_eq!(refusal.is_retryable(), expected != Code::Invalid);
+        }
+        let told = Steps::new().run(Step::Exec, || Err::<(), _>(Problem::refused("a", "b")));
+        assert_eq!(told.unwrap_err().code, Code::Invalid);
+        let other: Result<(), io::Error> = Err(io::Error::other("no number"));
+        let told = Steps::new().run(Step::Files, || other.at("object")).unwrap_err();
+        assert_eq!(told.code, Code::Failed);
     }
 }

@@ -90,6 +90,13 @@ impl TaskSpec {
             resources: Resources::default(),
         }
     }
+
+    /// Time that the helper gives the start, in seconds, before it undoes it.
+    #[must_use]
+    pub fn start_limit_s(&self) -> u64 {
+        let ready = self.process.ready.limit_s().map_or(0, u64::from);
+        crate::limits::START_TIMEOUT_S.saturating_add(ready)
+    }
 }
 
 /// Where the image is.

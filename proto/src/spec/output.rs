@@ -15,7 +15,7 @@ fn check_label_name(text: &str) -> Result<(), &'static str> {
     if !text.as_bytes().first().is_some_and(u8::is_ascii_uppercase) {
         return Err("must begin with a letter");
     }
-    const RESERVED: [&str; 9] = [
+    const RESERVED: [&str; 10] = [
         "NOMAD_",
         "NSPAWN_",
         "MESSAGE",
@@ -25,6 +25,8 @@ fn check_label_name(text: &str) -> Result<(), &'static str> {
         "UNIT",
         "USER_",
         "COREDUMP_",
+        // journalctl -u takes root's lines with OBJECT_SYSTEMD_UNIT= for the unit's.
+        "OBJECT_",
     ];
     if RESERVED.iter().any(|prefix| text.starts_with(prefix)) {
         return Err("must not begin as a field of systemd's or of this driver's does");
@@ -70,9 +72,10 @@ pub enum Logs {
     Discard,
     /// To the host's journal: standard output with priority info, standard error with err.
     Journal,
-    /// To the host's journal, and from there, line by line, to Nomad's FIFOs.
+    /// To the host's journal as with [`Self::Journal`], and to Nomad's FIFOs.
     Both,
     /// The booted container's own journal to Nomad's FIFOs; its console goes to the host's journal.
+    /// systemd-journald in the container forwards it in the syslog protocol (journald.conf(5)).
     Container {
         /// Lines at or above this priority go to standard error (syslog(3): 0 to 7).
         priority: u8,

@@ -156,6 +156,17 @@ pub enum Ready {
     },
 }
 
+impl Ready {
+    /// The time for it in seconds, when the payload is to say so.
+    #[must_use]
+    pub fn limit_s(self) -> Option<u32> {
+        match self {
+            Self::Started => None,
+            Self::Notify { timeout_s } => Some(timeout_s),
+        }
+    }
+}
+
 /// What confines the payload beyond its namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Isolation {

@@ -1,0 +1,94 @@
+//! Tasks whose allocation is gone: nobody will ever ask for their removal.
+//!
+//! It happens when agent and plugin die in the middle of a start and the allocation is stopped
+//! meanwhile. A task is removed when its allocation's folder is missing at two looks in a row. Where
+//! the folder of all allocations is missing as well (a file system that is not mounted), nothing is
+//! concluded.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::name::TaskKey;
+
+use super::context::Context;
+use super::remove;
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// Looks for ever.
+pub(super) async fn sweep(context: Rc<Context>) {
+    let mut missing = HashSet::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let all: Vec<_> = {
+            let table = context.table.borrow();
+            let place = |record: &super::record::Record| {
+                (record.key.clone(), PathBuf::from(&record.allocs))
+            };
+            table.records().map(place).collect()
+        };
+        // A file system that hangs must not hold the loop up.
+        let Ok(now) = tokio::task::spawn_blocking(|| {
+            all.into_iter().filter(is_missing).map(|(key, _)| key).collect()
+        })
+        .await
+        else {
+            continue;
+        };
+        for key in twice(&mut missing, now) {
+            tracing::warn!(task = %key, "its allocation's folder is gone: the task is removed");
+            if let Err(error) = remove::run(&context, &key).await {
+                tracing::error!(task = %key, %error, "an orphan could not be removed");
+            }
+        }
+    }
+}
+
+/// Whether an allocation's folder is gone though the folder of all of them is there.
+fn is_missing((key, allocs): &(TaskKey, PathBuf)) -> bool {
+    let gone = allocs.join(key.alloc.to_string()).symlink_metadata();
+    allocs.is_dir() && gone.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Those that were missing at the last look as well; remembers this one.
+fn twice(missing: &mut HashSet<TaskKey>, now: HashSet<TaskKey>) -> Vec<TaskKey> {
+    let before = std::mem::replace(missing, now);
+    before.intersection(missing).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::name::{AllocId, Instance, TaskName};
+
+    fn key(number: u8) -> TaskKey {
+        let task = TaskName::new("web").unwrap();
+        TaskKey { alloc: AllocId([number; 16]), task, instance: Instance(1) }
+    }
+
+    #[test]
+    fn one_look_is_not_enough() {
+        let mut missing = HashSet::new();
+        assert_eq!(twice(&mut missing, HashSet::from([key(1), key(2)])), []);
+        // One came back, another is new.
+        assert_eq!(twice(&mut missing, HashSet::from([key(2), key(3)])), [key(2)]);
+        assert_eq!(twice(&mut missing, HashSet::from([key(1)])), []);
+        assert_eq!(twice(&mut missing, HashSet::new()), []);
+    }
+
+    #[test]
+    fn nothing_is_concluded_without_the_folder_of_all_allocations() {
+        let dir = std::env::temp_dir().join(format!("nspawn-orphans-{}", std::process::id()));
+        let missing = |dir: &std::path::Path| is_missing(&(key(7), dir.to_path_buf()));
+        assert!(!missing(&dir) && !missing(std::path::Path::new("")));
+        std::fs::create_dir(&dir).unwrap();
+        assert!(missing(&dir));
+        std::fs::create_dir(dir.join(key(7).alloc.to_string())).unwrap();
+        assert!(!missing(&dir));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,86 @@
+//! Waiting for a payload that says itself when it is ready (sd_notify(3)).
+//!
+//! systemd-nspawn passes `READY=1` of the container's PID 1 on to a socket of ours, one a start. The
+//! unit keeps NotifyAccess=none: PID 1 hears nothing of a payload. Only root can write to the socket.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proto::error::{Code, Refusal};
+use proto::plan::UnitId;
+use tokio::net::UnixDatagram;
+
+use super::process::Process;
+use crate::task::ready_socket;
+
+/// Folder of the sockets.
+const FOLDER: &str = "/run/nomad-nspawn";
+
+/// The socket of one start; its file goes with it.
+#[derive(Debug)]
+pub(super) struct Notice {
+    socket: UnixDatagram,
+    path: PathBuf,
+    limit_s: u32,
+}
+
+impl Notice {
+    pub(super) fn new(unit: UnitId, limit_s: u32) -> io::Result<Self> {
+        let path = ready_socket(unit);
+        let notice = Self { socket: UnixDatagram::bind(&path)?, path, limit_s };
+        fs::set_permissions(&notice.path, Permissions::from_mode(0o600))?;
+        Ok(notice)
+    }
+
+    /// Waits for `READY=1`, or the end of systemd-nspawn.
+    pub(super) async fn wait(&self, main: &Process) -> Result<(), Refusal> {
+        let failed = |reason: String| Refusal::new(Code::Failed, "ready", "payload", reason);
+        let heard = async {
+            tokio::select! {
+                heard = self.heard() => heard.map_err(|e| e.to_string()),
+                _ = main.ended() => Err("ended before it said READY=1".to_owned()),
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(self.limit_s.into()), heard).await {
+            Ok(result) => result.map_err(failed),
+            Err(_) => Err(failed(format!(
+                "did not say READY=1 (sd_notify(3), as process 1 of the container) within {} s; \
+                 raise the timeout of the ready block or use mode = \"started\"",
+                self.limit_s
+            ))),
+        }
+    }
+
+    async fn heard(&self) -> io::Result<()> {
+        let mut message = [0; 4096];
+        loop {
+            let length = self.socket.recv(&mut message).await?;
+            let mut lines = message.get(..length).unwrap_or_default().split(|b| *b == b'\n');
+            if lines.any(|line| line == b"READY=1") {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove a socket");
+        }
+    }
+}
+
+/// Takes the sockets of an earlier process of ours away: its starts count as done.
+pub(super) fn sweep() {
+    for file in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
+        if file.file_name().as_encoded_bytes().starts_with(b"ready-")
+            && let Err(error) = fs::remove_file(file.path())
+        {
+            tracing::warn!(%error, path = %file.path().display(), "cannot remove a socket");
+        }
+    }
+}
