@@ -3,7 +3,7 @@
 //! It happens when agent and plugin die in the middle of a start and the allocation is stopped
 //! meanwhile. A task is removed when its allocation's folder is missing at two looks in a row. Where
 //! the folder of all allocations is missing as well (a file system that is not mounted), nothing is
-//! concluded.
+//! concluded. Layers that were kept for an allocation go the same way.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,10 +11,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto::name::TaskKey;
+use proto::name::{AllocId, Instance, TaskKey};
+use proto::plan::UnitId;
 
 use super::context::Context;
-use super::remove;
+use super::{remove, unit};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(20);
@@ -45,6 +46,13 @@ pub(super) async fn sweep(context: Rc<Context>) {
                 tracing::error!(task = %key, %error, "an orphan could not be removed");
             }
         }
+        if tokio::task::spawn_blocking(crate::task::has_orphans).await.unwrap_or(false) {
+            // Any unit's clean-up takes such layers along, so that of none does.
+            let none = UnitId { alloc: AllocId([0; 16]), instance: Instance(0) };
+            if let Err(error) = unit::clean(&context.bus, none).await {
+                tracing::error!(%error, "layers kept for a gone allocation could not be removed");
+            }
+        }
     }
 }
 
@@ -63,7 +71,7 @@ fn twice(missing: &mut HashSet<TaskKey>, now: HashSet<TaskKey>) -> Vec<TaskKey> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::name::{AllocId, Instance, TaskName};
+    use proto::name::TaskName;
 
     fn key(number: u8) -> TaskKey {
         let task = TaskName::new("web").unwrap();

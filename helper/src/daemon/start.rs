@@ -119,7 +119,10 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
 fn users(context: &Context, alloc: AllocId, users: Users) -> Result<Option<Range>, Refusal> {
     let take = |wanted| step(Step::Range, || context.ranges.borrow_mut().take(alloc, wanted));
     Ok(match users {
-        Users::Pick => Some(Range { base: take(None)?, width: RANGE_WIDTH }),
+        Users::Pick => {
+            // The one that the layers kept for the allocation belong to, if there are any.
+            Some(Range { base: take(crate::task::kept_base(alloc))?, width: RANGE_WIDTH })
+        }
         Users::Fixed { base, width } => {
             if range::is_locked(base) {
                 take(Some(base))?;

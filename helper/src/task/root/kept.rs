@@ -39,7 +39,8 @@ fn parse(name: &str, alloc: AllocId) -> Option<(u32, &str)> {
 #[must_use]
 pub fn kept_base(alloc: AllocId) -> Option<u32> {
     let names = names().ok()?;
-    names.iter().find_map(|name| parse(name, alloc)).map(|(base, _)| base)
+    let bases = names.iter().filter_map(|name| parse(name, alloc)).map(|(base, _)| base);
+    bases.filter(|base| *base != 0).min()
 }
 
 fn path(plan: &Plan) -> PathBuf {
@@ -78,22 +79,31 @@ pub(super) fn refused(plan: &Plan, reason: &str) -> Problem {
     )
 }
 
+/// The layers whose allocation is gone.
+fn orphans() -> io::Result<Vec<String>> {
+    let gone = |path: &Path| {
+        fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    };
+    let mut names = names()?;
+    // Without the link it has just been taken by another `clean`.
+    names.retain(|name| {
+        fs::read_link(Path::new(UPPERS).join(name).join(ALLOC))
+            .is_ok_and(|alloc| gone(&alloc) && alloc.parent().is_some_and(Path::is_dir))
+    });
+    Ok(names)
+}
+
+/// Whether a `clean` has a kept layer to take along.
+#[must_use]
+pub fn has_orphans() -> bool {
+    orphans().is_ok_and(|names| !names.is_empty())
+}
+
 /// Moves the layers whose allocation is gone into `folder`, which the caller removes.
 pub(in crate::task) fn claim_orphans(folder: &Path) -> io::Result<()> {
-    for name in names()? {
-        let layer = Path::new(UPPERS).join(&name);
-        let alloc_dir = match fs::read_link(layer.join(ALLOC)) {
-            // Another `clean` was faster.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        let gone = |path: &Path| {
-            fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
-        };
-        if gone(&alloc_dir) && alloc_dir.parent().is_some_and(Path::is_dir) {
-            fs::create_dir_all(folder)?;
-            fs::rename(layer, folder.join(name))?;
-        }
+    for name in orphans()? {
+        fs::create_dir_all(folder)?;
+        fs::rename(Path::new(UPPERS).join(&name), folder.join(&name))?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ use crate::sys;
 
 pub(super) use image::Image;
 pub(super) use kept::claim_orphans;
-pub use kept::kept_base;
+pub use kept::{has_orphans, kept_base};
 pub(super) use provide::MountPoint;
 use provide::Provider;
 
@@ -69,6 +69,10 @@ pub(super) fn mount_root(
     }
     if let Some(provider) = &image.provider {
         provider.base_folders()?;
+    }
+    if plan.root.ownership == Ownership::Chown {
+        // The last of two counts.
+        extras.arguments.push("--private-users-ownership=chown".to_owned());
     }
     match plan.root.mode {
         Root::ReadOnly => extras.arguments.push("--read-only".to_owned()),
