@@ -8,12 +8,15 @@ use anyhow::{Context as _, Result, bail};
 use proto::nomad::base::base_plugin_client::BasePluginClient;
 use proto::nomad::base::{NomadConfig, SetConfigRequest};
 use proto::nomad::drivers::driver_client::DriverClient;
+use proto::nomad::drivers::fingerprint_response::HealthState;
 use proto::nomad::drivers::{
-    AllocatedMemoryResources, AllocatedTaskResources, Resources, StartTaskRequest, TaskConfig,
+    AllocatedMemoryResources, AllocatedTaskResources, FingerprintRequest, Resources,
+    StartTaskRequest, TaskConfig,
 };
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -27,6 +30,7 @@ pub struct Plugin {
     child: Child,
     driver: DriverClient<Channel>,
     pid: i32,
+    log: Arc<Mutex<String>>,
 }
 
 impl Plugin {
@@ -35,14 +39,33 @@ impl Plugin {
     /// # Errors
     /// When it does not start or does not become healthy.
     pub async fn start(rig: &Rig) -> Result<Self> {
+        // An empty map: every key has its default.
+        Self::start_with(rig, &[0x80]).await
+    }
+
+    /// The same with a configuration in msgpack; no bytes for none at all.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_with(rig: &Rig, config: &[u8]) -> Result<Self> {
         let mut command =
             rig.command(&["env", COOKIE, "PLUGIN_PROTOCOL_VERSIONS=2", product::PLUGIN]);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .context("plugin")?;
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().context("plugin's stderr")?;
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
         let mut line = String::new();
         let stdout = child.stdout.take().context("plugin's stdout")?;
         BufReader::new(stdout).read_line(&mut line)?;
@@ -54,8 +77,7 @@ impl Plugin {
         let channel = Endpoint::try_from(uri)?.connect().await?;
         let mut base = BasePluginClient::new(channel.clone());
         let config = SetConfigRequest {
-            // An empty map: every key has its default.
-            msgpack_config: vec![0x80],
+            msgpack_config: config.to_vec(),
             nomad_config: Some(NomadConfig::default()),
             plugin_api_version: "v0.1.0".to_owned(),
         };
@@ -66,7 +88,32 @@ impl Plugin {
             let found = rig.exec(&["pgrep", "-n", "-f", &pattern])?;
             Ok(found.text().trim().parse().ok())
         })?;
-        Ok(Self { child, driver, pid })
+        Ok(Self { child, driver, pid, log })
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first fingerprint with this health, with its description.
+    ///
+    /// # Errors
+    /// When there is none within the time.
+    pub async fn health(&self, wanted: HealthState) -> Result<String> {
+        let mut stream = self.driver().fingerprint(FingerprintRequest {}).await?.into_inner();
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, async {
+            loop {
+                let next = stream.message().await?.context("the stream ended")?;
+                if next.health() == wanted {
+                    return Ok(next.health_description);
+                }
+            }
+        })
+        .await
+        .with_context(|| format!("never {wanted:?}"))?
     }
 
     /// A client of its driver service.
@@ -90,6 +137,16 @@ impl Drop for Plugin {
     }
 }
 
+/// Makes an allocation's folder ($1) with one task's ($2).
+const MAKE: &str = r#"
+set -e; umask 0
+mkdir -p -m 0711 /var/lib/nomad/alloc
+mkdir -m 0755 "$1"
+mkdir "$1/alloc" "$1/alloc/logs" "$1/$2" "$1/$2/local" "$1/$2/secrets"
+mount -t tmpfs -o noexec,size=1m tmpfs "$1/$2/secrets"
+mkfifo -m 0600 "$1/alloc/logs/.$2.stdout.fifo" "$1/alloc/logs/.$2.stderr.fifo"
+"#;
+
 /// One allocation's folders in the test host, with FIFOs that the test reads.
 #[derive(Debug, Clone)]
 pub struct Allocation {
@@ -107,13 +164,7 @@ impl Allocation {
     pub fn create(rig: &Rig, id: &str, task: &str) -> Result<Self> {
         let allocation = Self { id: id.to_owned(), task: task.to_owned() };
         let dir = allocation.dir();
-        rig.sh(&format!(
-            "set -e; umask 0; mkdir -p -m 0711 /var/lib/nomad/alloc; mkdir -m 0755 {dir}; \
-             mkdir {dir}/alloc {dir}/alloc/logs {dir}/{task} {dir}/{task}/local \
-             {dir}/{task}/secrets; mount -t tmpfs -o noexec,size=1m tmpfs {dir}/{task}/secrets; \
-             mkfifo -m 0600 {dir}/alloc/logs/.{task}.stdout.fifo \
-             {dir}/alloc/logs/.{task}.stderr.fifo"
-        ))?;
+        rig.run(&["sh", "-c", MAKE, "sh", &dir, task])?;
         Ok(allocation)
     }
 
@@ -122,8 +173,8 @@ impl Allocation {
     /// # Errors
     /// When something still holds it.
     pub fn remove(&self, rig: &Rig) -> Result<()> {
-        let (dir, task) = (self.dir(), &self.task);
-        rig.sh(&format!("umount {dir}/{task}/secrets && rm -r {dir}")).map(drop)
+        const TAKE: &str = "umount \"$1/$2/secrets\" && rm -r \"$1\"";
+        rig.run(&["sh", "-c", TAKE, "sh", &self.dir(), &self.task]).map(drop)
     }
 
     /// Its folder in the host.

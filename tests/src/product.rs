@@ -59,6 +59,12 @@ pub fn build(variant: Variant) -> Result<Built> {
             Variant::StepHook => &["--features", "step-hook"],
         };
         cargo("nomad-nspawn-helper", &helper_target, features)?;
+        // By a call of its own: the tool links what the root binaries may not.
+        cargo(
+            "nomad-nspawn-helper",
+            &target(),
+            &["--features", "ctl", "--bin", "nomad-nspawnctl"],
+        )?;
         done.push(variant);
     }
     Ok(Built { helper: helper_target.join("release"), driver: plain })
@@ -137,6 +143,7 @@ impl Rig {
         for name in ["nomad-nspawn-helper", "nomad-nspawn-task"] {
             self.copy_in(&built.helper.join(name), &format!("{LIBEXEC}/{name}"), 0o755)?;
         }
+        self.copy_in(&built.driver.join("nomad-nspawnctl"), "/usr/bin/nomad-nspawnctl", 0o755)?;
         self.copy_in(&built.driver.join("nomad-driver-nspawn"), PLUGIN, 0o755)
     }
 }

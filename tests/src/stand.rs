@@ -7,9 +7,12 @@ use crate::plugin::{Allocation, Plugin};
 use crate::{Config, Rig, msgpack, wait};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
+use proto::nomad::drivers::driver_client::DriverClient;
+use proto::nomad::drivers::fingerprint_response::HealthState;
 use proto::nomad::drivers::{
-    AllocatedMemoryResources, AllocatedTaskResources, DestroyTaskRequest, Resources,
-    StartTaskRequest, StopTaskRequest, TaskConfig, WaitTaskRequest,
+    AllocatedMemoryResources, AllocatedTaskResources, DestroyTaskRequest, InspectTaskRequest,
+    RecoverTaskRequest, Resources, SignalTaskRequest, StartTaskRequest, StopTaskRequest,
+    TaskConfig, TaskHandle, WaitTaskRequest,
 };
 use serde_json::Value;
 use std::fs::File;
@@ -17,6 +20,7 @@ use std::io::Read as _;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tonic::Status;
+use tonic::transport::Channel;
 
 /// Longest life of a task that is awaited.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -67,6 +71,8 @@ pub struct Running<'a> {
     /// Its allocation.
     pub allocation: Allocation,
     id: String,
+    handle: TaskHandle,
+    driver: DriverClient<Channel>,
     streams: [File; 2],
     taken: [Vec<u8>; 2],
 }
@@ -84,6 +90,38 @@ impl Stand {
         let stand = Self { rig, runtime, plugin };
         stand.set_policy(policy)?;
         Ok(stand)
+    }
+
+    /// Another plugin process on the same helper, as after a crash of the first.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn another_plugin(&self) -> Result<Other<'_>> {
+        self.another_plugin_with(&Value::Object(serde_json::Map::new()))
+    }
+
+    /// Another plugin process with this configuration; null for none at all.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn another_plugin_with(&self, config: &Value) -> Result<Other<'_>> {
+        let bytes = if config.is_null() { Vec::new() } else { msgpack::encode(config) };
+        let plugin = self.runtime.block_on(Plugin::start_with(&self.rig, &bytes))?;
+        Ok(Other { stand: self, plugin })
+    }
+
+    /// The plugin's process id in the host.
+    #[must_use]
+    pub fn plugin_pid(&self) -> i32 {
+        self.plugin.pid()
+    }
+
+    /// The plugin's description of this health.
+    ///
+    /// # Errors
+    /// When it does not report that health in time.
+    pub fn health(&self, wanted: HealthState) -> Result<String> {
+        self.runtime.block_on(self.plugin.health(wanted))
     }
 
     /// Replaces the policy file and makes the helper read it.
@@ -160,9 +198,10 @@ impl Stand {
         let mut driver = self.plugin.driver();
         let request = StartTaskRequest { task: Some(task) };
         match self.runtime.block_on(driver.start_task(request)) {
-            Ok(_) => {
+            Ok(reply) => {
+                let handle = reply.into_inner().handle.context("no handle")?;
                 let taken = [Vec::new(), Vec::new()];
-                Ok(Ok(Running { stand: self, allocation, id, streams, taken }))
+                Ok(Ok(Running { stand: self, allocation, id, handle, driver, streams, taken }))
             }
             Err(status) => {
                 allocation.remove(&self.rig)?;
@@ -221,7 +260,82 @@ impl Stand {
     }
 }
 
+/// A further plugin process.
+#[derive(Debug)]
+pub struct Other<'a> {
+    stand: &'a Stand,
+    plugin: Plugin,
+}
+
+impl Other<'_> {
+    /// Its description of this health.
+    ///
+    /// # Errors
+    /// When it does not report that health in time.
+    pub fn health(&self, wanted: HealthState) -> Result<String> {
+        self.stand.runtime.block_on(self.plugin.health(wanted))
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.plugin.log()
+    }
+}
+
 impl Running<'_> {
+    /// Its unit.
+    #[must_use]
+    pub fn unit(&self) -> String {
+        let run = self.id.rsplit('/').next().unwrap_or_default();
+        format!("nomad-nspawn-{}-{run}.service", self.allocation.id.replace('-', ""))
+    }
+
+    /// Process id of its PID 1 in the host.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn leader(&self) -> Result<String> {
+        let request = InspectTaskRequest { task_id: self.id.clone() };
+        let mut driver = self.stand.plugin.driver();
+        let reply = self.stand.runtime.block_on(driver.inspect_task(request))?.into_inner();
+        let driver = reply.driver.context("no driver status")?;
+        driver.attributes.get("pid").cloned().context("no pid")
+    }
+
+    /// Sends a signal; the driver's refusal is the inner result.
+    ///
+    /// # Errors
+    /// Never; for uniformity.
+    pub fn signal(&self, signal: &str) -> Result<Result<(), Refused>> {
+        let request = SignalTaskRequest { task_id: self.id.clone(), signal: signal.to_owned() };
+        let mut driver = self.stand.plugin.driver();
+        let reply = self.stand.runtime.block_on(driver.signal_task(request));
+        Ok(reply.map(drop).map_err(Refused::from))
+    }
+
+    /// Makes another plugin take the task over by its handle.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn recover_by(&mut self, other: &Other<'_>) -> Result<()> {
+        let request =
+            RecoverTaskRequest { task_id: self.id.clone(), handle: Some(self.handle.clone()) };
+        self.stand.runtime.block_on(other.plugin.driver().recover_task(request))?;
+        self.driver = other.plugin.driver();
+        Ok(())
+    }
+
+    /// Destroys it while it runs, by force; its allocation stays.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub fn destroy(mut self) -> Result<Allocation> {
+        let request = DestroyTaskRequest { task_id: self.id.clone(), force: true };
+        self.stand.runtime.block_on(self.driver.destroy_task(request))?;
+        Ok(self.allocation)
+    }
+
     /// What has been written so far to standard output (0) or standard error (1).
     ///
     /// # Errors
@@ -269,7 +383,7 @@ impl Running<'_> {
     /// When it does not end in time.
     pub fn finish_run(mut self) -> Result<(Outcome, Allocation)> {
         let runtime = &self.stand.runtime;
-        let mut driver = self.stand.plugin.driver();
+        let mut driver = self.driver.clone();
         let request = WaitTaskRequest { task_id: self.id.clone() };
         let ended = runtime.spawn(async move { driver.wait_task(request).await });
         // The pipes are emptied meanwhile: a full one would hold the task up.
@@ -286,7 +400,7 @@ impl Running<'_> {
             signal: result.signal,
         };
         let request = DestroyTaskRequest { task_id: self.id.clone(), force: true };
-        runtime.block_on(self.stand.plugin.driver().destroy_task(request))?;
+        runtime.block_on(self.driver.destroy_task(request))?;
         Ok((outcome, self.allocation))
     }
 
@@ -294,14 +408,13 @@ impl Running<'_> {
     ///
     /// # Errors
     /// When it does not end in time.
-    pub fn stop(self, signal: &str) -> Result<Outcome> {
+    pub fn stop(mut self, signal: &str) -> Result<Outcome> {
         let request = StopTaskRequest {
             task_id: self.id.clone(),
             timeout: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
             signal: signal.to_owned(),
         };
-        let mut driver = self.stand.plugin.driver();
-        self.stand.runtime.block_on(driver.stop_task(request))?;
+        self.stand.runtime.block_on(self.driver.stop_task(request))?;
         self.finish()
     }
 }

@@ -1,0 +1,175 @@
+//! D1 to D10: what made the right to submit jobs the right to be root.
+
+use crate::{script, stand, with};
+use serde_json::json;
+
+#[test]
+fn d01_no_job_reaches_beyond_the_policy() {
+    for (more, word) in [
+        (json!({ "bind": [{ "/etc": "/mnt" }] }), "[binds]"),
+        (json!({ "image": "/" }), "image"),
+        (json!({ "image": "/dev/loop0" }), "[images] paths"),
+        (json!({ "user_namespacing": false }), "[userns]"),
+        (json!({ "private_users": "identity" }), "[userns]"),
+        (json!({ "capability": ["all"] }), "[caps]"),
+        (json!({ "capability": ["sys_module"] }), "[caps]"),
+    ] {
+        let refused = stand().refusal(&with(script("true"), more.clone())).unwrap();
+        assert!(refused.text.contains(word), "{more}: {}", refused.text);
+        assert!(!refused.recoverable, "{more}: {}", refused.text);
+    }
+}
+
+#[test]
+fn d02_no_variable_is_on_a_command_line_or_in_a_log() {
+    let canary = "canary-5d02e1c7";
+    let running = stand().start(&script("echo up; sleep 1000"), |task| {
+        task.env.insert("VAULT_TOKEN".to_owned(), canary.to_owned());
+    });
+    let mut running = running.unwrap().unwrap();
+    running.wait_output("up").unwrap();
+    let rig = &stand().rig;
+    let found = rig
+        .sh(&format!(
+            "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -v 'grep' | grep -c '{canary}' ; \
+             systemctl show 'nomad-nspawn-*' | grep -c '{canary}'; \
+             journalctl --no-pager -q | grep -c '{canary}'; true"
+        ))
+        .unwrap();
+    // The shell that looks has the word on its own command line, once or twice.
+    let counts: Vec<u32> = found.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    assert_eq!(counts[1..], [0, 0], "{found}");
+    let mains = rig.run(&["pgrep", "-a", "systemd-nspawn"]).unwrap();
+    assert!(mains.contains("--machine=") && !mains.contains(canary), "{mains}");
+    running.stop("SIGKILL").unwrap();
+}
+
+#[test]
+fn d03_an_image_name_writes_no_file() {
+    for image in ["../../etc/x", "a/../../x", "docker://../x"] {
+        let download = json!({ "url": "registry.example/x", "type": "docker" });
+        let more = json!({ "image": image, "image_download": download });
+        let refused = stand().refusal(&with(script("true"), more)).unwrap();
+        assert!(refused.text.contains("image"), "{}", refused.text);
+    }
+}
+
+#[test]
+fn d04_only_the_systems_nspawn_is_executed() {
+    let rig = &stand().rig;
+    let fake = "#!/bin/sh\ntouch /run/fake-nspawn-ran\n";
+    for path in ["/opt/nomad/plugins/systemd-nspawn", "/opt/nomad/plugins/local/systemd-nspawn"] {
+        rig.run(&["mkdir", "-p", "/opt/nomad/plugins/local"]).unwrap();
+        rig.write_file(path, fake, 0o755).unwrap();
+    }
+    let outcome = stand().run(&script("echo real")).unwrap();
+    assert_eq!((outcome.stdout.as_str(), outcome.code), ("real\n", 0));
+    assert!(!rig.exists("/run/fake-nspawn-ran"));
+    rig.sh("rm -r /opt/nomad/plugins/systemd-nspawn /opt/nomad/plugins/local").unwrap();
+}
+
+#[test]
+fn d05_a_group_network_keeps_the_user_namespace() {
+    let allocation = stand().allocation("t").unwrap();
+    let rig = &stand().rig;
+    rig.run(&["ip", "netns", "add", &allocation.id]).unwrap();
+    let path = format!("/var/run/netns/{}", allocation.id);
+    let show = script("cat /proc/self/uid_map; ls /sys/class/net");
+    let running = stand().start_in(allocation.clone(), 1, &show, |task| {
+        task.network_isolation_spec = Some(proto::nomad::drivers::NetworkIsolationSpec {
+            mode: proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode::Group.into(),
+            path,
+            ..Default::default()
+        });
+    });
+    let outcome = running.unwrap().unwrap().finish().unwrap();
+    let base: u32 = outcome.stdout.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(base >= 524_288, "{}", outcome.stdout);
+    assert!(outcome.stdout.lines().any(|line| line == "lo"), "{}", outcome.stdout);
+    rig.run(&["ip", "netns", "delete", &allocation.id]).unwrap();
+}
+
+#[test]
+fn d06_no_task_changes_the_hosts_firewall() {
+    let rules = || stand().rig.run(&["nft", "list", "ruleset"]).unwrap();
+    let before = rules();
+    let mut running = stand().start(&script("echo up; sleep 1000"), |_| {}).unwrap().unwrap();
+    running.wait_output("up").unwrap();
+    assert_eq!(rules(), before);
+    running.stop("SIGKILL").unwrap();
+    assert_eq!(rules(), before);
+}
+
+#[test]
+fn d07_an_operator_can_demand_verified_images() {
+    // The demand is read today; without downloads there is nothing yet that could break it.
+    let rig = &stand().rig;
+    let check = |level: &str| {
+        let policy = format!("[images]\nmin_verify = \"{level}\"\n");
+        rig.write_file("/run/d07.toml", policy, 0o600).unwrap();
+        rig.exec(&["nomad-nspawnctl", "policy", "check", "/run/d07.toml"]).unwrap()
+    };
+    for level in ["no", "checksum", "signature", "digest", "verity"] {
+        assert!(check(level).success(), "{level}");
+    }
+    let bad = check("maybe");
+    assert!(!bad.success() && bad.text().contains("min_verify"), "{}", bad.text());
+    let download = json!({ "image_download": { "url": "https://x.example/y.tar" } });
+    let refused = stand().refusal(&with(script("true"), download)).unwrap();
+    assert!(refused.text.contains("image_download"), "{}", refused.text);
+}
+
+#[test]
+fn d08_settings_files_beside_the_image_have_no_effect() {
+    let rig = &stand().rig;
+    let settings = "[Exec]\nEnvironment=PLANTED=1\nHostname=planted\nParameters=/bin/false\n";
+    let machine = |id: &str| format!("/etc/systemd/nspawn/t-{id}.nspawn");
+    let allocation = stand().allocation("t").unwrap();
+    rig.run(&["mkdir", "-p", "/etc/systemd/nspawn"]).unwrap();
+    for path in ["/var/lib/machines/busybox.nspawn".to_owned(), machine(&allocation.id)] {
+        rig.write_file(&path, settings, 0o644).unwrap();
+    }
+    let show = script("echo ${PLANTED:-none}; hostname");
+    let running = stand().start_in(allocation.clone(), 1, &show, |_| {}).unwrap().unwrap();
+    let outcome = running.finish().unwrap();
+    assert_eq!(outcome.stdout, format!("none\nt-{}\n", allocation.id));
+    rig.sh("rm /var/lib/machines/busybox.nspawn /etc/systemd/nspawn/*.nspawn").unwrap();
+}
+
+#[test]
+fn d09_nspawn_gets_nothing_of_the_agents_environment() {
+    let mut running = stand().start(&script("echo up; sleep 1000"), |_| {}).unwrap().unwrap();
+    running.wait_output("up").unwrap();
+    let rig = &stand().rig;
+    let all = rig
+        .sh("for p in $(pgrep -x systemd-nspawn); do tr '\\0' '\\n' < /proc/$p/environ; done")
+        .unwrap();
+    for line in all.lines() {
+        let (name, _) = line.split_once('=').unwrap();
+        let known = ["SYSTEMD_LOG_TARGET", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "PATH"];
+        assert!(known.contains(&name), "{all}");
+    }
+    assert!(all.contains("SYSTEMD_LOG_TARGET"), "{all}");
+    // The plugin itself has cleared what the agent gave it.
+    let plugin = rig.sh("tr '\\0' '\\n' < /proc/$(pgrep -o -f plugins/nspawn)/environ || true");
+    assert!(!plugin.unwrap().contains("MAGIC_COOKIE"));
+    running.stop("SIGKILL").unwrap();
+}
+
+#[test]
+fn d10_words_of_a_command_are_never_options() {
+    let more = json!({ "command": ["--bind=/:/mnt"] });
+    let refused = stand().start(&with(script(""), more), |_| {}).unwrap();
+    // A program of that name does not exist: that, and no host inside, is what comes of it.
+    match refused {
+        Err(refused) => assert!(!refused.text.contains("bind"), "{}", refused.text),
+        Ok(running) => {
+            let outcome = running.finish().unwrap();
+            assert_eq!(outcome.code, 1, "{outcome:?}");
+            assert!(outcome.stderr.contains("--bind=/:/mnt"), "{outcome:?}");
+        }
+    }
+    let echo = json!({ "command": ["/bin/echo", "--", "-n", "--help", "${HOME}", "%n", "$$"] });
+    let outcome = stand().run(&with(script(""), echo)).unwrap();
+    assert_eq!(outcome.stdout, "-- -n --help ${HOME} %n $$\n");
+}
