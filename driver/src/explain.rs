@@ -6,10 +6,20 @@ use std::path::PathBuf;
 use proto::nomad::drivers::TaskConfig;
 use proto::spec::TaskSpec;
 
-/// The specification of a task; relative images are looked up below `folders`.
+use crate::config::plugin::PluginConfig;
+use crate::spec::{Node, build};
+
+/// The specification of a task on a node with this version of systemd (0: not known) and the
+/// plugin's default configuration; relative images are looked up below `folders`.
 ///
 /// # Errors
 /// Every problem of the job in one text, as the task's events would show it.
-pub fn specification(task: &TaskConfig, folders: &[PathBuf]) -> Result<TaskSpec, String> {
-    crate::spec::build(task, folders).map_err(|failure| failure.to_string())
+pub fn specification(
+    task: &TaskConfig,
+    systemd: u32,
+    folders: &[PathBuf],
+) -> Result<TaskSpec, String> {
+    let config = PluginConfig::default();
+    let node = Node::of_host(systemd, None, &config, folders);
+    build(task, &node).map_err(|failure| failure.to_string())
 }

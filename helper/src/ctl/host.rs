@@ -30,7 +30,7 @@ fn root() -> Check {
 
 fn systemd_version() -> Check {
     let name = "systemd";
-    let version = match output("systemctl", &["show", "--property=Version", "--value"]) {
+    let version = match super::systemd_version() {
         Ok(version) => version,
         Err(e) => return Check::bad(name, e, "PID 1 must be systemd"),
     };

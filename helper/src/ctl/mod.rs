@@ -72,6 +72,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// PID 1's version as it writes it.
+///
+/// # Errors
+/// PID 1 cannot be asked.
+fn systemd_version() -> Result<String, String> {
+    output("systemctl", &["show", "--property=Version", "--value"])
+}
+
 /// Output of a program of the host; its standard error in the error.
 ///
 /// # Errors

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use proto::systemd;
+
 use super::job::{self, Task};
 use crate::policy::{self, Policy};
 
@@ -19,7 +21,7 @@ pub(super) fn check(file: &str) -> Result<bool, String> {
             return Ok(false);
         }
     };
-    let preset = if policy.is_compat() { "compat: root-equivalent" } else { "strict" };
+    let preset = if is_compat(&policy) { "compat: root-equivalent" } else { "strict" };
     println!("{file}: valid (preset {preset})");
     // A draft may lie anywhere; where the daemon reads it, its owners count.
     match policy::load(path) {
@@ -59,10 +61,16 @@ pub(super) fn explain(file: &str, job: &str) -> Result<bool, String> {
     Ok(all)
 }
 
+/// Whether the file has the compat preset: nothing is out of bounds for binds then.
+pub(super) fn is_compat(policy: &Policy) -> bool {
+    policy.binds_never.is_empty()
+}
+
 fn explain_one(task: &Task, policy: &Policy) -> bool {
     let folders = [PathBuf::from("/opt/nomad/plugins")];
-    let verdict = driver::explain::specification(&task.config, &folders)
-        .and_then(|spec| policy::decide(&spec, policy).map_err(|refusal| refusal.to_string()));
+    let version = super::systemd_version().unwrap_or_default();
+    let verdict = driver::explain::specification(&task.config, systemd::major(&version), &folders)
+        .and_then(|spec| policy::decide(&spec, policy).map_err(|r| r.to_string()));
     let allowed = verdict.is_ok();
     let word = if allowed { "allowed" } else { "refused" };
     println!("{}: {word}", task.name);

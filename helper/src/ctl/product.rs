@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::unistd::User;
 
 use super::check::Check;
+use super::policy::is_compat;
 use super::{POLICY, output};
 use crate::policy::{self, Policy};
 
@@ -118,7 +119,7 @@ fn plugin_file(plugin: &str) -> Check {
 }
 
 fn preset(policy: &Policy) -> Check {
-    if policy.is_compat() {
+    if is_compat(policy) {
         return Check::warning(
             "policy",
             "preset compat: whoever may submit jobs is root on this host",
@@ -175,7 +176,10 @@ fn store(policy: &Policy) -> Check {
         }
         Ok(_) => Check::warning(
             "image store",
-            format!("{} is open to others: set-uid files of images are host root's", path.display()),
+            format!(
+                "{} is open to others: set-uid files of images are host root's",
+                path.display()
+            ),
             format!("chmod 0700 {}", path.display()),
         ),
         Err(e) => Check::warning(
@@ -194,7 +198,7 @@ fn allocations(policy: &Policy) -> Vec<Check> {
         if !path.is_dir() {
             continue;
         }
-        checks.push(match crate::task::is_protected_folder(&path) {
+        checks.push(match crate::task::is_protected(&path) {
             Ok(true) => Check::good(name, path.display().to_string()),
             Ok(false) => Check::warning(
                 name,

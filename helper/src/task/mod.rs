@@ -48,6 +48,15 @@ pub fn ready_socket(unit: proto::plan::UnitId) -> std::path::PathBuf {
     std::path::Path::new(READY).join(format!("ready-{unit}"))
 }
 
+/// Whether no other local user can make use of a set-uid file below the folder.
+///
+/// # Errors
+/// It cannot be opened.
+#[cfg(feature = "ctl")]
+pub fn is_protected(folder: &std::path::Path) -> std::io::Result<bool> {
+    open::is_protected(std::os::fd::AsFd::as_fd(&open::folder(folder)?))
+}
+
 /// Folder of one task's upper layer.
 #[must_use]
 pub fn upper(unit: proto::plan::UnitId) -> std::path::PathBuf {
