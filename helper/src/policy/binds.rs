@@ -158,3 +158,184 @@ impl Host<'_> {
 fn touches(one: &Absolute, other: &Absolute) -> bool {
     one.below(other).is_some() || other.below(one).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, check, judged, row};
+
+    fn binds(path: &'static str, read_only: bool) -> Change {
+        Box::new(move |s| s.files.binds = vec![bind(path, read_only)])
+    }
+
+    fn overlay(lower: &'static str, upper: Option<&'static str>) -> Change {
+        let host = |path| Source::Host(absolute(path));
+        Box::new(move |s| {
+            let upper = upper.map_or(Upper::Ephemeral, |path| Upper::Folder(host(path)));
+            s.files.overlays =
+                vec![Overlay { lower: vec![host(lower)], upper, target: absolute("/o") }];
+        })
+    }
+
+    fn alloc_dir(path: &'static str) -> Change {
+        Box::new(move |s| s.alloc_dir = absolute(&path.replace("OWN", ALLOC)))
+    }
+
+    #[test]
+    fn binds_begin_below_a_listed_folder() {
+        const READ_ONLY: &str = "[binds]\nread_only = [\"/srv\"]";
+        const WRITE: &str = "[binds]\nread_write = [\"/srv\"]";
+        let (read, write) = ("binds.read_only", "binds.read_write");
+        let own = "/var/lib/nomad/alloc/OWN";
+        check(vec![
+            row(
+                read,
+                "\"/srv/x\" in [binds] read_only",
+                ("", binds("/srv/x", true)),
+                (READ_ONLY, binds("/srv/x", true)),
+            ),
+            row(
+                read,
+                "\"/srvx\"",
+                (READ_ONLY, binds("/srvx", true)),
+                (READ_ONLY, binds("/srv", true)),
+            ),
+            row(
+                write,
+                "\"/srv\" in [binds] read_write",
+                (READ_ONLY, binds("/srv", false)),
+                (WRITE, binds("/srv", false)),
+            ),
+            row(
+                write,
+                "\"/home\"",
+                (WRITE, binds("/home", false)),
+                (COMPAT, binds("/home", false)),
+            ),
+            row(read, "\"/mnt\"", (WRITE, binds("/mnt", true)), (WRITE, binds("/srv/a", true))),
+            row(read, "\"/l\"", ("", overlay("/l", None)), (READ_ONLY, overlay("/srv/l", None))),
+            row(
+                write,
+                "\"/srv/u\"",
+                (READ_ONLY, overlay("/srv/l", Some("/srv/u"))),
+                (WRITE, overlay("/srv/l", Some("/srv/u"))),
+            ),
+            row(
+                "preset",
+                "/var/lib/nomad,",
+                ("", binds("/var/lib/nomad/alloc/other", true)),
+                ("", binds(own, false)),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn some_folders_are_never_bound() {
+        const ALL: &str = "[binds]\nread_write = [\"/\"]";
+        const DENY: &str = "preset = \"compat\"\n[binds]\ndeny = [\"/srv/a\"]";
+        let words = "preset = \"compat\"";
+        let never = [
+            "/",
+            "/proc",
+            "/proc/1",
+            "/sys/fs",
+            "/dev",
+            "/dev/shm",
+            "/run",
+            "/run/x",
+            "/var",
+            "/var/lib",
+            "/var/lib/machines",
+            "/var/lib/machines/a",
+            "/var/lib/nomad",
+            "/var/lib/nomad/server",
+            "/opt/nomad/data",
+            "/opt",
+            "/var/lib/nomad-nspawn/x",
+            "/etc",
+            "/etc/nomad-nspawn",
+            "/usr/libexec/nomad-nspawn/nomad-nspawn-helper",
+            "/usr",
+            "/var/lib/nomad/client/csi/node/p/per-alloc/17070707-0707-0707-0707-070707070707/v",
+            "/var/lib/nomad/client/OWN",
+        ];
+        for path in never {
+            let compat = (COMPAT, binds(path, false));
+            check(vec![row("preset", words, (ALL, binds(path, true)), compat)]);
+        }
+        let csi = "/var/lib/nomad/client/csi/node/p/per-alloc/OWN/v/rw";
+        check(vec![
+            row("binds.read_write", "csi", ("", binds(csi, false)), (ALL, binds(csi, false))),
+            row(
+                "binds.deny",
+                "[binds] deny",
+                (DENY, binds("/srv/a/b", true)),
+                (DENY, binds("/srv/b", true)),
+            ),
+            row(
+                "binds.deny",
+                "[binds] deny",
+                (DENY, binds("/srv", true)),
+                (DENY, binds("/srv/ab", true)),
+            ),
+            row(
+                "binds.deny",
+                "[binds] deny",
+                (DENY, binds("/srv/a", false)),
+                (COMPAT, binds("/srv/a", false)),
+            ),
+            row(
+                "preset",
+                "/data/store",
+                (
+                    "[images]\nstore = \"/data/store\"\n[binds]\nread_only = [\"/data\"]",
+                    binds("/data", true),
+                ),
+                ("[binds]\nread_only = [\"/data\"]", binds("/data", true)),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn only_the_own_allocation_is_mounted() {
+        let rule = "nomad.alloc_dirs";
+        let own = || ("", alloc_dir("/opt/nomad/data/alloc/OWN"));
+        let id = "allocation's id";
+        check(vec![
+            row(rule, id, ("", alloc_dir("/var/lib/nomad/alloc")), own()),
+            row(rule, id, ("", alloc_dir("/var/lib/nomad/alloc/x/OWN")), own()),
+            row(
+                rule,
+                id,
+                ("", alloc_dir("/var/lib/nomad/alloc/17070707-0707-0707-0707-070707070707")),
+                own(),
+            ),
+            row(
+                rule,
+                "[nomad] alloc_dirs",
+                ("", alloc_dir("/tmp/OWN")),
+                ("[nomad]\nalloc_dirs = [\"/tmp\"]", alloc_dir("/tmp/OWN")),
+            ),
+        ]);
+    }
+
+    /// Places below the allocation are walked from the policy's folder.
+    #[test]
+    fn places_begin_at_a_folder_of_the_policy() {
+        let path = |text: &str| absolute(text).below(&absolute("/")).unwrap();
+        let source = |source: Source| {
+            let bind = Bind { source, ..bind("/", false) };
+            let decision = judged(COMPAT, |s| s.files.binds = vec![bind.clone()]).unwrap();
+            let place = decision.files.binds.first().unwrap().source.clone();
+            (place.root.to_string(), place.below)
+        };
+        let alloc = || "/var/lib/nomad/alloc".to_owned();
+        let below = |rest: &str| path(&format!("/{ALLOC}/{rest}"));
+        assert_eq!(source(Source::Task(path("/local/a"))), (alloc(), below("web/local/a")));
+        assert_eq!(source(Source::Task(Relative::new(vec![]).unwrap())), (alloc(), below("web")));
+        let host = |text: &str| Source::Host(absolute(text));
+        let own = format!("/var/lib/nomad/alloc/{ALLOC}/other/secrets");
+        assert_eq!(source(host(&own)), (alloc(), below("other/secrets")));
+        assert_eq!(source(host("/srv/a")), ("/".to_owned(), path("/srv/a")));
+    }
+}

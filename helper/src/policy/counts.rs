@@ -110,3 +110,218 @@ fn check_environment(spec: &TaskSpec) -> Result<(), Denial> {
     }
     once("environment variable", spec.environment.iter().map(|it| it.name.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::{Change, absolute, bind, change, check_invalid, device, judged};
+    use proto::name::VariableName;
+    use proto::secret::Secret;
+    use proto::spec::files::{Credential, CredentialName, Overlay, Source, Tmpfs, Upper};
+    use proto::spec::output::{Label, LabelName, LabelValue};
+    use proto::spec::process::{
+        HostName, LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName,
+        SysctlValue,
+    };
+    use proto::spec::resolver::{HostEntry, ResolverOption, SearchDomain};
+    use proto::spec::{Files, Isolation, Variable};
+
+    fn each<T>(count: usize, make: impl Fn(usize) -> T) -> Vec<T> {
+        (0..count).map(make).collect()
+    }
+
+    /// A list one too long, and one just as long as it may be.
+    fn bound(
+        words: &'static str,
+        most: usize,
+        set: impl Fn(&mut TaskSpec, usize) + Copy + 'static,
+    ) -> (&'static str, Change, Change) {
+        (words, change(move |s| set(s, most + 1)), change(move |s| set(s, most)))
+    }
+
+    fn files(set: impl Fn(&mut Files)) -> impl Fn(&mut TaskSpec) {
+        move |s| set(&mut s.files)
+    }
+
+    fn isolation(set: impl Fn(&mut Isolation)) -> impl Fn(&mut TaskSpec) {
+        move |s| set(&mut s.isolation)
+    }
+
+    fn target(n: usize) -> proto::path::Absolute {
+        absolute(&format!("/m/{n}"))
+    }
+
+    fn label(n: usize) -> Label {
+        let name = LabelName::new(format!("L{n}")).unwrap();
+        Label { name, value: LabelValue::new("x").unwrap() }
+    }
+
+    fn sysctl(n: usize) -> Sysctl {
+        let name = SysctlName::new(format!("net.x{n}")).unwrap();
+        Sysctl { name, value: SysctlValue::new("1").unwrap() }
+    }
+
+    fn credential(n: usize, length: usize) -> Credential {
+        let content = CredentialContent::Value(Secret::new("x".repeat(length)));
+        let name = CredentialName::new(format!("c{n}")).unwrap();
+        Credential { name, content, encrypted: false }
+    }
+
+    fn limit(resource: LimitName) -> ProcessLimit {
+        ProcessLimit { resource, soft: None, hard: None }
+    }
+
+    fn layers(count: usize) -> Overlay {
+        let lower = each(count, |_| Source::Host(absolute("/srv")));
+        Overlay { lower, upper: Upper::ReadOnly, target: target(0) }
+    }
+
+    fn variable(name: &str, value: &str) -> Variable {
+        Variable { name: VariableName::new(name).unwrap(), value: Secret::new(value) }
+    }
+
+    fn resolver(servers: usize, searches: usize, options: usize) -> Resolver {
+        Resolver::Own {
+            servers: each(servers, |_| [127, 0, 0, 1].into()),
+            searches: each(searches, |_| SearchDomain::new("a.b").unwrap()),
+            options: each(options, |_| ResolverOption::new("edns0").unwrap()),
+        }
+    }
+
+    #[test]
+    fn lists_have_bounds() {
+        let tmpfs = |n| Tmpfs {
+            target: target(n),
+            size: None,
+            inodes: None,
+            mode: None,
+            read_only: false,
+            executable: false,
+        };
+        check_invalid(vec![
+            bound("binds", MOUNTS_MAX, |s, n| {
+                s.files.binds = each(n, |n| proto::spec::files::Bind {
+                    target: target(n),
+                    ..bind("/srv", true)
+                });
+            }),
+            bound("tmpfs", MOUNTS_MAX, move |s, n| s.files.tmpfs = each(n, tmpfs)),
+            bound("overlays", MOUNTS_MAX, |s, n| {
+                s.files.overlays = each(n, |n| Overlay { target: target(n), ..layers(1) });
+            }),
+            bound("inaccessible", MOUNTS_MAX, |s, n| s.files.inaccessible = each(n, target)),
+            bound("devices", MOUNTS_MAX, |s, n| {
+                s.files.devices = each(n, |n| proto::spec::files::Device {
+                    target: target(n),
+                    ..device("/dev/null", "r")
+                });
+            }),
+            bound("credentials", MOUNTS_MAX, |s, n| {
+                s.files.credentials = each(n, |n| credential(n, 1));
+            }),
+            bound("system call rules", RULES_MAX, |s, n| {
+                let name = SyscallName::new("bpf").unwrap();
+                s.isolation.syscalls =
+                    each(n, |_| SyscallRule { allow: false, name: name.clone() });
+            }),
+            // Only five families are allowed: one of them has names enough.
+            bound("sysctls", RULES_MAX, |s, n| s.isolation.sysctls = each(n, sysctl)),
+            bound("extra hosts", RULES_MAX, |s, n| {
+                let name = HostName::new("h").unwrap();
+                let address = [127, 0, 0, 1].into();
+                s.names.hosts = each(n, |_| HostEntry { address, name: name.clone() });
+            }),
+            bound("labels", RULES_MAX, |s, n| s.labels = each(n, label)),
+            bound("lower layers", LAYERS_MAX, |s, n| s.files.overlays = vec![layers(n)]),
+            bound("nameservers", NAMESERVERS_MAX, |s, n| s.names.resolver = resolver(n, 0, 0)),
+            bound("search", SEARCHES_MAX, |s, n| s.names.resolver = resolver(0, n, 0)),
+            bound("options", SEARCHES_MAX, |s, n| s.names.resolver = resolver(0, 0, n)),
+            (
+                "at least 1",
+                change(|s| s.files.overlays = vec![layers(0)]),
+                change(|s| s.files.overlays = vec![layers(1)]),
+            ),
+            (
+                "process limits",
+                change(|s| s.isolation.limits = each(RULES_MAX + 1, |_| limit(LimitName::Cpu))),
+                change(|s| s.isolation.limits = vec![limit(LimitName::Cpu)]),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn texts_have_bounds() {
+        let word = |text: &str| Payload::Command { words: vec![Secret::new(text)] };
+        let long = "x".repeat(ARGUMENT_MAX);
+        let (longest, longer) = (word(&long), word(&format!("{long}x")));
+        check_invalid(vec![
+            bound("1 MiB", CREDENTIAL_MAX, |s, n| s.files.credentials = vec![credential(0, n)]),
+            bound("4,096 words", ARGUMENTS_MAX, |s, n| {
+                s.payload = Payload::Boot { arguments: vec![Secret::new(""); n] };
+            }),
+            bound("4,096 variables", VARIABLES_MAX, |s, n| {
+                s.environment = each(n, |n| variable(&format!("V{n}"), ""));
+            }),
+            bound("131,071", VARIABLE_MAX - 2, |s, n| {
+                s.environment = vec![variable("A", &"x".repeat(n))];
+            }),
+            (
+                "131,071",
+                change(move |s| s.payload = longer.clone()),
+                change(move |s| s.payload = longest.clone()),
+            ),
+            (
+                "command: no NUL",
+                change(move |s| s.payload = word("a\0")),
+                change(move |s| s.payload = word("a\n")),
+            ),
+            (
+                "variable A: no NUL",
+                change(|s| s.environment = vec![variable("A", "a\0b")]),
+                change(|s| s.environment = vec![variable("A", "a\nb")]),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        check_invalid(vec![
+            (
+                "environment variable A: given twice",
+                change(|s| s.environment = vec![variable("A", "1"), variable("A", "2")]),
+                change(|s| s.environment = vec![variable("A", "1"), variable("a", "2")]),
+            ),
+            (
+                "credential c1: given twice",
+                change(files(|f| f.credentials = each(2, |_| credential(1, 1)))),
+                change(files(|f| f.credentials = each(2, |n| credential(n, 1)))),
+            ),
+            (
+                "label L1: given twice",
+                change(|s| s.labels = each(2, |_| label(1))),
+                change(|s| s.labels = each(2, label)),
+            ),
+            (
+                "sysctl net.x1: given twice",
+                change(isolation(|i| i.sysctls = each(2, |_| sysctl(1)))),
+                change(isolation(|i| i.sysctls = each(2, sysctl))),
+            ),
+            (
+                "process limit CPU: given twice",
+                change(isolation(|i| i.limits = each(2, |_| limit(LimitName::Cpu)))),
+                change(isolation(|i| {
+                    i.limits = vec![limit(LimitName::Cpu), limit(LimitName::Core)]
+                })),
+            ),
+        ]);
+    }
+
+    /// No value of the job may reach the text of a refusal.
+    #[test]
+    fn refusals_hold_no_secret() {
+        let secret = "hunter2".repeat(20_000);
+        let denial = judged("", |s| s.environment = vec![variable("TOKEN", &secret)]).unwrap_err();
+        let text = denial.refusal.to_string();
+        assert!(text.contains("TOKEN") && !text.contains("hunter2"));
+    }
+}

@@ -136,3 +136,61 @@ fn check_owner(path: &Path, meta: &fs::Metadata) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    /// Everything that makes a file not root's alone, in a folder that is.
+    #[test]
+    fn only_a_file_that_is_roots_alone_is_read() {
+        assert!(nix::unistd::geteuid().is_root(), "it makes files of root's: run it as root");
+        let dir = Path::new("/run").join(format!("nspawn-policy-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        mode(&dir, 0o755).unwrap();
+        let file = dir.join("policy.toml");
+        fs::write(&file, "[limits]\nmax_tasks = 7").unwrap();
+        let refused = |words: &str| {
+            let error = load(&file).unwrap_err();
+            assert!(error.contains(words) && error.starts_with('/'), "{words}: {error}");
+        };
+        mode(&file, 0o644).unwrap();
+        assert_eq!(load(&file).unwrap().max_tasks, 7);
+        mode(&file, 0o664).unwrap();
+        refused("must belong to root");
+        mode(&file, 0o646).unwrap();
+        refused("must belong to root");
+        mode(&file, 0o644).unwrap();
+        std::os::unix::fs::chown(&file, Some(1), None).unwrap();
+        refused("must belong to root");
+        std::os::unix::fs::chown(&file, Some(0), None).unwrap();
+        mode(&dir, 0o777).unwrap();
+        refused(dir.to_str().unwrap());
+        mode(&dir, 0o755).unwrap();
+        fs::write(&file, vec![b'#'; 64 * 1024 + 1]).unwrap();
+        refused("longer than 64 KiB");
+        fs::write(&file, vec![b'#'; 64 * 1024]).unwrap();
+        assert!(load(&file).is_ok());
+        fs::write(&file, [0xff]).unwrap();
+        refused("UTF-8");
+        fs::write(&file, "\n[limits]\nmax = 7").unwrap();
+        refused("policy.toml: line 3: limits.max is no key");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(load(&file), parse(""), "a missing file means the defaults");
+        symlink("/etc/passwd", &file).unwrap();
+        refused("policy.toml: ");
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        refused("must be a regular file");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_protects_nothing() {
+        let file = std::env::temp_dir().join("no-such-policy.toml");
+        assert!(load(&file).unwrap_err().contains("must belong to root"));
+        assert_eq!(load(Path::new("/etc/no-such-folder/policy.toml")), parse(""));
+    }
+}

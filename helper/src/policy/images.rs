@@ -73,3 +73,67 @@ pub(super) fn devices(root: &RootFs, image: &Place) -> Result<Vec<UnitDevice>, D
     }
     Ok(vec![device("/dev/loop-control".to_owned(), true), device("block-loop".to_owned(), true)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::{COMPAT, Change, READ, check, devices, image, judged, row};
+    use proto::spec::{ImageKind, Root};
+
+    fn named(mode: Root) -> Change {
+        Box::new(move |s| s.root.mode = mode)
+    }
+
+    #[test]
+    fn images_lie_below_a_listed_folder_and_are_changed_where_it_says_so() {
+        const TWO: &str = "[images]\npaths = [\"/srv\", { path = \"/srv/rw\", writable = true }]";
+        const STORE: &str = "[images]\nstore = \"/srv/store\"\npaths = [\"/srv\"]";
+        let rule = "images.paths";
+        let words = "[images] paths";
+        let good = || ("", image("/var/lib/machines/a/b", Root::Plain));
+        check(vec![
+            row(rule, words, ("", image("/", READ)), (COMPAT, image("/", READ))),
+            row(rule, words, (COMPAT, image("/", Root::Plain)), (COMPAT, image("/x", Root::Plain))),
+            row(rule, words, ("", image("/etc", READ)), (COMPAT, image("/etc", READ))),
+            row(rule, words, ("", image("/var/lib/machines", READ)), good()),
+            row(rule, words, ("", image("/var/lib/machines2/x", READ)), good()),
+            row(
+                rule,
+                "writable = true",
+                (TWO, image("/srv/a", Root::Plain)),
+                (TWO, image("/srv/a", READ)),
+            ),
+            row(rule, words, (TWO, image("/srv/rw", READ)), (TWO, image("/srv/rw/a", Root::Plain))),
+            row(rule, "may not be changed", (STORE, named(Root::Plain)), (STORE, named(READ))),
+            row(
+                rule,
+                "may not",
+                ("[images]\npaths = []", named(Root::Plain)),
+                ("", named(Root::Plain)),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn the_unit_gets_the_devices_that_are_needed() {
+        let unit = |change: &dyn Fn(&mut TaskSpec)| {
+            let decision = judged(COMPAT, change).unwrap();
+            let all = decision.devices.into_iter();
+            all.map(|it| (it.path, it.access.write, it.access.mknod)).collect::<Vec<_>>()
+        };
+        let disk = |mode, path: &'static str| {
+            move |s: &mut TaskSpec| {
+                image(path, mode)(s);
+                s.root.kind = ImageKind::Disk;
+            }
+        };
+        let loops =
+            vec![("/dev/loop-control".into(), true, false), ("block-loop".into(), true, false)];
+        assert_eq!(unit(&disk(READ, "/srv/a.raw")), loops);
+        assert_eq!(unit(&disk(READ, "/dev/vg/a")), vec![("/dev/vg/a".into(), false, false)]);
+        assert_eq!(unit(&disk(Root::Plain, "/dev/vg/a")), vec![("/dev/vg/a".into(), true, false)]);
+        assert_eq!(unit(&devices("/dev/fuse", "wm")), vec![("/dev/fuse".into(), true, true)]);
+        let raw = judged("", |s| s.root.kind = ImageKind::Disk).unwrap();
+        assert_eq!(raw.image.to_string(), "/var/lib/machines/busybox.raw");
+    }
+}

@@ -44,9 +44,11 @@ pub(super) fn check(spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
     let isolation = &spec.isolation;
     let default = DEFAULT_CAPS.iter().filter_map(|name| Capabilities::named(name));
     let ceiling = default.fold(policy.caps_allow, Capabilities::with);
-    if let Some(name) = isolation.add.without(ceiling).names().next() {
-        let entry = name.trim_start_matches("CAP_").to_ascii_lowercase();
-        return Err(unlisted("caps.allow", format!("capability {name}"), entry));
+    let beyond = isolation.add.without(ceiling);
+    if !beyond.is_empty() {
+        let entries: Vec<_> = beyond.names().map(|name| name.to_ascii_lowercase()).collect();
+        let entries = entries.join("\", \"").replace("cap_", "");
+        return Err(unlisted("caps.allow", format!("capability {beyond}"), entries));
     }
     for rule in isolation.syscalls.iter().filter(|rule| rule.allow) {
         if !lists(&policy.syscalls_extra, rule.name.as_str()) {
@@ -84,4 +86,117 @@ fn check_sysctl(sysctl: &Sysctl, spec: &TaskSpec, policy: &Policy) -> Result<(),
         return Err(unlisted("sysctl.allow", object, name));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, check, row};
+    use proto::spec::process::{SyscallName, SyscallRule, SysctlName, SysctlValue};
+
+    fn capability(name: &'static str) -> Change {
+        Box::new(move |s| s.isolation.add = Capabilities::named(name).unwrap())
+    }
+
+    fn syscall(name: &'static str, allow: bool) -> Change {
+        Box::new(move |s| {
+            s.isolation.syscalls =
+                vec![SyscallRule { allow, name: SyscallName::new(name).unwrap() }];
+        })
+    }
+
+    fn sysctl(name: &'static str, network: Network) -> Change {
+        Box::new(move |s| {
+            let value = SysctlValue::new("1").unwrap();
+            s.isolation.sysctls = vec![Sysctl { name: SysctlName::new(name).unwrap(), value }];
+            s.network = network.clone();
+        })
+    }
+
+    fn context(text: &'static str) -> Change {
+        use proto::spec::process::SelinuxContext;
+        Box::new(move |s| s.isolation.selinux = Some(SelinuxContext::new(text).unwrap()))
+    }
+
+    #[test]
+    fn isolation_is_bounded() {
+        const EXTRA: &str = "[syscalls]\nallow_extra = [\"@swap\", \"bpf\"]";
+        const FEW: &str = "[sysctl]\nallow = [\"net.ipv4.*\"]";
+        let (private, host) = (Network::Loopback, Network::Host);
+        let net = "net.core.somaxconn";
+        let (caps, calls, sysctls) = ("caps.allow", "syscalls.allow_extra", "sysctl.allow");
+        check(vec![
+            row(
+                caps,
+                "\"bpf\" in [caps] allow",
+                ("", capability("bpf")),
+                (COMPAT, capability("all")),
+            ),
+            row(
+                caps,
+                "\"net_admin\"",
+                ("", capability("NET_ADMIN")),
+                ("[caps]\nallow = [\"net_admin\"]", capability("NET_ADMIN")),
+            ),
+            row(
+                caps,
+                "\"net_admin\", \"ipc_lock\"",
+                ("", capability("all")),
+                ("[caps]\nallow = []", capability("sys_admin")),
+            ),
+            row(
+                calls,
+                "\"@swap\" in [syscalls]",
+                ("", syscall("@swap", true)),
+                (EXTRA, syscall("@swap", true)),
+            ),
+            row(
+                calls,
+                "\"kexec_load\"",
+                (EXTRA, syscall("kexec_load", true)),
+                (EXTRA, syscall("kexec_load", false)),
+            ),
+            row(calls, "\"bpf\"", ("", syscall("bpf", true)), (COMPAT, syscall("bpf", true))),
+            row(
+                sysctls,
+                "whole host's",
+                (COMPAT, sysctl("kernel.core_pattern", private.clone())),
+                ("", sysctl("kernel.shmmax", host_free())),
+            ),
+            row(
+                sysctls,
+                "whole host's",
+                (COMPAT, sysctl("kernel.semx", private.clone())),
+                ("", sysctl("kernel.sem", private.clone())),
+            ),
+            row(
+                sysctls,
+                "private network",
+                (COMPAT, sysctl(net, host)),
+                (COMPAT, sysctl(net, private.clone())),
+            ),
+            row(
+                sysctls,
+                "[sysctl] allow",
+                (FEW, sysctl(net, private.clone())),
+                (FEW, sysctl("net.ipv4.ip_forward", private)),
+            ),
+            row(
+                "lsm.profiles",
+                "[lsm] profiles",
+                ("", context("u:r:t:s0")),
+                ("[lsm]\nprofiles = [\"u:r:t:s0\"]", context("u:r:t:s0")),
+            ),
+            row(
+                "lsm.profiles",
+                "u:r:x:s0",
+                ("[lsm]\nprofiles = [\"u:r:t:s0\"]", context("u:r:x:s0")),
+                (COMPAT, context("u:r:x:s0")),
+            ),
+        ]);
+
+        fn host_free() -> Network {
+            Network::Join(absolute(&format!("/run/netns/{ALLOC}")))
+        }
+    }
 }

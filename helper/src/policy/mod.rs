@@ -7,12 +7,12 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`file`], [`parse`], [`reader`] | the file: who may write it, its keys, its text |
-//! | [`counts`], [`sense`], [`targets`] | bounds, contradictions, mount points inside |
-//! | [`images`], [`users`] | the image's place, the user namespace |
-//! | [`binds`], [`devices`] | places of the host that a task sees |
-//! | [`isolation`], [`network`], [`resources`] | capabilities and settings, network, ceilings |
-//! | [`glob`], [`names`] | patterns, machine names |
+//! | `file`, `parse`, `reader` | the file: who may write it, its keys, its text |
+//! | `counts`, `sense`, `targets` | bounds, contradictions, mount points inside |
+//! | `images`, `users` | the image's place, the user namespace |
+//! | `binds`, `devices` | places of the host that a task sees |
+//! | `isolation`, `network`, `resources` | capabilities and settings, network, ceilings |
+//! | `glob`, `names` | patterns, machine names |
 
 mod binds;
 mod counts;

@@ -211,3 +211,155 @@ fn ports(item: Item<'_>) -> Result<(), String> {
         _ => Err(item.wrong("is not FIRST-LAST or one port, 1 to 65535")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reader::KEYS;
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_strict() {
+        let strict = parse("").unwrap();
+        assert_eq!(parse(STRICT).unwrap(), strict);
+        assert_eq!(parse("preset = \"strict\"").unwrap(), strict);
+        assert!(strict.userns_require && !strict.binds_unmapped);
+        let lists = [&strict.binds_read_only, &strict.binds_read_write, &strict.userns_except];
+        assert!(lists.iter().all(|list| list.is_empty()));
+        assert!(strict.devices_allow.is_empty() && strict.lsm_profiles.is_empty());
+        assert!(strict.syscalls_extra.is_empty() && strict.systemd_accept.is_empty());
+        assert!(!strict.network_allow.contains(&"host".to_owned()));
+        assert!(NEVER.iter().all(|path| strict.binds_never.iter().any(|p| p.to_string() == *path)));
+        let nomad: Vec<_> = strict.nomad_data.iter().map(ToString::to_string).collect();
+        assert_eq!(nomad, ["/var/lib/nomad", "/opt/nomad/data"]);
+    }
+
+    #[test]
+    fn the_compat_preset_allows_what_the_older_driver_did() {
+        let compat = parse("preset = \"compat\"").unwrap();
+        assert_eq!(parse(COMPAT).unwrap(), compat);
+        assert!(!compat.userns_require && compat.binds_unmapped);
+        assert!(compat.binds_never.is_empty() && compat.nomad_data.is_empty());
+        assert_eq!(compat.caps_allow, Capabilities::ALL);
+        // Other keys override it.
+        let narrow = parse("preset = \"compat\"\n[userns]\nrequire = true").unwrap();
+        assert!(narrow.userns_require && narrow.binds_unmapped);
+    }
+
+    #[test]
+    fn sizes_and_image_folders_have_two_spellings() {
+        for (text, bytes) in [
+            ("\"2g\"", 2 << 30),
+            ("\"64M\"", 64 << 20),
+            ("1_048_576", 1 << 20),
+            ("\"2097152\"", 2 << 20),
+        ] {
+            let policy = parse(&format!("[limits]\nmemory = {text}")).unwrap();
+            assert_eq!(policy.memory, Some(bytes), "{text}");
+        }
+        let folders =
+            parse("[images]\npaths = [\"/a\", { path = \"/b\", writable = true }]").unwrap();
+        let read: Vec<_> = folders.images_paths.iter().map(|entry| entry.writable).collect();
+        assert_eq!(read, [false, true]);
+        assert!(parse("[systemd]\naccept = [\"257.9-1\"]").unwrap().accepts("257.9-1"));
+        assert!(!parse("").unwrap().accepts("257.9-1"));
+    }
+
+    /// A file is refused whole, with one line that names line, key and rule.
+    #[test]
+    fn bad_files_are_refused_with_line_and_key() {
+        for (text, words) in [
+            ("[images]\npath = []", "line 2: images.path is no key"),
+            ("\n\n[image]\npaths = []", "line 3: image is no key"),
+            ("images = 7", "line 1: images is no key"),
+            ("store = 7", "line 1: store is no key"),
+            ("[preset]\na = 1", "line 1: preset:"),
+            ("a = ", "line 1: "),
+            ("[network]\nallow = []\n\nallow = []", "line 4: duplicate key"),
+            (
+                "[network]\nallow = [\"everything\"]",
+                "line 2: [network] allow: \"everything\" is not one",
+            ),
+            (
+                "[network]\nallow = [\n\"host\",\n\"bridge:\"]",
+                "line 4: [network] allow: \"bridge:\"",
+            ),
+            ("[network]\nports = [\"0-5\"]", "1 to 65535"),
+            ("[network]\nports = [\"9-5\"]", "1 to 65535"),
+            ("[network]\nports = [\"70000\"]", "1 to 65535"),
+            ("[nomad]\nalloc_dirs = [\"relative\"]", "must begin with /"),
+            ("[nomad]\nagent_uid = 4294967296", "0 to 4294967295"),
+            ("[nomad]\nagent_uid = -1", "0 to 4294967295"),
+            ("[images]\nstore = \"/a/../b\"", "not . or .."),
+            ("[images]\npaths = [{ path = \"/a\" }]", "is not a table of path and writable"),
+            ("[images]\npaths = [{ path = \"/a\", writable = true, x = 1 }]", "path and writable"),
+            ("[images]\npaths = [{ path = \"/a\", writable = \"yes\" }]", "true or false"),
+            ("[images]\nmin_verify = \"maybe\"", "is not one of no, checksum"),
+            ("[userns]\nrequire = \"no\"", "line 2: [userns] require: \"no\" is not true or false"),
+            ("preset = \"open\"", "line 1: preset: \"open\" is not one of strict, compat"),
+            ("[binds]\nunprotected = \"yes\"", "is not one of refuse, unmapped"),
+            ("[devices]\nallow = [\"/dev/fuse\"]", "/dev/PATTERN:ACCESS"),
+            ("[devices]\nallow = [\"/dev/fuse:\"]", "/dev/PATTERN:ACCESS"),
+            ("[devices]\nallow = [\"/dev/fuse:rx\"]", "/dev/PATTERN:ACCESS"),
+            ("[devices]\nallow = [\"**:r\"]", "/dev/PATTERN:ACCESS"),
+            ("[caps]\nallow = [\"root\"]", "is no capability"),
+            ("[limits]\nmax_tasks = 1025", "0 to 1024"),
+            ("[limits]\nmemory = \"2x\"", "is not a size"),
+            ("[limits]\nmemory = \"1k\"", "is not a size"),
+            ("[limits]\nmemory = \"99999999999999999999g\"", "is not a size"),
+            ("[limits]\ntasks = 0", "is not a size"),
+            ("[syscalls]\nallow_extra = [\"@ swap\"]", "a system call's name"),
+            ("[oom_score_adj]\nmin = -1001", "-1000 to 1000"),
+            ("[slice]\nparent = \"machine\"", "ends with .slice"),
+            ("[audit]\ntarget = \"/var/log/x\"", "is not one of journal"),
+            ("[sysctl]\nallow = [\"\"]", "without blanks"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    /// No key is known and then not looked at.
+    #[test]
+    fn every_key_is_read() {
+        for key in KEYS {
+            let text = match key.split_once('.') {
+                Some((section, name)) => format!("[{section}]\n{name} = 1979-05-27"),
+                None => format!("{key} = 1979-05-27"),
+            };
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains("1979-05-27 is not"), "{key}: {error}");
+        }
+    }
+
+    /// docs/POLICY.md has a row for every key, with both defaults as the files in example/ have them.
+    #[test]
+    fn the_documentation_has_a_row_for_every_key() {
+        let (strict, compat) = (Reader::new(STRICT).unwrap(), Reader::new(COMPAT).unwrap());
+        let rows: Vec<Vec<&str>> = include_str!("../../../docs/POLICY.md")
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect())
+            .collect();
+        for key in KEYS {
+            let mut found =
+                rows.iter().filter(|row| row.first() == Some(&format!("`{key}`").as_str()));
+            let Some([_, kind, default, other, meaning]) = found.next().map(Vec::as_slice) else {
+                panic!("docs/POLICY.md has no row of five cells for {key}");
+            };
+            assert!(found.next().is_none() && !kind.is_empty() && meaning.len() > 20, "{key}");
+            let other = if *other == "same" { default } else { other };
+            for (cell, file) in [(default, &strict), (other, &compat)] {
+                match file.get(key) {
+                    None => assert_eq!(*cell, "unset", "{key}"),
+                    Some(item) => {
+                        assert_eq!(cell.trim_matches('`'), item.source_on_one_line(), "{key}")
+                    }
+                }
+            }
+        }
+        let known =
+            |row: &&Vec<&str>| KEYS.contains(&row.first().map_or("", |key| key.trim_matches('`')));
+        assert_eq!(rows.iter().filter(known).count(), KEYS.len());
+    }
+}

@@ -188,6 +188,14 @@ impl<'a> Item<'a> {
             .ok_or_else(|| self.wrong(format!("is not a table of {}", names.join(" and "))))
     }
 
+    /// The value as written, line breaks and indentation aside.
+    #[cfg(test)]
+    pub(super) fn source_on_one_line(self) -> String {
+        let source = self.text.get(self.value.span()).unwrap_or_default();
+        let joined = source.split_whitespace().collect::<Vec<_>>().join(" ");
+        joined.replace("[ ", "[").replace(", ]", "]").replace(" ]", "]")
+    }
+
     /// Whether it is a table.
     pub(super) fn is_table(self) -> bool {
         self.value.get_ref().is_table()

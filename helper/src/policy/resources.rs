@@ -71,3 +71,41 @@ fn judge_signal(signal: u8) -> Result<u8, Denial> {
     }
     Err(invalid("signal", format!("signal {signal}"), "1 to 31 and 34 to 64 (signal(7))"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::tests::{Change, change, check_invalid};
+    use proto::limits;
+    use proto::spec::Resources;
+
+    fn limits_of(set: impl Fn(&mut Resources, u64) + 'static, value: u64) -> Change {
+        change(move |s| set(&mut s.resources, value))
+    }
+
+    fn signal(number: u8) -> Change {
+        change(move |s| s.stop_signal = Some(number))
+    }
+
+    #[test]
+    fn numbers_have_ranges() {
+        type Set = fn(&mut Resources, u64);
+        let memory: Set = |r, n| r.memory_max = Some(n);
+        let low: Set = |r, n| r.memory_low = Some(n);
+        let weight: Set = |r, n| r.cpu_weight = Some(n);
+        let tasks: Set = |r, n| r.tasks_max = Some(n);
+        let (least, most) = (limits::MEMORY_MIN, limits::MEMORY_MAX);
+        check_invalid(vec![
+            ("memory limit", limits_of(memory, least - 1), limits_of(memory, least)),
+            ("memory limit", limits_of(memory, most + 1), limits_of(memory, most)),
+            ("memory reservation", limits_of(low, 0), limits_of(low, least)),
+            ("cpu weight", limits_of(weight, 0), limits_of(weight, 1)),
+            ("cpu weight", limits_of(weight, 10_001), limits_of(weight, 10_000)),
+            ("task limit", limits_of(tasks, 0), limits_of(tasks, 1)),
+            ("task limit", limits_of(tasks, 4_194_305), limits_of(tasks, 4_194_304)),
+            ("signal 0", signal(0), signal(1)),
+            ("signal 32", signal(32), signal(31)),
+            ("signal 33", signal(33), signal(34)),
+            ("signal 65", signal(65), signal(64)),
+        ]);
+    }
+}

@@ -67,3 +67,95 @@ fn check_process(spec: &TaskSpec) -> Result<(), Denial> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::tests::{Change, absolute, change, check_invalid, device};
+    use proto::spec::files::Tmpfs;
+    use proto::spec::process::{LimitName, ProcessLimit, Ready, UserName};
+    use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs, Users, Volatile};
+
+    const BOOT: Payload = Payload::Boot { arguments: Vec::new() };
+    const STUB: Payload = Payload::ProcessTwo { words: Vec::new() };
+
+    fn owned(ownership: Ownership, mode: Root, kind: ImageKind, users: Users) -> Change {
+        change(move |s| {
+            s.root = RootFs { ownership, kind, ..RootFs::tree(mode) };
+            s.users = users;
+        })
+    }
+
+    fn ready(timeout_s: u32, payload: Payload) -> Change {
+        change(move |s| {
+            s.process.ready = Ready::Notify { timeout_s };
+            s.payload = payload.clone();
+        })
+    }
+
+    fn journal(priority: u8, payload: Payload) -> Change {
+        change(move |s| {
+            s.logs = Logs::Container { priority };
+            s.payload = payload.clone();
+        })
+    }
+
+    fn user(payload: Payload) -> Change {
+        change(move |s| {
+            s.process.user = Some(UserName::new("www-data").unwrap());
+            s.payload = payload.clone();
+        })
+    }
+
+    fn limit(soft: Option<u64>, hard: Option<u64>) -> Change {
+        let resource = LimitName::OpenFiles;
+        change(move |s| s.isolation.limits = vec![ProcessLimit { resource, soft, hard }])
+    }
+
+    fn mode(mode: u16) -> Change {
+        let target = absolute("/cache");
+        let (size, inodes, mode) = (None, None, Some(mode));
+        let tmpfs = Tmpfs { target, size, inodes, mode, read_only: false, executable: false };
+        change(move |s| s.files.tmpfs = vec![tmpfs.clone()])
+    }
+
+    fn device_of(path: &'static str, letters: &'static str) -> Change {
+        change(move |s| s.files.devices = vec![device(path, letters)])
+    }
+
+    #[test]
+    fn wishes_do_not_exclude_each_other() {
+        use ImageKind::{Disk, Tree};
+        use Ownership::{Chown, Off};
+        let command = || Payload::Command { words: Vec::new() };
+        let (pick, host) = (Users::Pick, Users::Host);
+        let chown = || owned(Chown, Root::Plain, Tree, pick);
+        let volatile = Root::Volatile(Volatile::State);
+        check_invalid(vec![
+            ("chown changes", owned(Chown, Root::ReadOnly, Tree, pick), chown()),
+            ("chown changes", owned(Chown, volatile, Tree, pick), owned(Off, volatile, Tree, pick)),
+            ("folder", owned(Chown, Root::Plain, Disk, pick), chown()),
+            ("without a user", owned(Chown, Root::Plain, Tree, host), chown()),
+            ("without a user", owned(Off, Root::Plain, Tree, Users::Identity), {
+                owned(Off, Root::Plain, Disk, Users::Fixed { base: 524_288, width: 65_536 })
+            }),
+            ("stub init", ready(5, STUB), ready(5, command())),
+            ("1 to 3,600", ready(0, BOOT), ready(1, BOOT)),
+            ("1 to 3,600", ready(3601, BOOT), ready(3600, BOOT)),
+            ("booted image decides", user(BOOT), user(STUB)),
+            ("only a booted image", journal(3, command()), journal(3, BOOT)),
+            ("0 to 7", journal(8, BOOT), journal(7, BOOT)),
+        ]);
+    }
+
+    #[test]
+    fn numbers_have_ranges() {
+        check_invalid(vec![
+            ("above the hard limit", limit(Some(2), Some(1)), limit(Some(1), Some(1))),
+            ("above the hard limit", limit(None, Some(1)), limit(Some(1), None)),
+            ("at most 7777", mode(0o10000), mode(0o7777)),
+            ("some of r, w and m", device_of("/dev/null", ""), device_of("/dev/null", "m")),
+            ("DeviceAllow=", device_of("/dev/a b", "r"), device_of("/dev/a-b", "r")),
+            ("DeviceAllow=", device_of("/dev/a%n", "r"), device_of("/dev/a,n=@+:_.", "r")),
+        ]);
+    }
+}

@@ -36,3 +36,36 @@ fn check_target(target: &Absolute) -> Result<(), Denial> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::tests::{Change, absolute, bind, change, check_invalid, device};
+    use proto::spec::files::{Bind, Device};
+
+    fn at(one: &'static str, other: &'static str) -> Change {
+        change(move |s| {
+            s.files.binds = vec![Bind { target: absolute(one), ..bind("/srv", true) }];
+            s.files.devices = vec![Device { target: absolute(other), ..device("/dev/null", "r") }];
+        })
+    }
+
+    fn hidden(path: &'static str) -> Change {
+        change(move |s| s.files.inaccessible = vec![absolute(path)])
+    }
+
+    #[test]
+    fn mounts_have_places_of_their_own() {
+        check_invalid(vec![
+            ("two mounts at one place", at("/a/b", "/a//b/"), at("/a", "/a/b")),
+            ("/proc and /sys", at("/proc", "/a"), at("/procs", "/a")),
+            ("/proc and /sys", at("/a", "/sys/kernel/x"), at("/a", "/srv/sys")),
+            ("/proc and /sys", hidden("/proc/kcore"), hidden("/etc/shadow")),
+            ("mount of its own", at("/", "/a"), at("/b", "/a")),
+            ("mount of its own", at("/dev", "/a"), at("/dev/a", "/a")),
+            ("mount of its own", at("/run", "/a"), at("/run/a", "/a")),
+            ("mount of its own", at("/alloc", "/a"), at("/alloc/a", "/a")),
+            ("mount of its own", at("/local", "/a"), at("/local/a", "/a")),
+            ("mount of its own", hidden("/secrets"), hidden("/secrets/a")),
+        ]);
+    }
+}

@@ -1,21 +1,18 @@
-//! One case a rule: what is refused, with which word in the reason, and what is allowed.
+//! One row a rule of the policy file: what is refused, under which file, with which words, and
+//! what is allowed.
 
 use super::*;
-use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
-use proto::secret::Secret;
-use proto::spec::{Image, Network, Payload, Variable};
+use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
+use proto::spec::files::{Bind, Device, Mapping, Source};
+use proto::spec::{Image, Network, Root};
 
-const ALLOC: &str = "07070707-0707-0707-0707-070707070707";
+pub(super) const ALLOC: &str = "07070707-0707-0707-0707-070707070707";
 
-fn strict() -> Policy {
-    load(std::path::Path::new("/etc/no-such-folder/policy.toml")).unwrap()
-}
-
-fn absolute(path: &str) -> Absolute {
+pub(super) fn absolute(path: &str) -> Absolute {
     Absolute::parse(path).unwrap()
 }
 
-fn spec() -> TaskSpec {
+pub(super) fn spec() -> TaskSpec {
     let task = TaskName::new("web").unwrap();
     TaskSpec::new(
         TaskKey { alloc: AllocId([7; 16]), task, instance: Instance(1) },
@@ -24,114 +21,234 @@ fn spec() -> TaskSpec {
     )
 }
 
-fn reason(change: impl Fn(&mut TaskSpec)) -> String {
+pub(super) fn bind(path: &str, read_only: bool) -> Bind {
+    Bind {
+        source: Source::Host(absolute(&path.replace("OWN", ALLOC))),
+        target: absolute("/mnt"),
+        read_only,
+        recursive: true,
+        mapping: Mapping::Automatic,
+        propagated: false,
+    }
+}
+
+pub(super) fn device(path: &str, letters: &str) -> Device {
+    let has = |letter| letters.contains(letter);
+    let access = DeviceAccess { read: has('r'), write: has('w'), mknod: has('m') };
+    Device { host: absolute(path), target: absolute("/dev/x"), access }
+}
+
+pub(super) fn judged(file: &str, change: impl Fn(&mut TaskSpec)) -> Result<Decision, Denial> {
     let mut spec = spec();
     change(&mut spec);
-    decide(&spec, &strict()).unwrap_err().to_string()
+    judge(&spec, &parse(file).unwrap())
+}
+
+pub(super) type Change = Box<dyn Fn(&mut TaskSpec)>;
+
+/// Under `refused.0` the change `refused.1` is refused, under `allowed.0` `allowed.1` is not.
+pub(super) struct Row {
+    rule: &'static str,
+    words: &'static str,
+    refused: (&'static str, Change),
+    allowed: (&'static str, Change),
+}
+
+pub(super) fn row(
+    rule: &'static str,
+    words: &'static str,
+    refused: (&'static str, Change),
+    allowed: (&'static str, Change),
+) -> Row {
+    Row { rule, words, refused, allowed }
+}
+
+pub(super) fn check(rows: Vec<Row>) {
+    for Row { rule, words, refused, allowed } in rows {
+        let denial = judged(refused.0, refused.1).unwrap_err();
+        let text = denial.refusal.to_string();
+        assert!(text.contains(words), "{rule}: {words}: {text}");
+        assert_eq!((denial.rule, denial.refusal.code), (rule, Code::Policy), "{text}");
+        let allowed = judged(allowed.0, allowed.1);
+        assert!(allowed.is_ok(), "{rule}: {words}: {allowed:?}");
+    }
+}
+
+/// Code `Invalid` under either preset, whatever the file says; words, what is refused, what is not.
+pub(super) fn check_invalid(rows: Vec<(&'static str, Change, Change)>) {
+    for (words, refused, allowed) in rows {
+        for preset in ["", COMPAT] {
+            let denial = judged(preset, &refused).unwrap_err();
+            let text = denial.refusal.to_string();
+            assert!(text.contains(words), "{words}: {text}");
+            assert_eq!(denial.refusal.code, Code::Invalid, "{text}");
+        }
+        let allowed = judged(COMPAT, allowed);
+        assert!(allowed.is_ok(), "{words}: {allowed:?}");
+    }
+}
+
+pub(super) fn change(change: impl Fn(&mut TaskSpec) + 'static) -> Change {
+    Box::new(change)
+}
+
+pub(super) fn image(path: &'static str, mode: Root) -> Change {
+    Box::new(move |s| {
+        s.image = Image::Path(absolute(path));
+        s.root.mode = mode;
+    })
+}
+
+pub(super) fn users(users: Users) -> Change {
+    Box::new(move |s| s.users = users)
+}
+
+pub(super) fn devices(path: &'static str, letters: &'static str) -> Change {
+    Box::new(move |s| s.files.devices = vec![device(path, letters)])
+}
+
+pub(super) fn networks(network: Network) -> Change {
+    Box::new(move |s| s.network = network.clone())
+}
+
+pub(super) fn join(path: &'static str) -> Change {
+    networks(Network::Join(absolute(&path.replace("OWN", ALLOC))))
+}
+
+pub(super) fn memory(limit: Option<u64>) -> Change {
+    Box::new(move |s| s.resources.memory_max = limit)
+}
+
+pub(super) fn tasks(limit: Option<u64>) -> Change {
+    Box::new(move |s| s.resources.tasks_max = limit)
+}
+
+pub(super) const COMPAT: &str = "preset = \"compat\"";
+pub(super) const READ: Root = Root::ReadOnly;
+
+#[test]
+fn the_user_namespace_is_required() {
+    const EXCEPT: &str = "[userns]\nexcept = [\"/var/lib/machines/busybox\"]";
+    let low = || users(Users::Fixed { base: 65_535, width: 1 });
+    let (rule, words) = ("userns.require", "[userns] require = false");
+    check(vec![
+        row(rule, words, ("", users(Users::Host)), (COMPAT, users(Users::Host))),
+        row(rule, words, ("", users(Users::Identity)), (EXCEPT, users(Users::Identity))),
+        row(rule, words, ("", low()), ("[userns]\nrequire = false", low())),
+        row(
+            rule,
+            "[userns] except",
+            ("[userns]\nexcept = [\"/var/lib/machines\"]", users(Users::Host)),
+            (EXCEPT, users(Users::Host)),
+        ),
+    ]);
+}
+
+#[test]
+fn devices_are_listed_with_their_access() {
+    const FUSE: &str = "[devices]\nallow = [\"/dev/fuse:rw\", \"/dev/dri/*:r\"]";
+    let rule = "devices.allow";
+    check(vec![
+        row(
+            rule,
+            "\"/dev/fuse:rw\" in [devices] allow",
+            ("", devices("/dev/fuse", "rw")),
+            (FUSE, devices("/dev/fuse", "rw")),
+        ),
+        row(
+            rule,
+            "\"/dev/fuse:rm\"",
+            (FUSE, devices("/dev/fuse", "rm")),
+            (FUSE, devices("/dev/fuse", "w")),
+        ),
+        row(
+            rule,
+            "\"/dev/dri/a/b:r\"",
+            (FUSE, devices("/dev/dri/a/b", "r")),
+            (FUSE, devices("/dev/dri/a", "r")),
+        ),
+        row(
+            rule,
+            "\"/dev/sda:r\"",
+            (FUSE, devices("/dev/sda", "r")),
+            (COMPAT, devices("/dev/sda", "rwm")),
+        ),
+        row(
+            rule,
+            "lies outside /dev",
+            (COMPAT, devices("/etc/passwd", "r")),
+            (COMPAT, devices("/dev/a/b/c", "r")),
+        ),
+        row(
+            rule,
+            "lies outside /dev",
+            (COMPAT, devices("/dev", "r")),
+            (COMPAT, devices("/dev/null", "r")),
+        ),
+    ]);
+}
+
+#[test]
+fn networks_are_listed() {
+    const DOCKER: &str = "[network]\nnetns_paths = [\"/run/docker/netns\"]";
+    const HOST: &str = "[network]\nallow = [\"host\"]";
+    let (allow, paths) = ("network.allow", "network.netns_paths");
+    let own = || ("", join("/run/netns/OWN"));
+    check(vec![
+        row(
+            allow,
+            "\"host\" in [network] allow",
+            ("", networks(Network::Host)),
+            (HOST, networks(Network::Host)),
+        ),
+        row(
+            allow,
+            "\"private\"",
+            (HOST, networks(Network::Loopback)),
+            ("", networks(Network::Loopback)),
+        ),
+        row(allow, "\"group\"", (HOST, join("/run/netns/OWN")), own()),
+        row(paths, "not the one", ("", join("/run/netns/other")), own()),
+        row(paths, "not the one", ("", join("/run/netns")), own()),
+        row(paths, "not the one", ("", join("/run/netns/OWN/x")), own()),
+        row(paths, "netns_paths", ("", join("/proc/1/ns/net")), own()),
+        row(
+            paths,
+            "netns_paths",
+            ("", join("/run/docker/netns/a")),
+            (DOCKER, join("/run/docker/netns/a")),
+        ),
+    ]);
+}
+
+#[test]
+fn limits_have_ceilings() {
+    const MEMORY: &str = "[limits]\nmemory = \"64m\"";
+    const TASKS: &str = "[limits]\ntasks = 100";
+    let most = Some(64 << 20);
+    check(vec![
+        row("limits.memory", "[limits] memory", (MEMORY, memory(None)), (MEMORY, memory(most))),
+        row(
+            "limits.memory",
+            "67108865",
+            (MEMORY, memory(Some((64 << 20) + 1))),
+            ("", memory(None)),
+        ),
+        row("limits.tasks", "task limit 101", (TASKS, tasks(Some(101))), (TASKS, tasks(Some(100)))),
+    ]);
+    let given = |file, asked| judged(file, tasks(asked)).unwrap().resources.tasks_max;
+    assert_eq!(given("", None), Some(16_384));
+    assert_eq!(given(TASKS, None), Some(100));
+    assert_eq!(given("[limits]\ntasks = 20000", None), Some(16_384));
+    assert_eq!(given(TASKS, Some(7)), Some(7));
 }
 
 #[test]
 fn a_plain_task_is_allowed() {
-    let decision = decide(&spec(), &strict()).unwrap();
+    let decision = judged("", |_| ()).unwrap();
     assert_eq!(decision.image.to_string(), "/var/lib/machines/busybox");
     assert_eq!(decision.kill_signal, 15);
     assert_eq!(decision.machine.as_str(), format!("web-{ALLOC}"));
-}
-
-#[test]
-fn images_lie_below_the_listed_folders() {
-    for path in ["/", "/etc", "/var/lib/machines", "/var/lib/machines2/x", "/var/lib"] {
-        let text = reason(|spec| spec.image = Image::Path(absolute(path)));
-        assert!(text.contains("[images] paths"), "{path}: {text}");
-    }
-    let mut good = spec();
-    good.image = Image::Path(absolute("/var/lib/machines/a/b"));
-    assert!(decide(&good, &strict()).is_ok());
-}
-
-#[test]
-fn the_user_namespace_is_required() {
-    assert!(reason(|spec| spec.users = Users::Host).contains("[userns] require = false"));
-    let mut policy = strict();
-    policy.userns_require = false;
-    let mut spec = spec();
-    spec.users = Users::Host;
-    assert!(decide(&spec, &policy).unwrap().users == Users::Host);
-}
-
-#[test]
-fn the_host_network_is_not_given_by_default() {
-    assert!(reason(|spec| spec.network = Network::Host).contains("\"host\" in [network] allow"));
-}
-
-#[test]
-fn only_the_own_network_namespace_is_joined() {
-    for path in
-        ["/run/netns/other", "/proc/1/ns/net", "/run/netns", &format!("/run/netns/{ALLOC}/x")]
-    {
-        let text = reason(|spec| spec.network = Network::Join(absolute(path)));
-        assert!(text.contains("network namespace"), "{path}: {text}");
-    }
-    let join = |path: &str, policy: &Policy| {
-        let mut spec = spec();
-        spec.network = Network::Join(absolute(path));
-        decide(&spec, policy).is_ok()
-    };
-    assert!(join(&format!("/run/netns/{ALLOC}"), &strict()));
-    let docker = "/run/docker/netns/abc";
-    assert!(!join(docker, &strict()));
-    let mut open = strict();
-    open.netns_paths.push(absolute("/run/docker/netns"));
-    assert!(join(docker, &open));
-}
-
-#[test]
-fn only_the_own_allocation_is_mounted() {
-    for path in [
-        "/var/lib/nomad/alloc".to_owned(),
-        "/var/lib/nomad/alloc/17070707-0707-0707-0707-070707070707".to_owned(),
-        format!("/var/lib/nomad/alloc/x/{ALLOC}"),
-        format!("/tmp/{ALLOC}"),
-    ] {
-        let text = reason(|spec| spec.alloc_dir = absolute(&path));
-        assert!(text.contains("alloc"), "{path}: {text}");
-    }
-}
-
-#[test]
-fn numbers_have_ranges() {
-    assert!(reason(|spec| spec.stop_signal = Some(0)).contains("signal 0"));
-    assert!(reason(|spec| spec.stop_signal = Some(33)).contains("signal 33"));
-    assert!(reason(|spec| spec.stop_signal = Some(65)).contains("signal 65"));
-    assert!(reason(|spec| spec.resources.memory_max = Some(1)).contains("memory limit"));
-    assert!(reason(|spec| spec.resources.cpu_weight = Some(0)).contains("cpu weight"));
-    assert!(reason(|spec| spec.resources.tasks_max = Some(0)).contains("task limit"));
-}
-
-#[test]
-fn texts_have_bounds() {
-    let variable = |name: &str, value: String| Variable {
-        name: VariableName::new(name).unwrap(),
-        value: Secret::new(value),
-    };
-    assert!(
-        reason(|s| s.environment = vec![variable("A", "x".repeat(131_072))]).contains("131,071")
-    );
-    assert!(reason(|s| s.environment = vec![variable("A", "a\0b".into())]).contains("NUL"));
-    let twice = vec![variable("A", "1".into()), variable("A", "2".into())];
-    assert!(reason(|s| s.environment.clone_from(&twice)).contains("twice"));
-    let words = |text: &str| Payload::Command { words: vec![Secret::new(text)] };
-    assert!(reason(|s| s.payload = words("a\0")).contains("NUL"));
-    assert!(reason(|s| s.payload = words(&"x".repeat(131_072))).contains("131,071"));
-}
-
-/// No value of the job may reach the text of a refusal.
-#[test]
-fn refusals_hold_no_secret() {
-    let secret = "hunter2".repeat(20_000);
-    let text = reason(|spec| {
-        let name = VariableName::new("TOKEN").unwrap();
-        spec.environment = vec![Variable { name, value: Secret::new(secret.clone()) }];
-    });
-    assert!(text.contains("TOKEN") && !text.contains("hunter2"));
+    assert_eq!(decision.devices, vec![]);
+    assert!(!decision.files.unprotected && judged(COMPAT, |_| ()).unwrap().files.unprotected);
 }

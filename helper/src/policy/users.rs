@@ -50,3 +50,36 @@ pub(super) fn check(users: Users, image: &Place, policy: &Policy) -> Result<(), 
     );
     Err(refuse("userns.require", asked, reason))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::tests::{check_invalid, judged, users};
+    use proto::error::Code;
+    use proto::spec::Users;
+
+    fn fixed(base: u32, width: u32) -> Box<dyn Fn(&mut proto::spec::TaskSpec)> {
+        users(Users::Fixed { base, width })
+    }
+
+    #[test]
+    fn ranges_are_ranges() {
+        check_invalid(vec![
+            ("1 to 65,536 ids", fixed(524_288, 0), fixed(524_288, 1)),
+            ("1 to 65,536 ids", fixed(524_288, 65_537), fixed(524_288, 65_536)),
+            ("largest uid", fixed(u32::MAX - 9, 10), fixed(u32::MAX - 10, 10)),
+        ]);
+    }
+
+    #[test]
+    fn ranges_are_those_of_containers_where_namespaces_are_required() {
+        for base in [65_536, 458_752, 524_289, 1_878_982_657, 1_879_048_192] {
+            let denial = judged("", fixed(base, 10)).unwrap_err();
+            assert_eq!(denial.refusal.code, Code::Invalid, "{base}");
+            assert!(denial.refusal.reason.contains("[userns] require = false"), "{base}");
+            assert!(judged("[userns]\nrequire = false", fixed(base, 10)).is_ok(), "{base}");
+        }
+        for base in [524_288, 589_824, 1_878_982_656] {
+            assert!(judged("", fixed(base, 65_536)).is_ok(), "{base}");
+        }
+    }
+}
