@@ -11,7 +11,7 @@ use bincode::{Decode, Encode};
 use crate::error::Refusal;
 use crate::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use crate::parts::Part;
-use crate::path::{Absolute, Relative};
+use crate::path::{Absolute, Component, Relative};
 use crate::spec::files::{Credential, DeviceAccess, Mapping, Tmpfs};
 use crate::spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
 
@@ -178,7 +178,9 @@ impl Place {
     /// The whole path, for people and messages: what is opened is walked beneath the root.
     #[must_use]
     pub fn to_path(&self) -> PathBuf {
-        self.root.to_path().join(self.below.to_path())
+        let mut path = self.root.to_path();
+        path.extend(self.below.components().iter().map(Component::as_str));
+        path
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod bench;
 pub mod cache;
+pub mod disks;
 pub mod host;
 pub mod hostile;
 pub mod images;
@@ -21,6 +22,7 @@ pub mod processes;
 pub mod product;
 pub mod rootfs;
 pub mod shell;
+pub mod soak;
 pub mod stand;
 pub mod task;
 pub mod wait;

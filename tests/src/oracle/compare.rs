@@ -29,6 +29,8 @@ pub struct Tally {
 /// Where the two differ.
 #[derive(Debug)]
 pub struct Disagreement {
+    /// How many specifications had been tried.
+    pub after: u64,
     /// The policy file.
     pub policy: String,
     /// What made the specification, and which rules the oracle sees broken.
@@ -80,7 +82,15 @@ pub fn compare(
             if product != oracle {
                 let why = format!("twists {twists:?}, broken {broken:?}");
                 let spec = Box::new(spec);
-                return Err(Box::new(Disagreement { policy: text, why, oracle, product, spec }));
+                let after = tally.tried;
+                return Err(Box::new(Disagreement {
+                    after,
+                    policy: text,
+                    why,
+                    oracle,
+                    product,
+                    spec,
+                }));
             }
         }
     }
@@ -108,5 +118,15 @@ impl Tally {
     #[must_use]
     pub fn rarest(&self) -> Option<(&'static str, u64)> {
         self.rules.iter().map(|(rule, (all, _))| (*rule, *all)).min_by_key(|(_, all)| *all)
+    }
+
+    /// Why the questions were not varied enough to mean anything, if they were not.
+    #[must_use]
+    pub fn poor(&self) -> Option<String> {
+        if self.allowed * 5 < self.tried || self.refused * 10 < self.tried {
+            return Some(format!("{} of {} allowed", self.allowed, self.tried));
+        }
+        let (rule, count) = self.rarest()?;
+        (count < 100).then(|| format!("rule {rule} was broken {count} times only"))
     }
 }

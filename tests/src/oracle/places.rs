@@ -3,7 +3,7 @@
 use super::Broken;
 use super::file::{ImagePath, Preset, Settings};
 use proto::spec::files::{Source, Upper};
-use proto::spec::{Image, Network, Root, TaskSpec};
+use proto::spec::{Image, ImageKind, Network, Root, TaskSpec};
 
 fn parts(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty()).collect()
@@ -29,7 +29,11 @@ fn parent(path: &str) -> String {
 /// Where the image is.
 pub(super) fn image(spec: &TaskSpec, policy: &Settings) -> String {
     match &spec.image {
-        Image::Named(name) => format!("{}/{name}", policy.images_store.trim_end_matches('/')),
+        Image::Named(name) => {
+            let disk = spec.root.kind == ImageKind::Disk && !name.as_str().ends_with(".raw");
+            let end = if disk { ".raw" } else { "" };
+            format!("{}/{name}{end}", policy.images_store.trim_end_matches('/'))
+        }
         Image::Path(path) => path.to_string(),
     }
 }
@@ -161,6 +165,11 @@ fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
             check_source(spec, policy, folder, true, broken);
         }
     }
+}
+
+/// Whether a path can stand in a unit file as it is.
+pub(super) fn is_plain(path: &str) -> bool {
+    path.chars().all(|c| c.is_ascii_alphanumeric() || "/._:+@,=-".contains(c))
 }
 
 /// Whether a pattern covers a whole text. `**` stands for any text, `*` for any text without a

@@ -2,7 +2,7 @@
 
 use super::Broken;
 use super::file::Settings;
-use super::places::within;
+use super::places::{image, is_plain, within};
 use proto::limits;
 use proto::spec::files::CredentialContent;
 use proto::spec::process::Ready;
@@ -68,7 +68,8 @@ fn check_texts(spec: &TaskSpec, broken: &mut Broken) {
 
 fn check_numbers(spec: &TaskSpec, broken: &mut Broken) {
     for limit in &spec.isolation.limits {
-        let number = |limit: Option<u64>| limit.map_or(u128::MAX, u128::from);
+        // The kernel's infinity is the largest number (getrlimit(2)).
+        let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
         broken.invalid("limit-order", number(limit.soft) > number(limit.hard));
     }
     if let Ready::Notify { timeout_s } = spec.process.ready {
@@ -123,6 +124,18 @@ fn check_contradictions(spec: &TaskSpec, broken: &mut Broken) {
     }
 }
 
+/// Devices of the host become words of the unit.
+fn check_devices(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    for device in &spec.files.devices {
+        let access = device.access;
+        broken.invalid("device-nothing", !access.read && !access.write && !access.mknod);
+        broken.invalid("device-name", !is_plain(&device.host.to_string()));
+    }
+    let image = image(spec, policy);
+    let device = spec.root.kind == ImageKind::Disk && image.starts_with("/dev/");
+    broken.invalid("device-name", device && !is_plain(&image));
+}
+
 fn check_doubled(spec: &TaskSpec, broken: &mut Broken) {
     let (files, rules) = (&spec.files, &spec.isolation);
     broken.invalid("label-twice", doubled(spec.labels.iter().map(|l| l.name.as_str())));
@@ -155,6 +168,7 @@ pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     check_numbers(spec, broken);
     check_range(spec, policy, broken);
     check_contradictions(spec, broken);
+    check_devices(spec, policy, broken);
     check_doubled(spec, broken);
     check_targets(spec, broken);
 }

@@ -8,7 +8,7 @@ pub(super) const OWN: &str = "07070707-0707-0707-0707-070707070707";
 pub(super) const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";
 
 /// Paths of the host; `OWN` and `OTHER` stand for the two allocation ids.
-pub(super) const PATHS: [&str; 56] = [
+pub(super) const PATHS: [&str; 57] = [
     "/",
     "/boot",
     "/data/alloc",
@@ -57,6 +57,7 @@ pub(super) const PATHS: [&str; 56] = [
     "/var/lib/nomad/alloc/OWN",
     "/var/lib/nomad/alloc/OWN/web/local",
     "/var/lib/nomad/alloc/OTHER",
+    "/var/lib/nomad/alloc/client/csi/OWN",
     "/var/lib/nomad/client",
     "/var/lib/nomad/client/OWN",
     "/var/lib/nomad/client/csi",
@@ -95,7 +96,7 @@ pub(super) const IMAGES: [&str; 6] =
     ["/", "/var/lib/machines", "/var/lib/machines/group", "/srv/images", "/srv", "/home/user"];
 
 /// Image paths.
-pub(super) const IMAGE_PATHS: [&str; 10] = [
+pub(super) const IMAGE_PATHS: [&str; 11] = [
     "/",
     "/var/lib/machines",
     "/var/lib/machines/busybox",
@@ -106,6 +107,7 @@ pub(super) const IMAGE_PATHS: [&str; 10] = [
     "/srv/web",
     "/home/user/web",
     "/etc",
+    "/dev/sdb",
 ];
 
 /// Mount targets.
@@ -137,7 +139,7 @@ pub(super) const TARGETS: [&str; 24] = [
 ];
 
 /// Devices as jobs name them.
-pub(super) const DEVICES: [&str; 9] = [
+pub(super) const DEVICES: [&str; 10] = [
     "/dev/null",
     "/dev/fuse",
     "/dev/dri/card0",
@@ -147,6 +149,7 @@ pub(super) const DEVICES: [&str; 9] = [
     "/etc/passwd",
     "/dev/sda",
     "/dev/sda1",
+    "/dev/odd name",
 ];
 
 /// Devices as policies list them.

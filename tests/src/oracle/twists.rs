@@ -89,6 +89,9 @@ fn image(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
     } else {
         Image::Named(constant!(ImageName, random.pick(&["busybox", "group", "web"])))
     };
+    if random.chance(20) {
+        spec.root.kind = ImageKind::Disk;
+    }
     let plain = random.chance(50);
     spec.root.mode = mode(random, plain);
 }

@@ -1,0 +1,208 @@
+//! Mutants of the policy: its real text with one planted fault each, compiled together into one
+//! program that compares every one with the oracle.
+//!
+//! A fault is a text that stands in the policy exactly once, and what takes its place. When the
+//! policy is rewritten so that the text is gone, this fails and the fault must be planted anew.
+
+use crate::product::workspace;
+use anyhow::{Context as _, Result, bail, ensure};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// File below helper/src/policy, text, and what takes its place.
+type Fault = (&'static str, &'static str, &'static str);
+
+const FAULTS: [Fault; 30] = [
+    ("counts.rs", "if count > most {", "if count > most + 1 {"),
+    ("counts.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
+    ("counts.rs", "once(\"label\", spec.labels", "once(\"label\", spec.labels.iter().take(1)"),
+    ("counts.rs", "len() > CREDENTIAL_MAX", "len() > CREDENTIAL_MAX + 1"),
+    (
+        "sense.rs",
+        "limit.soft.unwrap_or(u64::MAX) > limit.hard",
+        "limit.soft.unwrap_or(0) > limit.hard",
+    ),
+    ("sense.rs", "*mode > 0o7777", "*mode > 0o17777"),
+    (
+        "sense.rs",
+        "_ if !spec.users.isolates() =>",
+        "_ if spec.users == proto::spec::Users::Host =>",
+    ),
+    (
+        "sense.rs",
+        "Ownership::Chown if spec.root.kind != ImageKind::Tree",
+        "Ownership::Chown if false",
+    ),
+    ("sense.rs", "(1..=READY_TIMEOUT_MAX_S)", "(0..=READY_TIMEOUT_MAX_S)"),
+    ("targets.rs", "Some(\"proc\" | \"sys\")", "Some(\"proc\")"),
+    ("targets.rs", ".chain(devices).chain(&files.inaccessible)", ".chain(&files.inaccessible)"),
+    ("targets.rs", "\"/local\", \"/secrets\"]", "\"/local\", \"/etc\"]"),
+    ("users.rs", "Users::Fixed { base, .. } if base < FIRST_OTHER", "Users::Fixed { base: 0, .. }"),
+    ("users.rs", "base.checked_add(width).is_none()", "base == u32::MAX"),
+    ("users.rs", "it.to_path() == path", "path.starts_with(it.to_path())"),
+    ("users.rs", "&& !(known && aligned)", "&& !known"),
+    ("images.rs", "holding.max_by_key(", "holding.min_by_key("),
+    ("images.rs", "path.components().is_empty() && !writes", "path.components().is_empty()"),
+    (
+        "binds.rs",
+        "one.below(other).is_some() || other.below(one).is_some()",
+        "one.below(other).is_some()",
+    ),
+    ("binds.rs", ".filter(|_| !writes)", ".filter(|_| true)"),
+    ("binds.rs", "csi.as_str() == \"csi\"", "csi.as_str().starts_with(\"csi\")"),
+    ("binds.rs", "self.place(folder, true)?", "self.place(folder, false)?"),
+    ("binds.rs", "path.below(&self.spec.alloc_dir)", "path.below(&self.dirs.alloc_dir.root)"),
+    ("devices.rs", "(!write || allowed.write) && ", ""),
+    ("glob.rs", "Some(*byte) != stop", "Some(*byte) != stop.or(Some(0)).filter(|_| false)"),
+    ("isolation.rs", "\"kernel.sem\", \"fs", "\"kernel.sem*\", \"fs"),
+    ("isolation.rs", "spec.network != Network::Loopback", "spec.network == Network::Host"),
+    ("network.rs", "!nomads || name.as_str() == alloc", "true || nomads || name.as_str() == alloc"),
+    (
+        "resources.rs",
+        "(\"no memory limit\".to_owned(), u64::MAX)",
+        "(\"no memory limit\".to_owned(), 0)",
+    ),
+    ("resources.rs", ".unwrap_or(TASKS_DEFAULT).min(most)", ".unwrap_or(TASKS_DEFAULT)"),
+];
+
+/// One mutant's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mutant {
+    /// The planted fault, in words.
+    pub fault: String,
+    /// After how many specifications the oracle disagreed; `None`: it survived.
+    pub caught: Option<u64>,
+}
+
+fn folder() -> PathBuf {
+    workspace().join("target/mutants")
+}
+
+const MANIFEST: &str = r#"
+[workspace]
+[package]
+name = "policy-mutants"
+version = "0.0.0"
+edition = "2024"
+[dependencies]
+libc = "0.2"
+nspawn-proto = { path = "WORKSPACE/proto" }
+toml = { version = "1", default-features = false, features = ["std", "parse", "serde"] }
+[profile.dev]
+opt-level = 1
+debug = false
+"#;
+
+const MAIN: &str = r#"
+#![allow(warnings)]
+#[path = "WORKSPACE/tests/src/oracle/mod.rs"]
+mod oracle;
+use oracle::compare::{Product, compare};
+use oracle::{Facts, TASKS_DEFAULT, Verdict};
+use proto::error::Code;
+
+macro_rules! run {
+    ($number:literal, $module:ident, $seed:expr, $tries:expr) => {{
+        let product = |text: &str| -> Result<Product, String> {
+            let policy = $module::parse(text)?;
+            Ok(Box::new(move |spec| match $module::decide(spec, &policy) {
+                Ok(decision) => Verdict::Allowed(Facts {
+                    image: decision.image.to_string(),
+                    binds: decision.files.binds.iter().map(|b| b.source.to_string()).collect(),
+                    unmapped: decision.files.unprotected,
+                    tasks: decision.resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+                }),
+                Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,
+                Err(refusal) if refusal.code == Code::Policy => Verdict::Policy,
+                Err(refusal) => Verdict::Other(refusal.to_string()),
+            }))
+        };
+        match compare($seed, $tries, product) {
+            Ok(_) => println!("{} survived", $number),
+            Err(found) => {
+                println!("{} {}", $number, found.after);
+                if $number == 0 {
+                    eprintln!("{found}");
+                }
+            }
+        }
+    }};
+}
+"#;
+
+fn copy(from: &Path, to: &Path, fault: Option<Fault>) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let mut text = fs::read_to_string(entry.path())?;
+        if let Some((file, old, new)) = fault.filter(|(file, ..)| entry.file_name() == *file) {
+            let count = text.matches(old).count();
+            ensure!(count == 1, "helper/src/policy/{file} holds {old:?} {count} times, not once");
+            text = text.replace(old, new);
+        }
+        let target = to.join(entry.file_name());
+        // What has not changed is not compiled again.
+        if fs::read_to_string(&target).ok().as_deref() != Some(&text) {
+            fs::write(target, text)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the program: the untouched policy as number 0, then a module for each fault.
+fn write(seed: u64, tries: u64) -> Result<()> {
+    let (root, folder) = (workspace(), folder());
+    let place = |text: &str| text.replace("WORKSPACE", &root.display().to_string());
+    copy(&root.join("example"), &folder.join("example"), None).or_else(|error| {
+        // Folders of example/ are none of the policy's.
+        if folder.join("example/policy-compat.toml").exists() { Ok(()) } else { Err(error) }
+    })?;
+    let policy = root.join("helper/src/policy");
+    let mut main = place(MAIN);
+    let mut body = String::new();
+    for number in 0..=FAULTS.len() {
+        let fault = number.checked_sub(1).and_then(|n| FAULTS.get(n)).copied();
+        copy(&policy, &folder.join(format!("src/all/m{number}")), fault)?;
+        writeln!(main, "#[path = \"all/m{number}/mod.rs\"]\nmod m{number};")?;
+        writeln!(body, "    run!({number}, m{number}, {seed}, {tries});")?;
+    }
+    writeln!(main, "fn main() {{\n{body}}}")?;
+    fs::write(folder.join("src/main.rs"), main)?;
+    fs::write(folder.join("Cargo.toml"), place(MANIFEST))?;
+    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock"))?;
+    Ok(())
+}
+
+/// Compiles all mutants and compares each with the oracle.
+///
+/// # Errors
+/// A fault that cannot be planted, a compiler's error, or an oracle that disagrees with the
+/// untouched policy.
+pub fn run(seed: u64, tries: u64) -> Result<Vec<Mutant>> {
+    fs::create_dir_all(folder().join("src"))?;
+    write(seed, tries)?;
+    let output = Command::new("cargo")
+        .args(["run", "--quiet", "--offline", "--manifest-path"])
+        .arg(folder().join("Cargo.toml"))
+        .env("CARGO_TARGET_DIR", folder().join("target"))
+        .output()
+        .context("cargo")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the mutants do not compile or run:\n{said}");
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    ensure!(first == "0 survived", "the untouched policy: {first}\n{said}");
+    let mut all = Vec::new();
+    for (line, (file, old, new)) in lines.zip(FAULTS) {
+        let (_, end) = line.split_once(' ').context("number and end")?;
+        let caught = if end == "survived" { None } else { Some(end.parse()?) };
+        all.push(Mutant { fault: format!("{file}: {old} -> {new}"), caught });
+    }
+    if all.len() != FAULTS.len() {
+        bail!("{} of {} mutants ran", all.len(), FAULTS.len());
+    }
+    Ok(all)
+}

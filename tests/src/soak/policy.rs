@@ -1,0 +1,38 @@
+//! The helper's own policy as the oracle's opponent.
+
+use crate::oracle::compare::{Disagreement, Product, Tally, compare};
+use crate::oracle::{Facts, TASKS_DEFAULT, Verdict};
+use helper::policy;
+use proto::error::{Code, Refusal};
+
+/// The helper's decision in the oracle's words.
+fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
+    match answer {
+        Ok(decision) => Verdict::Allowed(Facts {
+            image: decision.image.to_string(),
+            binds: decision.files.binds.iter().map(|bind| bind.source.to_string()).collect(),
+            unmapped: decision.files.unprotected,
+            tasks: decision.resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+        }),
+        Err(Refusal { code: Code::Invalid, .. }) => Verdict::Invalid,
+        Err(Refusal { code: Code::Policy, .. }) => Verdict::Policy,
+        Err(refusal) => Verdict::Other(refusal.to_string()),
+    }
+}
+
+/// Reads a policy file as the helper does.
+///
+/// # Errors
+/// Why it is refused.
+pub fn product(text: &str) -> Result<Product, String> {
+    let policy = policy::parse(text)?;
+    Ok(Box::new(move |spec| verdict(policy::decide(spec, &policy))))
+}
+
+/// Compares the helper's policy with the oracle.
+///
+/// # Errors
+/// Where they differ.
+pub fn run(seed: u64, tries: u64) -> Result<Tally, Box<Disagreement>> {
+    compare(seed, tries, product)
+}
