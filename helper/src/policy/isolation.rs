@@ -8,41 +8,17 @@ use super::glob::matches;
 use super::{Denial, Policy, refuse, unlisted};
 
 /// What systemd-nspawn gives every container (systemd-nspawn(1), `--capability=`).
-const DEFAULT_CAPS: [&str; 26] = [
-    "AUDIT_CONTROL",
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_NICE",
-    "SYS_PTRACE",
-    "SYS_RESOURCE",
-    "SYS_TTY_CONFIG",
-];
+const DEFAULT_CAPS: &str = "AUDIT_CONTROL AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER \
+     FSETID IPC_OWNER KILL LEASE LINUX_IMMUTABLE MKNOD NET_BIND_SERVICE NET_BROADCAST NET_RAW \
+     SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE SYS_PTRACE SYS_RESOURCE \
+     SYS_TTY_CONFIG";
 
 /// Kernel settings that belong to the task's own namespaces: no other is written.
 const OWN_SYSCTLS: [&str; 5] = ["net.*", "kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*"];
 
 pub(super) fn check(spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
     let isolation = &spec.isolation;
-    let default = DEFAULT_CAPS.iter().filter_map(|name| Capabilities::named(name));
+    let default = DEFAULT_CAPS.split(' ').filter_map(Capabilities::named);
     let ceiling = default.fold(policy.caps_allow, Capabilities::with);
     let beyond = isolation.add.without(ceiling);
     if !beyond.is_empty() {

@@ -169,3 +169,201 @@ fn place_below<'a>(
 
 #[cfg(test)]
 mod tests;
+
+/// Random specifications under random files: whatever they say, there is an answer, and a good one
+/// places everything below a folder of the policy.
+#[cfg(test)]
+mod random {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proto::capability::Capabilities;
+    use proto::path::Relative;
+    use proto::plan::PlannedUpper;
+    use proto::spec::files::{Overlay, Source, Tmpfs, Upper};
+    use proto::spec::process::{Ready, Sysctl, SysctlName, SysctlValue};
+    use proto::spec::{
+        Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, Volatile,
+    };
+    use tests::{ALLOC, COMPAT, absolute, bind, device, spec};
+
+    const FILES: [&str; 6] = [
+        "",
+        COMPAT,
+        "[binds]\nread_only = [\"/\"]\nread_write = [\"/srv\"]\n[limits]\ntasks = 5",
+        "[binds]\nread_write = [\"/\"]\ndeny = [\"/srv/a\"]\n[devices]\nallow = [\"/dev/*:rw\"]",
+        "preset = \"compat\"\n[images]\npaths = [\"/srv\", \"/srv/a\"]\n[limits]\nmemory = \"2g\"",
+        "[userns]\nrequire = false\n[network]\nallow = [\"host\"]\n[nomad]\nalloc_dirs = [\"/\"]",
+    ];
+
+    fn path() -> impl Strategy<Value = Absolute> {
+        let part =
+            select(vec!["srv", "a", "b", "dev", "proc", "var", "lib", "nomad", "alloc", ALLOC]);
+        let any = proptest::collection::vec(part, 0..6);
+        let known = select(vec![
+            vec!["var", "lib", "machines", "a"],
+            vec!["var", "lib", "nomad", "alloc", ALLOC],
+            vec!["var", "lib", "nomad", "client", "csi", ALLOC],
+        ]);
+        prop_oneof![any, known].prop_map(|parts| absolute(&format!("/{}", parts.join("/"))))
+    }
+
+    fn source() -> impl Strategy<Value = Source> {
+        let task = proptest::collection::vec(select(vec!["local", "a"]), 0..64).prop_map(|parts| {
+            let parts = parts.into_iter().map(|part| proto::path::Component::new(part).unwrap());
+            Source::Task(Relative::new(parts.collect()).unwrap())
+        });
+        prop_oneof![8 => path().prop_map(Source::Host), 1 => task]
+    }
+
+    fn files() -> impl Strategy<Value = proto::spec::Files> {
+        let binds = (source(), path(), any::<bool>()).prop_map(|(source, target, read_only)| {
+            proto::spec::files::Bind { source, target, ..bind("/", read_only) }
+        });
+        let device = (path(), select(vec!["", "r", "rw", "rwm"])).prop_map(|(host, letters)| {
+            proto::spec::files::Device { host, ..device("/", letters) }
+        });
+        let upper = prop_oneof![Just(Upper::Ephemeral), source().prop_map(Upper::Folder)];
+        let overlay = (proptest::collection::vec(source(), 0..4), upper, path())
+            .prop_map(|(lower, upper, target)| Overlay { lower, upper, target });
+        let tmpfs = (path(), any::<Option<u16>>()).prop_map(|(target, mode)| Tmpfs {
+            target,
+            size: None,
+            inodes: None,
+            mode,
+            read_only: false,
+            executable: false,
+        });
+        let some = 0..3_usize;
+        (
+            proptest::collection::vec(binds, some.clone()),
+            proptest::collection::vec(device, 0..2),
+            proptest::collection::vec(overlay, 0..2),
+            proptest::collection::vec(tmpfs, 0..2),
+            proptest::collection::vec(path(), 0..2),
+        )
+            .prop_map(|(binds, devices, overlays, tmpfs, inaccessible)| {
+                proto::spec::Files {
+                    binds,
+                    tmpfs,
+                    overlays,
+                    inaccessible,
+                    devices,
+                    credentials: Vec::new(),
+                }
+            })
+    }
+
+    fn root() -> impl Strategy<Value = RootFs> {
+        let modes = select(vec![
+            Root::Plain,
+            Root::ReadOnly,
+            Root::Ephemeral(Layer::Kept),
+            Root::Volatile(Volatile::Yes),
+        ]);
+        let kinds = select(vec![ImageKind::Tree, ImageKind::Disk]);
+        let owners = select(vec![Ownership::Map, Ownership::Map, Ownership::Chown, Ownership::Off]);
+        (modes, kinds, owners).prop_map(|(mode, kind, ownership)| RootFs {
+            kind,
+            ownership,
+            ..RootFs::tree(mode)
+        })
+    }
+
+    fn users() -> impl Strategy<Value = Users> {
+        let fixed = (select(vec![0, 65_535, 65_536, 524_288, u32::MAX]), any::<u32>());
+        prop_oneof![
+            4 => Just(Users::Pick),
+            1 => Just(Users::Identity),
+            1 => Just(Users::Host),
+            1 => fixed.prop_map(|(base, width)| Users::Fixed { base, width: width % 65_538 }),
+        ]
+    }
+
+    fn any_spec() -> impl Strategy<Value = TaskSpec> {
+        let network = prop_oneof![
+            3 => Just(Network::Loopback),
+            1 => Just(Network::Host),
+            1 => path().prop_map(Network::Join),
+        ];
+        let sysctl =
+            select(vec!["net.a", "kernel.sem", "kernel.core_pattern", "vm.x", "net.ipv4.b"]);
+        let grants = (any::<Option<u64>>(), select(vec!["chown", "bpf", "all"]), any::<bool>());
+        let image = prop_oneof![Just(None), path().prop_map(Some)];
+        let process = (any::<Option<u8>>(), any::<Option<u32>>(), any::<bool>());
+        (image, root(), users(), network, files(), sysctl, grants, process).prop_map(
+            |(
+                image,
+                root,
+                users,
+                network,
+                files,
+                sysctl,
+                (memory, cap, add),
+                (signal, ready, boot),
+            )| {
+                let mut spec = spec();
+                (spec.root, spec.users, spec.network, spec.files) = (root, users, network, files);
+                if let Some(path) = image {
+                    spec.image = Image::Path(path);
+                }
+                if add {
+                    let (name, value) = (SysctlName::new(sysctl), SysctlValue::new("1"));
+                    spec.isolation.add = Capabilities::named(cap).unwrap();
+                    spec.isolation.sysctls =
+                        vec![Sysctl { name: name.unwrap(), value: value.unwrap() }];
+                }
+                if boot {
+                    spec.payload = Payload::Boot { arguments: Vec::new() };
+                }
+                spec.process.ready =
+                    ready.map_or(Ready::Started, |timeout_s| Ready::Notify { timeout_s });
+                (spec.resources.memory_max, spec.stop_signal) = (memory, signal);
+                spec
+            },
+        )
+    }
+
+    /// Whether a place is one that the policy gives to this task.
+    fn is_given(place: &Place, decision: &Decision, policy: &Policy) -> bool {
+        let (alloc, whole) = (&decision.task_dirs.alloc_dir, absolute(&place.to_string()));
+        let own = place.root == alloc.root
+            && place.below.components().starts_with(alloc.below.components());
+        let listed = policy.binds_read_only.iter().chain(&policy.binds_read_write);
+        let never = policy.binds_never.iter().chain(&policy.binds_deny);
+        let mut touched =
+            never.filter(|never| whole.below(never).is_some() || never.below(&whole).is_some());
+        own || (listed.into_iter().any(|root| *root == place.root) && touched.next().is_none())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn every_specification_has_an_answer(spec in any_spec(), file in select(FILES.to_vec())) {
+            let policy = parse(file).unwrap();
+            match judge(&spec, &policy) {
+                Err(Denial { rule, refusal }) => {
+                    prop_assert!(matches!(refusal.code, Code::Policy | Code::Invalid));
+                    prop_assert!(!rule.is_empty() && !refusal.reason.is_empty());
+                    prop_assert!(refusal.code != Code::Policy || rule == "preset" || rule.contains('.'));
+                }
+                Ok(decision) => {
+                    let files = &decision.files;
+                    let uppers = files.overlays.iter().filter_map(|overlay| match &overlay.upper {
+                        PlannedUpper::Folder(place) => Some(place),
+                        _ => None,
+                    });
+                    let lower = files.overlays.iter().flat_map(|overlay| &overlay.lower);
+                    let binds = files.binds.iter().map(|bind| &bind.source);
+                    for place in binds.chain(lower).chain(uppers) {
+                        prop_assert!(is_given(place, &decision, &policy), "{place}");
+                    }
+                    prop_assert_eq!(files.binds.len(), spec.files.binds.len());
+                    prop_assert!(!policy.userns_require || spec.users.isolates());
+                    prop_assert_eq!(spec.users, decision.users);
+                }
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Typed values out of a policy text, each with its key and line for messages.
 //!
-//! Knows TOML and the names of all keys, not what a key means. Takes nothing silently: an unknown
+//! Knows TOML, not what a key means. Takes nothing silently: an unknown
 //! key, a wrong type or a number out of range is an error that names its line.
 
 use std::fmt::Display;
@@ -9,48 +9,16 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Every key of the file. docs/POLICY.md has a row for each.
-pub(super) const KEYS: [&str; 32] = [
-    "preset",
-    "images.store",
-    "images.paths",
-    "images.urls",
-    "images.registries",
-    "images.min_verify",
-    "images.cache_dir",
-    "images.cache_max_size",
-    "nomad.alloc_dirs",
-    "nomad.agent_uid",
-    "userns.require",
-    "userns.except",
-    "binds.read_only",
-    "binds.read_write",
-    "binds.deny",
-    "binds.unprotected",
-    "devices.allow",
-    "caps.allow",
-    "network.allow",
-    "network.netns_paths",
-    "network.ports",
-    "limits.max_tasks",
-    "limits.memory",
-    "limits.tasks",
-    "properties.allow",
-    "syscalls.allow_extra",
-    "sysctl.allow",
-    "lsm.profiles",
-    "oom_score_adj.min",
-    "slice.parent",
-    "systemd.accept",
-    "audit.target",
-];
+/// Keys without a default.
+pub(super) const UNSET: [&str; 4] =
+    ["images.cache_dir", "images.cache_max_size", "limits.memory", "limits.tasks"];
 
 /// Longest part of a value in a message, in bytes.
 const SHOWN: usize = 80;
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
-/// A policy text whose syntax and keys are right.
+/// A policy text.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     text: &'a str,
@@ -71,35 +39,37 @@ impl<'a> Reader<'a> {
             let start = e.span().map_or(0, |span| span.start);
             format!("line {}: {}", line(text, start), e.message())
         })?;
-        let reader = Self { text, table: table.into_inner() };
-        reader.check_keys()?;
-        Ok(reader)
+        Ok(Self { text, table: table.into_inner() })
     }
 
-    fn check_keys(&self) -> Result<(), String> {
+    /// Checks that every key is one of `known`, or of [`UNSET`].
+    pub(super) fn check_keys(&self, known: &Reader<'_>) -> Result<(), String> {
         let unknown = |name: &str, at: usize| {
             Err(format!("line {}: {name} is no key of this file", line(self.text, at)))
         };
         for (section, value) in &self.table {
             let name = section.get_ref().as_ref();
-            let prefix = format!("{name}.");
-            match value.get_ref() {
-                _ if KEYS.contains(&name) => {}
-                DeValue::Table(table) if KEYS.iter().any(|key| key.starts_with(&prefix)) => {
-                    for key in table.keys() {
-                        let full = format!("{prefix}{}", key.get_ref());
-                        if !KEYS.contains(&full.as_str()) {
+            match (value.get_ref(), known.table.get(name).map(Spanned::get_ref)) {
+                (DeValue::Table(keys), Some(DeValue::Table(known))) => {
+                    for key in keys.keys() {
+                        let full = format!("{name}.{}", key.get_ref());
+                        if !known.contains_key(key.get_ref().as_ref())
+                            && !UNSET.contains(&full.as_str())
+                        {
                             return unknown(&full, key.span().start);
                         }
                     }
                 }
-                _ => return unknown(name, section.span().start),
+                (_, None | Some(DeValue::Table(_))) => {
+                    return unknown(name, section.span().start);
+                }
+                _ => {}
             }
         }
         Ok(())
     }
 
-    /// The value of one of [`KEYS`], when the text has it.
+    /// The value of a key, when the text has it.
     pub(super) fn get(&'a self, key: &'static str) -> Option<Item<'a>> {
         let value = match key.split_once('.') {
             None => self.table.get(key),
@@ -175,34 +145,47 @@ impl<'a> Item<'a> {
         Ok(list.iter().map(move |value| Self { key, text, value }))
     }
 
-    /// A member of a table with exactly these members.
-    pub(super) fn members<const N: usize>(self, names: [&str; N]) -> Result<[Self; N], String> {
+    /// A member of a table, when it is a table.
+    pub(super) fn member(self, name: &str) -> Option<Self> {
         let Self { key, text, value } = self;
-        let table = value.get_ref().as_table().filter(|table| table.len() == N);
-        let found = table.map(|table| names.map(|name| table.get(name)));
-        let whole: Option<Vec<Self>> = found.and_then(|found| {
-            found.into_iter().map(|v| v.map(|value| Self { key, text, value })).collect()
-        });
-        whole
-            .and_then(|all| all.try_into().ok())
-            .ok_or_else(|| self.wrong(format!("is not a table of {}", names.join(" and "))))
+        value.get_ref().as_table()?.get(name).map(|value| Self { key, text, value })
     }
 
-    /// The value as written, line breaks and indentation aside.
-    #[cfg(test)]
-    pub(super) fn source_on_one_line(self) -> String {
-        let source = self.text.get(self.value.span()).unwrap_or_default();
-        let joined = source.split_whitespace().collect::<Vec<_>>().join(" ");
-        joined.replace("[ ", "[").replace(", ]", "]").replace(" ]", "]")
-    }
-
-    /// Whether it is a table.
-    pub(super) fn is_table(self) -> bool {
-        self.value.get_ref().is_table()
+    /// Number of members, when it is a table.
+    pub(super) fn members(self) -> Option<usize> {
+        self.value.get_ref().as_table().map(|table| table.len())
     }
 }
 
 /// The line of a byte, counted from 1.
 fn line(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+impl Reader<'_> {
+    /// Every key that the text has, and those without default.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let mut all: Vec<String> = UNSET.map(str::to_owned).into();
+        for (section, value) in &self.table {
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    let keys = table.keys().map(Spanned::get_ref);
+                    all.extend(keys.map(|key| format!("{}.{key}", section.get_ref())));
+                }
+                _ => all.push(section.get_ref().to_string()),
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+impl Item<'_> {
+    /// The value as written, line breaks and indentation aside.
+    pub(super) fn source_on_one_line(self) -> String {
+        let source = self.text.get(self.value.span()).unwrap_or_default();
+        let joined = source.split_whitespace().collect::<Vec<_>>().join(" ");
+        joined.replace("[ ", "[").replace(", ]", "]").replace(" ]", "]")
+    }
 }
