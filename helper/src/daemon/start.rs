@@ -146,10 +146,10 @@ async fn attempt(
     let notice = limit.map(|limit| Notice::new(record.unit(), limit)).transpose();
     let notice = notice.map_err(|e| failed(e.to_string()))?;
     let labels = std::mem::take(&mut spec.labels);
-    let (launcher, main) = launch(context, &labels, &decision, record).await?;
-    let plan = plan(spec, decision, record);
+    let plan = plan(spec, decision.clone(), record);
+    let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
     let notes = tokio::select! {
-        notes = prepare(&launcher, &plan) => notes?,
+        notes = prepared(&launcher) => notes?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
     remark(context, record, notes);
@@ -179,6 +179,7 @@ async fn launch(
     labels: &[Label],
     decision: &Decision,
     record: &Record,
+    plan: &Plan,
 ) -> Result<(Launcher, Process), Refusal> {
     let name = unit::name(record.unit());
     let failed =
@@ -199,7 +200,7 @@ async fn launch(
     hook::after(Step::Unit);
     hook::before(Step::SendPlan);
     let main = tokio::select! {
-        pid = begun(&launcher) => Process::open(pid?)
+        pid = begun(&launcher, plan) => Process::open(pid?)
             .map_err(|e| failed(Step::ReadPlan, format!("launcher: {e}")))?,
         refusal = job_failed(job, &name) => return Err(refusal),
     };
@@ -239,7 +240,7 @@ async fn follow(
     let job = context.bus.job_of(&unit);
     unit::start_follower(&context.bus, record, labels, socket).await.map_err(failed)?;
     tokio::select! {
-        notes = async { begun(&follower).await?; prepare(&follower, &plan).await } => notes?,
+        notes = async { begun(&follower, &plan).await?; prepared(&follower).await } => notes?,
         refusal = job_failed(job, &unit) => return Err(refusal),
     };
     Ok(follower)
@@ -266,18 +267,14 @@ fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
     }
 }
 
-/// The launcher's first word: its pid.
-async fn begun(launcher: &Launcher) -> Result<u32, Refusal> {
+/// Sends the plan ahead, where it waits for the launcher, and takes its first word: its pid.
+async fn begun(launcher: &Launcher, plan: &Plan) -> Result<u32, Refusal> {
+    launcher.send_plan(plan).await?;
     match launcher.report().await? {
         Report::Begun { pid } => Ok(pid),
         Report::Failed(refusal) => Err(refusal),
         Report::Prepared { .. } => Err(unexpected()),
     }
-}
-
-async fn prepare(launcher: &Launcher, plan: &Plan) -> Result<Vec<String>, Refusal> {
-    launcher.send_plan(plan).await?;
-    prepared(launcher).await
 }
 
 async fn prepared(launcher: &Launcher) -> Result<Vec<String>, Refusal> {

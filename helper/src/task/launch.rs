@@ -39,9 +39,12 @@ fn run(
 ) -> Result<std::convert::Infallible, Refusal> {
     umask(Mode::from_bits_truncate(0o022));
     let (ready, notes) = prepare(&plan, steps)?;
-    eprintln!("{}", steps.line());
+    let times = steps.line();
     steps.run(Step::Go, || {
         orders.report(&Report::Prepared { notes }).at("helper socket")?;
+        // While the helper has its turn.
+        eprintln!("{times}");
+        namespace::reap()?;
         orders.wait_for_go()
     })?;
     steps.run(Step::Exec, || execute(&ready))

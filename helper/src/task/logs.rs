@@ -28,8 +28,9 @@ use proto::spec::Logs;
 
 use super::extras::Extras;
 use super::open::{self, Mounts};
+use super::root::attach_at;
 use super::step::{At, Problem};
-use super::upper;
+use super::{STAGE, upper};
 use crate::sys;
 
 /// Where systemd-journald takes streams (systemd-journald.service(8)).
@@ -105,6 +106,8 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
         folder = sys::clone_mount(folder.as_fd()).at("log folder")?;
         let attributes = sys::NO_DEV | sys::NO_SUID;
         sys::set_mount_attributes(folder.as_fd(), attributes, users).at("log folder")?;
+        // Attached, though nobody looks there: giving up a detached mount waits for RCU.
+        attach_at(folder.as_fd(), &Path::new(STAGE).join("logs"))?;
         owner = owner.saturating_add(plan.users.map_or(0, |range| range.base));
     }
     let [stdout, stderr] = NAMES.map(|stream| find_fifo(folder.as_fd(), dirs, stream, owner));

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -95,10 +96,21 @@ pub(super) fn owner_namespace(disk: Owner, shown: Owner) -> Result<OwnedFd, Prob
 fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
     let child = sys::child_in_user_namespace().at("user namespace")?;
     let result = map_ids(child, uids, gids);
-    let pid = Pid::from_raw(child);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).at("child in user namespace")?;
-    waitpid(pid, None).at("child in user namespace")?;
+    // Its end takes a moment, which [`reap`] waits for when the rest is done.
+    nix::sys::signal::kill(Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL)
+        .at("child in user namespace")?;
     result.at("user namespace")
+}
+
+/// Waits for the children that made user namespaces; all have been killed, and there are no others.
+pub(super) fn reap() -> Result<(), Problem> {
+    loop {
+        match waitpid(None, None) {
+            Ok(_) => {}
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(e) => return Err(e).at("child in user namespace"),
+        }
+    }
 }
 
 fn map_ids(child: libc::pid_t, uids: &str, gids: &str) -> io::Result<OwnedFd> {
@@ -107,9 +119,9 @@ fn map_ids(child: libc::pid_t, uids: &str, gids: &str) -> io::Result<OwnedFd> {
     Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())
 }
 
-/// Hides the folders in which systemd-nspawn looks for settings and puts an own, private one in
-/// their place; the folder of its image locks stays the host's where the image is written to.
-pub(super) fn private_settings(writes_image: bool) -> Result<(), Problem> {
+/// Puts a folder of the task's own in place of systemd-nspawn's runtime folder: nothing in it can
+/// be left behind. The folder of image locks stays the host's where the image is written to.
+pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
     let locks = Path::new(nspawn::LOCKS);
     let shared = if writes_image {
         fs::create_dir_all(locks).at(nspawn::LOCKS)?;
@@ -119,17 +131,11 @@ pub(super) fn private_settings(writes_image: bool) -> Result<(), Problem> {
         None
     };
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    // Room for the longest environment, each byte of it a quote.
+    // Room for the longest environment, each byte of it spelled as six.
     let data = Some("mode=0755,size=16m");
     mount(Some("tmpfs"), nspawn::RUNTIME, Some("tmpfs"), flags, data).at(nspawn::RUNTIME)?;
-    if let Some(shared) = shared {
-        attach_at(shared.as_fd(), locks)?;
+    match shared {
+        Some(shared) => attach_at(shared.as_fd(), locks),
+        None => Ok(()),
     }
-    // A file of the machine's name in /etc would win over ours.
-    if Path::new(nspawn::ADMIN_SETTINGS).is_dir() {
-        let flags = flags | MsFlags::MS_RDONLY;
-        mount(Some("tmpfs"), nspawn::ADMIN_SETTINGS, Some("tmpfs"), flags, Some("mode=0755"))
-            .at(nspawn::ADMIN_SETTINGS)?;
-    }
-    Ok(())
 }

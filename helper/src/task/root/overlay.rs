@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount as mount_fs, umount2};
+use nix::mount::{MsFlags, mount as mount_fs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use proto::plan::Plan;
 use proto::spec::{Layer, Root, Volatile};
@@ -30,6 +30,7 @@ pub(super) fn mount(
     map: Option<BorrowedFd<'_>>,
     at: &Path,
 ) -> Result<Option<Provider>, Problem> {
+    // It stays on the stage, which the container does not see: an unmount waits for RCU.
     let lower = stage("lower");
     attach(plan, image, sys::NO_DEV | sys::READ_ONLY, map, &lower)?;
     let shift = if map.is_some() { container_root(plan) } else { 0 };
@@ -59,7 +60,6 @@ pub(super) fn mount(
             "the overlay came up read-only: this file system cannot hold an upper layer",
         ));
     }
-    umount2(&lower, MntFlags::MNT_DETACH).at(lower.display())?;
     if matches!(plan.root.mode, Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay)) {
         return Ok(None);
     }
