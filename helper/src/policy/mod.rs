@@ -193,7 +193,7 @@ mod random {
         "[binds]\nread_only = [\"/\"]\nread_write = [\"/srv\"]\n[limits]\ntasks = 5",
         "[binds]\nread_write = [\"/\"]\ndeny = [\"/srv/a\"]\n[devices]\nallow = [\"/dev/*:rw\"]",
         "preset = \"compat\"\n[images]\npaths = [\"/srv\", \"/srv/a\"]\n[limits]\nmemory = \"2g\"",
-        "[userns]\nrequire = false\n[network]\nallow = [\"host\"]\n[nomad]\nalloc_dirs = [\"/\"]",
+        "[userns]\nrequire = false\n[network]\nallow = [\"host\"]\n[nomad]\nalloc_dirs = [\"/var/lib/nomad/alloc\"]",
     ];
 
     fn path() -> impl Strategy<Value = Absolute> {
@@ -208,6 +208,22 @@ mod random {
         prop_oneof![any, known].prop_map(|parts| absolute(&format!("/{}", parts.join("/"))))
     }
 
+    /// A place inside, mostly one that may be mounted on.
+    fn target() -> impl Strategy<Value = Absolute> {
+        prop_oneof![
+            8 => "/m/[a-z]{8}".prop_map(|text| absolute(&text)),
+            1 => path(),
+        ]
+    }
+
+    /// Six of seven times the first.
+    fn mostly<T: Clone + std::fmt::Debug + 'static>(
+        good: T,
+        others: Vec<T>,
+    ) -> impl Strategy<Value = T> {
+        prop_oneof![6 => Just(good), 1 => select(others)]
+    }
+
     fn source() -> impl Strategy<Value = Source> {
         let task = proptest::collection::vec(select(vec!["local", "a"]), 0..64).prop_map(|parts| {
             let parts = parts.into_iter().map(|part| proto::path::Component::new(part).unwrap());
@@ -217,23 +233,30 @@ mod random {
     }
 
     fn files() -> impl Strategy<Value = proto::spec::Files> {
-        let binds = (source(), path(), any::<bool>()).prop_map(|(source, target, read_only)| {
+        let binds = (source(), target(), any::<bool>()).prop_map(|(source, target, read_only)| {
             proto::spec::files::Bind { source, target, ..bind("/", read_only) }
         });
-        let device = (path(), select(vec!["", "r", "rw", "rwm"])).prop_map(|(host, letters)| {
-            proto::spec::files::Device { host, ..device("/", letters) }
-        });
+        let device = (
+            prop_oneof![4 => Just(absolute("/dev/fuse")), 1 => path()],
+            mostly("r", vec!["", "rw", "rwm"]),
+        )
+            .prop_map(|(host, letters)| proto::spec::files::Device {
+                host,
+                ..device("/", letters)
+            });
         let upper = prop_oneof![Just(Upper::Ephemeral), source().prop_map(Upper::Folder)];
-        let overlay = (proptest::collection::vec(source(), 0..4), upper, path())
+        let overlay = (proptest::collection::vec(source(), 1..4), upper, target())
             .prop_map(|(lower, upper, target)| Overlay { lower, upper, target });
-        let tmpfs = (path(), any::<Option<u16>>()).prop_map(|(target, mode)| Tmpfs {
-            target,
-            size: None,
-            inodes: None,
-            mode,
-            read_only: false,
-            executable: false,
-        });
+        let tmpfs = (target(), mostly(Some(0o755), vec![None, Some(0o10000)])).prop_map(
+            |(target, mode)| Tmpfs {
+                target,
+                size: None,
+                inodes: None,
+                mode,
+                read_only: false,
+                executable: false,
+            },
+        );
         let some = 0..3_usize;
         (
             proptest::collection::vec(binds, some.clone()),
@@ -262,7 +285,7 @@ mod random {
             Root::Volatile(Volatile::Yes),
         ]);
         let kinds = select(vec![ImageKind::Tree, ImageKind::Disk]);
-        let owners = select(vec![Ownership::Map, Ownership::Map, Ownership::Chown, Ownership::Off]);
+        let owners = mostly(Ownership::Map, vec![Ownership::Chown, Ownership::Off]);
         (modes, kinds, owners).prop_map(|(mode, kind, ownership)| RootFs {
             kind,
             ownership,
@@ -282,15 +305,22 @@ mod random {
 
     fn any_spec() -> impl Strategy<Value = TaskSpec> {
         let network = prop_oneof![
-            3 => Just(Network::Loopback),
+            8 => Just(Network::Loopback),
             1 => Just(Network::Host),
             1 => path().prop_map(Network::Join),
         ];
-        let sysctl =
-            select(vec!["net.a", "kernel.sem", "kernel.core_pattern", "vm.x", "net.ipv4.b"]);
-        let grants = (any::<Option<u64>>(), select(vec!["chown", "bpf", "all"]), any::<bool>());
-        let image = prop_oneof![Just(None), path().prop_map(Some)];
-        let process = (any::<Option<u8>>(), any::<Option<u32>>(), any::<bool>());
+        let sysctl = mostly("kernel.sem", vec!["net.a", "vm.x"]);
+        let grants = (
+            mostly(Some(1 << 30), vec![None, Some(0), Some(1 << 40)]),
+            mostly("chown", vec!["bpf", "all"]),
+            any::<bool>(),
+        );
+        let image = prop_oneof![4 => Just(None), 1 => path().prop_map(Some)];
+        let process = (
+            mostly(None, vec![Some(1), Some(33)]),
+            mostly(None, vec![Some(0), Some(1), Some(3601)]),
+            any::<bool>(),
+        );
         (image, root(), users(), network, files(), sysctl, grants, process).prop_map(
             |(
                 image,
@@ -326,18 +356,21 @@ mod random {
 
     /// Whether a place is one that the policy gives to this task.
     fn is_given(place: &Place, decision: &Decision, policy: &Policy) -> bool {
-        let (alloc, whole) = (&decision.task_dirs.alloc_dir, absolute(&place.to_string()));
-        let own = place.root == alloc.root
-            && place.below.components().starts_with(alloc.below.components());
-        let listed = policy.binds_read_only.iter().chain(&policy.binds_read_write);
-        let never = policy.binds_never.iter().chain(&policy.binds_deny);
-        let mut touched =
-            never.filter(|never| whole.below(never).is_some() || never.below(&whole).is_some());
-        own || (listed.into_iter().any(|root| *root == place.root) && touched.next().is_none())
+        let alloc = &decision.task_dirs.alloc_dir;
+        if place.root == alloc.root
+            && place.below.components().starts_with(alloc.below.components())
+        {
+            return true;
+        }
+        let whole = absolute(&place.to_string());
+        let mut never = policy.binds_never.iter().chain(&policy.binds_deny);
+        let mut listed = policy.binds_read_only.iter().chain(&policy.binds_read_write);
+        listed.any(|root| *root == place.root)
+            && !never.any(|it| whole.below(it).is_some() || it.below(&whole).is_some())
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #![proptest_config(ProptestConfig::with_cases(2048))]
 
         #[test]
         fn every_specification_has_an_answer(spec in any_spec(), file in select(FILES.to_vec())) {
