@@ -88,6 +88,7 @@ impl Nomad for Service {
         &self,
         _: Request<CapabilitiesRequest>,
     ) -> Result<Response<CapabilitiesResponse>, Status> {
+        let disable_log_collection = self.driver.config.borrow().disable_log_collection;
         Ok(Response::new(CapabilitiesResponse {
             capabilities: Some(DriverCapabilities {
                 send_signals: true,
@@ -98,8 +99,9 @@ impl Nomad for Service {
                     NetworkIsolationMode::Group.into(),
                 ],
                 must_create_network: false,
-                mount_configs: MountConfigs::NoMounts.into(),
-                disable_log_collection: false,
+                // Zero also means any mounts.
+                mount_configs: MountConfigs::UnknownMounts.into(),
+                disable_log_collection,
                 dynamic_workload_users: false,
             }),
         }))

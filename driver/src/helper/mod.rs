@@ -20,7 +20,7 @@ use proto::parts;
 use proto::spec::TaskSpec;
 use proto::wire::{self, Answer, List, Start, Task, Verb, Welcome};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use connection::Connection;
 pub(crate) use connection::Down;
@@ -109,6 +109,20 @@ impl Helper {
     /// The helper's health and its changes.
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    /// The greeting of the helper that is up; waits for the first answer as long as `patience`
+    /// lasts, and not at all for a helper that is known to be away.
+    pub(crate) async fn greeting(&self, patience: Duration) -> Option<Arc<Welcome>> {
+        let mut health = self.health.subscribe();
+        let known = health.wait_for(|health| *health != Health::Unknown);
+        match timeout(patience, known).await {
+            Ok(Ok(health)) => match &*health {
+                Health::Up(welcome) => Some(Arc::clone(welcome)),
+                Health::Down(_) | Health::Unknown => None,
+            },
+            Ok(Err(_)) | Err(_) => None,
+        }
     }
 
     /// Watches the helper's life for as long as the process lives.

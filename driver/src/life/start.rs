@@ -24,8 +24,8 @@ use super::handle::Identity;
 use super::task::Task;
 use crate::error::Failure;
 use crate::helper::CallError;
-use crate::spec;
 use crate::spec::signal::default_stop;
+use crate::spec::{self, Node};
 
 /// Time for the helper to come back before a start fails.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,17 +45,21 @@ impl Driver {
         if self.tasks.get(&config.id).is_some() {
             return Err(Failure::last(format!("task {} was started before", config.id)));
         }
-        let folders = self.folders.clone();
+        let (systemd, host_users) = match self.helper.greeting(PATIENCE).await {
+            Some(welcome) => (welcome.systemd, Some(welcome.host_users)),
+            None => (0, None),
+        };
+        let (plugin, folders) = (self.config.borrow().clone(), self.folders.clone());
         let built = tokio::task::spawn_blocking(move || {
-            spec::build(&config, &folders).map(|spec| (spec, config))
+            let node = Node::of_host(systemd, host_users, &plugin, &folders);
+            spec::build(&config, &node).map(|spec| (spec, config))
         });
         let (spec, config) = built
             .await
             .map_err(|_| Failure::last("the driver hit a bug while it read the job"))??;
         self.leftovers.cancel(&spec.key);
         let begun = self.remove_earlier_runs(&spec.key, &config).await?;
-        let under_way =
-            if begun { self.under_way(&spec).await.map_err(failure)? } else { None };
+        let under_way = if begun { self.under_way(&spec).await.map_err(failure)? } else { None };
         let started = match under_way {
             Some(started) => started,
             None => self.ask(&spec).await?,
@@ -157,7 +161,8 @@ impl Driver {
         started: &wire::Task,
     ) -> Result<TaskHandle, Failure> {
         let boots = matches!(spec.payload, Payload::Boot { .. });
-        let identity = Identity::of(started, &self.boot, default_stop(boots));
+        let identity =
+            Identity::of(started, &self.boot, spec.stop_signal.unwrap_or(default_stop(boots)));
         let handle = identity.to_handle(config)?;
         let task = self.tasks.add(Task::new(identity, started.leader));
         match &started.state {
@@ -174,12 +179,6 @@ impl Driver {
         );
         for note in &started.notes {
             self.events.send(config, note);
-        }
-        if config.dns.is_some() {
-            self.events.send(
-                config,
-                "The dns block is not supported yet by this version of the nspawn driver and is ignored",
-            );
         }
         Ok(handle)
     }

@@ -1,0 +1,91 @@
+//! The payload: start mode, command, user, directory, host name, console, readiness, signal.
+
+use proto::secret::Secret;
+use proto::spec::process::{Console, HostName, Ready, UserName};
+use proto::spec::{Payload, Process};
+
+use super::place::absolute;
+use super::signal;
+use crate::config::Problem;
+use crate::config::blocks::{ConsoleWord, ReadyMode, VolatileWord};
+use crate::config::task::TaskKeys;
+
+/// What runs, and how.
+pub(crate) fn payload(keys: &TaskKeys) -> Payload {
+    let mut words: Vec<_> = keys.command.iter().map(|word| Secret::new(word.as_str())).collect();
+    if !keys.boots() {
+        return match keys.process_two {
+            true => Payload::ProcessTwo { words },
+            false => Payload::Command { words },
+        };
+    }
+    // An empty /etc is a first boot, at which systemd-firstboot(1) would wait for a key.
+    const FIRST_BOOT: &str = "systemd.firstboot=";
+    let asked = keys.command.iter().any(|word| word.starts_with(FIRST_BOOT));
+    if keys.volatile() == Some(VolatileWord::Yes) && !asked {
+        words.push(Secret::new(format!("{FIRST_BOOT}no")));
+    }
+    Payload::Boot { arguments: words }
+}
+
+/// As whom and where. `user` is the task's own, which Nomad also takes for the owner of its files;
+/// so a booted task may have one.
+pub(crate) fn process(keys: &TaskKeys, user: &str, problems: &mut Vec<Problem>) -> Process {
+    let user = match (&keys.user, keys.boots()) {
+        // Refused by the rules where it has a user key.
+        (_, true) => None,
+        (Some(user), false) => Some(user.as_str()),
+        (None, false) => Some(user).filter(|user| !user.is_empty()),
+    };
+    let mut invalid = |key: &str, value: &str, rule: String, remedy: &str| {
+        problems.push(Problem::new(key, rule).value(value).remedy(remedy));
+    };
+    let user = user.and_then(|user| {
+        UserName::new(user)
+            .map_err(|e| invalid("user", user, e.to_string(), "a user of the image, e.g. www-data"))
+            .ok()
+    });
+    let hostname = keys.hostname.as_deref().and_then(|name| {
+        HostName::new(name).map_err(|e| invalid("hostname", name, e.to_string(), "e.g. web-1")).ok()
+    });
+    let directory = keys
+        .working_directory
+        .as_deref()
+        .and_then(|it| absolute("working_directory", it, problems));
+    Process { user, directory, hostname, console: console(keys), ready: ready(keys) }
+}
+
+fn console(keys: &TaskKeys) -> Console {
+    match keys.console {
+        None => Console::Automatic,
+        Some(ConsoleWord::Interactive) => Console::Interactive,
+        Some(ConsoleWord::ReadOnly) => Console::ReadOnly,
+        Some(ConsoleWord::Passive) => Console::Passive,
+        // systemd-nspawn takes a terminal only when it has one itself, which it never has here.
+        Some(ConsoleWord::Pipe | ConsoleWord::Autopipe) => Console::Pipe,
+    }
+}
+
+fn ready(keys: &TaskKeys) -> Ready {
+    match &keys.ready.0 {
+        Some(ready) if ready.mode == ReadyMode::Notify => {
+            let seconds = ready.timeout.0.as_millis().div_ceil(1000);
+            Ready::Notify { timeout_s: u32::try_from(seconds).unwrap_or(u32::MAX) }
+        }
+        _ => Ready::Started,
+    }
+}
+
+/// The signal that asks the payload to end; `None`: the start mode's own.
+pub(crate) fn stop_signal(keys: &TaskKeys, problems: &mut Vec<Problem>) -> Option<u8> {
+    let name = keys.stop_signal.as_deref()?;
+    let number = signal::parse(name);
+    if number.is_none() {
+        problems.push(
+            Problem::new("stop_signal", "is no signal")
+                .value(name)
+                .remedy("write a name like SIGTERM or SIGRTMIN+3"),
+        );
+    }
+    number
+}

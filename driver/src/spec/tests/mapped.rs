@@ -1,0 +1,552 @@
+//! What each key becomes in the specification.
+
+use super::*;
+use crate::spec::Node;
+use proto::capability::Capabilities;
+use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
+use proto::nomad::drivers::{Device, DnsConfig, HostsConfig, Mount, NetworkIsolationSpec};
+use proto::path::Absolute;
+use proto::secret::Secret;
+use proto::spec::files::{CredentialContent, Mapping, Source, Upper};
+use proto::spec::process::{Console, LimitName, Ready};
+use proto::spec::resolver::{Resolver, ResolverFile, ResolverUse, Timezone};
+use proto::spec::{
+    Image, ImageKind, Layer, Logs, Network, Ownership, Payload, Root, RootFs, Users, Volatile,
+};
+
+fn path(text: &str) -> Absolute {
+    Absolute::parse(text).unwrap()
+}
+
+fn group() -> NetworkIsolationSpec {
+    NetworkIsolationSpec {
+        mode: NetworkIsolationMode::Group.into(),
+        path: format!("/var/run/netns/{ALLOC}"),
+        ..NetworkIsolationSpec::default()
+    }
+}
+
+#[test]
+fn a_plain_job_becomes_a_specification() {
+    let spec = spec(&[]);
+    assert_eq!(spec.key.to_string(), format!("{ALLOC}/web/00c0ffee"));
+    assert_eq!(spec.root, RootFs::tree(Root::Plain));
+    assert_eq!(spec.network, Network::Loopback);
+    assert_eq!(spec.logs, Logs::Fifos);
+    assert_eq!(spec.payload, Payload::Boot { arguments: vec![] });
+    assert!(spec.users.isolates() && spec.stop_signal.is_none());
+    assert_eq!(spec.files, proto::spec::Files::default());
+    assert_eq!(spec.isolation, proto::spec::Isolation::default());
+    assert_eq!(spec.process, proto::spec::Process::default());
+    assert_eq!(spec.names, proto::spec::Names::default());
+}
+
+#[test]
+fn start_modes_follow_two_keys() {
+    let words = || vec![Secret::new("true")];
+    let mode = |boot, two| {
+        let entries = [("boot", boot), ("process_two", two), ("command", list(&["true"]))];
+        try_keys(&entries).map(|spec| spec.payload)
+    };
+    let (yes, no) = (|| Value::from(true), || Value::from(false));
+    assert_eq!(mode(Value::Nil, no()), Ok(Payload::Boot { arguments: words() }));
+    assert_eq!(mode(yes(), no()), Ok(Payload::Boot { arguments: words() }));
+    assert_eq!(mode(no(), no()), Ok(Payload::Command { words: words() }));
+    assert_eq!(mode(no(), yes()), Ok(Payload::ProcessTwo { words: words() }));
+}
+
+#[test]
+fn roots_follow_four_keys() {
+    let mode = |entries: &[(&str, Value)]| spec(entries).root.mode;
+    let yes = Value::from(true);
+    let ephemeral = ("ephemeral", yes.clone());
+    assert_eq!(mode(&[ephemeral.clone()]), Root::Ephemeral(Layer::Disk));
+    for (word, layer) in [("overlay", Layer::Disk), ("tmpfs", Layer::Memory)] {
+        let entries = [ephemeral.clone(), ("ephemeral_mode", word.into())];
+        assert_eq!(mode(&entries), Root::Ephemeral(layer));
+    }
+    let kept = mode(&[ephemeral.clone(), ("persist", "alloc".into())]);
+    assert_eq!(kept, Root::Ephemeral(Layer::Kept));
+    let read_only = ("read_only", yes);
+    assert_eq!(mode(&[read_only.clone(), ephemeral.clone()]), Root::ReadOnly);
+    for (word, root) in [
+        ("yes", Root::Volatile(Volatile::Yes)),
+        ("state", Root::Volatile(Volatile::State)),
+        ("overlay", Root::Volatile(Volatile::Overlay)),
+        ("no", Root::ReadOnly),
+        ("", Root::ReadOnly),
+    ] {
+        let entries = [("volatile", word.into()), read_only.clone(), ephemeral.clone()];
+        assert_eq!(mode(&entries), root, "{word}");
+    }
+    let Payload::Boot { arguments } = spec(&[("volatile", "yes".into())]).payload else { panic!() };
+    assert_eq!(arguments, [Secret::new("systemd.firstboot=no")]);
+    let root = spec(&[("pivot_root", "/new:/old".into())]).root.pivot.unwrap();
+    assert_eq!((root.new, root.old), (path("/new"), Some(path("/old"))));
+    let host = spec(&[("image", "/".into()), ("ephemeral", true.into())]);
+    assert_eq!(host.image, Image::Path(path("/")));
+    assert_eq!(spec(&[("image", "debian.raw".into())]).root.kind, ImageKind::Disk);
+}
+
+#[test]
+fn users_follow_three_keys() {
+    let users = |text: &str| spec(&[("private_users", text.into())]).users;
+    assert_eq!(users("yes"), Users::Pick);
+    assert_eq!(users("pick"), Users::Pick);
+    assert_eq!(users("identity"), Users::Identity);
+    assert_eq!(users("no"), Users::Host);
+    assert_eq!(users("524288"), Users::Fixed { base: 524_288, width: 65_536 });
+    assert_eq!(users("524288:1000"), Users::Fixed { base: 524_288, width: 1000 });
+    assert_eq!(users("0"), Users::Fixed { base: 0, width: 65_536 });
+    let void = [("user_namespacing", false.into()), ("private_users", Value::from("pick"))];
+    assert_eq!(spec(&void).users, Users::Host);
+    for (word, ownership) in [
+        ("auto", Ownership::Map),
+        ("map", Ownership::Map),
+        ("off", Ownership::Off),
+        ("chown", Ownership::Chown),
+    ] {
+        let own = ("private_users_ownership", Value::from(word));
+        assert_eq!(spec(&[own.clone()]).root.ownership, ownership);
+        let void = [own, ("user_namespacing", false.into())];
+        assert_eq!(spec(&void).root.ownership, Ownership::Map);
+    }
+    let copy = [("private_users_ownership", Value::from("chown")), ("ephemeral", true.into())];
+    assert_eq!(spec(&copy).root.ownership, Ownership::Map);
+}
+
+#[test]
+fn networks_follow_group_and_keys() {
+    let host = NetworkIsolationSpec::default();
+    let network = |spec: Option<NetworkIsolationSpec>, veth: bool| {
+        let mut task = task(&[("network_veth", veth.into())]);
+        task.network_isolation_spec = spec;
+        try_task(&task).map(|spec| spec.network)
+    };
+    for none in [None, Some(host)] {
+        assert_eq!(network(none.clone(), true), Ok(Network::Loopback));
+        assert_eq!(network(none, false), Ok(Network::Host));
+    }
+    let joined = Network::Join(path(&format!("/var/run/netns/{ALLOC}")));
+    assert_eq!(network(Some(group()), true), Ok(joined.clone()));
+    assert_eq!(network(Some(group()), false), Ok(joined));
+    let of = |mode: NetworkIsolationMode, path: &str| NetworkIsolationSpec {
+        mode: mode.into(),
+        path: path.to_owned(),
+        ..NetworkIsolationSpec::default()
+    };
+    for bad in [
+        of(NetworkIsolationMode::Group, ""),
+        of(NetworkIsolationMode::Task, "/x"),
+        of(NetworkIsolationMode::Host, "/x"),
+    ] {
+        assert!(network(Some(bad), true).is_err());
+    }
+    assert_eq!(spec(&[("private_network", true.into())]).network, Network::Loopback);
+}
+
+#[test]
+fn resolvers_follow_network_key_and_group() {
+    let host = |how, which| Resolver::Host { how, which };
+    let copy = |which| host(ResolverUse::Copy, which);
+    assert_eq!(spec(&[]).names.resolver, Resolver::Off);
+    let veth = ("network_veth", Value::from(false));
+    assert_eq!(spec(&[veth.clone()]).names.resolver, copy(ResolverFile::Host));
+    assert_eq!(
+        spec(&[veth, ("resolv_conf", "auto".into())]).names.resolver,
+        copy(ResolverFile::Host)
+    );
+    for (word, expected) in [
+        ("off", Resolver::Off),
+        ("delete", Resolver::Delete),
+        ("copy-host", copy(ResolverFile::Host)),
+        ("replace-static", host(ResolverUse::Replace, ResolverFile::Static)),
+        ("bind-uplink", host(ResolverUse::Bind, ResolverFile::Uplink)),
+        ("bind-stub", host(ResolverUse::Bind, ResolverFile::Stub)),
+    ] {
+        assert_eq!(spec(&[("resolv_conf", word.into())]).names.resolver, expected, "{word}");
+    }
+    let mut grouped = task(&[]);
+    grouped.network_isolation_spec = Some(group());
+    let resolver = |task: &TaskConfig, config: &PluginConfig, loopback_resolver| {
+        let node = Node { loopback_resolver, ..node(config) };
+        build(task, &node).unwrap().names.resolver
+    };
+    let mut config = PluginConfig::default();
+    assert_eq!(resolver(&grouped, &config, false), copy(ResolverFile::Host));
+    assert_eq!(resolver(&grouped, &config, true), copy(ResolverFile::Uplink));
+    config.dns_servers = vec!["9.9.9.9".to_owned()];
+    let own = |servers: &[&str], searches: &[&str], options: &[&str]| Resolver::Own {
+        servers: servers.iter().map(|text| text.parse().unwrap()).collect(),
+        searches: searches
+            .iter()
+            .map(|text| proto::spec::resolver::SearchDomain::new(*text).unwrap())
+            .collect(),
+        options: options
+            .iter()
+            .map(|text| proto::spec::resolver::ResolverOption::new(*text).unwrap())
+            .collect(),
+    };
+    assert_eq!(resolver(&grouped, &config, true), own(&["9.9.9.9"], &[], &[]));
+    let mut with_dns = task(&[("resolv_conf", "off".into())]);
+    with_dns.dns = Some(DnsConfig {
+        servers: vec!["1.1.1.1".to_owned(), "fd00::1".to_owned()],
+        searches: vec!["example.org".to_owned()],
+        options: vec!["ndots:2".to_owned()],
+    });
+    let expected = own(&["1.1.1.1", "fd00::1"], &["example.org"], &["ndots:2"]);
+    assert_eq!(resolver(&with_dns, &config, true), expected);
+    with_dns.dns = Some(DnsConfig::default());
+    assert_eq!(resolver(&with_dns, &config, true), Resolver::Off);
+}
+
+#[test]
+fn hosts_are_nomads_and_the_jobs() {
+    let mut task = task(&[("extra_hosts", list(&["db:10.0.0.5", "v6:[fd00::5]", "w6:fd00::6"]))]);
+    let own = HostsConfig { hostname: "web".to_owned(), address: "172.26.64.2".to_owned() };
+    task.network_isolation_spec = Some(NetworkIsolationSpec { hosts_config: Some(own), ..group() });
+    let hosts = try_task(&task).unwrap().names.hosts;
+    let lines: Vec<_> = hosts.iter().map(|it| format!("{} {}", it.address, it.name)).collect();
+    assert_eq!(lines, ["172.26.64.2 web", "10.0.0.5 db", "fd00::5 v6", "fd00::6 w6"]);
+}
+
+#[test]
+fn time_zones_are_the_images_unless_asked_for() {
+    let zone = |entries: &[(&str, Value)]| spec(entries).names.timezone;
+    let timezone = |word: &str| ("timezone", Value::from(word));
+    for (word, expected) in [
+        ("off", Timezone::Off),
+        ("copy", Timezone::Copy),
+        ("bind", Timezone::Bind),
+        ("symlink", Timezone::Symlink),
+        ("delete", Timezone::Delete),
+        ("auto", Timezone::Symlink),
+    ] {
+        assert_eq!(zone(&[timezone(word)]), expected);
+    }
+    assert_eq!(zone(&[timezone("auto"), ("read_only", true.into())]), Timezone::Bind);
+}
+
+#[test]
+fn binds_have_options_and_escapes() {
+    let binds = |key: &str, from: &str, to: &str| {
+        let spec = spec(&[(key, pairs(&[(from, to)]))]);
+        let [bind] = <[_; 1]>::try_from(spec.files.binds).unwrap();
+        bind
+    };
+    let plain = binds("bind", "/srv/a", "/a");
+    assert_eq!((plain.source, plain.target), (Source::Host(path("/srv/a")), path("/a")));
+    assert!(plain.recursive && !plain.read_only && !plain.propagated);
+    assert_eq!(plain.mapping, Mapping::Automatic);
+    assert!(binds("bind_read_only", "/srv/a", "/a").read_only);
+    for (option, recursive, mapping) in [
+        ("rootidmap", true, Mapping::Root),
+        ("idmap", true, Mapping::Identity),
+        ("noidmap", true, Mapping::None),
+        ("owneridmap", true, Mapping::Owner),
+        ("norbind,idmap", false, Mapping::Identity),
+        ("rbind", true, Mapping::Automatic),
+    ] {
+        let bind = binds("bind", "/srv/a", &format!("/a:{option}"));
+        assert_eq!((bind.recursive, bind.mapping), (recursive, mapping), "{option}");
+    }
+    for from in ["/srv/a:b", r"/srv/a\:b"] {
+        let bind = binds("bind", from, r"/a\:b:norbind");
+        assert_eq!(bind.source, Source::Host(path("/srv/a:b")));
+        assert_eq!((bind.target, bind.recursive), (path("/a:b"), false));
+    }
+    let Source::Task(below) = binds("bind", "local/data", "/data").source else { panic!() };
+    assert_eq!(below.to_path(), std::path::Path::new("local/data"));
+    let mapped = spec(&[
+        ("bind_idmap", "rootidmap".into()),
+        ("bind", pairs(&[("/a", "/b"), ("/c", "/d:idmap")])),
+    ]);
+    let mappings: Vec<_> = mapped.files.binds.iter().map(|bind| bind.mapping).collect();
+    assert_eq!(mappings, [Mapping::Root, Mapping::Identity]);
+}
+
+#[test]
+fn both_spellings_of_bind_are_one() {
+    let attribute = spec(&[("bind", map(&[("/a", "/b".into()), ("/c", "/d".into())]))]);
+    let block = map(&[("/a", "/b".into())]);
+    let other = map(&[("/c", "/d".into())]);
+    assert_eq!(spec(&[("bind", Value::List(vec![block, other]))]).files, attribute.files);
+}
+
+#[test]
+fn volumes_become_binds() {
+    let mount = Mount {
+        task_path: "data".to_owned(),
+        host_path: "/srv/data".to_owned(),
+        readonly: true,
+        propagation_mode: "host-to-task".to_owned(),
+        ..Mount::default()
+    };
+    let mut task = task(&[("bind_idmap", "idmap".into())]);
+    task.mounts = vec![mount];
+    let bind = try_task(&task).unwrap().files.binds.swap_remove(0);
+    assert_eq!((bind.source, bind.target), (Source::Host(path("/srv/data")), path("/data")));
+    assert!(bind.read_only && bind.propagated && bind.recursive);
+    assert_eq!(bind.mapping, Mapping::Identity);
+    task.mounts[0].propagation_mode = String::new();
+    assert!(!try_task(&task).unwrap().files.binds[0].propagated);
+}
+
+#[test]
+fn mount_blocks_are_of_three_types() {
+    let bind = spec(&[(
+        "mount",
+        blocks(&[
+            ("source", "local/x".into()),
+            ("target", "/x".into()),
+            ("readonly", true.into()),
+            ("propagation", "host-to-task".into()),
+            ("options", list(&["norbind", "rootidmap"])),
+        ]),
+    )])
+    .files
+    .binds
+    .swap_remove(0);
+    assert!(bind.read_only && bind.propagated && !bind.recursive);
+    assert_eq!(bind.mapping, Mapping::Root);
+    let tmpfs = spec(&[(
+        "mount",
+        blocks(&[
+            ("type", "tmpfs".into()),
+            ("target", "/cache".into()),
+            ("options", list(&["size=64m", "mode=1777", "noexec"])),
+        ]),
+    )])
+    .files
+    .tmpfs
+    .swap_remove(0);
+    assert_eq!((tmpfs.size, tmpfs.mode), (Some(64 << 20), Some(0o1777)));
+    assert!(!tmpfs.executable && !tmpfs.read_only);
+    let overlay = spec(&[(
+        "mount",
+        blocks(&[
+            ("type", "overlay".into()),
+            ("source", "/srv/low:local/up".into()),
+            ("target", "/merged".into()),
+        ]),
+    )])
+    .files
+    .overlays
+    .swap_remove(0);
+    assert_eq!(overlay.lower, [Source::Host(path("/srv/low"))]);
+    assert!(matches!(overlay.upper, Upper::Folder(Source::Task(_))));
+}
+
+#[test]
+fn tmpfs_overlays_and_hidden_paths_are_read() {
+    let tmpfs = spec(&[("tmpfs", list(&["/a", "/b:size=1k,nr_inodes=5,ro,nosuid"]))]).files.tmpfs;
+    assert_eq!((tmpfs[0].size, tmpfs[0].executable, tmpfs[0].read_only), (None, true, false));
+    assert_eq!((tmpfs[1].size, tmpfs[1].inodes, tmpfs[1].read_only), (Some(1024), Some(5), true));
+    let overlays = spec(&[
+        ("overlay", list(&["/l1:/l2:/up:/t1", "/l1::/t2", "/l1:/t3"])),
+        ("overlay_ro", list(&["/l1:/l2:/t4", "/l1:/t5"])),
+    ])
+    .files
+    .overlays;
+    let host = |text: &str| Source::Host(path(text));
+    let uppers: Vec<_> = overlays.iter().map(|overlay| overlay.upper.clone()).collect();
+    let expected = [
+        Upper::Folder(host("/up")),
+        Upper::Ephemeral,
+        Upper::Folder(host("/t3")),
+        Upper::ReadOnly,
+        Upper::ReadOnly,
+    ];
+    assert_eq!(uppers, expected);
+    let lowers: Vec<_> = overlays.iter().map(|overlay| overlay.lower.len()).collect();
+    assert_eq!(lowers, [2, 1, 1, 2, 2]);
+    assert_eq!(overlays[4].lower[1], host("/t5"));
+    assert_eq!(spec(&[("inaccessible", list(&["/srv/x"]))]).files.inaccessible, [path("/srv/x")]);
+}
+
+#[test]
+fn devices_come_from_the_job_and_from_plugins() {
+    let mut task = task(&[(
+        "device",
+        Value::List(vec![
+            map(&[("host_path", "/dev/fuse".into())]),
+            map(&[
+                ("host_path", "/dev/kvm".into()),
+                ("container_path", "/dev/k".into()),
+                ("permissions", "rwm".into()),
+            ]),
+        ]),
+    )]);
+    task.devices.push(Device {
+        host_path: "/dev/nvidia0".to_owned(),
+        task_path: "/dev/nvidia0".to_owned(),
+        cgroup_permissions: "r".to_owned(),
+    });
+    task.device_env.insert("GPU".to_owned(), "0".to_owned());
+    task.env.insert("A".to_owned(), "1".to_owned());
+    let spec = try_task(&task).unwrap();
+    let nodes: Vec<_> = spec
+        .files
+        .devices
+        .iter()
+        .map(|d| {
+            let access = d.access;
+            format!("{} {} {}{}{}", d.host, d.target, access.read, access.write, access.mknod)
+        })
+        .collect();
+    assert_eq!(
+        nodes,
+        [
+            "/dev/fuse /dev/fuse truetruefalse",
+            "/dev/kvm /dev/k truetruetrue",
+            "/dev/nvidia0 /dev/nvidia0 truefalsefalse",
+        ]
+    );
+    let names: Vec<_> = spec.environment.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["A", "GPU"]);
+}
+
+#[test]
+fn credentials_are_files_or_values() {
+    let credential = |entries: &[(&str, Value)]| {
+        let mut all = vec![("name", Value::from("db.password"))];
+        all.extend_from_slice(entries);
+        spec(&[("credential", blocks(&all))]).files.credentials.swap_remove(0)
+    };
+    let value = credential(&[("value", "s".into()), ("encrypted", true.into())]);
+    assert_eq!(value.content, CredentialContent::Value(Secret::new("s")));
+    assert!(value.encrypted);
+    for source in ["secrets/db", "/secrets/db", "./secrets//db"] {
+        let CredentialContent::File(file) = credential(&[("source", source.into())]).content else {
+            panic!("{source}");
+        };
+        assert_eq!(file.to_path(), std::path::Path::new("secrets/db"));
+    }
+}
+
+#[test]
+fn the_process_is_as_asked() {
+    let spec = spec(&[
+        ("boot", false.into()),
+        ("user", "www-data".into()),
+        ("working_directory", "/srv".into()),
+        ("hostname", "web-1.example".into()),
+        ("stop_signal", "SIGUSR1".into()),
+        ("console", "autopipe".into()),
+        ("ready", map(&[("mode", "notify".into()), ("timeout", "1500ms".into())])),
+        ("pids_limit", 100.into()),
+    ]);
+    let process = spec.process;
+    assert_eq!(process.user.unwrap().as_str(), "www-data");
+    assert_eq!(process.directory, Some(path("/srv")));
+    assert_eq!(process.hostname.unwrap().as_str(), "web-1.example");
+    assert_eq!((process.console, spec.stop_signal), (Console::Pipe, Some(10)));
+    assert_eq!(process.ready, Ready::Notify { timeout_s: 2 });
+    assert_eq!(spec.resources.tasks_max, Some(100));
+}
+
+#[test]
+fn the_tasks_user_runs_commands_alone() {
+    let user = |boot: bool, key: &str| {
+        let mut task = task(&[("boot", boot.into()), ("user", key.into())]);
+        task.user = "nobody".to_owned();
+        let user = try_task(&task).unwrap().process.user;
+        user.map(|user| user.as_str().to_owned())
+    };
+    assert_eq!(user(false, ""), Some("nobody".to_owned()));
+    assert_eq!(user(false, "daemon"), Some("daemon".to_owned()));
+    assert_eq!(user(true, ""), None);
+}
+
+#[test]
+fn consoles_keep_their_names() {
+    for (word, console) in [
+        ("interactive", Console::Interactive),
+        ("read-only", Console::ReadOnly),
+        ("passive", Console::Passive),
+        ("pipe", Console::Pipe),
+        ("", Console::Automatic),
+    ] {
+        assert_eq!(spec(&[("console", word.into())]).process.console, console);
+    }
+}
+
+#[test]
+fn isolation_is_as_asked() {
+    let isolation = spec(&[
+        ("capability", list(&["CAP_NET_ADMIN", "sys_time,bpf"])),
+        ("cap_drop", list(&["all"])),
+        ("no_new_privileges", true.into()),
+        ("syscall_filter", list(&["@clock", "~@mount", "~ptrace"])),
+        ("sysctl", pairs(&[("net.core.somaxconn", "1024"), ("kernel.sem", "1 2 3 4")])),
+        ("ulimit", pairs(&[("nofile", "100:200"), ("CORE", "infinity"), ("nproc", "5")])),
+    ])
+    .isolation;
+    let named = |name: &str| Capabilities::named(name).unwrap();
+    let expected = named("NET_ADMIN").with(named("SYS_TIME")).with(named("BPF"));
+    assert_eq!((isolation.add, isolation.drop), (expected, Capabilities::ALL));
+    assert!(isolation.no_new_privileges);
+    let rules: Vec<_> =
+        isolation.syscalls.iter().map(|rule| (rule.allow, rule.name.as_str())).collect();
+    assert_eq!(rules, [(true, "@clock"), (false, "@mount"), (false, "ptrace")]);
+    assert_eq!(isolation.sysctls.len(), 2);
+    let limits: Vec<_> =
+        isolation.limits.iter().map(|it| (it.resource, it.soft, it.hard)).collect();
+    assert!(limits.contains(&(LimitName::OpenFiles, Some(100), Some(200))));
+    assert!(limits.contains(&(LimitName::Core, None, None)));
+    assert!(limits.contains(&(LimitName::Processes, Some(5), Some(5))));
+    let config = PluginConfig::default();
+    let with = Node { selinux: true, ..node(&config) };
+    let context = "system_u:system_r:container_t:s0";
+    let selinux = build(&task(&[("selinux_context", context.into())]), &with).unwrap();
+    assert_eq!(selinux.isolation.selinux.unwrap().as_str(), context);
+}
+
+#[test]
+fn logs_follow_job_and_plugin() {
+    let logging = |entries: &[(&str, Value)]| ("logging", map(entries));
+    let logs = |entries: &[(&str, Value)]| spec(entries).logs;
+    for (word, expected) in [
+        ("nomad", Logs::Fifos),
+        ("journald", Logs::Journal),
+        ("both", Logs::Both),
+        ("none", Logs::Discard),
+    ] {
+        assert_eq!(logs(&[logging(&[("driver", word.into())])]), expected);
+        let mut silent = task(&[logging(&[("driver", word.into())])]);
+        silent.stdout_path = "/dev/null".to_owned();
+        silent.stderr_path = "/dev/null".to_owned();
+        let expected = match expected {
+            Logs::Fifos => Logs::Discard,
+            Logs::Both => Logs::Journal,
+            other => other,
+        };
+        assert_eq!(try_task(&silent).unwrap().logs, expected);
+    }
+    let own = logging(&[("journal", true.into()), ("priority", "warning".into())]);
+    assert_eq!(logs(&[own]), Logs::Container { priority: 4 });
+    let mut config = PluginConfig::default();
+    config.logging.0 = Some(crate::config::plugin::PluginLogging {
+        driver: crate::config::plugin::LogDriver::Journald,
+    });
+    assert_eq!(build(&task(&[]), &node(&config)).unwrap().logs, Logs::Journal);
+}
+
+#[test]
+fn labels_are_the_jobs_and_the_operators() {
+    let config =
+        PluginConfig { extra_labels: vec!["job_n*".to_owned()], ..PluginConfig::default() };
+    let task = task(&[("labels", pairs(&[("TEAM", "search"), ("TIER", "2")]))]);
+    let labels = build(&task, &node(&config)).unwrap().labels;
+    let text: Vec<_> = labels.iter().map(|it| format!("{}={}", it.name, it.value)).collect();
+    assert_eq!(text, ["TEAM=search", "TIER=2", "JOB_NAME=shop _"]);
+}
+
+#[test]
+fn an_unknown_version_refuses_nothing() {
+    let config = PluginConfig::default();
+    let unknown = Node { systemd: 0, host_users: None, ..node(&config) };
+    let task = task(&[("bind_idmap", "owneridmap".into()), ("private_users", "70000:1".into())]);
+    let spec = build(&task, &unknown).unwrap();
+    assert_eq!(spec.users, Users::Fixed { base: 70_000, width: 1 });
+}
