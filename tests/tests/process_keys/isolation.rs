@@ -1,0 +1,192 @@
+//! Capabilities, system calls, limits and kernel settings, as the kernel reports them inside.
+
+use crate::{host, refusal, run, says};
+use proto::capability::Capabilities;
+use proto::spec::process::{
+    LimitName, ProcessLimit, SelinuxContext, SyscallName, SyscallRule, Sysctl, SysctlName,
+    SysctlValue,
+};
+use proto::spec::{Network, TaskSpec};
+
+/// The bounding set inside.
+fn bounding(add: &str, drop: &str) -> u64 {
+    let set = |names: &str| {
+        names
+            .split_whitespace()
+            .fold(Capabilities::default(), |all, name| all.with(Capabilities::named(name).unwrap()))
+    };
+    let text = says("grep CapBnd /proc/self/status", |spec| {
+        spec.isolation.add = set(add);
+        spec.isolation.drop = set(drop);
+    });
+    u64::from_str_radix(text.trim_start_matches("CapBnd:").trim(), 16).unwrap()
+}
+
+#[test]
+fn capabilities_are_added_and_dropped() {
+    const SYS_TIME: u64 = 1 << 25;
+    const CHOWN: u64 = 1;
+    let default = bounding("", "");
+    assert_eq!(default & (SYS_TIME | CHOWN), CHOWN);
+    assert_eq!(bounding("sys_time", ""), default | SYS_TIME);
+    assert_eq!(bounding("", "chown"), default & !CHOWN);
+    // Dropping wins.
+    assert_eq!(bounding("sys_time", "sys_time chown"), default & !CHOWN);
+    assert_eq!(bounding("", "all"), 0);
+    assert!(bounding("all", "").count_ones() >= 40);
+}
+
+#[test]
+fn no_new_privileges_is_set() {
+    let state =
+        |on| says("grep NoNewPrivs /proc/self/status", |s| s.isolation.no_new_privileges = on);
+    assert_eq!(
+        (state(false).as_str(), state(true).as_str()),
+        ("NoNewPrivs:\t0\n", "NoNewPrivs:\t1\n")
+    );
+}
+
+fn rules(rules: &'static [(bool, &str)]) -> impl Fn(&mut TaskSpec) {
+    move |spec| {
+        let rule = |(allow, name): &(bool, &str)| SyscallRule {
+            allow: *allow,
+            name: SyscallName::new(*name).unwrap(),
+        };
+        spec.isolation.syscalls = rules.iter().map(rule).collect();
+    }
+}
+
+#[test]
+fn system_calls_are_taken_out_and_added() {
+    let script = "mkdir /tmp/x && echo made || echo refused; ls / >/dev/null && echo listed";
+    let outcome = |with: &'static [(bool, &str)]| run(script, rules(with)).stdout;
+    assert_eq!(outcome(&[]), "made\nlisted\n");
+    assert_eq!(outcome(&[(false, "mkdir"), (false, "mkdirat")]), "refused\nlisted\n");
+    // What is taken out stays out, whatever the order.
+    assert_eq!(
+        outcome(&[(false, "mkdir"), (false, "mkdirat"), (true, "mkdir")]),
+        "refused\nlisted\n"
+    );
+    // A whole group; the shell itself needs none of it.
+    let mounts = |with| run("mount -t tmpfs x /mnt && echo mounted", rules(with)).stdout;
+    assert_eq!(mounts(&[]), "mounted\n");
+    assert_eq!(mounts(&[(false, "@mount")]), "");
+    // @swap is in no container's list.
+    let swap = |with| run("swapoff /dev/none; true", rules(with)).stderr;
+    assert!(swap(&[]).contains("not permitted"), "{}", swap(&[]));
+    assert!(!swap(&[(true, "@swap")]).contains("Function not implemented"));
+}
+
+#[test]
+fn limits_are_those_that_were_asked_for() {
+    let limit = |resource, soft, hard| ProcessLimit { resource, soft, hard };
+    let text = says("cat /proc/self/limits", |spec| {
+        spec.isolation.limits = vec![
+            limit(LimitName::OpenFiles, Some(100), Some(200)),
+            limit(LimitName::Core, Some(0), Some(0)),
+            limit(LimitName::Processes, Some(50), None),
+            limit(LimitName::LockedMemory, None, None),
+            limit(LimitName::Cpu, Some(3600), None),
+            limit(LimitName::RealtimeTime, Some(5), Some(6)),
+            limit(LimitName::Nice, Some(20), Some(30)),
+            limit(LimitName::FileSize, Some(1_000_001), None),
+        ];
+    });
+    for (name, values) in [
+        ("Max open files", "100 200"),
+        ("Max core file size", "0 0"),
+        ("Max processes", "50 unlimited"),
+        ("Max locked memory", "unlimited unlimited"),
+        ("Max cpu time", "3600 unlimited"),
+        ("Max realtime timeout", "5 6"),
+        ("Max nice priority", "20 30"),
+        ("Max file size", "1000001 unlimited"),
+    ] {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let words: Vec<_> = line.split_whitespace().take(2).collect();
+        assert_eq!(words.join(" "), values, "{name}: {text}");
+    }
+    let text =
+        refusal(|spec| spec.isolation.limits = vec![limit(LimitName::Nice, Some(0), Some(1))]);
+    assert!(text.contains("NICE") && text.contains("1 to 40"), "{text}");
+}
+
+#[test]
+fn an_selinux_context_needs_selinux() {
+    assert!(!host().exists("/sys/fs/selinux/enforce"), "this host has SELinux: write that test");
+    let text = refusal(|spec| {
+        spec.isolation.selinux =
+            Some(SelinuxContext::new("system_u:system_r:container_t:s0").unwrap());
+    });
+    assert!(text.contains("SELinux is not active on this host"), "{text}");
+}
+
+fn sysctls(all: &[(&str, &str)]) -> Vec<Sysctl> {
+    let one = |(name, value): &(&str, &str)| Sysctl {
+        name: SysctlName::new(*name).unwrap(),
+        value: SysctlValue::new(*value).unwrap(),
+    };
+    all.iter().map(one).collect()
+}
+
+#[test]
+fn kernel_settings_are_the_tasks_own() {
+    const NAMES: [&str; 6] = [
+        "net/core/somaxconn",
+        "net/ipv4/ip_local_port_range",
+        "net/ipv4/ip_unprivileged_port_start",
+        "kernel/shmmax",
+        "kernel/sem",
+        "fs/mqueue/msg_max",
+    ];
+    let read = NAMES.map(|name| format!("/proc/sys/{name}")).join(" ");
+    let outside = || host().sh(&format!("cat {read}; cd /proc/sys; readlink /proc/self/ns/ipc"));
+    let before = outside().unwrap();
+    let set = sysctls(&[
+        ("net.core.somaxconn", "321"),
+        ("net.ipv4.ip_local_port_range", "20000 20100"),
+        ("net.ipv4.ip_unprivileged_port_start", "500"),
+        ("kernel.shmmax", "123456"),
+        ("kernel.sem", "100 200 30 40"),
+        ("fs.mqueue.msg_max", "17"),
+    ]);
+    // Queues can be made, and other memory of the kind can be shared.
+    let script = format!("cat {read}; touch /dev/mqueue/q && ls /dev/mqueue; ipcs -m | wc -l");
+    let text = says(&script, |spec| spec.isolation.sysctls = set);
+    let lines: Vec<_> = text.lines().map(|line| line.replace('\t', " ")).collect();
+    let expected = ["321", "20000 20100", "500", "123456", "100 200 30 40", "17", "q"];
+    assert_eq!(lines[..7], expected, "{text}");
+    assert_eq!(outside().unwrap(), before);
+}
+
+#[test]
+fn a_booted_container_keeps_its_message_queues() {
+    let text = says("mount | grep mqueue; touch /dev/mqueue/a && ls /dev/mqueue", |spec| {
+        spec.isolation.sysctls = sysctls(&[("kernel.msgmax", "9000")]);
+    });
+    assert!(text.contains("on /dev/mqueue type mqueue") && text.ends_with("a\n"), "{text}");
+}
+
+#[test]
+fn other_kernel_settings_are_refused_by_name() {
+    let one = |name: &'static str, value: &'static str| {
+        refusal(move |spec| spec.isolation.sysctls = sysctls(&[(name, value)]))
+    };
+    for (name, value, words) in [
+        ("kernel.core_pattern", "x", "sysctl kernel.core_pattern"),
+        ("vm.swappiness", "1", "sysctl vm.swappiness"),
+        ("kernel.sem_next_id", "1", "sysctl kernel.sem_next_id"),
+        ("net.ipv4.no_such", "1", "no such setting in a namespace of the task's own"),
+        ("net.core.somaxconn", "many", "the kernel does not take this value"),
+        ("kernel.shmmax_x", "1", "no such setting"),
+        ("net.ipv4", "1", "sysctl net.ipv4"),
+    ] {
+        let text = one(name, value);
+        assert!(text.contains(words) && text.contains(name), "{name}: {text}");
+    }
+    let text = refusal(|spec| {
+        spec.network = Network::Host;
+        spec.isolation.sysctls = sysctls(&[("net.core.somaxconn", "1")]);
+    });
+    assert!(text.contains("net.core.somaxconn"), "{text}");
+}
