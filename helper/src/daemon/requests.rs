@@ -135,7 +135,7 @@ impl Session {
             epoch: self.context.epoch,
             helper: env!("CARGO_PKG_VERSION").to_owned(),
             systemd: proto::systemd::major(&systemd),
-            systemd_accepted: false,
+            systemd_accepted: policy.accepts(&systemd),
             systemd_text: systemd,
             host_network: policy.network_allow.iter().any(|kind| kind == "host"),
             host_users: !policy.userns_require,
