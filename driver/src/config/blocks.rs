@@ -1,6 +1,7 @@
 //! Keys of the blocks inside a job's `config` block, and the words that keys may have as values.
 
-use super::field::{Block, Hidden};
+use super::field::Hidden;
+use super::nested::Block;
 use super::plugin::LogDriver;
 use super::table::keys;
 use super::value::{Period, words};

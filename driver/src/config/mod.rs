@@ -6,6 +6,7 @@
 pub(crate) mod blocks;
 pub(crate) mod environment;
 pub(crate) mod field;
+pub(crate) mod nested;
 pub(crate) mod plugin;
 #[cfg(test)]
 mod row;

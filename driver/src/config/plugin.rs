@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Problem;
-use super::field::{Block, Labelled};
+use super::nested::{Block, Labelled};
 use super::table::{Table as _, keys};
 use super::value::{Period, Size, words};
 use crate::msgpack;

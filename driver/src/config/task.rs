@@ -10,7 +10,8 @@ use super::blocks::{
     MountKeys, NetworkSetup, OwnershipWord, Persist, ReadyKeys, ResolvConf, TimezoneWord,
     VolatileWord, WaitForAddress,
 };
-use super::field::{Block, Blocks, Numbers, Pairs};
+use super::field::{Numbers, Pairs};
+use super::nested::{Block, Blocks};
 use super::rules;
 use super::table::{Table as _, keys};
 use super::value::Size;

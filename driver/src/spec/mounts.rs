@@ -130,29 +130,34 @@ fn tmpfs<'a>(
     };
     let before = problems.len();
     for option in options {
-        let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        let known = match name {
-            "ro" => Some(tmpfs.read_only = true),
-            "rw" => Some(tmpfs.read_only = false),
-            "exec" => Some(tmpfs.executable = true),
-            "noexec" => Some(tmpfs.executable = false),
-            // They hold anyway.
-            "nosuid" | "nodev" => Some(()),
-            "size" => size(value).map(|size| tmpfs.size = Some(size)),
-            "nr_inodes" => size(value).map(|count| tmpfs.inodes = Some(count)),
-            "mode" => u16::from_str_radix(value, 8)
-                .ok()
-                .filter(|mode| *mode <= 0o7777)
-                .map(|mode| tmpfs.mode = Some(mode)),
-            _ => None,
-        };
-        if known.is_none() {
+        if apply(&mut tmpfs, option).is_none() {
             problems.push(Problem::new(key, "knows no such option").value(option).remedy(
                 "size=BYTES (also with k, m, g), nr_inodes=N, mode=OCTAL, ro, rw, exec, noexec",
             ));
         }
     }
     (problems.len() == before).then_some(tmpfs)
+}
+
+/// Takes one option over; `None` when it is not known or its value is wrong.
+fn apply(tmpfs: &mut Tmpfs, option: &str) -> Option<()> {
+    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+    match name {
+        "ro" => tmpfs.read_only = true,
+        "rw" => tmpfs.read_only = false,
+        "exec" => tmpfs.executable = true,
+        "noexec" => tmpfs.executable = false,
+        // They hold anyway.
+        "nosuid" | "nodev" => {}
+        "size" => tmpfs.size = Some(size(value)?),
+        "nr_inodes" => tmpfs.inodes = Some(size(value)?),
+        "mode" => {
+            let mode = u16::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
+            tmpfs.mode = Some(mode?);
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
 fn size(text: &str) -> Option<u64> {

@@ -1,5 +1,7 @@
 //! Tests of whole specifications: what a job says against what the helper is asked for.
 
+mod cases;
+mod files;
 mod mapped;
 mod random;
 mod refused;
