@@ -20,6 +20,7 @@ pub mod outer;
 pub mod plugin;
 pub mod processes;
 pub mod product;
+pub mod race;
 pub mod rootfs;
 pub mod shell;
 pub mod soak;

@@ -14,13 +14,14 @@ fn the_policy_says_what_the_oracle_says() {
     assert_eq!(tally.poor(), None);
 }
 
+/// Compiling all of them takes a minute: three of the seed's choice here, all in the soak.
 #[test]
-fn every_mutant_of_the_policy_is_caught() {
+fn three_mutants_of_the_policy_are_caught() {
     let seed = soak::seed();
-    let mutants = soak::mutants::run(seed, TRIES).unwrap();
+    let mutants = soak::mutants::run(seed, TRIES, 3).unwrap();
     for mutant in &mutants {
         println!("{mutant:?}");
     }
-    assert!(mutants.len() >= 20);
+    assert_eq!(mutants.len(), 3);
     assert!(mutants.iter().all(|mutant| mutant.caught.is_some()), "a mutant survived");
 }

@@ -92,6 +92,11 @@ fn image(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
     if random.chance(20) {
         spec.root.kind = ImageKind::Disk;
     }
+    if random.chance(15) {
+        spec.image = Image::Path(path("/"));
+        spec.root.mode = Root::Plain;
+        return;
+    }
     let plain = random.chance(50);
     spec.root.mode = mode(random, plain);
 }
@@ -137,7 +142,8 @@ fn users(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
         _ => Users::Fixed { base: random.pick(&bases), width: random.pick(&widths) },
     };
     if !policy.userns_except.is_empty() && random.chance(60) {
-        spec.image = Image::Path(path(&random.pick(&policy.userns_except)));
+        let below = random.pick(&["", "", "/x"]);
+        spec.image = Image::Path(path(&format!("{}{below}", random.pick(&policy.userns_except))));
     }
     match random.below(8) {
         0 | 1 => spec.root.ownership = Ownership::Off,

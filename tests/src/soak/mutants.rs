@@ -4,6 +4,7 @@
 //! A fault is a text that stands in the policy exactly once, and what takes its place. When the
 //! policy is rewritten so that the text is gone, this fails and the fault must be planted anew.
 
+use crate::oracle::random::Random;
 use crate::product::workspace;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fmt::Write as _;
@@ -14,10 +15,15 @@ use std::process::Command;
 /// File below helper/src/policy, text, and what takes its place.
 type Fault = (&'static str, &'static str, &'static str);
 
+/// All of them.
 const FAULTS: [Fault; 30] = [
     ("counts.rs", "if count > most {", "if count > most + 1 {"),
     ("counts.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
-    ("counts.rs", "once(\"label\", spec.labels", "once(\"label\", spec.labels.iter().take(1)"),
+    (
+        "counts.rs",
+        "once(\"label\", spec.labels.iter()",
+        "once(\"label\", spec.labels.iter().take(1)",
+    ),
     ("counts.rs", "len() > CREDENTIAL_MAX", "len() > CREDENTIAL_MAX + 1"),
     (
         "sense.rs",
@@ -66,6 +72,9 @@ const FAULTS: [Fault; 30] = [
     ),
     ("resources.rs", ".unwrap_or(TASKS_DEFAULT).min(most)", ".unwrap_or(TASKS_DEFAULT)"),
 ];
+
+/// How many faults there are.
+pub const COUNT: usize = FAULTS.len();
 
 /// One mutant's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +145,9 @@ fn copy(from: &Path, to: &Path, fault: Option<Fault>) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
         let mut text = fs::read_to_string(entry.path())?;
         if let Some((file, old, new)) = fault.filter(|(file, ..)| entry.file_name() == *file) {
             let count = text.matches(old).count();
@@ -151,19 +163,21 @@ fn copy(from: &Path, to: &Path, fault: Option<Fault>) -> Result<()> {
     Ok(())
 }
 
-/// Writes the program: the untouched policy as number 0, then a module for each fault.
-fn write(seed: u64, tries: u64) -> Result<()> {
+/// Specifications for the untouched policy, which is compared at length elsewhere.
+const SANE: u64 = 2_000;
+
+/// Writes the program: the untouched policy as number 0, then a module for each of these faults.
+fn write(seed: u64, tries: u64, faults: &[Fault]) -> Result<()> {
     let (root, folder) = (workspace(), folder());
     let place = |text: &str| text.replace("WORKSPACE", &root.display().to_string());
-    copy(&root.join("example"), &folder.join("example"), None).or_else(|error| {
-        // Folders of example/ are none of the policy's.
-        if folder.join("example/policy-compat.toml").exists() { Ok(()) } else { Err(error) }
-    })?;
+    // The presets' defaults, which the policy takes in by their path.
+    copy(&root.join("example"), &folder.join("example"), None)?;
     let policy = root.join("helper/src/policy");
     let mut main = place(MAIN);
     let mut body = String::new();
-    for number in 0..=FAULTS.len() {
-        let fault = number.checked_sub(1).and_then(|n| FAULTS.get(n)).copied();
+    for number in 0..=faults.len() {
+        let fault = number.checked_sub(1).and_then(|n| faults.get(n)).copied();
+        let tries = if fault.is_some() { tries } else { SANE };
         copy(&policy, &folder.join(format!("src/all/m{number}")), fault)?;
         writeln!(main, "#[path = \"all/m{number}/mod.rs\"]\nmod m{number};")?;
         writeln!(body, "    run!({number}, m{number}, {seed}, {tries});")?;
@@ -175,14 +189,19 @@ fn write(seed: u64, tries: u64) -> Result<()> {
     Ok(())
 }
 
-/// Compiles all mutants and compares each with the oracle.
+/// Compiles `count` mutants, chosen by the seed, and compares each with the oracle.
 ///
 /// # Errors
 /// A fault that cannot be planted, a compiler's error, or an oracle that disagrees with the
 /// untouched policy.
-pub fn run(seed: u64, tries: u64) -> Result<Vec<Mutant>> {
+pub fn run(seed: u64, tries: u64, count: usize) -> Result<Vec<Mutant>> {
+    let mut faults = FAULTS.to_vec();
+    let mut random = Random::new(seed);
+    while faults.len() > count {
+        faults.swap_remove(random.below(faults.len()));
+    }
     fs::create_dir_all(folder().join("src"))?;
-    write(seed, tries)?;
+    write(seed, tries, &faults)?;
     let output = Command::new("cargo")
         .args(["run", "--quiet", "--offline", "--manifest-path"])
         .arg(folder().join("Cargo.toml"))
@@ -196,13 +215,13 @@ pub fn run(seed: u64, tries: u64) -> Result<Vec<Mutant>> {
     let first = lines.next().unwrap_or_default();
     ensure!(first == "0 survived", "the untouched policy: {first}\n{said}");
     let mut all = Vec::new();
-    for (line, (file, old, new)) in lines.zip(FAULTS) {
+    for (line, (file, old, new)) in lines.zip(&faults) {
         let (_, end) = line.split_once(' ').context("number and end")?;
         let caught = if end == "survived" { None } else { Some(end.parse()?) };
         all.push(Mutant { fault: format!("{file}: {old} -> {new}"), caught });
     }
-    if all.len() != FAULTS.len() {
-        bail!("{} of {} mutants ran", all.len(), FAULTS.len());
+    if all.len() != faults.len() {
+        bail!("{} of {} mutants ran", all.len(), faults.len());
     }
     Ok(all)
 }
