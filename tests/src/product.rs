@@ -135,6 +135,19 @@ impl Rig {
         .map(drop)
     }
 
+    /// Builds and installs `nomad-nspawnctl`, for the tests that use it: it links what the root
+    /// binaries may not, so it is built by a call of its own.
+    ///
+    /// # Errors
+    /// When cargo fails.
+    pub fn install_ctl(&self) -> Result<()> {
+        let _guard = cache::lock("product")?;
+        let features = ["--features", "ctl", "--bin", "nomad-nspawnctl"];
+        cargo("nomad-nspawn-helper", &target(), &features)?;
+        let built = target().join("release/nomad-nspawnctl");
+        self.copy_in(&built, "/usr/bin/nomad-nspawnctl", 0o755)
+    }
+
     /// Replaces the binaries only, as an upgrade does; nothing is restarted.
     ///
     /// # Errors
@@ -143,7 +156,6 @@ impl Rig {
         for name in ["nomad-nspawn-helper", "nomad-nspawn-task"] {
             self.copy_in(&built.helper.join(name), &format!("{LIBEXEC}/{name}"), 0o755)?;
         }
-        self.copy_in(&built.driver.join("nomad-nspawnctl"), "/usr/bin/nomad-nspawnctl", 0o755)?;
         self.copy_in(&built.driver.join("nomad-driver-nspawn"), PLUGIN, 0o755)
     }
 }

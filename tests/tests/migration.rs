@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 /// The older driver's process: waits below its own name for orders that never come.
 const EXECUTOR: &str = r#"
-$0 = "/opt/old/nspawn\0executor\0{}";
 my $pid = fork // die;
 if (!$pid) { open(STDIN, "<", "/dev/null"); exec @ARGV; die }
 waitpid($pid, 0);
@@ -26,14 +25,19 @@ sleep 1000 while 1;
 "#;
 
 fn up() -> Rig {
-    Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap()
+    let rig = Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
+    rig.run(&["mkdir", "/opt/old"]).unwrap();
+    rig.write_file("/opt/old/executor", EXECUTOR, 0o644).unwrap();
+    rig
 }
 
 /// Starts a container as the older driver did; the executor's unit is named after the task.
 fn older(rig: &Rig, machine: &str, arguments: &[&str]) -> i32 {
     let unit = format!("--unit=old-{machine}");
     let name = format!("--machine={machine}");
-    let mut words = vec!["systemd-run", "--quiet", &unit, "perl", "-e", EXECUTOR];
+    // As that driver's: the plugin's own name, then the word.
+    let shell = "cd /opt/old && exec -a /opt/old/nspawn perl executor \"$@\"";
+    let mut words = vec!["systemd-run", "--quiet", &unit, "bash", "-c", shell, "bash"];
     words.extend(["systemd-nspawn", "--quiet", "--private-users=pick", "--console=pipe", &name]);
     words.extend(arguments);
     rig.run(&words).unwrap();
