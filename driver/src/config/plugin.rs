@@ -18,7 +18,7 @@ keys! {
         /// Absolute path of the root helper's socket.
         helper_socket: String = "/run/nomad-nspawn/helper.sock";
         /// Time for one short request to the helper, 1s to 10m.
-        helper_timeout: Period, later = "30s";
+        helper_timeout: Period = "30s";
         /// Time for one image download in all, 0s for none.
         image_pull_timeout: Period, later = "30m";
         /// Time without a byte after which an image download has failed.
@@ -42,8 +42,9 @@ keys! {
         /// Journal fields on every task's lines: patterns with `*` over job_name, job_id,
         /// task_group_name, task_name, namespace, node_name, node_id; the field is named in capitals.
         extra_labels: Vec<String>;
-        /// Time for one RecoverTask, then the task is reported lost.
-        recover_timeout: Period, later = "10s";
+        /// Time that tasks are taken over for while the helper is away, counted from the plugin's
+        /// start, 1s to 10m; then they count as running until it can be asked.
+        recover_timeout: Period = "10s";
         /// Default of `private_users`. pick, identity, or managed (systemd 258, not yet).
         user_namespaces: UserNamespaces = "pick";
     }
@@ -176,9 +177,13 @@ impl PluginConfig {
                     .value(path),
             );
         }
-        let Period(timeout) = self.helper_timeout;
-        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&timeout) {
-            problems.push(Problem::new("helper_timeout", "must be 1s to 10m").value(timeout));
+        let range = Duration::from_secs(1)..=Duration::from_secs(600);
+        for (key, Period(timeout)) in
+            [("helper_timeout", self.helper_timeout), ("recover_timeout", self.recover_timeout)]
+        {
+            if !range.contains(&timeout) {
+                problems.push(Problem::new(key, "must be 1s to 10m").value(timeout));
+            }
         }
         let collected = matches!(self.log_driver(), LogDriver::Nomad | LogDriver::Both);
         if self.disable_log_collection && collected {
@@ -268,13 +273,13 @@ mod tests {
         for (key, value, part) in [
             ("helper_timeout", Value::from("0"), "must be 1s to 10m"),
             ("disable_log_collection", Value::from(true), "nobody to read"),
+            ("recover_timeout", Value::from("1h"), "must be 1s to 10m"),
             ("dns_servers", list(&["one"]), "must be IP addresses"),
             ("dns_servers", list(&["1.1.1.1", "::1", "9.9.9.9", "8.8.8.8"]), "three at most"),
             ("extra_labels", list(&["jobname"]), "fits no label"),
             ("logging", block("driver", Value::from("syslog")), "nomad, journald, both, none"),
             ("user_namespaces", Value::from("no"), "must be one of"),
             ("gc", block("image", Value::from(true)), "cannot do it yet"),
-            ("helper_timeout", Value::from("20s"), "cannot do it yet"),
             ("volumes", block("enabled", Value::from(true)), "must be true or false"),
         ] {
             let refused = decode(&[(key, value)]).unwrap_err();

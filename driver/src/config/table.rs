@@ -82,7 +82,10 @@ impl Key {
 
 /// The default of a key: read as a value that Nomad sends, so that both cannot differ.
 pub(crate) fn initial<T: Field>(default: Option<Value>) -> T {
-    default.and_then(|value| T::read(value, "", &mut Vec::new())).unwrap_or_default()
+    let mut problems = Vec::new();
+    let value = default.and_then(|value| T::read(value, "default", &mut problems));
+    debug_assert!(problems.is_empty(), "{problems:?}");
+    value.unwrap_or_default()
 }
 
 impl From<bool> for Value {

@@ -98,7 +98,7 @@ keys! {
         /// relative source is below the task's folder. Options: rbind, norbind, noidmap, idmap,
         /// rootidmap, owneridmap (systemd 256). A colon in a path is `\:` in the target.
         bind: Pairs;
-        /// The same, read-only.
+        /// The same as bind, read-only.
         bind_read_only: Pairs;
         /// Which owners the files of binds and volumes have inside. auto: as on disk where that is
         /// safe. none: the host's, which show as nobody. idmap: uid n inside is uid n on disk.

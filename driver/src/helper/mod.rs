@@ -35,8 +35,9 @@ const IDLE: usize = 2;
 /// First and longest pause between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// Time for a reply. A removal stops a unit; a start has the helper's own limit.
-const REPLY: Duration = Duration::from_secs(15);
+/// Time for a reply until the operator's `helper_timeout` is known. A removal stops a unit; a
+/// start has the helper's own limit.
+const REPLY: Duration = Duration::from_secs(30);
 const REMOVAL: Duration = Duration::from_secs(90);
 /// Time for the answer to a start beyond the helper's own limit.
 const MARGIN: Duration = Duration::from_secs(15);
@@ -77,6 +78,7 @@ pub(crate) enum Health {
 #[derive(Debug)]
 pub(crate) struct Helper {
     path: watch::Sender<PathBuf>,
+    reply: watch::Sender<Duration>,
     health: watch::Sender<Health>,
     starts: Semaphore,
     removals: Semaphore,
@@ -89,6 +91,7 @@ impl Helper {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path: watch::Sender::new(path),
+            reply: watch::Sender::new(REPLY),
             health: watch::Sender::new(Health::Unknown),
             starts: Semaphore::new(STARTS),
             removals: Semaphore::new(REMOVALS),
@@ -97,8 +100,9 @@ impl Helper {
         }
     }
 
-    /// Changes the socket.
-    pub(crate) fn set_path(&self, path: PathBuf) {
+    /// Changes the socket, and the time for a short request.
+    pub(crate) fn set(&self, path: PathBuf, reply: Duration) {
+        self.reply.send_replace(reply);
         self.path.send_if_modified(|old| {
             let changed = *old != path;
             *old = path;
@@ -152,10 +156,14 @@ impl Helper {
         }
     }
 
+    fn reply(&self) -> Duration {
+        *self.reply.borrow()
+    }
+
     async fn once(&self, verb: Verb) -> Result<Result<Answer, Refusal>, Down> {
         let (share, limit) = match verb {
             Verb::Remove(_) | Verb::Retire(_) => (&self.removals, REMOVAL),
-            _ => (&self.others, REPLY),
+            _ => (&self.others, self.reply()),
         };
         // Semaphores are never closed.
         let _permit = share.acquire().await;
@@ -194,7 +202,7 @@ impl Helper {
         let mut parts = parts.into_iter().map(Verb::Part);
         let first = parts.next().ok_or(CallError::TooLarge(CodecError::TooLong))?;
         // A part alone starts nothing.
-        let begun = self.exchange(first, REPLY).await;
+        let begun = self.exchange(first, self.reply()).await;
         let (mut connection, mut result) = begun.map_err(CallError::Unreachable)?;
         loop {
             match result {
@@ -203,7 +211,7 @@ impl Helper {
                 Err(refusal) => return Err(CallError::Refused(refusal)),
             }
             let Some(part) = parts.next() else { break };
-            result = connection.call(part, REPLY).await.map_err(CallError::Unreachable)?;
+            result = connection.call(part, self.reply()).await.map_err(CallError::Unreachable)?;
         }
         let result = connection
             .call(Verb::Start(Start { length }), MARGIN + Duration::from_secs(spec.start_limit_s()))

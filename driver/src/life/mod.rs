@@ -88,7 +88,7 @@ impl Driver {
         real: bool,
         topology: Option<&ClientTopology>,
     ) {
-        self.helper.set_path(PathBuf::from(&config.helper_socket));
+        self.helper.set(PathBuf::from(&config.helper_socket), config.helper_timeout.0);
         self.config.send_replace(config);
         if let Some(compute) = topology.and_then(Compute::of_topology) {
             self.compute.send_replace(compute);

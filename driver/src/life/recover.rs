@@ -19,8 +19,6 @@ use super::task::Task;
 use crate::error::Failure;
 use crate::helper::Health;
 
-/// Waiting time for an absent helper, counted from the start of the process.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Time for a helper that is there, or when the patience is used up.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Time for the helper to come up and end a container of the older driver.
@@ -102,6 +100,7 @@ impl Driver {
         Failure::last(text)
     }
 
+    /// For an absent helper the operator's `recover_timeout`, from the start of the process on.
     fn patience(&self) -> Duration {
         let health = self.helper.health();
         let state = health.borrow();
@@ -109,7 +108,8 @@ impl Driver {
             Health::Up(_) => ANSWER,
             Health::Unknown | Health::Down(_) => {
                 let elapsed = self.active.get().map(tokio::time::Instant::elapsed);
-                PATIENCE.saturating_sub(elapsed.unwrap_or_default()).max(GLANCE)
+                let most = self.config.borrow().recover_timeout.0;
+                most.saturating_sub(elapsed.unwrap_or_default()).max(GLANCE)
             }
         }
     }
