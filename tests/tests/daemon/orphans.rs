@@ -1,0 +1,42 @@
+//! A task whose allocation's folder is gone is removed by the helper itself.
+
+use crate::{SOON, host, started};
+use nspawn_tests::hostile::{Client, Handmade};
+use nspawn_tests::wait;
+use proto::error::Code;
+use proto::wire::{Status, Verb};
+use std::time::Duration;
+
+fn is_known(client: &Client, task: &Handmade<'_>) -> bool {
+    match client.ask(Verb::Status(Status { key: task.key.clone() })).unwrap() {
+        Err(refusal) if refusal.code == Code::Unknown => false,
+        Ok(_) => true,
+        Err(refusal) => panic!("{refusal}"),
+    }
+}
+
+#[test]
+fn a_task_without_its_allocation_goes_and_others_stay() {
+    let (_life, rig, client) = host();
+    let [orphan, other] = [(); 2].map(|()| Handmade::new(rig, "orphan").unwrap());
+    for task in [&orphan, &other] {
+        started(&client, &task.spec(&["/bin/sleep", "1000"]).unwrap());
+    }
+    let dir = orphan.dir();
+    // As the agent does it: the secrets first, then the folder with everything in it.
+    rig.run(&["umount", &format!("{dir}/orphan/secrets")]).unwrap();
+    rig.run(&["rm", "-r", &dir]).unwrap();
+    // The first look may come at once, the second 20 s later.
+    wait::true_within("the orphan's removal", Duration::from_secs(60), || {
+        Ok(!is_known(&client, &orphan))
+    })
+    .unwrap();
+    assert!(is_known(&client, &other));
+    let line = format!("task={}", orphan.key);
+    wait::true_within("the line in the journal", SOON, || {
+        let journal = rig.journal(crate::HELPER)?;
+        Ok(journal.lines().any(|l| l.contains("folder is gone") && l.contains(&line)))
+    })
+    .unwrap();
+    other.remove(&client).unwrap();
+}
