@@ -1,0 +1,23 @@
+# An image by a path relative to the agent's working directory or the plugin's folder. Needs a policy
+# that lists the folder (preset = "compat" allows every one).
+job "relative" {
+  type = "batch"
+
+  group "relative" {
+    task "relative" {
+      driver = "nspawn"
+
+      config {
+        image     = "images/busybox"
+        boot      = false
+        ephemeral = true
+        command   = ["/bin/true"]
+      }
+
+      resources {
+        cpu    = 50
+        memory = 32
+      }
+    }
+  }
+}
