@@ -30,7 +30,7 @@ use proto::spec::files::Tmpfs;
 use super::extras::{Extras, escape};
 use super::root::{Image, MountPoint, attach_at};
 use super::step::{At, Problem};
-use super::{STAGE, open};
+use super::{STAGE, open, root};
 use crate::sys;
 
 /// What every part needs, and what they leave behind.
@@ -67,9 +67,25 @@ pub(super) fn prepare(
     }
     mount_points::provide_all(&context, image)?;
     credentials::load_all(&mut context)?;
-    // This option knows no escapes.
-    let hidden = plan.files.inaccessible.iter().map(|path| format!("--inaccessible={path}"));
-    extras.arguments.extend(hidden);
+    hide_all(&mut context)
+}
+
+/// systemd-nspawn gives up on a path that is not there; what can be seen of that is said before.
+fn hide_all(context: &mut Context<'_>) -> Result<(), Problem> {
+    for path in &context.plan.files.inaccessible {
+        let root = open::folder(&root::path()).at("root")?;
+        let in_image = open::in_root(root.as_fd(), &path.to_path());
+        let is_missing = in_image.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        if is_missing && !root::is_nspawns_own(path) && mount_points::above(context, path).is_none()
+        {
+            return Err(Problem::refused(
+                format!("inaccessible path {path}"),
+                "does not exist in the image: only what exists can be hidden",
+            ));
+        }
+        // This option knows no escapes.
+        context.extras.arguments.push(format!("--inaccessible={path}"));
+    }
     Ok(())
 }
 

@@ -12,32 +12,43 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use proto::path::{Absolute, Component};
 
-use super::{Context, Target};
+use super::Context;
 use crate::task::root::{Image, MountPoint};
 use crate::task::step::Problem;
 use crate::task::{STAGE, open};
 
+/// The folders that every task has from its allocation.
+const TASK_DIRS: [&str; 3] = ["alloc", "local", "secrets"];
+
+/// The innermost mount that a path lies below, as where it is on the stage, with the rest of the
+/// path.
+pub(super) fn above(
+    context: &Context<'_>,
+    path: &Absolute,
+) -> Option<(Option<PathBuf>, Vec<Component>)> {
+    let names = path.components();
+    let mounts = context.targets.iter().filter_map(|mount| {
+        let below = names.strip_prefix(mount.path.components())?;
+        Some((mount.stage.clone(), below))
+    });
+    let task_dirs = TASK_DIRS.iter().filter_map(|dir| {
+        let (first, below) = names.split_first()?;
+        (first.as_str() == *dir).then(|| (Some(Path::new(STAGE).join(dir)), below))
+    });
+    let all = mounts.chain(task_dirs).filter(|(_, below)| !below.is_empty());
+    all.min_by_key(|(_, below)| below.len()).map(|(stage, below)| (stage, below.to_vec()))
+}
+
 /// Makes what is missing for every target.
 pub(super) fn provide_all(context: &Context<'_>, image: &Image) -> Result<(), Problem> {
-    let mut own = Vec::new();
-    for name in ["alloc", "local", "secrets"] {
-        let path = Absolute::parse(&format!("/{name}"))
-            .map_err(|rule| Problem::refused(name, rule.to_string()))?;
-        let stage = Some(Path::new(STAGE).join(name));
-        own.push(Target { path, kind: MountPoint::Folder, stage });
-    }
     for target in &context.targets {
-        let above = own.iter().chain(&context.targets).filter_map(|mount| {
-            let below = target.path.below(&mount.path)?;
-            (!below.components().is_empty()).then_some((mount, below))
-        });
-        match above.min_by_key(|(_, below)| below.components().len()) {
+        match above(context, &target.path) {
             None => image.provide(&target.path, target.kind)?,
             // systemd-nspawn can make them in what it mounts itself.
-            Some((Target { stage: None, .. }, _)) => {}
-            Some((Target { stage: Some(stage), .. }, below)) => {
+            Some((None, _)) => {}
+            Some((Some(stage), below)) => {
                 let user = context.plan.users.map_or(0, |range| range.base);
-                as_user(user, || make(stage, below.components(), target.kind)).map_err(|e| {
+                as_user(user, || make(&stage, &below, target.kind)).map_err(|e| {
                     Problem::refused(
                         &target.path,
                         format!(

@@ -39,7 +39,7 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
         let lower = lower_layers(context, overlay, &at)?;
         let upper = upper_layer(context, overlay, &name)?;
         let read_only = upper.is_none();
-        mount_one(&lower, upper.as_ref(), &at)?;
+        mount_one(overlay, &lower, upper.as_ref(), &at)?;
         let how = How { read_only, recursive: false };
         context.bind(at, &overlay.target, MountPoint::Folder, how);
     }
@@ -162,7 +162,12 @@ fn layer(
     ))
 }
 
-fn mount_one(lower: &[PathBuf], upper: Option<&Upper>, at: &Path) -> Result<(), Problem> {
+fn mount_one(
+    overlay: &PlannedOverlay,
+    lower: &[PathBuf],
+    upper: Option<&Upper>,
+    at: &Path,
+) -> Result<(), Problem> {
     fs::create_dir(at).at(at.display())?;
     let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     if let ([only], None) = (lower, upper) {
@@ -171,21 +176,36 @@ fn mount_one(lower: &[PathBuf], upper: Option<&Upper>, at: &Path) -> Result<(), 
             .at(at.display());
     }
     let layers: Vec<String> = lower.iter().rev().map(|path| path.display().to_string()).collect();
-    let mut options = format!("lowerdir={},index=off,metacopy=off", layers.join(":"));
+    let mut options = format!("lowerdir={},metacopy=off", layers.join(":"));
     if let Some(Upper { upper, work, volatile }) = upper {
         let (upper, work) = (upper.as_raw_fd(), work.as_raw_fd());
         options.push_str(&format!(",upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work}"));
-        options.push_str(if *volatile { ",volatile" } else { "" });
+        // An index lets the kernel refuse a second mount of a layer that is in use. "volatile" is
+        // for layers that are never used twice: nothing is gained by syncing them.
+        options.push_str(if *volatile { ",index=off,volatile" } else { ",index=on" });
     } else {
         flags |= MsFlags::MS_RDONLY;
     }
-    mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_str())).at(at.display())?;
+    let object = format!("overlay {}", overlay.target);
+    match mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_str())) {
+        Err(Errno::EBUSY) => {
+            return Err(Errno::EBUSY).at(format!("{object}: another task's changes go there too"));
+        }
+        Err(Errno::ESTALE) => {
+            return Err(Problem::refused(
+                object,
+                "its changes were made over other lower layers than today's: begin with an empty \
+                 folder",
+            ));
+        }
+        other => other.at(&object)?,
+    }
     // An overlay whose work folder cannot be used mounts read-only without an error.
-    let is_read_only = statvfs(at).at(at.display())?.flags().contains(FsFlags::ST_RDONLY);
+    let is_read_only = statvfs(at).at(&object)?.flags().contains(FsFlags::ST_RDONLY);
     if upper.is_some() && is_read_only {
         return Err(Problem::refused(
-            at.display(),
-            "the overlay came up read-only: its upper layer's file system cannot hold one",
+            object,
+            "came up read-only: its upper layer's file system cannot hold one",
         ));
     }
     Ok(())

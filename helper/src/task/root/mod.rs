@@ -36,7 +36,7 @@ use crate::sys;
 pub(super) use image::Image;
 pub(super) use kept::claim_orphans;
 pub use kept::{has_orphans, kept_base};
-pub(super) use provide::MountPoint;
+pub(super) use provide::{MountPoint, is_nspawns_own};
 use provide::Provider;
 
 /// Where systemd-nspawn finds the root.

@@ -20,6 +20,11 @@ use crate::task::step::{At, Problem};
 /// systemd-nspawn mounts its own file systems here, in which it makes what is missing.
 const NSPAWNS_OWN: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
+/// Whether a path lies in a file system that systemd-nspawn mounts itself.
+pub(in crate::task) fn is_nspawns_own(path: &Absolute) -> bool {
+    NSPAWNS_OWN.iter().any(|own| path.to_path().starts_with(own))
+}
+
 /// What is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::task) enum MountPoint {
@@ -50,8 +55,7 @@ impl Image {
         target: &Absolute,
         kind: MountPoint,
     ) -> Result<(), Problem> {
-        let path = target.to_path();
-        if NSPAWNS_OWN.iter().any(|own| path.starts_with(own)) {
+        if is_nspawns_own(target) {
             return Ok(());
         }
         let Some(provider) = &self.provider else { return Ok(()) };
