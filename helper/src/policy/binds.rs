@@ -258,6 +258,8 @@ mod tests {
             "/usr",
             "/var/lib/nomad/client/csi/node/p/per-alloc/17070707-0707-0707-0707-070707070707/v",
             "/var/lib/nomad/client/OWN",
+            "/var/lib/nomad/client/csj/OWN",
+            "/var/lib/nomad/server/csi/OWN",
         ];
         for path in never {
             let compat = (COMPAT, binds(path, false));

@@ -137,13 +137,19 @@ mod tests {
                 sysctls,
                 "whole host's",
                 (COMPAT, sysctl("kernel.core_pattern", private.clone())),
-                ("", sysctl("kernel.shmmax", host_free())),
+                ("", sysctl("kernel.shmmax", joined())),
             ),
             row(
                 sysctls,
                 "whole host's",
                 (COMPAT, sysctl("kernel.semx", private.clone())),
                 ("", sysctl("kernel.sem", private.clone())),
+            ),
+            row(
+                sysctls,
+                "private network",
+                (COMPAT, sysctl(net, joined())),
+                (COMPAT, sysctl("fs.mqueue.msg_max", joined())),
             ),
             row(
                 sysctls,
@@ -171,7 +177,7 @@ mod tests {
             ),
         ]);
 
-        fn host_free() -> Network {
+        fn joined() -> Network {
             Network::Join(absolute(&format!("/run/netns/{ALLOC}")))
         }
     }
