@@ -9,6 +9,7 @@ pub mod api;
 pub mod bench;
 pub mod cache;
 pub mod disks;
+pub mod fuzz;
 pub mod host;
 pub mod hostile;
 pub mod images;

@@ -9,6 +9,8 @@
 
 mod sites;
 
+pub(crate) use sites::plan;
+
 use anyhow::{Context as _, Result, ensure};
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, renameat2};
 use nix::mount::{MsFlags, mount};

@@ -1,0 +1,265 @@
+//! The readers: packets, whole messages, policy files, names, job configurations, arguments.
+
+use super::Target;
+use crate::oracle::compare::next_policy;
+use crate::oracle::file::{Preset, Settings};
+use crate::oracle::generate;
+use crate::oracle::random::Random;
+use crate::{msgpack, race};
+use anyhow::{Context as _, Result};
+use bincode::{Decode, Encode};
+use helper::task::door;
+use proto::codec::{self, CodecError};
+use proto::error::{Code, Refusal};
+use proto::limits;
+use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
+use proto::nomad::drivers::TaskConfig;
+use proto::parts::Part;
+use proto::path::{Absolute, Component};
+use proto::plan::{Order, Plan, Report};
+use proto::secret::Secret;
+use proto::spec::{Payload, TaskSpec};
+use proto::wire::{Answer, Hello, Kill, List, Remove, Reply, Request, Signal, Start, Status, Verb};
+use serde_json::json;
+use std::path::Path;
+
+/// Memory that a packet of 64 KiB may take while it is decoded.
+const PACKET: usize = 128 * 1024;
+/// Memory that a specification or plan may take: the codec's own limit, and a packet's.
+const WHOLE: usize = limits::SPEC_MAX * 2 + PACKET;
+/// Memory for everything else; none of it is longer than 16 KiB here.
+const OTHER: usize = 2 * 1024 * 1024;
+
+type Read = Box<dyn Fn(&[u8]) -> Result<bool, String>>;
+
+/// What is taken must encode to the same bytes, and must not be taken with one byte more.
+fn exact<T: Encode + Decode<()> + 'static>(
+    decode: fn(&[u8]) -> Result<T, CodecError>,
+    encode: fn(&T) -> Result<Vec<u8>, CodecError>,
+) -> Read {
+    Box::new(move |bytes| {
+        let Ok(message) = decode(bytes) else { return Ok(false) };
+        if encode(&message).as_deref() != Ok(bytes) {
+            return Err("is taken, but encodes to other bytes".to_owned());
+        }
+        let longer = [bytes, &[0]].concat();
+        match decode(&longer) {
+            Err(CodecError::Trailing | CodecError::TooLong) => Ok(true),
+            _ => Err("is taken with a byte behind it".to_owned()),
+        }
+    })
+}
+
+fn packet<T: Encode + Decode<()> + 'static>(name: &'static str, samples: &[T]) -> Result<Target> {
+    let corpus = samples.iter().map(codec::encode).collect::<Result<_, _>>()?;
+    Ok(Target { name, memory: PACKET, corpus, read: exact(codec::decode::<T>, codec::encode::<T>) })
+}
+
+fn whole<T: Encode + Decode<()> + 'static>(name: &'static str, samples: &[T]) -> Result<Target> {
+    let all: Vec<_> = samples.iter().map(codec::encode_whole).collect::<Result<_, _>>()?;
+    let corpus = all.into_iter().filter(|bytes: &Vec<u8>| bytes.len() < 4096).collect();
+    let read = exact(codec::decode_whole::<T>, codec::encode_whole::<T>);
+    Ok(Target { name, memory: WHOLE, corpus, read })
+}
+
+fn requests() -> Result<Vec<Request>> {
+    let key =
+        TaskKey { alloc: AllocId([7; 16]), task: TaskName::new("web")?, instance: Instance(9) };
+    let part = Part { offset: 8, bytes: vec![1, 2, 3] };
+    let verbs = [
+        Verb::Hello(Hello { oldest: 1, newest: 1 }),
+        Verb::Part(part),
+        Verb::Start(Start { length: 9 }),
+        Verb::Signal(Signal { key: key.clone(), signal: 15 }),
+        Verb::Kill(Kill { key: key.clone() }),
+        Verb::Status(Status { key: key.clone() }),
+        Verb::List(List { after: Some(key.clone()) }),
+        Verb::List(List { after: None }),
+        Verb::Remove(Remove { key }),
+    ];
+    Ok(verbs.into_iter().map(|verb| Request { epoch: 3, id: 4, verb }).collect())
+}
+
+fn specs() -> Vec<TaskSpec> {
+    let mut random = Random::new(11);
+    let mut all = Vec::new();
+    for preset in [Preset::Strict, Preset::Compat] {
+        let settings = Settings::of(preset);
+        all.extend((0..200).map(|_| generate::spec(&mut random, &settings).0));
+    }
+    all
+}
+
+fn refusal() -> Refusal {
+    Refusal::new(Code::Policy, "decide", "image /x", "lies below no folder")
+}
+
+fn policy() -> Target {
+    let mut random = Random::new(12);
+    let mut corpus: Vec<_> = (0..100).map(|_| next_policy(&mut random).0.into_bytes()).collect();
+    corpus.push(b"[images]\nmin_verify = \"no\"\n[network]\nports = [\"1-2\"]\n".to_vec());
+    let read: Read = Box::new(|bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return Ok(false) };
+        Ok(helper::policy::parse(text).is_ok())
+    });
+    Target { name: "policy file", memory: OTHER, corpus, read }
+}
+
+/// What no name may hold, decided by other means than the names' own.
+fn check_text(kind: &str, taken: bool, text: &str, wild: bool) -> Result<(), String> {
+    if taken && (wild || text.chars().any(char::is_control)) {
+        return Err(format!("{kind} is taken"));
+    }
+    Ok(())
+}
+
+fn names() -> Target {
+    let corpus = [
+        "/var/lib/machines/web",
+        "0e8b1c2d-1111-2222-3333-444455556666/web.1/00c0ffee",
+        "web-1.example",
+        "/a/../b",
+        "TOKEN_1",
+    ];
+    let read: Read = Box::new(|bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return Ok(false) };
+        let climbs = Path::new(text).components().any(|c| c == std::path::Component::ParentDir);
+        let path = Absolute::parse(text);
+        check_text("path", path.is_ok(), text, climbs || !text.starts_with('/'))?;
+        if let Ok(path) = &path {
+            let plain: std::path::PathBuf = Path::new(text).components().collect();
+            let same = path.to_path() == plain;
+            check_text("path", true, "", !same)?;
+        }
+        let slash = text.contains('/') || text == ".." || text == "." || text.is_empty();
+        check_text("component", Component::new(text).is_ok(), text, slash)?;
+        check_text("task name", TaskName::new(text).is_ok(), text, slash)?;
+        let odd = slash || text.contains([' ', '%', ':', '\\']);
+        check_text("image name", ImageName::new(text).is_ok(), text, odd)?;
+        let odd = odd || text.contains(['=', '-', '.', '"', '$']);
+        check_text("variable", VariableName::new(text).is_ok(), text, odd)?;
+        let key = text.parse::<TaskKey>();
+        let fields = text.split('/').count();
+        check_text("task id", key.is_ok(), text, fields != 3)?;
+        let same = key.as_ref().map(ToString::to_string);
+        check_text("task id", same.is_ok_and(|one| !one.eq_ignore_ascii_case(text)), "\n", false)?;
+        Ok(path.is_ok() || key.is_ok() || TaskName::new(text).is_ok())
+    });
+    let corpus = corpus.map(|text| text.as_bytes().to_vec());
+    // A path that climbs is no sample that is taken.
+    let corpus = corpus.into_iter().filter(|text| text != b"/a/../b").collect();
+    Target { name: "names and paths", memory: OTHER, corpus, read }
+}
+
+fn configurations() -> Target {
+    let values = [
+        json!({ "image": "/var/lib/machines/web", "command": ["/bin/sh", "-c", "true"] }),
+        json!({ "image": "web", "boot": true, "ephemeral": true, "resolv_conf": "copy-host" }),
+        json!({ "image": "web", "bind": [{ "/srv": "/mnt" }], "capability": ["CAP_CHOWN"] }),
+    ];
+    let corpus = values.iter().map(msgpack::encode).collect();
+    let alloc = "0e8b1c2d-1111-2222-3333-444455556666";
+    let dir = format!("/var/lib/nomad/alloc/{alloc}");
+    let read: Read = Box::new(move |bytes| {
+        let task = TaskConfig {
+            id: format!("{alloc}/web/00c0ffee"),
+            name: "web".to_owned(),
+            alloc_id: alloc.to_owned(),
+            alloc_dir: dir.clone(),
+            stdout_path: format!("{dir}/alloc/logs/.web.stdout.fifo"),
+            stderr_path: format!("{dir}/alloc/logs/.web.stderr.fifo"),
+            msgpack_driver_config: bytes.to_vec(),
+            ..TaskConfig::default()
+        };
+        Ok(driver::explain::specification(&task, 257, &[]).is_ok())
+    });
+    Target { name: "job configuration", memory: OTHER, corpus, read }
+}
+
+/// Reads a word of systemd-nspawn's bind option as systemd does (extract_first_word() with colons
+/// as separators, backslashes kept from the next character).
+fn fields(option: &str) -> Vec<String> {
+    let (mut all, mut escaped) = (vec![String::new()], false);
+    for c in option.chars() {
+        match c {
+            '\\' if !escaped => escaped = true,
+            ':' if !escaped => all.push(String::new()),
+            c => {
+                escaped = false;
+                if let Some(last) = all.last_mut() {
+                    last.push(c);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// No word of the job becomes an option, and a bind's target stays one field.
+fn arguments() -> Result<Target> {
+    let plan = race::plan(Path::new("/host"))?;
+    let read: Read = Box::new(move |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let words: Vec<Secret> = text.split('\n').map(Secret::new).collect();
+        let count = words.len();
+        let plan = Plan { payload: Payload::Command { words }, ..plan.clone() };
+        let target = Absolute::parse(&text);
+        let source = Path::new("/run/nomad-nspawn/stage/bind-0");
+        let binds: Vec<_> = target.iter().map(|target| (source, target)).collect();
+        let all = door::arguments(&plan, &binds);
+        let dashes =
+            all.iter().position(|word| word == "--").context("--").map_err(|e| e.to_string())?;
+        let (options, rest) = all.split_at(dashes);
+        let same = rest.iter().skip(1).map(String::as_str).eq(text.split('\n'));
+        if !same || rest.len() != count + 1 {
+            return Err("the words behind -- are not the job's".to_owned());
+        }
+        let options: Vec<_> = options.iter().filter(|word| word.starts_with("--bind")).collect();
+        if options.len() != binds.len() {
+            return Err("another number of binds".to_owned());
+        }
+        for (option, (source, target)) in options.into_iter().zip(binds) {
+            let (_, value) = option.split_once('=').unwrap_or_default();
+            let wanted = [source.display().to_string(), target.to_string(), "norbind".to_owned()];
+            if fields(value) != wanted {
+                return Err(format!("systemd-nspawn reads {value:?} as another bind"));
+            }
+        }
+        Ok(true)
+    });
+    let corpus = ["/mnt/a:b", "/mnt/a\\b", "--bind=/:/host\n-x\n--", "/mnt/+x", "/mnt/a\\\\:b,c"];
+    let corpus = corpus.map(|text| text.as_bytes().to_vec()).to_vec();
+    Ok(Target { name: "arguments", memory: OTHER, corpus, read })
+}
+
+/// All of them.
+///
+/// # Errors
+/// When a sample cannot be encoded.
+pub fn all() -> Result<Vec<Target>> {
+    let plan = race::plan(Path::new("/host"))?;
+    let replies = [
+        Reply { id: 1, result: Ok(Answer::Taken) },
+        Reply { id: 2, result: Ok(Answer::Removed) },
+        Reply { id: 3, result: Err(refusal()) },
+    ];
+    let part = Part { offset: 0, bytes: vec![1, 2] };
+    let orders = [Order::Part(part), Order::Prepare { length: 9 }, Order::Go];
+    let reports = [
+        Report::Begun { pid: 7 },
+        Report::Prepared { notes: vec!["a note".to_owned()] },
+        Report::Failed(refusal()),
+    ];
+    Ok(vec![
+        packet("Request", &requests()?)?,
+        packet("Reply", &replies)?,
+        packet("Order", &orders)?,
+        packet("Report", &reports)?,
+        whole("TaskSpec", &specs())?,
+        whole("Plan", &[plan])?,
+        policy(),
+        names(),
+        configurations(),
+        arguments()?,
+    ])
+}
