@@ -175,15 +175,16 @@ mod tests;
 #[cfg(test)]
 mod random {
     use super::*;
+    use proptest::collection::vec as list;
     use proptest::prelude::*;
     use proptest::sample::select;
     use proto::capability::Capabilities;
     use proto::path::Relative;
     use proto::plan::PlannedUpper;
-    use proto::spec::files::{Overlay, Source, Tmpfs, Upper};
+    use proto::spec::files::{Bind, Device, Overlay, Source, Tmpfs, Upper};
     use proto::spec::process::{Ready, Sysctl, SysctlName, SysctlValue};
     use proto::spec::{
-        Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, Volatile,
+        Files, Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, Volatile,
     };
     use tests::{ALLOC, COMPAT, absolute, bind, device, spec};
 
@@ -199,7 +200,7 @@ mod random {
     fn path() -> impl Strategy<Value = Absolute> {
         let part =
             select(vec!["srv", "a", "b", "dev", "proc", "var", "lib", "nomad", "alloc", ALLOC]);
-        let any = proptest::collection::vec(part, 0..6);
+        let any = list(part, 0..6);
         let known = select(vec![
             vec!["var", "lib", "machines", "a"],
             vec!["var", "lib", "nomad", "alloc", ALLOC],
@@ -225,27 +226,24 @@ mod random {
     }
 
     fn source() -> impl Strategy<Value = Source> {
-        let task = proptest::collection::vec(select(vec!["local", "a"]), 0..64).prop_map(|parts| {
+        let task = list(select(vec!["local", "a"]), 0..64).prop_map(|parts| {
             let parts = parts.into_iter().map(|part| proto::path::Component::new(part).unwrap());
             Source::Task(Relative::new(parts.collect()).unwrap())
         });
         prop_oneof![8 => path().prop_map(Source::Host), 1 => task]
     }
 
-    fn files() -> impl Strategy<Value = proto::spec::Files> {
+    fn files() -> impl Strategy<Value = Files> {
         let binds = (source(), target(), any::<bool>()).prop_map(|(source, target, read_only)| {
-            proto::spec::files::Bind { source, target, ..bind("/", read_only) }
+            Bind { source, target, ..bind("/", read_only) }
         });
         let device = (
             prop_oneof![4 => Just(absolute("/dev/fuse")), 1 => path()],
             mostly("r", vec!["", "rw", "rwm"]),
         )
-            .prop_map(|(host, letters)| proto::spec::files::Device {
-                host,
-                ..device("/", letters)
-            });
+            .prop_map(|(host, letters)| Device { host, ..device("/", letters) });
         let upper = prop_oneof![Just(Upper::Ephemeral), source().prop_map(Upper::Folder)];
-        let overlay = (proptest::collection::vec(source(), 1..4), upper, target())
+        let overlay = (list(source(), 1..4), upper, target())
             .prop_map(|(lower, upper, target)| Overlay { lower, upper, target });
         let tmpfs = (target(), mostly(Some(0o755), vec![None, Some(0o10000)])).prop_map(
             |(target, mode)| Tmpfs {
@@ -257,23 +255,20 @@ mod random {
                 executable: false,
             },
         );
-        let some = 0..3_usize;
         (
-            proptest::collection::vec(binds, some.clone()),
-            proptest::collection::vec(device, 0..2),
-            proptest::collection::vec(overlay, 0..2),
-            proptest::collection::vec(tmpfs, 0..2),
-            proptest::collection::vec(path(), 0..2),
+            list(binds, 0..3),
+            list(device, 0..2),
+            list(overlay, 0..2),
+            list(tmpfs, 0..2),
+            list(path(), 0..2),
         )
-            .prop_map(|(binds, devices, overlays, tmpfs, inaccessible)| {
-                proto::spec::Files {
-                    binds,
-                    tmpfs,
-                    overlays,
-                    inaccessible,
-                    devices,
-                    credentials: Vec::new(),
-                }
+            .prop_map(|(binds, devices, overlays, tmpfs, inaccessible)| Files {
+                binds,
+                tmpfs,
+                overlays,
+                inaccessible,
+                devices,
+                credentials: Vec::new(),
             })
     }
 
