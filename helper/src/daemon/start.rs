@@ -327,12 +327,12 @@ async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Resu
     }
     let unit = unit::name(record.unit());
     tracing::warn!(%key, "systemd-nspawn ended before the payload");
-    Err(Refusal::new(
-        Code::Failed,
-        Step::Leader.name(),
-        "systemd-nspawn",
-        format!("ended before the payload ran; its reason is in journalctl -u {unit}"),
-    ))
+    let mut reason = format!("ended before the payload ran; its reason is in journalctl -u {unit}");
+    for note in context.table.borrow().get(key).map_or(&[][..], |entry| &entry.notes) {
+        reason.push_str("; ");
+        reason.push_str(note);
+    }
+    Err(Refusal::new(Code::Failed, Step::Leader.name(), "systemd-nspawn", reason))
 }
 
 /// Enters a task's processes into the table and the descriptor store.

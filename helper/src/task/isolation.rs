@@ -13,16 +13,37 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use proto::plan::{Plan, PlannedNetwork};
-use proto::spec::process::{LimitName, ProcessLimit, Sysctl};
+use proto::spec::process::{LimitName, ProcessLimit, SyscallRule, Sysctl};
 
 use super::STAGE;
 use super::extras::Extras;
 use super::open::{self, Mounts};
 use super::step::{At, Problem};
 
-/// Values of RLIMIT_NICE (getrlimit(2)); systemd takes no others.
-const NICE: std::ops::RangeInclusive<u64> = 1..=40;
+/// The groups that systemd-nspawn's list consists of (nspawn-seccomp.c): it takes out nothing else.
+const GROUPS: [&str; 19] = [
+    "@aio",
+    "@basic-io",
+    "@chown",
+    "@clock",
+    "@default",
+    "@file-system",
+    "@io-event",
+    "@ipc",
+    "@memlock",
+    "@module",
+    "@mount",
+    "@network-io",
+    "@process",
+    "@raw-io",
+    "@resources",
+    "@setuid",
+    "@signal",
+    "@sync",
+    "@timer",
+];
 
 /// Prepares everything; enters an IPC namespace when a kernel setting needs one.
 pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
@@ -36,8 +57,7 @@ pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
         extras.arguments.push("--no-new-privileges=yes".to_owned());
     }
     for rule in &isolation.syscalls {
-        let deny = if rule.allow { "" } else { "~" };
-        extras.arguments.push(format!("--system-call-filter={deny}{}", rule.name));
+        extras.arguments.push(syscall(rule)?);
     }
     for limit in &isolation.limits {
         extras.arguments.push(rlimit(limit)?);
@@ -55,19 +75,63 @@ pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
     sysctls(plan, extras)
 }
 
+/// systemd-nspawn ignores in silence what it cannot take out.
+fn syscall(rule: &SyscallRule) -> Result<String, Problem> {
+    let name = rule.name.as_str();
+    if !rule.allow && name.starts_with('@') && !GROUPS.contains(&name) {
+        return Err(Problem::refused(
+            format!("syscall_filter ~{name}"),
+            format!(
+                "systemd-nspawn's list has no such group in it, so nothing would be taken out; \
+                 name the system calls themselves (systemd-analyze syscall-filter {name})"
+            ),
+        ));
+    }
+    Ok(format!("--system-call-filter={}{name}", if rule.allow { "" } else { "~" }))
+}
+
+/// Makes room for a limit and spells it. systemd-nspawn sets it from inside the user namespace,
+/// where the hard limit cannot be raised, and then takes the closest in silence.
 fn rlimit(limit: &ProcessLimit) -> Result<String, Problem> {
-    let name = limit.resource.name();
-    let text = |value: Option<u64>| match value {
-        None => Ok("infinity".to_owned()),
-        Some(value) if limit.resource == LimitName::Nice && !NICE.contains(&value) => {
-            Err(Problem::refused(
-                format!("limit NICE = {value}"),
-                "1 to 40: 20 minus the nice value (getrlimit(2))",
-            ))
+    let (name, resource) = (limit.resource.name(), resource(limit.resource));
+    let hard = limit.hard.unwrap_or(RLIM_INFINITY);
+    let (own_soft, own_hard) = getrlimit(resource).at(format!("limit {name}"))?;
+    if hard > own_hard {
+        // These would take CPU time from others.
+        let shared = matches!(limit.resource, LimitName::Nice | LimitName::RealtimePriority);
+        if shared || setrlimit(resource, own_soft, hard).is_err() {
+            return Err(Problem::refused(
+                format!("limit {name} = {}", text(limit.hard)),
+                format!("a hard limit can be at most {} on this host", text(Some(own_hard))),
+            ));
         }
-        Some(value) => Ok(value.to_string()),
-    };
-    Ok(format!("--rlimit={name}={}:{}", text(limit.soft)?, text(limit.hard)?))
+    }
+    Ok(format!("--rlimit={name}={}:{}", text(limit.soft), text(limit.hard)))
+}
+
+fn text(value: Option<u64>) -> String {
+    value.filter(|value| *value != RLIM_INFINITY).map_or("infinity".to_owned(), |v| v.to_string())
+}
+
+fn resource(name: LimitName) -> Resource {
+    match name {
+        LimitName::AddressSpace => Resource::RLIMIT_AS,
+        LimitName::Core => Resource::RLIMIT_CORE,
+        LimitName::Cpu => Resource::RLIMIT_CPU,
+        LimitName::Data => Resource::RLIMIT_DATA,
+        LimitName::FileSize => Resource::RLIMIT_FSIZE,
+        LimitName::Locks => Resource::RLIMIT_LOCKS,
+        LimitName::LockedMemory => Resource::RLIMIT_MEMLOCK,
+        LimitName::MessageQueues => Resource::RLIMIT_MSGQUEUE,
+        LimitName::Nice => Resource::RLIMIT_NICE,
+        LimitName::OpenFiles => Resource::RLIMIT_NOFILE,
+        LimitName::Processes => Resource::RLIMIT_NPROC,
+        LimitName::ResidentSet => Resource::RLIMIT_RSS,
+        LimitName::RealtimePriority => Resource::RLIMIT_RTPRIO,
+        LimitName::RealtimeTime => Resource::RLIMIT_RTTIME,
+        LimitName::PendingSignals => Resource::RLIMIT_SIGPENDING,
+        LimitName::Stack => Resource::RLIMIT_STACK,
+    }
 }
 
 /// The namespace that a kernel setting belongs to.
@@ -152,6 +216,7 @@ fn write(root: BorrowedFd<'_>, sysctl: &Sysctl) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::spec::process::SyscallName;
 
     #[test]
     fn only_settings_of_a_namespace_have_a_family() {
@@ -169,9 +234,17 @@ mod tests {
     #[test]
     fn limits_are_spelled_as_systemd_reads_them() {
         let limit = |resource, soft, hard| rlimit(&ProcessLimit { resource, soft, hard });
-        let open = limit(LimitName::OpenFiles, Some(100), None).unwrap();
-        assert_eq!(open, "--rlimit=NOFILE=100:infinity");
-        assert_eq!(limit(LimitName::Nice, Some(1), Some(40)).unwrap(), "--rlimit=NICE=1:40");
-        assert!(limit(LimitName::Nice, Some(0), Some(40)).is_err());
+        let open = limit(LimitName::OpenFiles, Some(10), Some(20)).unwrap();
+        assert_eq!(open, "--rlimit=NOFILE=10:20");
+        assert_eq!(limit(LimitName::Cpu, Some(1), None).unwrap(), "--rlimit=CPU=1:infinity");
+    }
+
+    #[test]
+    fn a_group_that_is_not_in_the_list_cannot_be_taken_out() {
+        let rule =
+            |allow, name| syscall(&SyscallRule { allow, name: SyscallName::new(name).unwrap() });
+        assert_eq!(rule(false, "@mount").unwrap(), "--system-call-filter=~@mount");
+        assert_eq!(rule(true, "@privileged").unwrap(), "--system-call-filter=@privileged");
+        assert!(rule(false, "@privileged").is_err() && rule(false, "chown").is_ok());
     }
 }

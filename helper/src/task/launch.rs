@@ -16,7 +16,7 @@ use super::extras::Extras;
 use super::logs::{self, Streams};
 use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
-use super::{dirs, files, isolation, machine_id, names, namespace, nspawn, root, settings};
+use super::{dirs, files, hints, isolation, machine_id, names, namespace, nspawn, root, settings};
 
 /// Everything that the last step needs.
 struct Ready {
@@ -74,6 +74,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     let streams = steps.run(Step::Logs, || logs::find(plan, users, &mut extras))?;
     let ready = steps.run(Step::Settings, || {
         isolation::prepare(plan, &mut extras)?;
+        extras.notes.extend(hints::collect(plan));
         namespace::private_runtime(plan.root.mode.writes_image())?;
         settings::write(&plan.environment)?;
         let binary = nspawn::binary().ok_or_else(|| {

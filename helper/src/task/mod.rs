@@ -16,6 +16,7 @@ pub mod door;
 mod extras;
 mod files;
 mod follow;
+mod hints;
 mod isolation;
 mod launch;
 mod logs;

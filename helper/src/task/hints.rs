@@ -1,0 +1,115 @@
+//! Remarks on what systemd-nspawn will probably not find in the image: user, folder, command.
+//!
+//! It says so to the journal alone, and only some of it. A remark never stops a start, because only
+//! the container itself can know: mounts and name services may still bring what is missing.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use proto::path::Absolute;
+use proto::plan::Plan;
+use proto::spec::Payload;
+
+use super::open::{self, Mounts};
+use super::root;
+
+/// Folders of a command without a slash (DEFAULT_PATH of systemd).
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where systemd-nspawn looks for an init.
+const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
+/// As much of the image's /etc/passwd as is read.
+const PASSWD_MAX: u64 = 1024 * 1024;
+
+/// What does not seem to be there.
+pub(super) fn collect(plan: &Plan) -> Vec<String> {
+    let Ok(root) = open::folder(&root::path()) else { return Vec::new() };
+    let has = |path: &str| has(plan, &root, path);
+    let mut hints = Vec::new();
+    if let Some(user) = &plan.process.user {
+        if !PATH.split(':').any(|folder| has(&format!("{folder}/getent"))) {
+            hints.push(format!("user {user}: the image has no getent, which finds users for it"));
+        } else if passwd(&root).is_some_and(|passwd| !names(&passwd, user.as_str())) {
+            hints.push(format!("user {user}: not in the image's /etc/passwd"));
+        }
+    }
+    if let Some(directory) = &plan.process.directory
+        && !has(&directory.to_string())
+    {
+        hints.push(format!("working directory {directory}: not in the image"));
+    }
+    let words = match &plan.payload {
+        Payload::Command { words } | Payload::ProcessTwo { words } => words.first(),
+        Payload::Boot { .. } => {
+            if !INITS.iter().any(|init| has(init)) {
+                let mend = "boot = false runs a command instead";
+                hints.push(format!("boot: the image has no {}; {mend}", INITS.join(", ")));
+            }
+            None
+        }
+    };
+    if let Some(command) = words {
+        let command = command.reveal();
+        let path = plan.environment.iter().find(|variable| variable.name.as_str() == "PATH");
+        let path = path.map_or(PATH, |path| path.value.reveal());
+        let found = if command.contains('/') {
+            !command.starts_with('/') || has(command)
+        } else {
+            path.split(':').any(|folder| has(&format!("{folder}/{command}")))
+        };
+        if !found {
+            hints.push(format!("command {command}: not in the image"));
+        }
+    }
+    hints
+}
+
+/// Whether something is there, or may come with a mount.
+fn has(plan: &Plan, root: &OwnedFd, path: &str) -> bool {
+    let Ok(absolute) = Absolute::parse(path) else { return true };
+    let files = &plan.files;
+    let own = ["/alloc", "/local", "/secrets", "/dev", "/proc", "/run", "/sys", "/tmp"];
+    let targets = (files.binds.iter().map(|bind| &bind.target))
+        .chain(files.tmpfs.iter().map(|tmpfs| &tmpfs.target))
+        .chain(files.overlays.iter().map(|overlay| &overlay.target));
+    own.iter().any(|own| Path::new(path).starts_with(own))
+        || targets.into_iter().any(|target| absolute.below(target).is_some())
+        || !matches!(
+            open::in_root(root.as_fd(), &absolute.to_path()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound
+        )
+}
+
+fn passwd(root: &OwnedFd) -> Option<String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let file = open::beneath(root.as_fd(), Path::new("etc/passwd"), flags, Mounts::Stay).ok()?;
+    let mut text = String::new();
+    File::from(file).take(PASSWD_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Whether a user is in it, by name or number.
+fn names(passwd: &str, user: &str) -> bool {
+    passwd.lines().any(|line| {
+        let mut fields = line.split(':');
+        fields.next() == Some(user) || fields.nth(1) == Some(user)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:app:/:/bin/sh\n";
+        for user in ["root", "0", "app", "1000"] {
+            assert!(names(passwd, user), "{user}");
+        }
+        for user in ["100", "x", "ap", ""] {
+            assert!(!names(passwd, user), "{user}");
+        }
+    }
+}
