@@ -22,7 +22,7 @@ pub(in crate::task) struct Image {
     pub(super) gid: u32,
     /// Name of systemd-nspawn's lock file for it.
     pub(super) lock: String,
-    /// Set where systemd-nspawn could not make mount points itself.
+    /// Set when the root has been mounted.
     pub(super) provider: Option<Provider>,
 }
 

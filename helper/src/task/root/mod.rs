@@ -36,8 +36,8 @@ use crate::sys;
 pub(super) use image::Image;
 pub(super) use kept::claim_orphans;
 pub use kept::{has_orphans, kept_base};
-pub(super) use provide::{MountPoint, is_nspawns_own};
 use provide::Provider;
+pub(super) use provide::{MountPoint, is_nspawns_own};
 
 /// Where systemd-nspawn finds the root.
 pub(super) fn path() -> PathBuf {
@@ -63,13 +63,11 @@ pub(super) fn mount_root(
             overlay::mount(plan, image, map, &whole)?
         }
     };
-    image.provider = provider;
+    image.provider = Some(provider);
     if let Some(pivot) = &plan.root.pivot {
         enter(plan, image, pivot, &whole, extras)?;
     }
-    if let Some(provider) = &image.provider {
-        provider.base_folders()?;
-    }
+    image.base_folders()?;
     if plan.root.ownership == Ownership::Chown {
         // The last of two counts.
         extras.arguments.push("--private-users-ownership=chown".to_owned());
@@ -114,8 +112,11 @@ fn enter(
     }
     if let Some(old) = &pivot.old {
         image.provide(old, MountPoint::Folder)?;
-        let read_only = image.provider.is_some() && !plan.root.mode.writes_image();
-        extras.bind(whole, old, read_only, false);
+        let writable = matches!(
+            plan.root.mode,
+            Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay)
+        );
+        extras.bind(whole, old, !writable, false);
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub(super) fn mount(
     image: &Image,
     map: Option<BorrowedFd<'_>>,
     at: &Path,
-) -> Result<Option<Provider>, Problem> {
+) -> Result<Provider, Problem> {
     // It stays on the stage, which the container does not see: an unmount waits for RCU.
     let lower = stage("lower");
     attach(plan, image, sys::NO_DEV | sys::READ_ONLY, map, &lower)?;
@@ -60,11 +60,8 @@ pub(super) fn mount(
             "the overlay came up read-only: this file system cannot hold an upper layer",
         ));
     }
-    if matches!(plan.root.mode, Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay)) {
-        return Ok(None);
-    }
     let root = open::folder(at).at(at.display())?;
-    Ok(Some(Provider { root, owner: container_root(plan) }))
+    Ok(Provider { root, owner: container_root(plan) })
 }
 
 /// The folder that holds the upper layer and the kernel's work folder.

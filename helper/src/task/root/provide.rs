@@ -1,5 +1,5 @@
-//! Mount points that the image lacks and systemd-nspawn could not make: it creates nothing in an
-//! ID-mapped clone, nor in a root that it has made read-only.
+//! Mount points that the image lacks. systemd-nspawn makes none in an ID-mapped clone, nor in a root
+//! that it has made read-only, and version 252 makes the folders above them host root's.
 //!
 //! The image is hostile: its links are resolved by the kernel as the container's root would resolve
 //! them (`RESOLVE_IN_ROOT`), so no walk leaves it.
@@ -48,8 +48,18 @@ impl Image {
         }
     }
 
-    /// Makes an absolute path inside a mount point, with the folders above it, where systemd-nspawn
-    /// could not. Call it for every target, in any root mode, after the root has been mounted.
+    /// Makes the folders that every container needs.
+    pub(super) fn base_folders(&self) -> Result<(), Problem> {
+        let Some(provider) = &self.provider else { return Ok(()) };
+        for name in BASE_FOLDERS {
+            let made = provider.make(&provider.root, Path::new(name), MountPoint::Folder);
+            made.at(format!("/{name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes an absolute path inside a mount point, with the folders above it. Call it for every
+    /// target, in any root mode, after the root has been mounted.
     pub(in crate::task) fn provide(
         &self,
         target: &Absolute,
@@ -98,14 +108,6 @@ const BASE_FOLDERS: [&str; 10] =
     ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
 
 impl Provider {
-    /// Makes the folders that every container needs.
-    pub(super) fn base_folders(&self) -> Result<(), Problem> {
-        for name in BASE_FOLDERS {
-            self.make(&self.root, Path::new(name), MountPoint::Folder).at(format!("/{name}"))?;
-        }
-        Ok(())
-    }
-
     /// `None`: something of that name is there, a link to nothing.
     fn make(
         &self,
