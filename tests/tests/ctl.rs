@@ -1,0 +1,177 @@
+//! The operator's tool: what `doctor` says of a healthy and of a broken host, what `policy` says of
+//! files and jobs; and the refusals on the same broken hosts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is missing"
+)]
+
+use nspawn_tests::{Config, Output, Rig};
+use serde_json::Value;
+use std::time::Duration;
+
+const JOB: &str = r#"
+job "explained" {
+  type = "batch"
+  group "g" {
+    task "fine" {
+      driver = "nspawn"
+      config {
+        image     = "busybox"
+        boot      = false
+        ephemeral = true
+        command   = ["/bin/true"]
+      }
+    }
+    task "greedy" {
+      driver = "nspawn"
+      config {
+        image = "busybox"
+        boot  = false
+        bind_read_only { "/etc" = "/mnt" }
+        bind = { "/srv/x" = "/srv/x" }
+      }
+    }
+    task "wrong" {
+      driver = "nspawn"
+      config {
+        image       = "busybox"
+        process_two = true
+        console     = "loud"
+      }
+    }
+    task "other" {
+      driver = "raw_exec"
+      config { command = "/bin/true" }
+    }
+  }
+}
+"#;
+
+fn ctl(rig: &Rig, words: &[&str]) -> Output {
+    let mut all = vec!["nomad-nspawnctl"];
+    all.extend(words);
+    rig.exec(&all).unwrap()
+}
+
+fn doctor(rig: &Rig) -> (i32, Value) {
+    let found = ctl(rig, &["doctor", "--json"]);
+    (found.code(), serde_json::from_str(&found.text()).unwrap())
+}
+
+fn state_of(report: &Value, name: &str) -> (String, String, String) {
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["check"] == name);
+    let check = check.unwrap_or_else(|| panic!("no check {name}: {report}"));
+    let text = |key: &str| check[key].as_str().unwrap().to_owned();
+    (text("state"), text("found"), text("mend"))
+}
+
+#[test]
+fn the_tool_tells_what_is_wrong_and_what_mends_it() {
+    let rig = Rig::up(&Config::from_env().unwrap()).unwrap();
+    rig.install_ctl().unwrap();
+    a_healthy_host(&rig);
+    policies(&rig);
+    jobs(&rig);
+    a_broken_policy(&rig);
+    a_stopped_helper(&rig);
+    an_agent_with_a_private_mount_namespace(&rig);
+    rig.down().unwrap();
+}
+
+fn a_healthy_host(rig: &Rig) {
+    let (code, report) = doctor(rig);
+    assert_eq!((code, report["healthy"].as_bool()), (0, Some(true)), "{report:#}");
+    for name in ["systemd", "kernel", "openat2", "account", "socket", "helper", "policy", "agent"] {
+        assert_eq!(state_of(&report, name).0, "ok", "{name}: {report:#}");
+    }
+    let people = ctl(rig, &["doctor"]);
+    assert!(people.success() && people.text().contains("0 to mend"), "{}", people.text());
+    assert_eq!(ctl(rig, &["doctor", "--what"]).code(), 2);
+    assert_eq!(ctl(rig, &["heal"]).code(), 64);
+}
+
+fn policies(rig: &Rig) {
+    assert!(ctl(rig, &["policy", "check"]).success());
+    for (text, good, words) in [
+        ("preset = \"compat\"\n", true, "root-equivalent"),
+        ("[images]\nmin_verify = \"digest\"\n", true, "valid"),
+        ("[images]\nmin_verify = \"maybe\"\n", false, "min_verify"),
+        ("[imagse]\n", false, "imagse"),
+        ("[userns]\nrequire = \"no\"\n", false, "require"),
+        ("[userns\n", false, "not valid"),
+    ] {
+        rig.write_file("/run/draft.toml", text, 0o600).unwrap();
+        let found = ctl(rig, &["policy", "check", "/run/draft.toml"]);
+        assert_eq!(found.success(), good, "{text}: {}", found.text());
+        assert!(found.text().contains(words), "{text}: {}", found.text());
+    }
+    assert_eq!(ctl(rig, &["policy", "check", "/run/absent.toml"]).code(), 2);
+}
+
+fn jobs(rig: &Rig) {
+    rig.write_file("/run/job.hcl", JOB, 0o600).unwrap();
+    let hcl = ctl(rig, &["policy", "explain", "/run/job.hcl"]);
+    assert_eq!(hcl.code(), 1, "{}", String::from_utf8_lossy(&hcl.stderr));
+    let text = hcl.text();
+    assert!(text.contains("g.fine: allowed"), "{text}");
+    assert!(text.contains("g.greedy: refused") && text.contains("[binds] read_"), "{text}");
+    assert!(text.contains("g.wrong: refused") && text.contains("process_two"), "{text}");
+    assert!(text.contains("console") && !text.contains("g.other"), "{text}");
+    // The same as JSON, and with a policy that allows more.
+    let json = rig.run(&["nomad", "job", "run", "-output", "/run/job.hcl"]).unwrap();
+    rig.write_file("/run/job.json", json, 0o600).unwrap();
+    assert_eq!(ctl(rig, &["policy", "explain", "/run/job.json"]).text(), text);
+    rig.write_file("/run/draft.toml", "preset = \"compat\"\n", 0o600).unwrap();
+    let more = ["policy", "explain", "--policy", "/run/draft.toml", "/run/job.json"];
+    let more = ctl(rig, &more).text();
+    assert!(more.contains("g.greedy: allowed") && more.contains("g.wrong: refused"), "{more}");
+}
+
+fn a_broken_policy(rig: &Rig) {
+    rig.run(&["chmod", "0666", "/etc/nomad-nspawn/policy.toml"]).unwrap();
+    let (code, report) = doctor(rig);
+    let (state, found, mend) = state_of(&report, "policy");
+    assert_eq!((code, state.as_str()), (1, "fail"), "{report:#}");
+    assert!(found.contains("must belong to root") && !mend.is_empty(), "{report:#}");
+    rig.run(&["chmod", "0644", "/etc/nomad-nspawn/policy.toml"]).unwrap();
+}
+
+fn a_stopped_helper(rig: &Rig) {
+    let units = ["nomad-nspawn-helper.socket", "nomad-nspawn-helper.service"];
+    rig.run(&["systemctl", "stop", units[0], units[1]]).unwrap();
+    let (code, report) = doctor(rig);
+    assert_eq!(code, 1);
+    assert_eq!(state_of(&report, "helper").0, "fail", "{report:#}");
+    let (state, _, mend) = state_of(&report, "socket");
+    assert_eq!(state, "fail", "{report:#}");
+    // The mend is a command that mends it.
+    rig.run(&mend.split_whitespace().collect::<Vec<_>>()).unwrap();
+    rig.run(&["systemctl", "start", units[1]]).unwrap();
+    assert_eq!(doctor(rig).0, 0);
+    rig.wait_driver("nspawn").unwrap();
+}
+
+/// Such an agent's secrets mounts never reach PID 1: no task may see an empty folder instead.
+fn an_agent_with_a_private_mount_namespace(rig: &Rig) {
+    let drop_in = "/etc/systemd/system/nomad.service.d/private.conf";
+    rig.run(&["mkdir", "-p", "/etc/systemd/system/nomad.service.d"]).unwrap();
+    rig.write_file(drop_in, "[Service]\nPrivateTmp=yes\n", 0o644).unwrap();
+    rig.run(&["systemctl", "daemon-reload"]).unwrap();
+    rig.agent_restart().unwrap();
+    rig.wait_driver("nspawn").unwrap();
+    let (code, report) = doctor(rig);
+    let (state, found, _) = state_of(&report, "agent");
+    assert_eq!((code, state.as_str()), (1, "fail"), "{report:#}");
+    assert!(found.contains("private mount namespace"), "{report:#}");
+    let job = JOB.replace("explained", "private");
+    let first = job.split("task \"greedy\"").next().unwrap();
+    let job = rig.run_job(&format!("{first}}}\n}}\n")).unwrap();
+    let event =
+        job.alloc().unwrap().wait_event("fine", "Driver Failure", Duration::from_secs(60)).unwrap();
+    let told = format!("{} {}", event.message, event.details);
+    assert!(told.contains("private mount namespace"), "{told}");
+    job.purge().unwrap();
+}
