@@ -21,6 +21,7 @@ usage: cargo rig COMMAND [--suite trixie|bookworm]
   logs [-f]                        journal of agent and helper
   test [--all] [-- ARGS…]          all tests of the workspace (--all: on both suites)
   bench [--json]                   the benchmarks
+  soak [--minutes N]               oracle, mutants, races, fuzzing at length (default 60)
   demo [--keep]                    a tour: boots, runs the example jobs, cleans up";
 
 /// Options common to all words, and what follows `--`.
@@ -63,6 +64,7 @@ pub(crate) fn run(words: &[String]) -> Result<u8> {
         "test" => test(&Args::parse(rest, &["--all"])?),
         "demo" => demo(&Args::parse(rest, &["--keep"])?),
         "bench" => bench(&Args::parse(rest, &["--json"])?),
+        "soak" => soak(rest),
         "hold" => hold(&Args::parse(rest, &[])?),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
@@ -111,6 +113,19 @@ fn bench(args: &Args) -> Result<u8> {
         println!("{report}");
     }
     Ok(0)
+}
+
+/// The long runs; the table is printed and left in target/soak.md.
+fn soak(words: &[String]) -> Result<u8> {
+    let minutes = match words {
+        [] => 60,
+        [flag, minutes] if flag == "--minutes" => minutes.parse().context("--minutes N")?,
+        _ => bail!("{USAGE}"),
+    };
+    let table = nspawn_tests::soak::run::run(minutes)?;
+    println!("{table}");
+    std::fs::write(nspawn_tests::product::workspace().join("target/soak.md"), table.to_string())?;
+    Ok(u8::from(!table.is_clean()))
 }
 
 fn demo(args: &Args) -> Result<u8> {

@@ -6,6 +6,10 @@
 mod cli;
 mod demo;
 
+/// Counts what the fuzzed readers take (`rig soak`).
+#[global_allocator]
+static ALLOCATOR: nspawn_tests::fuzz::allocator::Counting = nspawn_tests::fuzz::allocator::Counting;
+
 fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match cli::run(&args) {

@@ -78,7 +78,23 @@ pub struct Figures {
     pub check_first: Arm,
 }
 
+impl Arm {
+    fn add(&mut self, more: Self) {
+        self.tries += more.tries;
+        self.refused += more.refused;
+        self.escapes += more.escapes;
+    }
+}
+
 impl Figures {
+    /// Adds another run's.
+    pub fn add(&mut self, more: &Self) {
+        self.swaps += more.swaps;
+        self.product.add(more.product);
+        self.no_follow.add(more.no_follow);
+        self.check_first.add(more.check_first);
+    }
+
     /// Escapes of the naive arms.
     #[must_use]
     pub fn control(&self) -> u64 {
@@ -102,7 +118,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Races every site `tries` times; the naive arms until they escape, `tries` times at least.
+/// Races every site `tries` times; the naive arms until one escapes, `tries` times at least.
 ///
 /// # Errors
 /// Without root, or when the product opens nothing even while nobody swaps.
@@ -168,22 +184,27 @@ fn race(site: &Site, base: &Path, outside: &HashSet<Identity>, tries: u64) -> Re
         };
         let product = arm(tries, || ended((site.product)()));
         let naive = |open: fn(&Site) -> Result<Identity, String>| {
-            let mut all = arm(tries, || ended(open(site).map(|one| vec![one])));
-            // A loaded machine may need longer to lose.
-            while all.escapes == 0 && all.tries < tries.saturating_mul(10) {
-                let more = arm(tries, || ended(open(site).map(|one| vec![one])));
-                all.tries += more.tries;
-                all.refused += more.refused;
-                all.escapes += more.escapes;
-            }
-            all
+            arm(tries, || ended(open(site).map(|one| vec![one])))
         };
-        let (no_follow, check_first) = (naive(no_follow), naive(check_first));
+        let (mut no_follow_arm, mut check_first_arm) = (naive(no_follow), naive(check_first));
+        // A loaded machine may need longer to lose.
+        while no_follow_arm.escapes + check_first_arm.escapes == 0
+            && check_first_arm.tries < tries.saturating_mul(10)
+        {
+            no_follow_arm.add(naive(no_follow));
+            check_first_arm.add(naive(check_first));
+        }
         stop.store(true, Ordering::Relaxed);
         swapper.join().map_err(|_| anyhow::anyhow!("the swapping thread panicked"))??;
         let swaps = swaps.load(Ordering::Relaxed);
         ensure!(swaps > 0, "{}: nothing was swapped", site.name);
-        Ok(Figures { site: site.name, swaps, product, no_follow, check_first })
+        Ok(Figures {
+            site: site.name,
+            swaps,
+            product,
+            no_follow: no_follow_arm,
+            check_first: check_first_arm,
+        })
     })
 }
 

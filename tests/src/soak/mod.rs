@@ -2,6 +2,7 @@
 
 pub mod mutants;
 pub mod policy;
+pub mod run;
 
 /// The seed of a run: `SOAK_SEED`, else the time. Printed, so that a run can be repeated.
 #[must_use]
