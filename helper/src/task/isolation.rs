@@ -174,7 +174,12 @@ fn sysctls(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
     if all.is_empty() {
         return Ok(());
     }
-    let root = open::folder(Path::new("/proc/sys")).at("/proc/sys")?;
+    // Its own: the host's may be read-only where the host is a container itself.
+    let proc = Path::new(STAGE).join("proc");
+    fs::create_dir(&proc).at(proc.display())?;
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), &proc, Some("proc"), flags, None::<&str>).at(proc.display())?;
+    let root = open::folder(&proc.join("sys")).at(proc.display())?;
     all.iter().try_for_each(|sysctl| write(root.as_fd(), sysctl))
 }
 
@@ -195,7 +200,7 @@ fn own_ipc_namespace(extras: &mut Extras) -> Result<(), Problem> {
 /// The name's parts hold neither dots nor slashes ([`proto::spec::process::SysctlName`]).
 fn write(root: BorrowedFd<'_>, sysctl: &Sysctl) -> Result<(), Problem> {
     let path = sysctl.name.as_str().replace('.', "/");
-    let result = open::beneath(root, Path::new(&path), OFlag::O_WRONLY, Mounts::Cross)
+    let result = open::beneath(root, Path::new(&path), OFlag::O_WRONLY, Mounts::Stay)
         .and_then(|file| File::from(file).write_all(sysctl.value.as_str().as_bytes()));
     let Err(error) = result else { return Ok(()) };
     let object = format!("sysctl {} = {:?}", sysctl.name, sysctl.value.as_str());

@@ -99,7 +99,8 @@ impl Names<'_> {
             .as_ref()
             .and_then(|etc| open::beneath(etc.as_fd(), Path::new(NAME), flags, Mounts::Stay).ok());
         let mut content = match image.map(File::from) {
-            Some(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => {
+            // An empty one may be an earlier run's mount point.
+            Some(file) if file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0) => {
                 read(file).at("/etc/hosts of the image")?
             }
             _ => b"127.0.0.1 localhost\n::1 localhost\n".to_vec(),

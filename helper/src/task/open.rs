@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -49,8 +50,19 @@ pub(super) fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> 
         | ResolveFlag::RESOLVE_NO_MAGICLINKS
         | ResolveFlag::RESOLVE_NO_XDEV;
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
-    Ok(openat2(root, path, how)?)
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match openat2(root, path, how) {
+            // Something was renamed or mounted, anywhere, while the walk went up by a `..`.
+            Err(Errno::EAGAIN) if tries > 0 => {}
+            other => return Ok(other?),
+        }
+    }
 }
+
+/// Walks that are begun again before one counts as disturbed on purpose.
+const TRIES: u32 = 1000;
 
 /// Opens a folder that the operator named; its own path may hold links.
 pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {

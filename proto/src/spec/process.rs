@@ -117,7 +117,7 @@ text_name!(
 pub struct Process {
     /// User of the image; `None`: root. Not for a booted image.
     pub user: Option<UserName>,
-    /// Working directory inside; `None`: the user's home or `/`.
+    /// Working directory inside; `None`: `/`, or the user's home for the image's shell.
     pub directory: Option<Absolute>,
     /// Host name; `None`: the machine name.
     pub hostname: Option<HostName>,

@@ -20,20 +20,20 @@ use proto::error::Refusal;
 use proto::name::ImageName;
 use proto::spec::{Image, Root, RootFs, TaskSpec};
 use proto::wire::Answer;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 /// What the job could reach is not this file's concern: the launcher's own checks are.
 const POLICY: &[u8] = b"preset = \"compat\"\n";
 
 /// The host. It goes down with this process.
 fn host() -> &'static Rig {
-    static RIG: OnceLock<Rig> = OnceLock::new();
-    RIG.get_or_init(|| {
+    static RIG: LazyLock<Rig> = LazyLock::new(|| {
         let rig = Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
         rig.write_file("/etc/nomad-nspawn/policy.toml", POLICY, 0o644).unwrap();
         rig.run(&["systemctl", "restart", "nomad-nspawn-helper.service"]).unwrap();
         rig
-    })
+    });
+    &RIG
 }
 
 /// What a payload has left behind.
@@ -85,6 +85,23 @@ fn refusal(change: impl FnOnce(&mut TaskSpec)) -> String {
     let refusal = answer.unwrap_err().to_string();
     task.remove(&client).unwrap();
     refusal
+}
+
+/// What is said of a task whose payload cannot run: the refusal, or the remarks on its start, since
+/// systemd-nspawn finds out late.
+fn complaint(change: impl FnOnce(&mut TaskSpec)) -> String {
+    let client = Door::of(host()).unwrap().enter().unwrap();
+    let (task, answer) = start(&client, "exit 0", change);
+    let text = match answer {
+        Ok(Answer::Started(started)) => {
+            let exit = task.wait_ended(&client).unwrap();
+            assert_ne!(exit.code, 0, "{started:?}");
+            started.notes.join("\n")
+        }
+        other => other.unwrap_err().to_string(),
+    };
+    task.remove(&client).unwrap();
+    text
 }
 
 fn debian(spec: &mut TaskSpec) {

@@ -1,11 +1,11 @@
 //! User, working directory, host name, console, readiness, and the environment beside them.
 
-use crate::{Copy, debian, host, refusal, run, says};
+use crate::{Copy, complaint, debian, host, run, says};
 use proto::name::VariableName;
 use proto::path::Absolute;
 use proto::secret::Secret;
 use proto::spec::process::{Console, HostName, UserName};
-use proto::spec::{Root, TaskSpec, Variable};
+use proto::spec::{Payload, Root, TaskSpec, Variable};
 
 fn user(name: &str) -> impl FnOnce(&mut TaskSpec) {
     move |spec| {
@@ -17,16 +17,16 @@ fn user(name: &str) -> impl FnOnce(&mut TaskSpec) {
 #[test]
 fn the_user_is_the_images() {
     let text = says("id -u; id -un; echo $HOME; pwd", user("daemon"));
-    assert_eq!(text, "1\ndaemon\n/usr/sbin\n/usr/sbin\n");
+    assert_eq!(text, "1\ndaemon\n/usr/sbin\n/\n");
     assert_eq!(says("id -u", user("0")), "0\n");
 }
 
 #[test]
 fn a_user_that_is_not_there_is_named() {
-    let text = refusal(user("nobody-here"));
+    let text = complaint(user("nobody-here"));
     assert!(text.contains("nobody-here") && text.contains("/etc/passwd"), "{text}");
     // Busybox has no getent, which systemd-nspawn asks.
-    let text = refusal(|spec| spec.process.user = Some(UserName::new("app").unwrap()));
+    let text = complaint(|spec| spec.process.user = Some(UserName::new("app").unwrap()));
     assert!(text.contains("app") && text.contains("getent"), "{text}");
 }
 
@@ -39,17 +39,22 @@ fn the_working_directory_is_entered() {
     };
     assert_eq!(says("pwd", enter("/usr/bin")), "/usr/bin\n");
     assert_eq!(says("pwd", enter("/local")), "/local\n");
-    let text = refusal(enter("/no/such"));
+    let text = complaint(enter("/no/such"));
     assert!(text.contains("/no/such"), "{text}");
 }
 
 #[test]
 fn a_missing_command_is_named() {
-    let text = refusal(|spec| {
-        let words = ["/bin/absent".into()].map(|word: String| Secret::new(word));
-        spec.payload = proto::spec::Payload::Command { words: words.into() };
+    let text = complaint(|spec| {
+        spec.payload = Payload::Command { words: vec![Secret::new("/bin/absent")] };
     });
-    assert!(text.contains("/bin/absent"), "{text}");
+    assert!(text.contains("command /bin/absent: not in the image"), "{text}");
+    let image = Copy::new("no-init", "rm usr/bin/init");
+    let text = complaint(|spec| {
+        image.give(spec, Root::ReadOnly);
+        spec.payload = Payload::Boot { arguments: vec![] };
+    });
+    assert!(text.contains("the image has no /usr/lib/systemd/systemd"), "{text}");
 }
 
 #[test]
