@@ -26,7 +26,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use proto::plan::Plan;
-use proto::spec::{Ownership, Payload, Pivot, Root, Volatile};
+use proto::spec::{Ownership, Pivot, Root, Volatile};
 
 use super::extras::Extras;
 use super::step::{At, Problem};
@@ -77,10 +77,6 @@ pub(super) fn mount_root(
         Root::Volatile(Volatile::Yes) => {
             check_merged(plan)?;
             extras.arguments.push("--volatile=yes".to_owned());
-            if matches!(plan.payload, Payload::Boot { .. }) {
-                // Else systemd-firstboot asks at the console, and waits.
-                extras.words.push("systemd.firstboot=no".to_owned());
-            }
         }
         Root::Volatile(Volatile::State) => extras.arguments.push("--volatile=state".to_owned()),
         Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => {}
