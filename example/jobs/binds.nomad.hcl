@@ -1,5 +1,7 @@
-# Files of the host in both spellings: as a block and as a map. An option of systemd-nspawn may follow
-# the target. Needs a policy that lists the sources (preset = "compat" allows every one).
+# Binds in both spellings: as a block and as a map. Names in a block must be identifiers (HCL), so a
+# path needs the map; a relative source is below the task's folder. An option of systemd-nspawn may
+# follow the target. No symbolic link is followed. Needs a policy that lists the sources (preset =
+# "compat" allows every one).
 job "binds" {
   type = "batch"
 
@@ -11,14 +13,14 @@ job "binds" {
         image     = "busybox"
         boot      = false
         ephemeral = true
-        command   = ["/bin/sh", "-c", "grep -c . /host/os-release && echo kept > /data/block"]
+        command   = ["/bin/sh", "-c", "echo kept > /data/x && cat /host/x && ! rm /host/x"]
 
         bind {
-          "/srv/binds" = "/data"
+          local = "/data"
         }
 
         bind_read_only {
-          "/etc/os-release" = "/host/os-release"
+          local = "/host"
         }
       }
 
@@ -42,7 +44,7 @@ job "binds" {
         }
 
         bind_read_only = {
-          "/etc/os-release" = "/host/os-release"
+          "/usr/lib/os-release" = "/host/os-release"
         }
       }
 

@@ -1,0 +1,74 @@
+//! The jobs of example/jobs that are written as the older driver's documentation writes them, run
+//! unchanged through an agent on a node with the compat preset.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is missing"
+)]
+
+use nspawn_tests::host::{Config, Rig};
+use nspawn_tests::wait;
+use std::path::Path;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn job(name: &str) -> String {
+    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../example/jobs");
+    std::fs::read_to_string(jobs.join(format!("{name}.nomad.hcl"))).unwrap()
+}
+
+/// Jobs that end, with each task's standard output.
+const BATCH: [(&str, &[(&str, &str)]); 7] = [
+    ("shell", &[("shell", "line 1\nline 2\nline 3\n")]),
+    ("binds", &[("block", "kept\n"), ("map", "NAMES\n")]),
+    ("environment", &[("block", "bar block\n"), ("map", "bar map\n")]),
+    ("capability", &[("capability", "d0")]),
+    ("volatile", &[("volatile", "")]),
+    ("read-only", &[("read-only", "")]),
+    ("relative", &[("relative", "")]),
+];
+
+#[test]
+fn older_jobs_run_unchanged_with_the_compat_preset() {
+    let rig = Rig::up(&Config::from_env().unwrap()).unwrap();
+    let policy = "/etc/nomad-nspawn/policy.toml";
+    rig.write_file(policy, "preset = \"compat\"\n", 0o644).unwrap();
+    rig.sh("systemctl restart nomad-nspawn-helper; mkdir -p /srv/binds; \
+            cp -a /var/lib/machines/busybox /opt/nomad/plugins/images-busybox; \
+            mkdir /opt/nomad/plugins/images; \
+            mv /opt/nomad/plugins/images-busybox /opt/nomad/plugins/images/busybox")
+        .unwrap();
+    let names = rig.sh("grep -c . /etc/os-release").unwrap();
+    let debian = rig.run_job(&job("resolv-conf")).unwrap();
+    for (name, tasks) in BATCH {
+        let run = rig.run_job(&job(name)).unwrap();
+        let alloc = run.alloc().unwrap();
+        let status = alloc.wait_done(LIMIT).unwrap();
+        for (task, expected) in tasks {
+            let state = alloc.task(task).unwrap();
+            let err =
+                alloc.logs(task, "stderr").map(|it| String::from_utf8_lossy(&it).into_owned());
+            assert_eq!(state.exit(), Some((0, 0)), "{name}: {:?} {err:?}", state.events());
+            let expected = expected.replace("NAMES", names.trim());
+            let enough = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&expected);
+            alloc.wait_logs(task, "stdout", LIMIT, enough).unwrap();
+        }
+        assert_eq!(status, "complete", "{name}");
+        run.purge().unwrap();
+    }
+    assert_eq!(rig.sh("cat /srv/binds/map").unwrap().trim(), "kept");
+    let alloc = debian.alloc().unwrap();
+    alloc.wait_running().unwrap();
+    let inside = format!(
+        "nsenter -t $(machinectl show -P Leader debian-{}) -m cat /etc/resolv.conf",
+        alloc.id
+    );
+    let host = rig.sh("cat /etc/resolv.conf").unwrap();
+    wait::until("the host's resolv.conf inside", LIMIT, || {
+        Ok(rig.exec(&["sh", "-c", &inside])?.text().contains(host.trim()).then_some(()))
+    })
+    .unwrap();
+    debian.purge().unwrap();
+}
