@@ -82,7 +82,7 @@ fn never_reading(door: &Door) {
 }
 
 #[test]
-fn who_does_not_go_on_is_let_go() {
+fn p27_who_does_not_go_on_is_let_go() {
     let door = Door::of(host()).unwrap();
     let unfinished = Unfinished::begin(&door);
     never_reading(&door);

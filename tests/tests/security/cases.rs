@@ -168,7 +168,7 @@ fn judge(name: &str, client: &Client, want: Want) {
 }
 
 #[test]
-fn broken_packets_are_answered_as_documented() {
+fn p22_p24_p28_broken_packets_are_answered_as_documented() {
     let (_turn, rig) = bare();
     let door = Door::of(rig).unwrap();
     door.enter().unwrap();
@@ -211,7 +211,7 @@ fn until_in_journal(rig: &Rig, words: &str, provoke: impl Fn()) {
 }
 
 #[test]
-fn an_old_epoch_is_told_and_the_connection_stays() {
+fn p29_an_old_epoch_is_told_and_the_connection_stays() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     let epoch = client.epoch();
@@ -234,7 +234,7 @@ fn an_old_epoch_is_told_and_the_connection_stays() {
 }
 
 #[test]
-fn descriptors_end_the_connection_and_are_not_kept() {
+fn p23_p24_descriptors_end_the_connection_and_are_not_kept() {
     let (_turn, rig) = bare();
     let door = Door::of(rig).unwrap();
     door.enter().unwrap();
@@ -255,7 +255,7 @@ fn descriptors_end_the_connection_and_are_not_kept() {
 }
 
 #[test]
-fn only_the_plugins_account_is_heard() {
+fn p31_only_the_plugins_account_is_heard() {
     let (_turn, rig) = bare();
     let door = Door::of(rig).unwrap();
     let account = rig.run(&["id", "-u", "nomad-nspawn"]).unwrap();
@@ -302,7 +302,7 @@ fn two_requests_at_once_end_the_connection() {
 }
 
 #[test]
-fn the_thirty_third_connection_is_closed() {
+fn p26_the_thirty_third_connection_is_closed() {
     let (_turn, rig) = bare();
     let door = Door::of(rig).unwrap();
     let before = Helper::look(rig);

@@ -127,7 +127,7 @@ fn starts_are_written(rig: &Rig, keys: &[String]) {
 }
 
 #[test]
-fn a_flood_costs_the_good_client_little_and_leaves_nothing() {
+fn p26_a_flood_costs_the_good_client_little_and_leaves_nothing() {
     let (_turn, rig) = bare();
     let door = Door::of(rig).unwrap();
     let client = door.enter().unwrap();

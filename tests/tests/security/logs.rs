@@ -23,7 +23,7 @@ fn refused(rig: &Rig, client: &Client, script: &str) -> String {
 }
 
 #[test]
-fn a_replaced_fifo_is_refused_in_words() {
+fn p06_a_replaced_fifo_is_refused_in_words() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     rig.sh("rm -rf /root/victim; mkdir /root/victim; mkfifo /root/victim/fifo").unwrap();
@@ -49,7 +49,7 @@ fn a_replaced_fifo_is_refused_in_words() {
 }
 
 #[test]
-fn a_link_in_place_of_a_folder_is_not_followed() {
+fn p02_a_link_in_place_of_a_folder_is_not_followed() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     rig.sh("rm -rf /root/victim; mkdir -p /root/victim/logs; echo x >/root/victim/mark").unwrap();
@@ -74,7 +74,7 @@ fn a_link_in_place_of_a_folder_is_not_followed() {
 
 /// A folder that turns into a link and back all the while: each start sees one or the other.
 #[test]
-fn a_folder_that_is_swapped_all_the_while_never_leads_out() {
+fn p02_p03_a_folder_that_is_swapped_all_the_while_never_leads_out() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     rig.sh("rm -rf /root/victim; mkdir -p /root/victim").unwrap();

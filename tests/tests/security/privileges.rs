@@ -59,7 +59,7 @@ fn field(rig: &Rig, path: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_plugin_has_no_power_and_cannot_get_any() {
+fn p32_the_plugin_has_no_power_and_cannot_get_any() {
     let rig = host();
     let uid = rig.run(&["id", "-u", "nomad-nspawn"]).unwrap();
     let gid = rig.run(&["id", "-g", "nomad-nspawn"]).unwrap();
@@ -192,7 +192,7 @@ fn assert_secret(rig: &Rig, task: &Intruder) {
 
 /// First in the layout that Nomad makes, then in one where anybody may walk into the data folder.
 #[test]
-fn a_set_uid_file_of_a_payload_makes_nobody_root() {
+fn p07_p17_p18_a_set_uid_file_of_a_payload_makes_nobody_root() {
     let rig = host();
     assert_eq!(owner(rig, DATA), (0, "700".to_owned()));
     let task = Intruder::start(rig, "protected");

@@ -70,7 +70,7 @@ fn sum(text: &str) -> String {
 }
 
 #[test]
-fn no_value_of_ten_tasks_is_seen_by_another_user() {
+fn p33_no_value_of_ten_tasks_is_seen_by_another_user() {
     let rig = host();
     let [plain, broken, by_hand] = ["plain", "broken", "byhand"].map(canary);
     let scanner = Scanner::start(rig, &[&plain, &broken, &by_hand]);

@@ -183,7 +183,7 @@ fn bad_texts() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn no_text_can_climb_or_break_a_line() {
+fn p01_p14_p34_no_text_can_climb_or_break_a_line() {
     let (_turn, rig) = bare();
     let door = Door::of(rig).unwrap();
     let task = Handmade::new(rig, "placeholder-task").unwrap();
@@ -228,7 +228,7 @@ fn no_text_can_climb_or_break_a_line() {
 }
 
 #[test]
-fn an_odd_task_name_stays_text_in_the_unit() {
+fn p14_p15_an_odd_task_name_stays_text_in_the_unit() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     let name = "q\"uo'te %n %% $X ${Y} \\ ; # é = [x] done";
@@ -275,7 +275,7 @@ fn a_tree_has_one_writer_whatever_part_of_it_is_named() {
 }
 
 #[test]
-fn another_tasks_name_reaches_nothing() {
+fn p16_another_tasks_name_reaches_nothing() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     let task = Handmade::new(rig, "victim").unwrap();

@@ -129,7 +129,7 @@ fn status_line(rig: &Rig, pid: &str, name: &str) -> String {
 }
 
 #[test]
-fn odd_values_arrive_and_steer_nothing_outside() {
+fn p12_odd_values_arrive_and_steer_nothing_outside() {
     let rig = host();
     let mut env: BTreeMap<_, _> = own(&ODD).into_iter().chain(own(&STEERING)).collect();
     // Each quote takes five bytes of the settings file.
@@ -180,7 +180,7 @@ fn control_arm(rig: &Rig) -> [String; 2] {
 
 /// Settings files of the machine's name, wherever systemd-nspawn looks for one.
 #[test]
-fn no_other_settings_file_is_read() {
+fn p13_no_other_settings_file_is_read() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     let task = Handmade::new(rig, "settled").unwrap();
