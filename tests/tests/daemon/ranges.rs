@@ -89,7 +89,7 @@ fn a_fixed_range_that_another_program_has_is_refused() {
 
 #[test]
 fn the_hosts_own_ids_and_ranges_off_the_grid_have_no_lock() {
-    let (_alone, host, client) = alone();
+    let (_alone, host, mut client) = alone();
     let rig = &host.rig;
     let task = Handmade::new(rig, "unlocked").unwrap();
     let mut spec = task.spec(&SLEEP).unwrap();
@@ -103,11 +103,10 @@ fn the_hosts_own_ids_and_ranges_off_the_grid_have_no_lock() {
         let started = started(&client, &spec);
         assert_eq!(started.uid_base, base, "{users:?}");
         assert_eq!(map(rig, &started), expected, "{users:?}");
-        let client = next_life(rig);
+        client = next_life(rig);
         assert_eq!(status(&client, &spec.key).uid_base, base, "{users:?}");
         removed(&client, &spec.key);
     }
-    let client = next_life(rig);
     task.remove(&client).unwrap();
     host.world.assert_same(rig).unwrap();
 }
