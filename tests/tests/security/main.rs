@@ -14,6 +14,7 @@ mod assembly;
 mod cases;
 mod flood;
 mod logs;
+mod policy;
 mod privileges;
 mod scanner;
 mod secrets;

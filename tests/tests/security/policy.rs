@@ -1,0 +1,94 @@
+//! The policy file of a running helper: taken whole or not at all.
+
+use crate::{HELPER, bare};
+use nspawn_tests::hostile::{Client, Door, Handmade};
+use nspawn_tests::{Rig, wait};
+use proto::error::{Code, Refusal};
+use proto::spec::{Network, TaskSpec};
+use proto::wire::{Answer, Remove, Verb};
+use std::time::Duration;
+
+const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Lines of the helper's journal about a policy that was read, or was not.
+fn said(rig: &Rig) -> Vec<String> {
+    let journal = rig.journal(HELPER).unwrap();
+    let about =
+        |line: &&str| line.contains("policy read again") || line.contains("policy not read");
+    journal.lines().filter(about).map(str::to_owned).collect()
+}
+
+/// Writes the file and has it read; returns what the helper says about it.
+fn reload(rig: &Rig, text: &[u8], mode: u32) -> String {
+    let before = said(rig).len();
+    rig.write_file(POLICY, text, mode).unwrap();
+    rig.run(&["chmod", &format!("{mode:o}"), POLICY]).unwrap();
+    rig.run(&["systemctl", "reload", HELPER]).unwrap();
+    wait::until("the helper to say something of its policy", LIMIT, || {
+        Ok(said(rig).get(before).cloned())
+    })
+    .unwrap()
+}
+
+/// What the helper makes of a task in the host's network.
+fn host_network(client: &Client, task: &Handmade<'_>) -> Result<Answer, Refusal> {
+    let spec = task.spec(&["/bin/true"]).unwrap();
+    let answer = client.start(&TaskSpec { network: Network::Host, ..spec }).unwrap();
+    let gone = client.ask(Verb::Remove(Remove { key: task.key.clone() })).unwrap();
+    assert_eq!(gone, Ok(Answer::Removed));
+    answer
+}
+
+fn refused(client: &Client, task: &Handmade<'_>) {
+    let refusal = host_network(client, task).unwrap_err();
+    assert_eq!(refusal.code, Code::Policy, "{refusal}");
+    assert!(refusal.reason.contains("\"host\" in [network] allow"), "{refusal}");
+}
+
+fn allowed(client: &Client, task: &Handmade<'_>) {
+    let answer = host_network(client, task);
+    assert!(matches!(answer, Ok(Answer::Started(_))), "{answer:?}");
+}
+
+/// Bad files: the text, the mode, and the words with which the helper refuses them.
+const BAD: [(&str, u32, &str); 6] = [
+    ("preset = \"compat\"\n\n[netwrok]\nallow = []\n", 0o644, "line 3: netwrok is no key"),
+    ("[network]\nallow = [\n  \"host\",\n  \"everything\"]\n", 0o644, "line 4: [network] allow"),
+    ("[userns]\nrequire = false\nrequire = true\n", 0o644, "line 3: duplicate key"),
+    ("[userns\n", 0o644, "line 1: "),
+    ("preset = \"compat\"\n", 0o666, "policy.toml must belong to root"),
+    ("preset = \"compat\"\n", 0o664, "policy.toml must belong to root"),
+];
+
+#[test]
+fn a_bad_policy_file_leaves_the_old_one_in_force_and_the_journal_says_which_line() {
+    let (_turn, rig) = bare();
+    let client = Door::of(rig).unwrap().enter().unwrap();
+    let strict = rig.read_file(POLICY).unwrap();
+    let task = Handmade::new(rig, "policy").unwrap();
+    let pid = rig.main_pid(HELPER).unwrap();
+    refused(&client, &task);
+    for (text, mode, words) in BAD {
+        let line = reload(rig, text.as_bytes(), mode);
+        assert!(line.contains("the old one stays in force") && line.contains(words), "{line}");
+        refused(&client, &task);
+    }
+    // The same the other way round: what was allowed stays allowed.
+    let line = reload(rig, b"[network]\nallow = [\"host\", \"private\"]\n", 0o644);
+    assert!(line.contains("policy read again"), "{line}");
+    allowed(&client, &task);
+    let line = reload(rig, b"[network]\nallow = 7\n", 0o644);
+    assert!(line.contains("line 2: [network] allow: 7 is not a list"), "{line}");
+    allowed(&client, &task);
+    // A folder on the way that others may write to is as bad as the file itself.
+    rig.run(&["chmod", "0777", "/etc/nomad-nspawn"]).unwrap();
+    let line = reload(rig, &strict, 0o644);
+    assert!(line.contains("/etc/nomad-nspawn must belong to root"), "{line}");
+    allowed(&client, &task);
+    rig.run(&["chmod", "0755", "/etc/nomad-nspawn"]).unwrap();
+    assert!(reload(rig, &strict, 0o644).contains("policy read again"));
+    refused(&client, &task);
+    assert_eq!(rig.main_pid(HELPER).unwrap(), pid, "the helper has not been restarted");
+    task.remove(&client).unwrap();
+}
