@@ -229,6 +229,7 @@ pub(crate) fn glob(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::row::Row;
     use crate::msgpack::{Value, tests::encode};
 
     fn decode(entries: &[(&str, Value)]) -> Result<PluginConfig, String> {
@@ -279,12 +280,31 @@ mod tests {
             ("extra_labels", list(&["jobname"]), "fits no label"),
             ("logging", block("driver", Value::from("syslog")), "nomad, journald, both, none"),
             ("user_namespaces", Value::from("no"), "must be one of"),
-            ("gc", block("image", Value::from(true)), "cannot do it yet"),
             ("volumes", block("enabled", Value::from(true)), "must be true or false"),
         ] {
             let refused = decode(&[(key, value)]).unwrap_err();
             assert!(refused.contains(key) && refused.contains(part), "{key}: {refused}");
         }
+    }
+
+    #[test]
+    fn later_keys_are_refused() {
+        let empty = || Value::Map(Vec::new());
+        let cases = [
+            ("image_pull_timeout", Value::from("1m")),
+            ("pull_activity_timeout", "1m".into()),
+            ("auth", block("config", "/etc/auth.json".into())),
+            ("registry", block("example.org", empty())),
+            ("gc", block("dangling", empty())),
+            ("network", empty()),
+        ];
+        for (key, value) in &cases {
+            let refused = decode(&[(*key, value.clone())]).unwrap_err();
+            let said = refused.starts_with(&format!("plugin configuration: {key}"));
+            assert!(said && refused.contains("cannot do it yet: "), "{refused}");
+        }
+        assert_eq!(Row::later::<PluginConfig>(), cases.map(|(key, _)| key));
+        assert!(decode(&[("image_pull_timeout", "30m".into()), ("registry", empty())]).is_ok());
     }
 
     #[test]

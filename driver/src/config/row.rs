@@ -1,7 +1,7 @@
 //! The rows of docs/CONFIG.md, made from the tables of keys, and the test that compares both.
 
 use super::field::Field;
-use super::table::Key;
+use super::table::{Key, Table};
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,14 @@ impl Row {
         T::rows(&name, later, rows);
     }
 
+    /// The keys of a table that a later version honours, in its order.
+    pub(crate) fn later<T: Table>() -> Vec<String> {
+        let mut rows = Vec::new();
+        T::rows("", false, &mut rows);
+        let later = rows.into_iter().filter(|row| row.later && !row.name.contains('.'));
+        later.map(|row| row.name).collect()
+    }
+
     /// The row as it stands in docs/CONFIG.md.
     fn line(&self, prefix: &str) -> String {
         let Self { name, kind, default, doc, later } = self;
@@ -50,7 +58,6 @@ impl Row {
 mod tests {
     use super::*;
     use crate::config::plugin::PluginConfig;
-    use crate::config::table::Table;
     use crate::config::task::TaskKeys;
     use std::collections::HashSet;
 

@@ -237,6 +237,7 @@ impl TaskKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::row::Row;
     use crate::msgpack::Value;
     use crate::msgpack::tests::encode;
     use proto::nomad::hclspec::Spec;
@@ -334,7 +335,7 @@ mod tests {
     #[test]
     fn later_keys_are_refused() {
         let map = |name: &str, value| Value::Map(vec![(name.to_owned(), value)]);
-        for (key, value) in [
+        let cases = [
             ("image_download", map("url", "https://example.org/x.tar".into())),
             ("use_image_config", false.into()),
             ("root_hash", "00".into()),
@@ -357,7 +358,9 @@ mod tests {
             ("oom_score_adj", 100.into()),
             ("io_weight", 100.into()),
             ("properties", map("IOWeight", "100".into())),
-        ] {
+        ];
+        assert_eq!(Row::later::<TaskKeys>(), cases.each_ref().map(|(key, _)| *key));
+        for (key, value) in cases {
             let (_, problems) = decode(&[("image", "debian".into()), (key, value)]);
             let [problem] = problems.as_slice() else { panic!("{key}: {problems:?}") };
             let said = problem.starts_with(key) && problem.contains("cannot do it yet: ");
