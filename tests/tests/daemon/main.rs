@@ -28,8 +28,16 @@ use std::time::Duration;
 
 /// The helper's unit.
 const HELPER: &str = "nomad-nspawn-helper.service";
-/// Beyond the strict policy: ranges that are the host's.
-const POLICY: &str = "[userns]\nrequire = false\n";
+/// Beyond the strict policy: ranges that are the host's, a bind that local users can reach, devices.
+const POLICY: &str = r#"
+[userns]
+require = false
+[binds]
+read_write = ["/srv"]
+unprotected = "unmapped"
+[devices]
+allow = ["/dev/full:r", "/dev/daemon-none:rw"]
+"#;
 /// No step takes longer.
 const SOON: Duration = Duration::from_secs(20);
 

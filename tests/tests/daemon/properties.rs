@@ -1,8 +1,11 @@
 //! What a specification may put into a unit: devices, labels, limits. And what a start remarks.
 
-use crate::{host, started};
+use crate::{host, refused, started, status};
 use nspawn_tests::hostile::Handmade;
+use proto::error::Code;
+use proto::path::Absolute;
 use proto::spec::Label;
+use proto::spec::files::{Bind, Device, DeviceAccess, Mapping, Source};
 use proto::spec::output::{LabelName, LabelValue};
 
 fn label(name: &str, value: &str) -> Label {
@@ -40,4 +43,51 @@ fn without_a_limit_of_its_own_a_task_has_that_of_systemds_template() {
         crate::removed(&client, &spec.key);
     }
     task.remove(&client).unwrap();
+}
+
+fn path(text: &str) -> Absolute {
+    Absolute::parse(text).unwrap()
+}
+
+fn device(host: &str, write: bool) -> Device {
+    let access = DeviceAccess { read: true, write, mknod: false };
+    Device { host: path(host), target: path("/dev/asked"), access }
+}
+
+#[test]
+fn a_device_is_allowed_with_its_access_and_a_missing_one_is_refused_in_words() {
+    let (_life, rig, client) = host();
+    let task = Handmade::new(rig, "device").unwrap();
+    let mut spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
+    spec.files.devices = vec![device("/dev/daemon-none", true)];
+    let refusal = refused(&client, &spec);
+    assert_eq!((refusal.code, refusal.step.as_str()), (Code::Invalid, "files"), "{refusal}");
+    assert!(refusal.to_string().contains("/dev/daemon-none"), "{refusal}");
+    spec.files.devices = vec![device("/dev/full", false)];
+    let unit = started(&client, &spec).unit;
+    // The launcher makes the node.
+    let rules = rig.run(&["systemctl", "show", "-P", "DeviceAllow", &unit]).unwrap();
+    assert!(rules.lines().any(|rule| rule == "/dev/full rm"), "{rules}");
+    task.remove(&client).unwrap();
+}
+
+#[test]
+fn remarks_of_the_launcher_come_with_the_answer() {
+    let (_life, rig, client) = host();
+    rig.sh("mkdir -p -m 0755 /srv/daemon-remarks").unwrap();
+    let task = Handmade::new(rig, "remarks").unwrap();
+    let mut spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
+    spec.files.binds = vec![Bind {
+        source: Source::Host(path("/srv/daemon-remarks")),
+        target: path("/mnt"),
+        read_only: false,
+        recursive: false,
+        mapping: Mapping::Automatic,
+        propagated: false,
+    }];
+    let notes = started(&client, &spec).notes;
+    assert!(notes.len() == 1 && notes[0].contains("without ID mapping"), "{notes:?}");
+    assert_eq!(status(&client, &task.key).notes, notes);
+    task.remove(&client).unwrap();
+    rig.run(&["rmdir", "/srv/daemon-remarks"]).unwrap();
 }
