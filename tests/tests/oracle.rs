@@ -1,7 +1,15 @@
 //! The helper's policy against the oracle's: in process, by mutants, and through the real socket.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
-use nspawn_tests::soak;
+use nspawn_tests::hostile::Door;
+use nspawn_tests::oracle::compare::next_policy;
+use nspawn_tests::oracle::random::Random;
+use nspawn_tests::oracle::{Verdict, generate, judge};
+use nspawn_tests::{Config, Rig, soak};
+use proto::codec;
+use proto::error::Code;
+use proto::plan::Step;
+use proto::spec::Ownership;
 
 /// Specifications in CI; `cargo rig soak` tries a million.
 const TRIES: u64 = 100_000;
@@ -24,4 +32,55 @@ fn three_mutants_of_the_policy_are_caught() {
     }
     assert_eq!(mutants.len(), 3);
     assert!(mutants.iter().all(|mutant| mutant.caught.is_some()), "a mutant survived");
+}
+
+/// Policy files and specifications that go through the real socket.
+const FILES: usize = 6;
+const SPECS: usize = 50;
+
+/// A driver without any check of its own sends what the oracle has judged; what the policy allows
+/// may fail later, because there is no such allocation.
+#[test]
+fn p08_p17_p40_a_driver_that_checks_nothing_gets_the_oracles_verdict() {
+    let seed = soak::seed();
+    let mut random = Random::new(seed);
+    let rig = Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
+    let (mut allowed, mut refused) = (0, 0);
+    for _ in 0..FILES {
+        let (text, settings) = next_policy(&mut random);
+        rig.write_file("/etc/nomad-nspawn/policy.toml", text.as_bytes(), 0o644).unwrap();
+        rig.run(&["systemctl", "restart", "nomad-nspawn-helper.service"]).unwrap();
+        let client = Door::of(&rig).unwrap().enter().unwrap();
+        for _ in 0..SPECS {
+            let (spec, _) = generate::spec(&mut random, &settings);
+            let (oracle, broken) = judge(&spec, &settings);
+            let may_start = matches!(oracle, Verdict::Allowed(_));
+            let Ok(whole) = codec::encode_whole(&spec) else { continue };
+            // An image of the host's own must keep its owners.
+            if may_start && spec.root.ownership == Ownership::Chown {
+                continue;
+            }
+            let answer = client.start_bytes(&whole).unwrap();
+            let told = format!("seed {seed}, {broken:?}, policy:\n{text}\n{answer:?}\n{spec:?}");
+            match answer {
+                Err(refusal) if refusal.step == Step::Decide.name() => {
+                    let right = match oracle {
+                        Verdict::Invalid => Code::Invalid,
+                        Verdict::Policy => Code::Policy,
+                        _ => panic!("refused: {told}"),
+                    };
+                    assert_eq!(refusal.code, right, "{told}");
+                    refused += 1;
+                }
+                later => {
+                    assert!(may_start, "not refused by the policy: {told}");
+                    assert!(later.is_err(), "started without its allocation: {told}");
+                    allowed += 1;
+                }
+            }
+        }
+    }
+    println!("{allowed} allowed, {refused} refused as the oracle says");
+    assert!(allowed >= 30 && refused >= 30, "{allowed} allowed, {refused} refused");
+    rig.down().unwrap();
 }
