@@ -79,16 +79,18 @@ pub(super) fn refused(plan: &Plan, reason: &str) -> Problem {
     )
 }
 
+/// Whether an allocation's folder is gone though the folder of all of them is there.
+fn is_gone(alloc: &Path) -> bool {
+    let missing = fs::symlink_metadata(alloc).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    missing && alloc.parent().is_some_and(Path::is_dir)
+}
+
 /// The layers whose allocation is gone.
 fn orphans() -> io::Result<Vec<String>> {
-    let gone = |path: &Path| {
-        fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
-    };
     let mut names = names()?;
     // Without the link it has just been taken by another `clean`.
     names.retain(|name| {
-        fs::read_link(Path::new(UPPERS).join(name).join(ALLOC))
-            .is_ok_and(|alloc| gone(&alloc) && alloc.parent().is_some_and(Path::is_dir))
+        fs::read_link(Path::new(UPPERS).join(name).join(ALLOC)).is_ok_and(|alloc| is_gone(&alloc))
     });
     Ok(names)
 }
@@ -111,6 +113,18 @@ pub(in crate::task) fn claim_orphans(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_gone_where_the_folder_of_all_allocations_is_missing() {
+        let all = std::env::temp_dir().join(format!("nspawn-kept-{}", std::process::id()));
+        let alloc = all.join("a");
+        assert!(!is_gone(&alloc));
+        fs::create_dir(&all).unwrap();
+        assert!(is_gone(&alloc));
+        fs::create_dir(&alloc).unwrap();
+        assert!(!is_gone(&alloc));
+        fs::remove_dir_all(&all).unwrap();
+    }
 
     #[test]
     fn a_layer_is_found_by_allocation_range_and_task() {
