@@ -13,9 +13,9 @@ use proto::plan::PlannedDevice;
 
 use super::source::open_place;
 use super::{Context, How};
+use crate::task::STAGE;
 use crate::task::root::MountPoint;
 use crate::task::step::{At, Problem};
-use crate::task::{STAGE, open};
 
 /// Makes all nodes.
 pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
@@ -39,7 +39,7 @@ pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
 
 fn make(device: &PlannedDevice, node: &Path, owner: u32) -> Result<(), Problem> {
     let host = &device.host;
-    let meta = open::metadata(&open_place(host)?).at(host)?;
+    let (_, meta) = open_place(host)?;
     let kind = match meta.file_type() {
         t if t.is_char_device() => SFlag::S_IFCHR,
         t if t.is_block_device() => SFlag::S_IFBLK,

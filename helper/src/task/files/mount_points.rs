@@ -13,8 +13,8 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use proto::path::{Absolute, Component};
 
 use super::Context;
-use crate::task::root::{Image, MountPoint};
-use crate::task::step::Problem;
+use crate::task::root::{self, Image, MountPoint};
+use crate::task::step::{At, Problem};
 use crate::task::{STAGE, open};
 
 /// The folders that every task has from its allocation.
@@ -43,12 +43,17 @@ pub(super) fn above(
 pub(super) fn provide_all(context: &Context<'_>, image: &Image) -> Result<(), Problem> {
     for target in &context.targets {
         match above(context, &target.path) {
-            None => image.provide(&target.path, target.kind)?,
+            None => {
+                image.provide(&target.path, target.kind)?;
+                check_kind(&target.path, target.kind)?;
+            }
             // systemd-nspawn can make them in what it mounts itself.
             Some((None, _)) => {}
             Some((Some(stage), below)) => {
                 let user = context.plan.users.map_or(0, |range| range.base);
-                as_user(user, || make(&stage, &below, target.kind)).map_err(|e| {
+                // The stage itself is closed to everybody else.
+                let top = open::folder(&stage).at(stage.display())?;
+                as_user(user, || make(&top, &below, target.kind)).map_err(|e| {
                     Problem::refused(
                         &target.path,
                         format!(
@@ -63,6 +68,22 @@ pub(super) fn provide_all(context: &Context<'_>, image: &Image) -> Result<(), Pr
     Ok(())
 }
 
+/// systemd-nspawn cannot mount a file on a folder or a folder on a file, and says so to the journal
+/// alone.
+fn check_kind(path: &Absolute, kind: MountPoint) -> Result<(), Problem> {
+    let root = open::folder(&root::path()).at("root")?;
+    let found = open::in_root(root.as_fd(), &path.to_path()).and_then(|h| open::metadata(&h));
+    let is = |folder| if folder { "folder" } else { "file" };
+    match found {
+        Ok(meta) if meta.is_dir() != (kind == MountPoint::Folder) => Err(Problem::refused(
+            path,
+            format!("is a {} in the image, the mount a {}", is(meta.is_dir()), is(!meta.is_dir())),
+        )),
+        // systemd-nspawn makes what is missing; what else is wrong is its to say.
+        _ => Ok(()),
+    }
+}
+
 /// Runs an action with a user's rights on files. The capabilities over files go and come back with
 /// the user (capabilities(7)).
 fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
@@ -73,8 +94,7 @@ fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
     result
 }
 
-fn make(stage: &Path, names: &[Component], kind: MountPoint) -> io::Result<()> {
-    let top = open::folder(stage)?;
+fn make(top: &OwnedFd, names: &[Component], kind: MountPoint) -> io::Result<()> {
     let mut parent: OwnedFd = top.try_clone()?;
     let mut below = PathBuf::new();
     for (index, name) in names.iter().enumerate() {

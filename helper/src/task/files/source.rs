@@ -1,5 +1,6 @@
 //! A file or folder of the host: opened once, checked and cloned by that descriptor.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -20,35 +21,39 @@ pub(super) struct Source<'a> {
     handle: OwnedFd,
 }
 
-/// Opens any object, with a word for people about links.
-pub(super) fn open_place(place: &Place) -> Result<OwnedFd, Problem> {
-    match open::place(place, OFlag::O_PATH) {
-        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(Problem::refused(
+/// Opens any object but a link, with a word for people about links.
+pub(super) fn open_place(place: &Place) -> Result<(OwnedFd, Metadata), Problem> {
+    let link = || {
+        Problem::refused(
             place,
             "is a symbolic link or leads over one, and none is followed: give the path that it \
              leads to (readlink -f)",
-        )),
+        )
+    };
+    let handle = match open::place(place, OFlag::O_PATH) {
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(link()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Err(Problem::refused(place, "does not exist on this host"))
+            return Err(Problem::refused(place, "does not exist on this host"));
         }
-        other => other.at(place),
-    }
+        other => other.at(place)?,
+    };
+    let meta = open::metadata(&handle).at(place)?;
+    // The last one is opened itself: a handle of it could even be mounted.
+    if meta.is_symlink() { Err(link()) } else { Ok((handle, meta)) }
 }
 
 impl<'a> Source<'a> {
     /// Opens a place that must be a regular file or a folder.
     pub(super) fn open(place: &'a Place) -> Result<Self, Problem> {
-        let handle = open_place(place)?;
-        let meta = open::metadata(&handle).at(place)?;
+        let (handle, meta) = open_place(place)?;
         let kind = match meta.file_type() {
             t if t.is_dir() => MountPoint::Folder,
             t if t.is_file() => MountPoint::File,
             _ => {
                 return Err(Problem::refused(
                     place,
-                    "is neither a regular file nor a folder: links, sockets, FIFOs and device \
-                     nodes are not bound (bind the folder around a socket; a device has a block \
-                     of its own)",
+                    "is neither a regular file nor a folder: sockets, FIFOs and device nodes are \
+                     not bound (bind the folder around a socket; a device has a block of its own)",
                 ));
             }
         };
