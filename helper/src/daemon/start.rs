@@ -200,8 +200,14 @@ async fn launch(
     hook::after(Step::Unit);
     hook::before(Step::SendPlan);
     let main = tokio::select! {
-        pid = begun(&launcher, plan) => Process::open(pid?)
-            .map_err(|e| failed(Step::ReadPlan, format!("launcher: {e}")))?,
+        pid = begun(&launcher, plan) => match Process::open(pid?) {
+            Ok(main) => main,
+            // It has read the plan and ended already: its report lies in the socket.
+            Err(error) => {
+                last_word(&launcher, record).await?;
+                return Err(failed(Step::ReadPlan, format!("launcher: {error}")));
+            }
+        },
         refusal = job_failed(job, &name) => return Err(refusal),
     };
     hook::after(Step::SendPlan);

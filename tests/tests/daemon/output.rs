@@ -4,7 +4,7 @@ use crate::{SOON, alone, host, next_life, removed, started};
 use nspawn_tests::hostile::Handmade;
 use nspawn_tests::{Rig, wait};
 use proto::name::ImageName;
-use proto::spec::{Image, Logs, Payload, TaskSpec};
+use proto::spec::{Image, Logs, Payload, Root, TaskSpec};
 use std::time::Duration;
 
 /// Lines of a task's unit in the journal, by priority.
@@ -81,7 +81,10 @@ fn a_follower_outlives_the_helper_and_ends_with_the_task() {
     let rig = &host.rig;
     let task = Handmade::new(rig, "outlives").unwrap();
     let script = "trap 'echo says late; exit' TERM; echo says out; while :; do sleep 0.1; done";
-    started(&client, &sh(&task, script, Logs::Both));
+    let mut spec = sh(&task, script, Logs::Both);
+    // A root that needs no layer on disk: its pipes need the folder all the same.
+    spec.root.mode = Root::ReadOnly;
+    started(&client, &spec);
     wait_written(&task, 0, "says out\n");
     let client = next_life(rig);
     let signal = proto::wire::Signal { key: task.key.clone(), signal: 15 };
