@@ -16,6 +16,8 @@ mod flood;
 mod logs;
 mod policy;
 mod privileges;
+mod process_rows;
+mod rows;
 mod scanner;
 mod secrets;
 mod specs;
@@ -71,4 +73,9 @@ impl Helper {
         })
         .unwrap();
     }
+}
+
+/// Whether no line or NUL-ended text of an environment begins with this word.
+fn variable_free(environment: &str, word: &str) -> bool {
+    environment.split(['\n', '\0']).all(|one| !one.starts_with(word))
 }

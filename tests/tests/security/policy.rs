@@ -62,7 +62,7 @@ const BAD: [(&str, u32, &str); 6] = [
 ];
 
 #[test]
-fn a_bad_policy_file_leaves_the_old_one_in_force_and_the_journal_says_which_line() {
+fn p43_a_bad_policy_file_leaves_the_old_one_in_force_and_the_journal_says_which_line() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     let strict = rig.read_file(POLICY).unwrap();
