@@ -1,0 +1,145 @@
+//! Who owns on the host what container root and container uid 1000 write, for every kind of mount:
+//! the table of docs/CONFIG.md.
+
+use crate::{Task, bind, binds, host, open_host};
+use nspawn_tests::Rig;
+use proto::spec::files::{Bind, Files, Mapping};
+
+/// Writes a file as root and, where it may, one as uid 1000; prints what both look like inside.
+const WRITE: &str = r#"
+    for d in @dirs@; do
+        touch $d/r 2>/dev/null; chmod 0755 $d/r 2>/dev/null
+        touch $d/a 2>/dev/null && chown 1000:1000 $d/a 2>/dev/null
+        echo $d $(stat -c %u:%g $d/r $d/a 2>/dev/null)
+    done
+"#;
+
+/// Owners on the host, as uid:gid of both files; `-` for one that could not be made.
+fn outside(rig: &Rig, dir: &str) -> String {
+    let look = |name: &str| {
+        let out = rig.exec(&["stat", "-c", "%u:%g", &format!("{dir}/{name}")]).unwrap();
+        if out.success() { out.text().trim().to_owned() } else { "-".to_owned() }
+    };
+    format!("{} {}", look("r"), look("a"))
+}
+
+fn write_in(dirs: &[&str]) -> String {
+    WRITE.replace("@dirs@", &dirs.join(" "))
+}
+
+#[test]
+fn protected_places_have_the_containers_owners_on_disk() {
+    let rig = host();
+    let task = Task::start(rig, Files::default(), &write_in(&["/alloc", "/local", "/secrets"]));
+    let out = task.output();
+    assert_eq!(out, "/alloc 0:0 1000:1000\n/local 0:0 1000:1000\n/secrets 0:0 1000:1000\n");
+    let dir = task.made.dir();
+    for sub in ["alloc", "t/local", "t/secrets"] {
+        assert_eq!(outside(rig, &format!("{dir}/{sub}")), "0:0 1000:1000", "{sub}");
+    }
+    task.remove();
+}
+
+#[test]
+fn unprotected_task_folders_have_the_ranges_owners_on_disk() {
+    let rig = open_host();
+    // As Nomad makes them: writable for everybody.
+    let task = Task::try_with(
+        rig,
+        |made| {
+            rig.sh(&format!("chmod 0777 {0}/alloc {0}/t/local", made.dir())).unwrap();
+            Files::default()
+        },
+        &write_in(&["/alloc", "/local", "/secrets"]),
+        |spec| spec,
+    )
+    .unwrap();
+    let out = task.output();
+    assert_eq!(out, "/alloc 0:0 1000:1000\n/local 0:0 1000:1000\n/secrets 0:0 1000:1000\n");
+    let (base, dir) = (task.base, task.made.dir());
+    let range = format!("{base}:{base} {0}:{0}", base + 1000);
+    for (sub, owners) in
+        [("alloc", range.as_str()), ("t/local", &range), ("t/secrets", "0:0 1000:1000")]
+    {
+        assert_eq!(outside(rig, &format!("{dir}/{sub}")), owners, "{sub}");
+    }
+    task.remove();
+}
+
+/// Each mapping on a folder of 1234:2345 that everybody may write to.
+#[test]
+fn every_mapping_of_a_bind_has_its_owners() {
+    let rig = host();
+    let cases = [
+        // Mapping, inside, on the host; `b` stands for the base of the range.
+        ("auto", Mapping::Automatic, "0:0 1000:1000", "0:0 1000:1000"),
+        ("id", Mapping::Identity, "0:0 1000:1000", "0:0 1000:1000"),
+        ("none", Mapping::None, "0:0 1000:1000", "b:b b+1000:b+1000"),
+        // Only root exists there: its file cannot be given to another.
+        ("root", Mapping::Root, "0:0 0:0", "1234:2345 1234:2345"),
+        // The target is /home/app, which belongs to uid 1000: root is nobody there.
+        ("owner", Mapping::Owner, "", "- -"),
+    ];
+    let mut all = Vec::new();
+    for (name, mapping, ..) in cases {
+        let source = format!("/srv/closed/map/{name}");
+        rig.sh(&format!(
+            "set -e; mkdir -p {source}; chown 1234:2345 {source}; chmod 0777 {source}"
+        ))
+        .unwrap();
+        let target = if name == "owner" { "/home/app".into() } else { format!("/mnt/{name}") };
+        all.push(Bind { mapping, ..bind(&source, &target) });
+    }
+    let dirs = ["/mnt/auto", "/mnt/id", "/mnt/none", "/mnt/root", "/home/app"];
+    let script = write_in(&dirs)
+        + r#"
+        stat -c '%n %u:%g' @dirs@
+        busybox setpriv --help >/dev/null 2>&1
+        su app -c 'touch /home/app/mine && stat -c "mine %u:%g" /home/app/mine'
+    "#
+        .replace("@dirs@", &dirs.join(" "))
+        .as_str();
+    let task = Task::start(rig, binds(all), &script);
+    let out = task.output();
+    for ((name, _, inside, owners), dir) in cases.iter().zip(dirs) {
+        assert!(out.contains(format!("{dir} {inside}").trim_end()), "{name}: {out}");
+        let b = task.base;
+        let owners = owners.replace("b+1000", &(b + 1000).to_string()).replace('b', &b.to_string());
+        assert_eq!(outside(rig, &format!("/srv/closed/map/{name}")), owners, "{name}: {out}");
+    }
+    for shown in [
+        "/mnt/auto 1234:2345",
+        "/mnt/id 1234:2345",
+        "/mnt/none 65534:65534",
+        "/mnt/root 0:0",
+        "/home/app 1000:1000",
+        "mine 1000:1000",
+    ] {
+        assert!(out.contains(&format!("{shown}\n")), "{shown}: {out}");
+    }
+    let mine = rig.run(&["stat", "-c", "%u:%g", "/srv/closed/map/owner/mine"]).unwrap();
+    assert_eq!(mine, "1234:2345");
+    task.remove();
+}
+
+/// A file system that the kernel cannot map: the automatic mapping goes without and says so.
+#[test]
+fn what_cannot_be_mapped_is_refused_or_goes_without_as_asked() {
+    let rig = host();
+    // A finished overlay cannot be ID-mapped by any kernel.
+    rig.sh("set -e; mkdir -p /srv/closed/ov/l /srv/closed/ov/m; echo low >/srv/closed/ov/l/f; \
+         mkdir /srv/closed/ov/l2; \
+         mount -t overlay -o lowerdir=/srv/closed/ov/l:/srv/closed/ov/l2 ov /srv/closed/ov/m")
+        .unwrap();
+    for source in ["/srv/closed/ov/m", "/srv/closed/ov"] {
+        let one = bind(source, "/mnt/x");
+        for mapping in [Mapping::Identity, Mapping::Root, Mapping::Owner] {
+            let text = crate::refused(rig, binds([Bind { mapping, ..one.clone() }]));
+            assert!(text.contains("cannot ID-map") && text.contains("noidmap"), "{text}");
+        }
+        let task = Task::start(rig, binds([one]), "stat -c %u /mnt/x");
+        assert!(task.notes.iter().any(|note| note.contains("cannot ID-map")), "{:?}", task.notes);
+        assert_eq!(task.finish(), "65534\n");
+    }
+    rig.run(&["umount", "/srv/closed/ov/m"]).unwrap();
+}

@@ -1,0 +1,51 @@
+//! A bind source that somebody swaps for a link all the time: a start sees the folder or is refused,
+//! and never what the link leads to.
+
+use crate::{Task, bind, binds, host};
+use nix::fcntl::{OFlag, RenameFlags, renameat2};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const STARTS: usize = 40;
+
+#[test]
+fn a_swapped_source_never_leads_elsewhere() {
+    let rig = host();
+    rig.sh("set -e; mkdir -p /srv/closed/race/dir/sub /srv/closed/treasure/sub; cd /srv/closed; \
+         echo honest >race/dir/sub/f; echo stolen >treasure/sub/f; ln -s ../treasure race/link")
+        .unwrap();
+    let folder = rig.open("/srv/closed/race", OFlag::O_PATH | OFlag::O_DIRECTORY, 0).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut seen, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            let mut swaps = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                renameat2(&folder, "dir", &folder, "link", RenameFlags::RENAME_EXCHANGE).unwrap();
+                swaps += 1;
+                // As long as a few system calls: the start's walk meets both.
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
+            swaps
+        });
+        for _ in 0..STARTS {
+            let files = binds([bind("/srv/closed/race/dir/sub", "/mnt/x")]);
+            match Task::try_start(rig, files, "cat /mnt/x/f") {
+                Ok(task) => {
+                    assert_eq!(task.finish(), "honest\n");
+                    seen += 1;
+                }
+                Err(refusal) => {
+                    assert!(refusal.to_string().contains("symbolic link"), "{refusal}");
+                    refused += 1;
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        let swaps = swapper.join().unwrap();
+        eprintln!("{STARTS} starts amid {swaps} swaps: {seen} saw the folder, {refused} refused");
+    });
+    assert!(
+        seen > 0 && refused > 0,
+        "{seen} saw the folder, {refused} refused: no race took place"
+    );
+}
