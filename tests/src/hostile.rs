@@ -50,6 +50,7 @@ pub struct Client {
 
 /// What came back.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, in tests")]
 pub enum Heard {
     /// A reply that decodes.
     Reply(Reply),

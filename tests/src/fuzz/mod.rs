@@ -14,6 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use targets::all;
 
+/// `Ok(true)`: taken; `Err`: what is wrong with what was taken.
+type Read = Box<dyn Fn(&[u8]) -> Result<bool, String>>;
+
 /// A reader of hostile bytes.
 pub struct Target {
     /// Its name.
@@ -22,8 +25,8 @@ pub struct Target {
     pub memory: usize,
     /// Good input.
     corpus: Vec<Vec<u8>>,
-    /// Reads; `Ok(true)`: taken, `Err`: what is wrong with what was taken.
-    read: Box<dyn Fn(&[u8]) -> Result<bool, String>>,
+    /// Reads.
+    read: Read,
 }
 
 /// What came of one target.

@@ -1,6 +1,6 @@
 //! The readers: packets, whole messages, policy files, names, job configurations, arguments.
 
-use super::Target;
+use super::{Read, Target};
 use crate::oracle::compare::next_policy;
 use crate::oracle::file::{Preset, Settings};
 use crate::oracle::generate;
@@ -29,8 +29,6 @@ const PACKET: usize = 128 * 1024;
 const WHOLE: usize = limits::SPEC_MAX * 2 + PACKET;
 /// Memory for everything else; none of it is longer than 16 KiB here.
 const OTHER: usize = 2 * 1024 * 1024;
-
-type Read = Box<dyn Fn(&[u8]) -> Result<bool, String>>;
 
 /// What is taken must encode to the same bytes, and must not be taken with one byte more.
 fn exact<T: Encode + Decode<()> + 'static>(

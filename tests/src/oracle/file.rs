@@ -1,7 +1,5 @@
 //! A policy file as the oracle sees it: which keys are given, its text, and what holds with them.
 
-use std::fmt::Write as _;
-
 /// Which defaults hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preset {
@@ -170,7 +168,7 @@ impl File {
         let mut out = String::new();
         if let Some(preset) = self.preset {
             let word = if preset == Preset::Compat { "compat" } else { "strict" };
-            let _ = writeln!(out, "preset = \"{word}\"");
+            out.push_str(&format!("preset = \"{word}\"\n"));
         }
         let images = self.images_paths.as_ref().map(|all| array(all, image_path));
         table(&mut out, "images", &[("store", quoted(&self.images_store)), ("paths", images)]);
@@ -228,10 +226,10 @@ fn table(out: &mut String, name: &str, keys: &[(&str, Option<String>)]) {
     if keys.iter().all(|(_, value)| value.is_none()) {
         return;
     }
-    let _ = writeln!(out, "[{name}]");
+    out.push_str(&format!("[{name}]\n"));
     for (key, value) in keys {
         if let Some(value) = value {
-            let _ = writeln!(out, "{key} = {value}");
+            out.push_str(&format!("{key} = {value}\n"));
         }
     }
 }

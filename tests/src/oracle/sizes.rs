@@ -97,8 +97,8 @@ fn check_range(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     let end = u64::from(base) + u64::from(width);
     broken.invalid("range-end", end > u64::from(u32::MAX));
     if policy.userns_require && base >= 65_536 {
-        let inside = base >= limits::RANGE_FIRST && base <= limits::RANGE_LAST;
-        broken.invalid("range-place", !inside || base % 65_536 != 0);
+        let inside = (limits::RANGE_FIRST..=limits::RANGE_LAST).contains(&base);
+        broken.invalid("range-place", !inside || !base.is_multiple_of(65_536));
     }
 }
 
