@@ -1,6 +1,7 @@
 //! Taking a task away: idempotent, and checked at the end.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proto::error::{Code, Refusal};
 use proto::name::TaskKey;
@@ -11,14 +12,22 @@ use super::unit::Who;
 use super::{machined, notify, unit};
 use crate::hook;
 
+/// Time after which a start that has not ended is killed once more.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Removes a task; kills it when it runs. An unknown task is fine.
 pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     let Some(entry) = context.table.borrow().get(key).cloned() else { return Ok(()) };
-    if entry.starting {
-        // So that it ends and lets go of the gate.
-        kill(context, key, Who::Main).await?;
-    }
-    let _held = entry.gate.lock().await;
+    let _held = loop {
+        if entry.starting {
+            // So that it ends and lets go of the gate. Again and again: PID 1 may not have made the
+            // unit yet, and a start may wait for its payload for long.
+            kill(context, key, Who::Main).await?;
+        }
+        if let Ok(held) = tokio::time::timeout(AGAIN, entry.gate.lock()).await {
+            break held;
+        }
+    };
     if context.table.borrow().get(key).is_none() {
         return Ok(());
     }
