@@ -84,3 +84,42 @@ fn p08_p17_p40_a_driver_that_checks_nothing_gets_the_oracles_verdict() {
     assert!(allowed >= 30 && refused >= 30, "{allowed} allowed, {refused} refused");
     rig.down().unwrap();
 }
+
+/// What a policy file may not hold: it is refused whole.
+const BAD: [&str; 26] = [
+    "prest = \"strict\"",
+    "preset = \"lax\"",
+    "preset = 1",
+    "[image]\nstore = \"/x\"",
+    "[images]\nstor = \"/x\"",
+    "[images]\nstore = \"relative\"",
+    "[images]\nstore = [\"/x\"]",
+    "[images]\npaths = [7]",
+    "[images]\npaths = [{ path = \"/x\", writable = \"yes\" }]",
+    "[images]\npaths = [{ path = \"/x\", writable = true, more = 1 }]",
+    "[images]\nmin_verify = \"maybe\"",
+    "[nomad]\nalloc_dirs = [\"/a/../b\"]",
+    "[nomad]\nagent_uid = -1",
+    "[userns]\nrequire = \"no\"",
+    "[userns]\nexcept = [\"image\"]",
+    "[binds]\nread_only = \"/srv\"",
+    "[binds]\nunprotected = \"maybe\"",
+    "[devices]\nallow = [\"/dev/null\"]",
+    "[devices]\nallow = [\"/dev/null:x\"]",
+    "[devices]\nallow = [\"/etc/passwd:r\"]",
+    "[caps]\nallow = [\"no_such\"]",
+    "[network]\nallow = [\"everything\"]",
+    "[network]\nports = [\"70000\"]",
+    "[limits]\nmemory = \"2q\"",
+    "[limits]\ntasks = -1",
+    "[audit]\ntarget = \"syslog\"",
+];
+
+#[test]
+fn a_policy_file_with_one_bad_line_is_refused_whole() {
+    for bad in BAD {
+        assert!(helper::policy::parse(bad).is_err(), "{bad}");
+        let both = format!("{bad}\n[lsm]\nprofiles = []\n");
+        assert!(helper::policy::parse(&both).is_err(), "{both}");
+    }
+}
