@@ -34,8 +34,8 @@ fn stand() -> &'static Stand {
         let stand = Stand::up(POLICY).unwrap();
         stand
             .rig
-            .sh("mkdir -m 0755 /srv/ro && mkdir -m 0700 /srv/rw && mkdir /srv/rw/data && \
-                 echo host > /srv/ro/file && chown -R 1000:1000 /srv/rw/data")
+            .sh("mkdir -m 0755 /srv/ro && mkdir -m 0700 /srv/rw && \
+                 mount -t tmpfs -o mode=0700 tmpfs /srv/rw && mkdir /srv/rw/data && echo host > /srv/ro/file && chown -R 1000:1000 /srv/rw/data")
             .unwrap();
         stand
     })
