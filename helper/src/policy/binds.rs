@@ -65,7 +65,8 @@ struct Host<'a> {
 impl Host<'_> {
     fn bind(&self, bind: &Bind) -> Result<PlannedBind, Denial> {
         Ok(PlannedBind {
-            source: self.place(&bind.source, !bind.read_only)?,
+            // What the host mounts below it later has the host's own flags.
+            source: self.place(&bind.source, !bind.read_only || bind.propagated)?,
             target: bind.target.clone(),
             read_only: bind.read_only,
             recursive: bind.recursive,

@@ -91,7 +91,10 @@ impl Rig {
     #[must_use]
     pub fn command_as(&self, uid: u32, args: &[&str]) -> Command {
         let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));
+        // By way of a shell: setpriv itself looks the program up with root's capabilities.
+        let exec = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
         let mut all = vec!["setpriv", user.as_str(), group.as_str(), "--clear-groups", "--"];
+        all.extend(exec);
         all.extend(args);
         self.command(&all)
     }

@@ -155,7 +155,9 @@ fn check_source(
 
 fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     for bind in &spec.files.binds {
-        check_source(spec, policy, &bind.source, !bind.read_only, broken);
+        // Later mounts of the host may be writable, whatever the bind is.
+        let writes = !bind.read_only || bind.propagated;
+        check_source(spec, policy, &bind.source, writes, broken);
     }
     for overlay in &spec.files.overlays {
         for layer in &overlay.lower {
