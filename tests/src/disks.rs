@@ -65,7 +65,7 @@ pub fn image(kind: &str, name: &str, tree: &Path) -> Result<PathBuf> {
 }
 
 fn size_mib(tree: &Path) -> Result<u64> {
-    let text = outer::run(Command::new("du").arg("-sm").arg(tree))?;
+    let text = outer::run(Command::new("du").arg("-smD").arg(tree))?;
     let size = text.split_whitespace().next().context("du says nothing")?;
     Ok(size.parse()?)
 }

@@ -8,6 +8,9 @@ use nspawn_tests::{Suite, bench};
 const PAIRS: usize = 20;
 /// Where the test fails. The aim is 1.15; the rest is for noisy machines.
 const RATIO_MAX: f64 = 1.4;
+/// A disk image against the bare start of a folder: it has a loop device to make, and a file system
+/// to mount and to read for the first time.
+const RAW_RATIO_MAX: f64 = 3.0;
 const MEMORY_MAX_KIB: u64 = 40 * 1024;
 const GROWTH_MAX_KIB: f64 = 50.0;
 
@@ -15,9 +18,10 @@ const GROWTH_MAX_KIB: f64 = 50.0;
 fn a_start_costs_what_nspawn_costs() {
     let report = bench::run(Suite::Trixie, PAIRS).unwrap();
     println!("{report}");
-    for image in bench::IMAGES {
+    for image in bench::IMAGES.into_iter().chain(bench::MODES.map(|(mode, _)| mode)) {
         let ratio = report.ratio(image).unwrap();
-        assert!(ratio <= RATIO_MAX, "{image}: ratio {ratio:.2}");
+        let max = if image == "raw" { RAW_RATIO_MAX } else { RATIO_MAX };
+        assert!(ratio <= max, "{image}: ratio {ratio:.2}");
     }
     let (tasks, driver, helper) = *report.memory.last().unwrap();
     assert_eq!(tasks, 100);

@@ -11,10 +11,11 @@ mod report;
 
 pub use report::{Figures, Report, Starts};
 
-use crate::{Config, Rig, Suite, wait};
+use crate::{Config, Rig, Suite, disks, images, wait};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -22,6 +23,16 @@ use std::time::{Duration, Instant};
 
 /// Images that are measured: 2 MB and 255 MB.
 pub const IMAGES: [&str; 2] = ["busybox", "debian"];
+/// Other uses of the large image, measured against the same bare start of its tree: `systemd-nspawn
+/// -i` itself needs udev, which the host has not. What the job says is in JSON.
+pub const MODES: [(&str, &str); 6] = [
+    ("read_only", r#"{ "image": "debian", "read_only": true }"#),
+    ("tmpfs", r#"{ "image": "debian", "ephemeral": true, "ephemeral_mode": "tmpfs" }"#),
+    ("yes", r#"{ "image": "debian", "volatile": "yes" }"#),
+    ("state", r#"{ "image": "debian", "volatile": "state" }"#),
+    ("overlay", r#"{ "image": "debian", "volatile": "overlay" }"#),
+    ("raw", r#"{ "image": "/var/lib/machines/debian.raw", "ephemeral": true }"#),
+];
 /// Quiet time before each start. Moving a process into a cgroup waits for an RCU grace period (about
 /// 10 ms), but not within some milliseconds of another move: without a pause, whoever starts right
 /// after the other side's clean-up is spared that.
@@ -38,6 +49,9 @@ const CROWDS: [usize; 3] = [0, 20, 100];
 pub fn run(suite: Suite, pairs: usize) -> Result<Report> {
     let config = Config { agent: false, ..Config::new(suite) };
     let rig = Rig::up(&config)?;
+    rig.add_loop_nodes()?;
+    let disk = disks::image("ext4", &format!("debian-{}", suite.name()), &images::debian(suite)?)?;
+    rig.copy_in(&disk, "/var/lib/machines/debian.raw", 0o600)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(measure(&rig, pairs))?;
     rig.down()?;
@@ -49,20 +63,14 @@ async fn measure(rig: &Rig, pairs: usize) -> Result<Report> {
     let bare = bare::Bare::prepare(rig).await?;
     let mut ours = ours::Ours::prepare(rig).await?;
     for image in IMAGES {
-        // One of each warms the caches.
-        bare.start(image).await?;
-        ours.start(image).await?;
-        let mut times = Vec::new();
-        for pair in 0..pairs {
-            times.push(if pair.is_multiple_of(2) {
-                let first = bare.start(image).await?;
-                (first, ours.start(image).await?)
-            } else {
-                let first = ours.start(image).await?;
-                (bare.start(image).await?, first)
-            });
-        }
+        let keys = json!({ "image": image, "ephemeral": true });
+        let times = starts(&bare, image, &mut ours, &keys, pairs).await?;
         report.starts.push(Starts::of(image, &times));
+    }
+    for (mode, keys) in MODES {
+        let keys = serde_json::from_str(keys)?;
+        let times = starts(&bare, "debian", &mut ours, &keys, pairs).await?;
+        report.starts.push(Starts::of(mode, &times));
     }
     report.parallel.0 = bare.start_many(PARALLEL).await?;
     report.parallel.1 = ours.start_many(PARALLEL).await?;
@@ -73,6 +81,30 @@ async fn measure(rig: &Rig, pairs: usize) -> Result<Report> {
     report.stops = Figures::of(stops);
     ours.crowds(&CROWDS, &mut report).await?;
     Ok(report)
+}
+
+/// Pairs of starts: bare, ours.
+async fn starts(
+    bare: &bare::Bare<'_>,
+    image: &str,
+    ours: &mut ours::Ours<'_>,
+    keys: &Value,
+    pairs: usize,
+) -> Result<Vec<(Duration, Duration)>> {
+    // One of each warms the caches.
+    bare.start(image).await?;
+    ours.start(keys).await?;
+    let mut times = Vec::new();
+    for pair in 0..pairs {
+        times.push(if pair.is_multiple_of(2) {
+            let first = bare.start(image).await?;
+            (first, ours.start(keys).await?)
+        } else {
+            let first = ours.start(keys).await?;
+            (bare.start(image).await?, first)
+        });
+    }
+    Ok(times)
 }
 
 /// A FIFO of the host, opened so that it never signals its end.

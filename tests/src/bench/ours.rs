@@ -1,10 +1,11 @@
 //! Our side: the plugin, driven over its own socket.
 
 use super::{Report, first_byte, open_fifo, resident};
-use crate::Rig;
 use crate::plugin::{Allocation, Plugin};
+use crate::{Rig, msgpack};
 use anyhow::{Context as _, Result};
 use proto::nomad::drivers::{DestroyTaskRequest, StopTaskRequest, WaitTaskRequest};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -35,10 +36,16 @@ impl<'a> Ours<'a> {
         Ok(())
     }
 
-    /// One start, from the call to the first byte.
-    pub(super) async fn start(&mut self, image: &str) -> Result<Duration> {
+    /// One start with these keys of the job beside its command, from the call to the first byte.
+    pub(super) async fn start(&mut self, keys: &Value) -> Result<Duration> {
         self.run += 1;
-        let request = self.allocation.request(self.run, image, &["/bin/echo", "x"]);
+        let mut keys = keys.clone();
+        keys["boot"] = json!(false);
+        keys["command"] = json!(["/bin/echo", "x"]);
+        let mut request = self.allocation.request(self.run, "", &[]);
+        if let Some(task) = &mut request.task {
+            task.msgpack_driver_config = msgpack::encode(&keys);
+        }
         let mut driver = self.plugin.driver();
         tokio::time::sleep(super::SETTLE).await;
         let called = Instant::now();
