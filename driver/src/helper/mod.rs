@@ -18,6 +18,7 @@ use proto::error::{Code, Refusal};
 use proto::name::{Instance, TaskKey};
 use proto::parts;
 use proto::spec::TaskSpec;
+use proto::spec::process::Ready;
 use proto::wire::{self, Answer, List, Start, Task, Verb, Welcome};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -27,7 +28,10 @@ pub(crate) use connection::Down;
 
 /// Connections for starts, for removals, and for what is answered at once. One more watches the
 /// helper's life; the rest is left to a second plugin process during a change of agents.
-const STARTS: usize = 16;
+const STARTS: usize = 10;
+/// Starts that wait until a task says that it is ready: they may take an hour, and must not hold
+/// up the others.
+const READY_STARTS: usize = 6;
 const REMOVALS: usize = 5;
 const OTHERS: usize = 4;
 /// Idle connections that are kept.
@@ -81,6 +85,7 @@ pub(crate) struct Helper {
     reply: watch::Sender<Duration>,
     health: watch::Sender<Health>,
     starts: Semaphore,
+    ready_starts: Semaphore,
     removals: Semaphore,
     others: Semaphore,
     idle: Mutex<Vec<Connection>>,
@@ -94,6 +99,7 @@ impl Helper {
             reply: watch::Sender::new(REPLY),
             health: watch::Sender::new(Health::Unknown),
             starts: Semaphore::new(STARTS),
+            ready_starts: Semaphore::new(READY_STARTS),
             removals: Semaphore::new(REMOVALS),
             others: Semaphore::new(OTHERS),
             idle: Mutex::new(Vec::new()),
@@ -198,7 +204,9 @@ impl Helper {
         let parts = parts::split(&whole).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
         let length =
             u32::try_from(whole.len()).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
-        let _permit = self.starts.acquire().await;
+        let waits = matches!(spec.process.ready, Ready::Notify { .. });
+        let share = if waits { &self.ready_starts } else { &self.starts };
+        let _permit = share.acquire().await;
         let mut parts = parts.into_iter().map(Verb::Part);
         let first = parts.next().ok_or(CallError::TooLarge(CodecError::TooLong))?;
         // A part alone starts nothing.

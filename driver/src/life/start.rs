@@ -131,8 +131,8 @@ impl Driver {
                 }
                 Err(error @ CallError::Unreachable(_)) => error,
                 Err(error) => {
-                    if matches!(&error, CallError::Refused(refusal) if refusal.code == Code::Failed)
-                    {
+                    let undone = |code| matches!(code, Code::Failed | Code::Busy | Code::Invalid);
+                    if matches!(&error, CallError::Refused(refusal) if undone(refusal.code)) {
                         // The helper undoes what failed; should it not have got through, we ask.
                         self.leftovers.add(spec.key.clone());
                     }
