@@ -1,7 +1,8 @@
 # Binds in both spellings: as a block and as a map. Names in a block must be identifiers (HCL), so a
 # path needs the map; a relative source is below the task's folder. An option of systemd-nspawn may
-# follow the target. No symbolic link is followed. Needs a policy that lists the sources (preset =
-# "compat" allows every one).
+# follow the target. No symbolic link is followed. A writable source keeps its owners inside only
+# below a folder that is root's alone (/srv/binds with mode 0700 here). Needs a policy that lists the
+# sources (preset = "compat" allows every one).
 job "binds" {
   type = "batch"
 
@@ -40,7 +41,7 @@ job "binds" {
         command   = ["/bin/sh", "-c", "grep -c . /host/os-release && echo kept > /data/map"]
 
         bind = {
-          "/srv/binds" = "/data:rootidmap"
+          "/srv/binds/data" = "/data:rootidmap"
         }
 
         bind_read_only = {
