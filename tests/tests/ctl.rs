@@ -29,9 +29,7 @@ job "explained" {
       config {
         image = "busybox"
         boot  = false
-        bind_read_only {
-          "/etc" = "/mnt"
-        }
+        bind_read_only = { "/home" = "/mnt" }
         bind = { "/srv/x" = "/srv/x" }
       }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 #[test]
 fn d01_no_job_reaches_beyond_the_policy() {
     for (more, word) in [
-        (json!({ "bind": [{ "/opt": "/mnt" }] }), "[binds]"),
+        (json!({ "bind": [{ "/home": "/mnt" }] }), "[binds]"),
         (json!({ "image": "/" }), "image"),
         (json!({ "image": "/dev/loop0" }), "[images] paths"),
         (json!({ "user_namespacing": false }), "[userns]"),
