@@ -40,8 +40,10 @@ impl<'a> Ours<'a> {
     pub(super) async fn start(&mut self, keys: &Value) -> Result<Duration> {
         self.run += 1;
         let mut keys = keys.clone();
-        keys["boot"] = json!(false);
-        keys["command"] = json!(["/bin/echo", "x"]);
+        if let Some(keys) = keys.as_object_mut() {
+            keys.insert("boot".to_owned(), json!(false));
+            keys.insert("command".to_owned(), json!(["/bin/echo", "x"]));
+        }
         let mut request = self.allocation.request(self.run, "", &[]);
         if let Some(task) = &mut request.task {
             task.msgpack_driver_config = msgpack::encode(&keys);
