@@ -44,19 +44,19 @@ impl Running<'_> {
     /// When it does not run.
     pub fn leader(&self) -> Result<String> {
         let request = InspectTaskRequest { task_id: self.id.clone() };
-        let mut driver = self.stand.plugin.driver();
+        let mut driver = self.driver.clone();
         let reply = self.stand.runtime.block_on(driver.inspect_task(request))?.into_inner();
         let driver = reply.driver.context("no driver status")?;
         driver.attributes.get("pid").cloned().context("no pid")
     }
 
-    /// Sends a signal; the driver's refusal is the inner result.
+    /// Sends a signal by the plugin that has the task; the driver's refusal is the inner result.
     ///
     /// # Errors
     /// Never; for uniformity.
     pub fn signal(&self, signal: &str) -> Result<Result<(), Refused>> {
         let request = SignalTaskRequest { task_id: self.id.clone(), signal: signal.to_owned() };
-        let mut driver = self.stand.plugin.driver();
+        let mut driver = self.driver.clone();
         let reply = self.stand.runtime.block_on(driver.signal_task(request));
         Ok(reply.map(drop).map_err(Refused::from))
     }

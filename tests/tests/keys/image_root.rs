@@ -1,0 +1,170 @@
+//! Which image, and how long what is written to it stays.
+
+use crate::{SOON, STORE, allocation, copy, effects, refusals, says, sh, stand, strict_refusals};
+use nspawn_tests::wait;
+use serde_json::{Value, json};
+
+const WHICH: &str = "cat /etc/which";
+
+#[test]
+fn key_image() {
+    copy("named", "echo named > etc/which");
+    copy("beside", "echo store > etc/which");
+    let rig = &stand().rig;
+    rig.sh("set -e; p=/opt/nomad/plugins; mkdir -p $p/images; cd /var/lib/machines; \
+            cp -a named $p/images/deep; echo deep > $p/images/deep/etc/which; \
+            cp -a named $p/beside; echo beside > $p/beside/etc/which; chmod 755 $p/images")
+        .unwrap();
+    let image = |image: &str| json!({ "image": image });
+    effects(&[
+        (image("named"), WHICH, "named\n"),
+        (image("/var/lib/machines/named"), WHICH, "named\n"),
+        (image("/var//lib/./machines/named/"), WHICH, "named\n"),
+        (image("images/deep"), WHICH, "deep\n"),
+        (image("./images/deep"), WHICH, "deep\n"),
+        // What is in the plugin's folder wins over a name of the store.
+        (image("beside"), WHICH, "beside\n"),
+    ]);
+    refusals(&[
+        (json!({ "image": null }), &["image", "is required"]),
+        (image(""), &["image", "must not be empty", "e.g. image ="]),
+        (image("../named"), &["image = \"../named\"", "must not hold .. components"]),
+        (image("images/none"), &["image = \"images/none\"", "no such file or folder below"]),
+        (image("https://example.org/x.tar"), &["cannot download images yet"]),
+        (image("/dev/null"), &["neither a folder, nor a file, nor a block device"]),
+        (image("."), &["the agent's own folder is no image"]),
+        (json!({ "image": "/", "ephemeral": false }), &["the host's own root would be changed"]),
+    ]);
+    let refused = stand().refusal(&sh(image("nowhere"), "true")).unwrap();
+    assert!(refused.text.contains("nowhere") && refused.text.contains(STORE), "{}", refused.text);
+    strict_refusals(&[
+        (image("/usr"), &["lies below no folder of [images] paths"]),
+        (image("/"), &["/", "[images] paths"]),
+    ]);
+}
+
+/// The host's own root, as the older driver allowed it.
+#[test]
+fn key_image_the_hosts_root() {
+    let keys = |mode: Value| crate::with(json!({ "image": "/", "ephemeral": false }), mode);
+    let seen = says(
+        keys(json!({ "volatile": "yes", "user_namespacing": false })),
+        "ls /opt/nomad 2>/dev/null; cat /usr/lib/os-release",
+    );
+    let host = stand().rig.sh("cat /usr/lib/os-release").unwrap();
+    assert_eq!(seen.trim_end(), host.trim_end());
+}
+
+#[test]
+fn key_image_disks() {
+    let rig = &stand().rig;
+    let path = rig.add_disk("ext4", "disk").unwrap();
+    rig.sh("mkdir -p /opt/nomad/plugins/images; \
+            cp /var/lib/machines/disk.raw /opt/nomad/plugins/images/disk.img")
+        .unwrap();
+    let look = |image: &str, kind: &str| {
+        let keys = json!({ "image": image, "ephemeral": false, "read_only": true });
+        let script = "head -n 1 /etc/os-release; grep ' / ' /proc/mounts | cut -d' ' -f3";
+        assert_eq!(says(keys, script), format!("ID=busybox\n{kind}\n"), "{image}");
+    };
+    look("disk.raw", "ext4");
+    look(&path, "ext4");
+    look("images/disk.img", "ext4");
+    let device = rig.run(&["busybox", "losetup", "-f"]).unwrap();
+    rig.run(&["busybox", "losetup", &device, &path]).unwrap();
+    look(&device, "ext4");
+    rig.run(&["busybox", "losetup", "-d", &device]).unwrap();
+    for kind in ["squashfs", "erofs", "btrfs"] {
+        let name = format!("disk-{kind}");
+        rig.add_disk(kind, &name).unwrap();
+        look(&format!("{name}.raw"), kind);
+    }
+}
+
+#[test]
+fn key_ephemeral() {
+    let path = copy("written", "");
+    let image = |ephemeral: Value| json!({ "image": "written", "ephemeral": ephemeral });
+    let made = || stand().rig.exists(&format!("{path}/etc/made"));
+    assert_eq!(says(image(json!(true)), "echo x > /etc/made; cat /etc/made"), "x\n");
+    assert!(!made());
+    assert_eq!(says(image(json!(false)), "echo y > /etc/made; cat /etc/made"), "y\n");
+    assert!(made());
+    // Unset: false.
+    effects(&[
+        (image(Value::Null), "cat /etc/made; echo z > /etc/made", "y\n"),
+        (image(json!(true)), "cat /etc/made; rm /etc/made", "z\n"),
+        (image(json!(false)), "cat /etc/made", "z\n"),
+    ]);
+    // The image itself serves one at a time.
+    let mut first =
+        stand().start(&sh(image(json!(false)), "echo up; sleep 1000"), |_| {}).unwrap().unwrap();
+    first.wait_output("up").unwrap();
+    let refused = stand().refusal(&sh(image(json!(false)), "true")).unwrap();
+    assert!(refused.recoverable && refused.text.contains(&first.allocation.id), "{refused:?}");
+    first.stop("SIGKILL").unwrap();
+}
+
+#[test]
+fn key_ephemeral_mode() {
+    let blocks = "stat -f -c %b /; echo x > /x";
+    let disk = stand().rig.run(&["stat", "-f", "-c", "%b", "/var/lib/nomad-nspawn"]).unwrap();
+    let mode = |mode: &str| says(json!({ "ephemeral_mode": mode }), blocks);
+    assert_eq!(mode("auto").trim(), disk);
+    assert_eq!(mode("overlay").trim(), disk);
+    assert_ne!(mode("tmpfs").trim(), disk);
+    refusals(&[
+        (json!({ "ephemeral_mode": "disk" }), &["ephemeral_mode", "auto, overlay, tmpfs"]),
+        (
+            json!({ "ephemeral_mode": "tmpfs", "ephemeral": false }),
+            &["ephemeral_mode = \"tmpfs\"", "has no effect without ephemeral"],
+        ),
+    ]);
+}
+
+#[test]
+fn key_persist() {
+    for (persist, second) in [("none", "none\n"), ("alloc", "first\n")] {
+        let keys = |script| sh(json!({ "persist": persist }), script);
+        let run = |allocation, number, script| {
+            let task = stand().start_in(allocation, number, &keys(script), |_| {}).unwrap();
+            task.unwrap().finish_run().unwrap()
+        };
+        let (_, allocation) = run(allocation("true"), 1, "echo first > /etc/made");
+        let script = "cat /etc/made 2>/dev/null || echo none";
+        let (outcome, allocation) = run(allocation, 2, script);
+        assert_eq!(outcome.stdout, second, "{persist}");
+        allocation.remove(&stand().rig).unwrap();
+    }
+    refusals(&[
+        (json!({ "persist": "job" }), &["persist", "none, alloc"]),
+        (
+            json!({ "persist": "alloc", "ephemeral_mode": "tmpfs" }),
+            &["persist = \"alloc\"", "memory keeps nothing"],
+        ),
+        (json!({ "persist": "alloc", "read_only": true }), &["changes of an ephemeral root"]),
+    ]);
+}
+
+#[test]
+fn key_pivot_root() {
+    copy("pivot", "mkdir new; cp -a usr bin sbin lib etc new; echo new > new/here; echo top > top");
+    let keys = |pivot: &str| json!({ "image": "pivot", "pivot_root": pivot });
+    effects(&[
+        (keys("/new"), "cat /here; ls /top /new 2>&1 | grep -c such", "new\n2\n"),
+        (keys("/new:/old"), "cat /here /old/top; ls -d /alloc", "new\ntop\n/alloc\n"),
+        (json!({ "image": "pivot", "pivot_root": "" }), "cat /top", "top\n"),
+    ]);
+    refusals(&[
+        (keys("new"), &["pivot_root", "absolute"]),
+        (keys("/"), &["pivot_root", "/ is the root already"]),
+        (keys("/a:/b:/c"), &["pivot_root", "one or two absolute paths"]),
+    ]);
+    let refused = stand().refusal(&sh(keys("/missing"), "true")).unwrap();
+    assert!(refused.text.contains("/missing"), "{}", refused.text);
+    wait::true_within("nothing to be left of it", SOON, || {
+        let units = ["systemctl", "list-units", "--failed", "--plain", "--no-legend"];
+        Ok(!stand().rig.run(&units)?.contains("nomad-nspawn-0"))
+    })
+    .unwrap();
+}

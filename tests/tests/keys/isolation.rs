@@ -1,0 +1,191 @@
+//! Capabilities, system calls, kernel settings and limits, as the kernel reports them inside.
+
+use crate::*;
+
+/// The bounding set inside.
+fn bounding(more: Value) -> u64 {
+    let text = says(more, "grep CapBnd /proc/self/status");
+    u64::from_str_radix(text.trim_start_matches("CapBnd:").trim(), 16).unwrap()
+}
+
+const SYS_TIME: u64 = 1 << 25;
+const CHOWN: u64 = 1;
+
+#[test]
+fn key_capability() {
+    let with = |names: Value| bounding(json!({ "capability": names }));
+    let default = with(json!([]));
+    assert_eq!(default & (SYS_TIME | CHOWN), CHOWN);
+    for names in [json!(["sys_time"]), json!(["CAP_SYS_TIME"]), json!(["chown,SYS_TIME"])] {
+        assert_eq!(with(names.clone()), default | SYS_TIME, "{names}");
+    }
+    assert!(with(json!(["all"])).count_ones() >= 40);
+    // What it is for: a network device, where the network is container root's own.
+    let link = "ip link add d0 type dummy 2>/dev/null; ip link show d0 2>/dev/null | grep -c d0:";
+    let link = |keys| stand().run(&sh(keys, link)).unwrap().stdout;
+    assert_eq!(link(json!({ "capability": ["net_admin"], "user_namespacing": false })), "1\n");
+    refusals(&[(json!({ "capability": ["sys_nothing"] }), &["capability", "is no capability"])]);
+    strict_refusals(&[
+        (json!({ "capability": ["sys_time"] }), &["sys_time", "[caps] allow"]),
+        (json!({ "capability": ["all"] }), &["[caps] allow"]),
+    ]);
+}
+
+#[test]
+fn key_cap_drop() {
+    let default = bounding(json!({}));
+    for names in [json!(["chown"]), json!(["CAP_CHOWN"])] {
+        assert_eq!(bounding(json!({ "cap_drop": names })), default & !CHOWN, "{names}");
+    }
+    assert_eq!(bounding(json!({ "cap_drop": ["all"] })), 0);
+    let both = json!({ "capability": ["sys_time"], "cap_drop": ["sys_time", "chown"] });
+    assert_eq!(bounding(both), default & !CHOWN);
+    let script = "chown 5 /etc/passwd 2>/dev/null || echo held";
+    assert_eq!(says(json!({ "cap_drop": ["chown"] }), script), "held\n");
+    refusals(&[(json!({ "cap_drop": ["x"] }), &["cap_drop", "is no capability"])]);
+}
+
+#[test]
+fn key_no_new_privileges() {
+    let script = "grep NoNewPrivs /proc/self/status";
+    effects(&[
+        (json!({ "no_new_privileges": true }), script, "NoNewPrivs:\t1\n"),
+        (json!({ "no_new_privileges": false }), script, "NoNewPrivs:\t0\n"),
+        (json!({}), script, "NoNewPrivs:\t0\n"),
+    ]);
+}
+
+#[test]
+fn key_syscall_filter() {
+    let filter = |rules: Value| json!({ "syscall_filter": rules });
+    let made = "mkdir /tmp/x 2>/dev/null && echo made || echo refused";
+    let mounted = "mount -t tmpfs x /mnt 2>/dev/null && echo mounted || echo refused";
+    effects(&[
+        (filter(json!([])), made, "made\n"),
+        (filter(json!(["~mkdir", "~mkdirat"])), made, "refused\n"),
+        (filter(json!(["~mkdir", "~mkdirat", "mkdir"])), made, "refused\n"),
+        (filter(json!([])), mounted, "mounted\n"),
+        (filter(json!(["~@mount"])), mounted, "refused\n"),
+    ]);
+    // keyctl(2) is in no container's list: EPERM (1) is the filter's.
+    let number = if cfg!(target_arch = "aarch64") { 219 } else { 250 };
+    let script = format!("perl -e '$! = 0; syscall({number}, 0, -3, 0); print $! + 0'");
+    let error = |rules: Value| says(with(filter(rules), json!({ "image": "debian" })), &script);
+    assert_eq!(error(json!([])), "1");
+    assert_ne!(error(json!(["@keyring"])), "1");
+    assert_ne!(error(json!(["keyctl"])), "1");
+    refusals(&[
+        (filter(json!(["no such"])), &["syscall_filter = \"no such\"", "e.g. \"@clock\""]),
+        (filter(json!(["~@privileged"])), &["syscall_filter ~@privileged"]),
+    ]);
+    strict_refusals(&[(filter(json!(["@keyring"])), &["@keyring", "[syscalls] allow_extra"])]);
+}
+
+#[test]
+fn key_sysctl() {
+    let sysctl = |name: &str, value: &str| json!({ "sysctl": [{ name: value }] });
+    let read = |name: &str| format!("tr '\\t' ' ' < /proc/sys/{}", name.replace('.', "/"));
+    let outside = |name: &str| stand().rig.sh(&read(name)).unwrap();
+    for (name, value) in [
+        ("net.core.somaxconn", "321"),
+        ("net.ipv4.ip_local_port_range", "20000 20100"),
+        ("net.ipv4.ip_unprivileged_port_start", "500"),
+        ("kernel.shmmax", "123456"),
+        ("kernel.msgmax", "9000"),
+        ("kernel.sem", "100 200 30 40"),
+        ("fs.mqueue.msg_max", "17"),
+    ] {
+        let before = outside(name);
+        assert_eq!(says(sysctl(name, value), &read(name)), format!("{value}\n"), "{name}");
+        assert_eq!(outside(name), before, "{name}");
+    }
+    refusals(&[
+        (sysctl("vm.swappiness", "1"), &["sysctl \"vm.swappiness\"", "the whole host's"]),
+        (sysctl("kernel.core_pattern", "x"), &["sysctl \"kernel.core_pattern\""]),
+        (
+            with(sysctl("net.core.somaxconn", "1"), json!({ "network_veth": false })),
+            &["sysctl \"net.core.somaxconn\"", "needs a private network"],
+        ),
+    ]);
+    for (name, value, word) in
+        [("net.ipv4.none", "1", "no such setting"), ("net.core.somaxconn", "x", "take this value")]
+    {
+        let text = stand().refusal(&sh(sysctl(name, value), "true")).unwrap().text;
+        assert!(text.contains(name) && text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn key_selinux_context() {
+    assert!(
+        !stand().rig.exists("/sys/fs/selinux/enforce"),
+        "this host has SELinux: write that test"
+    );
+    refusals(&[(
+        json!({ "selinux_context": "system_u:system_r:container_t:s0" }),
+        &["selinux_context = \"system_u", "SELinux is off on this node", "remove it"],
+    )]);
+    effects(&[(json!({ "selinux_context": "" }), "echo runs", "runs\n")]);
+}
+
+#[test]
+fn key_ulimit() {
+    let shown = |limits: Value, line: &str| {
+        let script = format!("grep '^{line} ' /proc/self/limits");
+        let text = says(json!({ "ulimit": [limits] }), &script);
+        let words: Vec<_> = text[line.len()..].split_whitespace().take(2).collect();
+        words.join(" ")
+    };
+    for (name, value, line, seen) in [
+        ("nofile", "100", "Max open files", "100 100"),
+        ("nofile", "100:200", "Max open files", "100 200"),
+        ("NOFILE", "50:60", "Max open files", "50 60"),
+        ("core", "0", "Max core file size", "0 0"),
+        ("nproc", "50:60", "Max processes", "50 60"),
+        ("memlock", "100000:200000", "Max locked memory", "100000 200000"),
+        ("cpu", "3600:infinity", "Max cpu time", "3600 unlimited"),
+        ("fsize", "1000000:unlimited", "Max file size", "1000000 unlimited"),
+        ("stack", "infinity", "Max stack size", "unlimited unlimited"),
+        ("data", "1000000000:-1", "Max data size", "1000000000 unlimited"),
+        ("as", "1000000000", "Max address space", "1000000000 1000000000"),
+        ("sigpending", "100", "Max pending signals", "100 100"),
+        ("msgqueue", "8192", "Max msgqueue size", "8192 8192"),
+        ("rss", "1000000", "Max resident set", "1000000 1000000"),
+        ("locks", "100", "Max file locks", "100 100"),
+        ("nice", "0", "Max nice priority", "0 0"),
+        ("rtprio", "0", "Max realtime priority", "0 0"),
+        ("rttime", "5:6", "Max realtime timeout", "5 6"),
+    ] {
+        assert_eq!(shown(json!({ name: value }), line), seen, "{name} = {value}");
+    }
+    let ulimit = |name: &str, value: &str| json!({ "ulimit": [{ name: value }] });
+    refusals(&[
+        (ulimit("files", "1"), &["ulimit.files", "is no process limit", "nofile"]),
+        (ulimit("nofile", "2:1"), &["ulimit.nofile = \"2:1\"", "above the hard limit"]),
+        (ulimit("nofile", "many"), &["ulimit.nofile", "soft or soft:hard"]),
+        (json!({ "ulimit": [{ "nofile": "1", "NOFILE": "2" }] }), &["ulimit.nofile", "twice"]),
+    ]);
+    let text = stand().refusal(&sh(ulimit("rtprio", "0:99"), "true")).unwrap().text;
+    assert!(text.contains("RTPRIO") && text.contains("at most"), "{text}");
+}
+
+/// The unit has it; whether it is felt depends on the host's cgroup controllers.
+#[test]
+fn key_pids_limit() {
+    for (limit, most) in [(json!(7), "7"), (json!("8"), "8"), (json!(4_194_304), "4194304")] {
+        let task = started(&sh(json!({ "pids_limit": limit }), "echo up; sleep 1000"));
+        let show = ["systemctl", "show", "-P", "TasksMax", &task.unit()];
+        assert_eq!(stand().rig.run(&show).unwrap(), most);
+        task.stop("SIGKILL").unwrap();
+    }
+    if stand().rig.exists("/sys/fs/cgroup/machine.slice/pids.max") {
+        let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done 2>&1 | grep -c fork; true";
+        assert_ne!(says(json!({ "pids_limit": 5 }), script), "0\n");
+    }
+    refusals(&[
+        (json!({ "pids_limit": 0 }), &["pids_limit = 0", "must be 1 to 4194304"]),
+        (json!({ "pids_limit": -1 }), &["pids_limit = -1"]),
+        (json!({ "pids_limit": 4_194_305 }), &["pids_limit"]),
+        (json!({ "pids_limit": "x" }), &["pids_limit = \"x\"", "must be a whole number"]),
+    ]);
+}

@@ -1,0 +1,165 @@
+//! The task's network, and the files by which names are found.
+
+use crate::*;
+use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
+use proto::nomad::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
+
+const LINKS: &str = "ls /sys/class/net | wc -l; cat /sys/class/net/lo/operstate >/dev/null; \
+                     readlink /proc/self/ns/net";
+
+fn network(keys: Value) -> (bool, String) {
+    let text = says(keys, LINKS);
+    let (links, namespace) = text.split_once('\n').unwrap();
+    (links == "1", namespace.trim().to_owned())
+}
+
+fn hosts_network() -> String {
+    stand().rig.run(&["readlink", "/proc/1/ns/net"]).unwrap()
+}
+
+#[test]
+fn key_network_veth() {
+    for keys in [json!({}), json!({ "network_veth": true })] {
+        let (alone, namespace) = network(keys);
+        assert!(alone && namespace != hosts_network());
+    }
+    let (_, namespace) = network(json!({ "network_veth": false }));
+    assert_eq!(namespace, hosts_network());
+    let loopback = "echo it | nc -l -p 80 & sleep 0.2; nc 127.0.0.1 80 < /dev/null";
+    effects(&[(json!({}), loopback, "it\n")]);
+    // Void where Nomad made a network.
+    for veth in [true, false] {
+        let (seen, name) = says_in_group(json!({ "network_veth": veth }), LINKS, None);
+        assert_eq!(seen, format!("1\n{name}\n"));
+    }
+    strict_refusals(&[(
+        json!({ "network_veth": false }),
+        &["host network", "\"host\" in [network] allow"],
+    )]);
+}
+
+/// A network as Nomad makes one for an allocation's group.
+pub(crate) fn group(id: &str, hosts: Option<HostsConfig>) -> NetworkIsolationSpec {
+    NetworkIsolationSpec {
+        mode: NetworkIsolationMode::Group.into(),
+        path: format!("/run/netns/{id}"),
+        hosts_config: hosts,
+        ..NetworkIsolationSpec::default()
+    }
+}
+
+/// What a script writes in a group's network; and the network's name.
+fn says_in_group(more: Value, script: &str, hosts: Option<HostsConfig>) -> (String, String) {
+    let rig = &stand().rig;
+    let allocation = allocation("true");
+    let id = allocation.id.clone();
+    rig.sh(&format!("ip netns add {id}; ip -n {id} link set lo up")).unwrap();
+    let name = rig.sh(&format!("ip netns exec {id} readlink /proc/self/ns/net")).unwrap();
+    let change = |task: &mut TaskConfig| task.network_isolation_spec = Some(group(&id, hosts));
+    let task = stand().start_in(allocation, 1, &sh(more.clone(), script), change).unwrap();
+    let task = task.unwrap_or_else(|refused| panic!("{more}: {}", refused.text));
+    let seen = good(&more.to_string(), task.finish().unwrap());
+    rig.run(&["ip", "netns", "delete", &id]).unwrap();
+    (seen, name)
+}
+
+#[test]
+fn key_private_network() {
+    for private in [true, false] {
+        let (alone, namespace) = network(json!({ "private_network": private }));
+        assert!(alone && namespace != hosts_network(), "{private}");
+    }
+    refusals(&[(
+        json!({ "private_network": true, "network_veth": false }),
+        &["private_network = true", "excludes network_veth = false"],
+    )]);
+    let keys = sh(json!({ "private_network": true }), "true");
+    let refused = stand().refusal_with(&keys, |task| {
+        task.network_isolation_spec = Some(group(&task.alloc_id, None));
+    });
+    let text = refused.unwrap().text;
+    assert!(text.contains("excludes the group's own network"), "{text}");
+}
+
+/// Every word, over an image with a file of its own.
+#[test]
+fn key_resolv_conf() {
+    copy("resolv", "echo '# image' > etc/resolv.conf");
+    let rig = &stand().rig;
+    rig.sh("set -e; mkdir -p /run/systemd/resolve; echo '# host' > /etc/resolv.conf; \
+            echo '# uplink' > /run/systemd/resolve/resolv.conf; \
+            echo '# stub' > /run/systemd/resolve/stub-resolv.conf; \
+            [ -e /usr/lib/systemd/resolv.conf ] || echo '# static' > /usr/lib/systemd/resolv.conf")
+        .unwrap();
+    let fixed = rig.sh("cat /usr/lib/systemd/resolv.conf").unwrap();
+    // The content, then whether it can be written to.
+    let script = "cat /etc/resolv.conf 2>/dev/null || echo none; \
+                  (echo x >> /etc/resolv.conf) 2>/dev/null && echo + || echo -";
+    let keys = |word: Value| json!({ "image": "resolv", "resolv_conf": word });
+    for (file, content) in
+        [("host", "# host"), ("uplink", "# uplink"), ("stub", "# stub"), ("static", fixed.as_str())]
+    {
+        for (how, writable) in [("copy", "+"), ("replace", "+"), ("bind", "-")] {
+            let word = json!(format!("{how}-{file}"));
+            let seen = says(keys(word.clone()), script);
+            assert_eq!(seen, format!("{content}\n{writable}\n"), "{word}");
+        }
+    }
+    for word in [json!("off"), json!("auto"), json!(""), Value::Null] {
+        assert_eq!(says(keys(word.clone()), script), "# image\n+\n", "{word}");
+    }
+    assert_eq!(says(keys(json!("delete")), script), "none\n+\n");
+    // With the host's network the host's file, unless the job says otherwise.
+    let shared = with(keys(json!("auto")), json!({ "network_veth": false }));
+    assert_eq!(says(shared, script), "# host\n+\n");
+    let grouped = |keys| says_in_group(keys, script, None).0;
+    assert_eq!(grouped(keys(Value::Null)), "# host\n+\n");
+    assert_eq!(grouped(keys(json!("off"))), "# image\n+\n");
+    // The group's own block wins over all.
+    let dns = |servers: &[&str]| DnsConfig {
+        servers: servers.iter().map(|server| (*server).to_owned()).collect(),
+        searches: vec!["example".to_owned()],
+        options: vec!["ndots:2".to_owned()],
+    };
+    let own = "nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch example\noptions ndots:2\n+\n";
+    for word in ["off", "bind-host"] {
+        let seen = says_of(keys(json!(word)), script, |task| {
+            task.dns = Some(dns(&["192.0.2.1", "2001:db8::1"]));
+        });
+        assert_eq!(seen, own, "{word}");
+    }
+    for (servers, words) in [(&["one"][..], "must be IP addresses"), (&[], "is empty")] {
+        let text =
+            stand().refusal_with(&sh(json!({}), "true"), |task| task.dns = Some(dns(servers)));
+        let text = text.unwrap().text;
+        assert!(text.contains("dns.servers") && text.contains(words), "{text}");
+    }
+    refusals(&[(keys(json!("host")), &["resolv_conf = \"host\"", "copy-host"])]);
+}
+
+#[test]
+fn key_extra_hosts() {
+    let image = "127.0.0.1 localhost\n::1 localhost\n";
+    let keys =
+        json!({ "extra_hosts": ["db.example:192.0.2.7", "six:2001:db8::7", "b:[2001:db8::8]"] });
+    let lines = "192.0.2.7 db.example\n2001:db8::7 six\n2001:db8::8 b\n";
+    effects(&[
+        (keys.clone(), "cat /etc/hosts", &format!("{image}{lines}")),
+        (json!({}), "cat /etc/hosts", image),
+        (
+            with(keys.clone(), json!({ "read_only": true })),
+            "cat /etc/hosts",
+            &format!("{image}{lines}"),
+        ),
+    ]);
+    // Nomad's own line for the group's network comes first.
+    let own = HostsConfig { hostname: "task-1".to_owned(), address: "192.0.2.9".to_owned() };
+    let (seen, _) = says_in_group(keys, "cat /etc/hosts", Some(own));
+    assert_eq!(seen, format!("{image}192.0.2.9 task-1\n{lines}"));
+    let hosts = |text: &str| json!({ "extra_hosts": [text] });
+    refusals(&[
+        (hosts("db"), &["extra_hosts = \"db\"", "must be name:address"]),
+        (hosts("db:here"), &["extra_hosts", "must be an IP address"]),
+        (hosts("a b:192.0.2.1"), &["extra_hosts"]),
+    ]);
+}
