@@ -24,7 +24,7 @@ use std::net::{IpAddr, Ipv4Addr};
 type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
 
 /// Those with many cases stand several times.
-const ALL: [(&str, Twist); 40] = [
+const ALL: [(&str, Twist); 41] = [
     ("image", image),
     ("image", image),
     ("root", root),
@@ -56,6 +56,7 @@ const ALL: [(&str, Twist); 40] = [
     ("selinux", selinux),
     ("label", label),
     ("logs", logs),
+    ("resources", resources),
     ("resources", resources),
     ("resources", resources),
     ("signal", signal),
@@ -224,6 +225,9 @@ fn sysctl(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
         let name = constant!(SysctlName, random.pick(&texts::SYSCTLS));
         spec.isolation.sysctls.push(Sysctl { name, value: constant!(SysctlValue, "1") });
     }
+    if let (Some(first), true) = (spec.isolation.sysctls.first().cloned(), random.chance(10)) {
+        spec.isolation.sysctls.push(first);
+    }
     if random.chance(30) {
         network(random, policy, spec);
     }
@@ -273,12 +277,16 @@ fn resources(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     let memory = [0, min - 1, min, max, max + 1, u64::MAX, ceiling, ceiling + 1, ceiling - 1];
     let tasks = policy.limits_tasks.unwrap_or(100);
     let wanted = &mut spec.resources;
-    match random.below(5) {
+    match random.below(7) {
         0 => wanted.memory_max = Some(random.pick(&memory)),
         1 => wanted.memory_low = Some(random.pick(&memory)),
         2 => wanted.cpu_weight = Some(random.pick(&[0, 1, 10_000, 10_001])),
         3 => wanted.tasks_max = Some(random.pick(&[0, 1, tasks, tasks + 1, 4_194_304, 4_194_305])),
-        _ => wanted.memory_max = None,
+        4 | 5 => wanted.memory_max = None,
+        _ => {
+            wanted.memory_max = Some(ceiling + 1);
+            wanted.tasks_max = Some(tasks);
+        }
     }
 }
 
