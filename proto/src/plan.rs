@@ -110,9 +110,21 @@ pub struct PlannedFiles {
     pub devices: Vec<PlannedDevice>,
     /// Credentials.
     pub credentials: Vec<Credential>,
-    /// Whether a writable bind whose source is not protected is given without ID mapping instead
-    /// of being refused (`binds.unprotected` of the policy).
-    pub unprotected: bool,
+    /// What becomes of a writable bind whose source is not protected.
+    pub unprotected: Unprotected,
+}
+
+/// What becomes of a writable bind with an ID mapping whose source other local users can reach
+/// (`binds.unprotected` of the policy): a set-uid file that the task leaves there would be theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Unprotected {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is given without ID mapping.
+    Unmapped,
+    /// It is given as the job asks; where it does not ask ([`Mapping::Automatic`]), without.
+    AsAsked,
 }
 
 /// A bind with its place.

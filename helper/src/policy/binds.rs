@@ -51,7 +51,7 @@ pub(super) fn files(
             .map(|device| devices::plan(device, &dev, policy))
             .collect::<Result<_, _>>()?,
         credentials: files.credentials.clone(),
-        unprotected: policy.binds_unmapped,
+        unprotected: policy.binds_unprotected,
     })
 }
 
@@ -108,10 +108,31 @@ impl Host<'_> {
     /// Below the allocation: walked from the policy's folder, because the agent's account may be
     /// able to put a link in the allocation's stead.
     fn of_alloc(&self, below: &[Component]) -> Result<Place, Denial> {
+        if self.shows_secrets(below) {
+            let path = below.iter().map(Component::as_str).collect::<Vec<_>>().join("/");
+            return Err(refuse(
+                "nomad.alloc_dirs",
+                format!("bind of {}/{path}", self.spec.alloc_dir),
+                "is or holds what Nomad keeps from tasks (private) or from other tasks (secrets); \
+                 bind a folder below local, or of alloc",
+            ));
+        }
         let Place { root, below: alloc } = self.dirs.alloc_dir.clone();
         let below = Relative::new([alloc.components(), below].concat())
             .map_err(|e| invalid("path", format!("a bind below {root}"), e))?;
         Ok(Place { root, below })
+    }
+
+    /// Whether a folder of the allocation is or holds a `private` folder, or another task's
+    /// `secrets` (client/allocdir of Nomad).
+    fn shows_secrets(&self, below: &[Component]) -> bool {
+        let own = self.dirs.task.as_str();
+        match below.iter().map(Component::as_str).collect::<Vec<_>>().as_slice() {
+            ["alloc", ..] => false,
+            [] | [_] | [_, "private", ..] => true,
+            [task, "secrets", ..] => *task != own,
+            _ => false,
+        }
     }
 
     /// Elsewhere on the host, as far as the policy lists it.
@@ -187,7 +208,7 @@ mod tests {
         const READ_ONLY: &str = "[binds]\nread_only = [\"/srv\"]";
         const WRITE: &str = "[binds]\nread_write = [\"/srv\"]";
         let (read, write) = ("binds.read_only", "binds.read_write");
-        let own = "/var/lib/nomad/alloc/OWN";
+        let own = "/var/lib/nomad/alloc/OWN/alloc";
         check(vec![
             row(
                 read,
@@ -228,6 +249,31 @@ mod tests {
                 ("", binds(own, false)),
             ),
         ]);
+    }
+
+    #[test]
+    fn what_nomad_keeps_from_tasks_is_never_bound() {
+        let own = |path| ("", binds(path, true));
+        let rows = [
+            ("/var/lib/nomad/alloc/OWN", "/var/lib/nomad/alloc/OWN/alloc"),
+            ("/var/lib/nomad/alloc/OWN/web", "/var/lib/nomad/alloc/OWN/web/local"),
+            ("/var/lib/nomad/alloc/OWN/web/private", "/var/lib/nomad/alloc/OWN/web/secrets"),
+            ("/var/lib/nomad/alloc/OWN/other/private/x", "/var/lib/nomad/alloc/OWN/other/local/x"),
+            ("/var/lib/nomad/alloc/OWN/other/secrets", "/var/lib/nomad/alloc/OWN/alloc/secrets"),
+        ];
+        let words = "keeps from tasks (private)";
+        check(rows.map(|(no, yes)| row("nomad.alloc_dirs", words, own(no), own(yes))).into());
+        check(
+            rows.map(|(no, yes)| {
+                row(
+                    "nomad.alloc_dirs",
+                    words,
+                    (COMPAT, binds(no, false)),
+                    (COMPAT, binds(yes, false)),
+                )
+            })
+            .into(),
+        );
     }
 
     #[test]
@@ -335,10 +381,9 @@ mod tests {
         let alloc = || "/var/lib/nomad/alloc".to_owned();
         let below = |rest: &str| path(&format!("/{ALLOC}/{rest}"));
         assert_eq!(source(Source::Task(path("/local/a"))), (alloc(), below("web/local/a")));
-        assert_eq!(source(Source::Task(Relative::new(vec![]).unwrap())), (alloc(), below("web")));
         let host = |text: &str| Source::Host(absolute(text));
-        let own = format!("/var/lib/nomad/alloc/{ALLOC}/other/secrets");
-        assert_eq!(source(host(&own)), (alloc(), below("other/secrets")));
+        let own = format!("/var/lib/nomad/alloc/{ALLOC}/other/local");
+        assert_eq!(source(host(&own)), (alloc(), below("other/local")));
         assert_eq!(source(host("/srv/a")), ("/".to_owned(), path("/srv/a")));
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use proto::capability::Capabilities;
 use proto::path::Absolute;
+use proto::plan::Unprotected;
 use proto::spec::files::DeviceAccess;
 
 use super::parse;
@@ -39,9 +40,8 @@ pub struct Policy {
     pub binds_never: Vec<Absolute>,
     /// Nomad's data, of which only the allocation's own is bound: the strict preset's.
     pub nomad_data: Vec<Absolute>,
-    /// Whether a writable bind whose source is not protected is given without ID mapping instead
-    /// of being refused.
-    pub binds_unmapped: bool,
+    /// What becomes of a writable bind whose source is not protected.
+    pub binds_unprotected: Unprotected,
     /// Device nodes that tasks may have.
     pub devices_allow: Vec<DeviceRule>,
     /// Capabilities that tasks may have beyond systemd-nspawn's own set.

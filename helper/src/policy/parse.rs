@@ -6,6 +6,7 @@
 use proto::capability::Capabilities;
 use proto::limits;
 use proto::path::Absolute;
+use proto::plan::Unprotected;
 use proto::spec::files::DeviceAccess;
 use proto::spec::process::SyscallName;
 
@@ -64,8 +65,14 @@ pub fn parse(text: &str) -> Result<Policy, String> {
         binds_deny: keys.list("binds.deny", path)?,
         binds_never,
         nomad_data,
-        binds_unmapped: one_of(keys.need("binds.unprotected")?, &["refuse", "unmapped"])?
-            == "unmapped",
+        binds_unprotected: match one_of(
+            keys.need("binds.unprotected")?,
+            &["refuse", "unmapped", "as-asked"],
+        )? {
+            "refuse" => Unprotected::Refuse,
+            "unmapped" => Unprotected::Unmapped,
+            _ => Unprotected::AsAsked,
+        },
         devices_allow: keys.list("devices.allow", device)?,
         caps_allow: keys
             .list("caps.allow", capability)?
@@ -224,7 +231,7 @@ mod tests {
         let strict = parse("").unwrap();
         assert_eq!(parse(STRICT).unwrap(), strict);
         assert_eq!(parse("preset = \"strict\"").unwrap(), strict);
-        assert!(strict.userns_require && !strict.binds_unmapped);
+        assert!(strict.userns_require && strict.binds_unprotected == Unprotected::Refuse);
         let lists = [&strict.binds_read_only, &strict.binds_read_write, &strict.userns_except];
         assert!(lists.iter().all(|list| list.is_empty()));
         assert!(strict.devices_allow.is_empty() && strict.lsm_profiles.is_empty());
@@ -239,12 +246,12 @@ mod tests {
     fn the_compat_preset_allows_what_the_older_driver_did() {
         let compat = parse("preset = \"compat\"").unwrap();
         assert_eq!(parse(COMPAT).unwrap(), compat);
-        assert!(!compat.userns_require && compat.binds_unmapped);
+        assert!(!compat.userns_require && compat.binds_unprotected == Unprotected::AsAsked);
         assert!(compat.binds_never.is_empty() && compat.nomad_data.is_empty());
         assert_eq!(compat.caps_allow, Capabilities::ALL);
         // Other keys override it.
         let narrow = parse("preset = \"compat\"\n[userns]\nrequire = true").unwrap();
-        assert!(narrow.userns_require && narrow.binds_unmapped);
+        assert!(narrow.userns_require && narrow.binds_unprotected == Unprotected::AsAsked);
     }
 
     #[test]
@@ -298,7 +305,7 @@ mod tests {
             ("[images]\nmin_verify = \"maybe\"", "is not one of no, checksum"),
             ("[userns]\nrequire = \"no\"", "line 2: [userns] require: \"no\" is not true or false"),
             ("preset = \"open\"", "line 1: preset: \"open\" is not one of strict, compat"),
-            ("[binds]\nunprotected = \"yes\"", "is not one of refuse, unmapped"),
+            ("[binds]\nunprotected = \"yes\"", "is not one of refuse, unmapped, as-asked"),
             ("[devices]\nallow = [\"/dev/fuse\"]", "/dev/PATTERN:ACCESS"),
             ("[devices]\nallow = [\"/dev/fuse:\"]", "/dev/PATTERN:ACCESS"),
             ("[devices]\nallow = [\"/dev/fuse:rx\"]", "/dev/PATTERN:ACCESS"),

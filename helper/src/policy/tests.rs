@@ -3,6 +3,7 @@
 
 use super::*;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
+use proto::plan::Unprotected;
 use proto::spec::files::{Bind, Device, Mapping, Source};
 use proto::spec::{Image, Network, Root};
 
@@ -250,5 +251,6 @@ fn a_plain_task_is_allowed() {
     assert_eq!(decision.kill_signal, 15);
     assert_eq!(decision.machine.as_str(), format!("web-{ALLOC}"));
     assert_eq!(decision.devices, vec![]);
-    assert!(!decision.files.unprotected && judged(COMPAT, |_| ()).unwrap().files.unprotected);
+    assert_eq!(decision.files.unprotected, Unprotected::Refuse);
+    assert_eq!(judged(COMPAT, |_| ()).unwrap().files.unprotected, Unprotected::AsAsked);
 }

@@ -22,7 +22,10 @@ use std::net::{IpAddr, Ipv4Addr};
 fn source(random: &mut Random, policy: &Settings) -> Source {
     let listed = [policy.binds_read_only.as_slice(), policy.binds_read_write.as_slice()].concat();
     match random.below(10) {
-        0 => Source::Task(relative(&["local", "data"])),
+        0 => {
+            let folders: [&[&str]; 4] = [&["local", "data"], &["private"], &["secrets", "x"], &[]];
+            Source::Task(relative(random.pick(&folders)))
+        }
         1 | 2 if !listed.is_empty() => {
             let rest = random.pick(&["", "/x", "x", "/OWN/x"]);
             Source::Host(path(&format!("{}{rest}", random.pick(&listed))))
@@ -117,7 +120,7 @@ pub(super) fn credential(random: &mut Random, _policy: &Settings, spec: &mut Tas
 
 pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     let over = random.below(2);
-    let (mounts, rules) = (limits::MOUNTS_MAX + over, limits::RULES_MAX + over);
+    let mounts = limits::MOUNTS_MAX + over;
     let at = |n: usize| path(&format!("/mnt/{n}"));
     let own = || Source::Task(relative(&["local"]));
     let files = &mut spec.files;
@@ -149,22 +152,29 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
             };
             files.credentials = (0..mounts).map(one).collect();
         }
-        6 => {
+        _ => count_rules(random, spec, limits::RULES_MAX + over),
+    }
+}
+
+/// Lists of rules of this length.
+fn count_rules(random: &mut Random, spec: &mut TaskSpec, rules: usize) {
+    match random.below(5) {
+        0 => {
             let name = constant!(SyscallName, "bpf");
             spec.isolation.syscalls = vec![SyscallRule { allow: false, name }; rules];
         }
-        7 => {
+        1 => {
             let one = |n| Sysctl {
                 name: constant!(SysctlName, format!("kernel.shm{n}")),
                 value: constant!(SysctlValue, "1"),
             };
             spec.isolation.sysctls = (0..rules).map(one).collect();
         }
-        8 => {
+        2 => {
             let one = ProcessLimit { resource: LimitName::Core, soft: None, hard: None };
             spec.isolation.limits = vec![one; rules];
         }
-        9 => {
+        3 => {
             let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let one = HostEntry { address, name: constant!(HostName, "a") };
             spec.names.hosts = vec![one; rules];

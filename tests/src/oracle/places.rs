@@ -120,6 +120,21 @@ fn touches(path: &str, folder: &str) -> bool {
     within(path, folder) || within(folder, path)
 }
 
+/// Whether a folder of the allocation is, lies in or holds a task's private folder, or another
+/// task's secrets.
+fn shows_secrets(below: &[&str], own: &str) -> bool {
+    let kept = |task: &str, folder: &str| match (below.first(), below.get(1)) {
+        (None, _) => true,
+        (Some(first), None) => *first == task,
+        (Some(first), Some(second)) => *first == task && *second == folder,
+    };
+    if below.first() == Some(&"alloc") {
+        return false;
+    }
+    let task = below.first().copied().unwrap_or("any");
+    kept(task, "private") || (task != own && kept(task, "secrets"))
+}
+
 fn check_source(
     spec: &TaskSpec,
     policy: &Settings,
@@ -127,9 +142,10 @@ fn check_source(
     writes: bool,
     broken: &mut Broken,
 ) {
-    let Source::Host(path) = from else { return };
-    let path = path.to_string();
+    let path = source(spec, from);
     if within(&path, &spec.alloc_dir.to_string()) {
+        let below = path.trim_start_matches(&spec.alloc_dir.to_string());
+        broken.policy("bind-secrets", shows_secrets(&parts(below), spec.key.task.as_str()));
         return;
     }
     let listed = |list: &[String]| list.iter().any(|folder| within(&path, folder));

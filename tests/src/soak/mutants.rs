@@ -111,6 +111,7 @@ mod oracle;
 use oracle::compare::{Product, compare};
 use oracle::{Facts, TASKS_DEFAULT, Verdict};
 use proto::error::Code;
+use proto::plan::Unprotected;
 
 macro_rules! run {
     ($number:literal, $module:ident, $seed:expr, $tries:expr) => {{
@@ -120,7 +121,7 @@ macro_rules! run {
                 Ok(decision) => Verdict::Allowed(Facts {
                     image: decision.image.to_string(),
                     binds: decision.files.binds.iter().map(|b| b.source.to_string()).collect(),
-                    unmapped: decision.files.unprotected,
+                    unmapped: decision.files.unprotected != Unprotected::Refuse,
                     tasks: decision.resources.tasks_max.unwrap_or(TASKS_DEFAULT),
                 }),
                 Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,

@@ -4,6 +4,7 @@ use crate::oracle::compare::{Disagreement, Product, Tally, compare};
 use crate::oracle::{Facts, TASKS_DEFAULT, Verdict};
 use helper::policy;
 use proto::error::{Code, Refusal};
+use proto::plan::Unprotected;
 
 /// The helper's decision in the oracle's words.
 fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
@@ -11,7 +12,7 @@ fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
         Ok(decision) => Verdict::Allowed(Facts {
             image: decision.image.to_string(),
             binds: decision.files.binds.iter().map(|bind| bind.source.to_string()).collect(),
-            unmapped: decision.files.unprotected,
+            unmapped: decision.files.unprotected != Unprotected::Refuse,
             tasks: decision.resources.tasks_max.unwrap_or(TASKS_DEFAULT),
         }),
         Err(Refusal { code: Code::Invalid, .. }) => Verdict::Invalid,

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use proto::plan::{PlannedBind, Range};
+use proto::plan::{PlannedBind, Range, Unprotected};
 use proto::spec::files::Mapping;
 
 use super::source::Source;
@@ -44,8 +44,10 @@ fn mapping(
     if bind.mapping == Mapping::None {
         return Ok(None);
     }
-    if !bind.read_only && !source.is_protected(bind.recursive)? {
-        if !context.plan.files.unprotected {
+    let unprotected = context.plan.files.unprotected;
+    let as_asked = unprotected == Unprotected::AsAsked && bind.mapping != Mapping::Automatic;
+    if !bind.read_only && !as_asked && !source.is_protected(bind.recursive)? {
+        if unprotected == Unprotected::Refuse {
             return Err(Problem::refused(
                 format!("bind {} to {}", bind.source, bind.target),
                 "a set-uid file that the task leaves there would work for every local user of \
