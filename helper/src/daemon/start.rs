@@ -12,7 +12,7 @@ use proto::limits::RANGE_WIDTH;
 use proto::name::AllocId;
 use proto::name::TaskKey;
 use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
-use proto::spec::{Label, Logs, Payload, TaskSpec, Users};
+use proto::spec::{Image, ImageKind, Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
 use super::context::Context;
@@ -23,13 +23,14 @@ use super::record::{Kind, Record, Use};
 use super::table::Entry;
 use super::{leader, machined, notify, range, remove, status, unit};
 use crate::hook;
-use crate::policy::{self, Decision};
+use crate::policy::{self, Decision, Policy};
 
 /// Time for a launcher that PID 1 has executed to say its pid.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Starts a task; returns when its payload runs, or has run.
-pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, Refusal> {
+pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
+    settle_kind(&mut spec, &context.policy());
     let decision = step(Step::Decide, || policy::decide(&spec, &context.policy()))?;
     let record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
@@ -45,6 +46,16 @@ pub(super) async fn run(context: &Rc<Context>, spec: TaskSpec) -> Result<Task, R
     drop(held);
     result?;
     status::of(context, &key).await
+}
+
+/// A name of the store without folder means the disk image `NAME.raw`, as it does for machined.
+/// The plugin's account cannot look there; the launcher refuses what is of another kind.
+fn settle_kind(spec: &mut TaskSpec, policy: &Policy) {
+    let Image::Named(name) = &spec.image else { return };
+    let path = policy.images_store.to_path().join(name.as_str());
+    if !path.exists() && path.with_file_name(format!("{name}.raw")).is_file() {
+        spec.root.kind = ImageKind::Disk;
+    }
 }
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
