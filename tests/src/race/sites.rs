@@ -90,6 +90,15 @@ fn by_content(plan: Plan, top: &Path) -> Result<Product> {
     }))
 }
 
+/// A place two folders deep; either is swapped.
+fn of_place(top: &Path, name: &'static str, root: &str, below: [&str; 2]) -> Result<Site> {
+    let first = top.join(root).join(below[0]);
+    let path = first.join(below[1]);
+    let product = by_place(place(top, root, &below)?, OFlag::O_PATH);
+    let swaps = vec![first, path.clone()];
+    Ok(Site { name, path, flags: OFlag::O_PATH, swaps, product })
+}
+
 /// All of them.
 pub(super) fn all(top: &Path) -> Result<Vec<Site>> {
     let alloc = top.join("alloc").join(ALLOC);
@@ -126,20 +135,8 @@ pub(super) fn all(top: &Path) -> Result<Vec<Site>> {
                 move || all(&door::streams(&plan)?)
             }),
         },
-        Site {
-            name: "image",
-            path: top.join("images/group/web"),
-            flags: OFlag::O_PATH,
-            swaps: vec![top.join("images/group"), top.join("images/group/web")],
-            product: by_place(plan.image.clone(), OFlag::O_PATH),
-        },
-        Site {
-            name: "bind sources",
-            path: top.join("srv/data/folder"),
-            flags: OFlag::O_PATH,
-            swaps: vec![top.join("srv/data"), top.join("srv/data/folder")],
-            product: by_place(place(top, "srv", &["data", "folder"])?, OFlag::O_PATH),
-        },
+        of_place(top, "image", "images", ["group", "web"])?,
+        of_place(top, "bind sources", "srv", ["data", "folder"])?,
         Site {
             name: "credentials",
             path: alloc.join("web/local/token"),
