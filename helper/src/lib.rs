@@ -1,7 +1,7 @@
 //! The privileged side of the nspawn task driver, in two binaries.
 //!
 //! ```text
-//! nomad-nspawn-helper   daemon   uid 0, CAP_NET_ADMIN: decodes, decides, allocates, asks PID 1
+//! nomad-nspawn-helper   daemon   uid 0, CAP_KILL: decodes, decides, allocates, asks PID 1
 //! nomad-nspawn-task     launch   in the task's unit: namespaces, mounts, then exec systemd-nspawn
 //!                       clean    in the task's unit, after it: takes the upper layer away
 //! ```
