@@ -205,7 +205,14 @@ impl Alloc {
     pub fn wait_running(&self) -> Result<Value> {
         self.wait("all tasks to run", Duration::from_secs(60), |alloc| {
             if is_final(alloc["ClientStatus"].as_str().unwrap_or_default()) {
-                bail!("allocation {} ended instead of running: {}", self.id, story(alloc));
+                bail!(
+                    "allocation {} is {} ({}, {}) instead of running: {}",
+                    self.id,
+                    alloc["ClientStatus"],
+                    alloc["ClientDescription"],
+                    alloc["DesiredDescription"],
+                    story(alloc)
+                );
             }
             let states = alloc["TaskStates"].as_object();
             let all = states.is_some_and(|tasks| {
