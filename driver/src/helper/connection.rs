@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::codec;
@@ -24,7 +24,7 @@ const GREETING: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Down {
     /// No socket file, or nobody behind it.
-    Absent,
+    Absent { socket: PathBuf },
     /// The socket is not for this process's uid.
     Denied { uid: u32 },
     /// Another account than root serves the socket.
@@ -42,9 +42,11 @@ pub(crate) enum Down {
 impl fmt::Display for Down {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent => f.write_str(
-                "the nspawn helper is not running; start it with: \
+            Self::Absent { socket } => write!(
+                f,
+                "the nspawn helper is not running: nobody listens at {}; start it with: \
                  systemctl enable --now nomad-nspawn-helper.socket nomad-nspawn-helper.service",
+                socket.display()
             ),
             Self::Denied { uid } => write!(
                 f,
@@ -78,15 +80,24 @@ impl fmt::Display for Down {
     }
 }
 
-impl From<io::Error> for Down {
-    fn from(error: io::Error) -> Self {
+impl Down {
+    /// Why a socket cannot be connected to.
+    fn unconnected(socket: &Path, error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::Absent,
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Self::Absent { socket: socket.to_owned() }
+            }
             io::ErrorKind::PermissionDenied => {
                 Self::Denied { uid: nix::unistd::Uid::effective().as_raw() }
             }
             _ => Self::Lost,
         }
+    }
+}
+
+impl From<io::Error> for Down {
+    fn from(_: io::Error) -> Self {
+        Self::Lost
     }
 }
 
@@ -108,7 +119,7 @@ impl Connection {
     }
 
     async fn greet(path: &Path) -> Result<(Self, Welcome), Down> {
-        let socket = UnixSeqpacket::connect(path).await?;
+        let socket = UnixSeqpacket::connect(path).await.map_err(|e| Down::unconnected(path, &e))?;
         let peer = socket.peer_cred()?.uid();
         if peer != 0 {
             return Err(Down::Impostor { uid: peer });

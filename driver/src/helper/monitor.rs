@@ -1,4 +1,5 @@
 //! Watches the helper's life through one connection that asks nothing: its end is the helper's.
+//! It is renewed from time to time, because the greeting tells what the operator's policy is now.
 //!
 //! The helper is told apart from an earlier process by its epoch. A short absence, as at a
 //! restart or an upgrade, is not reported: the node would flap for nothing.
@@ -15,6 +16,8 @@ use super::connection::Connection;
 
 /// Absence that goes unreported.
 const GRACE: Duration = Duration::from_secs(3);
+/// Life of a connection: how late a changed policy shows in what the node says of itself.
+const RENEWAL: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -33,6 +36,7 @@ pub(super) async fn run(path: &watch::Sender<PathBuf>, health: &watch::Sender<He
                     () = connection.closed() => {}
                     // An error means that the sender is gone, which lives as long as we do.
                     _ = path.changed() => {}
+                    () = sleep(RENEWAL) => {}
                 }
                 gone_since = Some(Instant::now());
                 if since.elapsed() > PAUSE_MAX {

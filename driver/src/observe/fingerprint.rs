@@ -126,7 +126,8 @@ mod tests {
             (fingerprint.health(), fingerprint.health_description)
         };
         assert_eq!(health(&config, &ACCOUNT, &up()), (HealthState::Healthy, "Healthy".to_owned()));
-        let (state, text) = health(&config, &ACCOUNT, &Health::Down(Down::Absent));
+        let (state, text) =
+            health(&config, &ACCOUNT, &Health::Down(Down::Absent { socket: "/run/x".into() }));
         assert_eq!(state, HealthState::Unhealthy);
         assert!(text.contains("systemctl enable --now"), "{text}");
         let (state, text) = health(&config, &Standing::Nobody { uid: 61_000 }, &up());
