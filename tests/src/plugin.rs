@@ -15,7 +15,7 @@ use proto::nomad::drivers::{
 };
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
@@ -27,10 +27,27 @@ const COOKIE: &str = "NOMAD_PLUGIN_MAGIC_COOKIE=\
 /// A running plugin.
 #[derive(Debug)]
 pub struct Plugin {
-    child: Child,
+    life: Life,
     driver: DriverClient<Channel>,
-    pid: i32,
     log: Arc<Mutex<String>>,
+}
+
+/// The plugin's process; it ends with this value.
+#[derive(Debug)]
+struct Life {
+    /// Enters the test host; it passes no signal on.
+    enter: Child,
+    /// Ends the process in the test host.
+    end: Command,
+    pid: i32,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        drop(self.end.status());
+        drop(self.enter.kill());
+        drop(self.enter.wait());
+    }
 }
 
 impl Plugin {
@@ -72,6 +89,15 @@ impl Plugin {
         let Some(socket) = line.trim_end().split('|').nth(3) else {
             bail!("handshake {line:?}");
         };
+        let pattern = format!("^{}$", product::PLUGIN);
+        let pid: i32 = wait::until("the plugin's process", Duration::from_secs(5), || {
+            let found = rig.exec(&["pgrep", "-n", "-f", &pattern])?;
+            Ok(found.text().trim().parse().ok())
+        })?;
+        let mut end = rig.command(&["kill", "-KILL", &pid.to_string()]);
+        // That it has ended before is no news.
+        end.stdout(Stdio::null()).stderr(Stdio::null());
+        let life = Life { enter: child, end, pid };
         let path = PathBuf::from(format!("/proc/{}/root{socket}", rig.leader()));
         let uri = format!("unix://{}", path.display());
         let channel = Endpoint::try_from(uri)?.connect().await?;
@@ -83,12 +109,7 @@ impl Plugin {
         };
         base.set_config(config).await?;
         let driver = DriverClient::new(channel).max_decoding_message_size(usize::MAX);
-        let pattern = format!("^{}$", product::PLUGIN);
-        let pid = wait::until("the plugin's process", Duration::from_secs(5), || {
-            let found = rig.exec(&["pgrep", "-n", "-f", &pattern])?;
-            Ok(found.text().trim().parse().ok())
-        })?;
-        Ok(Self { child, driver, pid, log })
+        Ok(Self { life, driver, log })
     }
 
     /// What it has logged so far.
@@ -125,15 +146,7 @@ impl Plugin {
     /// Its process id in the test host.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.pid
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        // nsenter passes no signal on, but the plugin ends when its supervisor's host does.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.life.pid
     }
 }
 

@@ -49,7 +49,11 @@ fn key_private_users() {
     assert_eq!(range(users("no")), (0, u32::MAX));
     assert_eq!(range(users(&BASE.to_string())), (BASE, 65_536));
     assert_eq!(range(users(&format!("{BASE}:2000"))), (BASE, 2000));
-    // Off the grid, where the policy lets tasks have the host's ids at all.
+    // Off the grid, where the policy lets tasks have the host's ids at all; the plugin hears of a
+    // policy that was read again some seconds later.
+    let off_grid = sh(users("1000000:65536"), "true");
+    wait::true_within("the policy to be known", SOON, || Ok(stand().run(&off_grid).is_ok()))
+        .unwrap();
     assert_eq!(range(users("1000000:65536")), (1_000_000, 65_536));
     refusals(&[
         (users("some"), &["private_users = \"some\"", "yes, no, pick, identity, uid or uid:count"]),
