@@ -106,9 +106,13 @@ fn is_harmless(object: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(fstatvfs(object)?.flags().intersects(FsFlags::ST_NOSUID | FsFlags::ST_NOEXEC))
 }
 
+/// Without links: who may write in a folder on the way could lead the walk to a closed one.
 fn is_closed(path: &Path) -> io::Result<bool> {
+    let root = folder(Path::new("/"))?;
     for parent in path.ancestors().skip(1) {
-        let parent = fs::symlink_metadata(parent)?;
+        let below = parent.strip_prefix("/").unwrap_or(parent);
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        let parent = metadata(&beneath(root.as_fd(), below, HANDLE, Mounts::Cross)?)?;
         if parent.is_dir() && parent.uid() == 0 && parent.mode() & 0o077 == 0 {
             return Ok(true);
         }
@@ -148,5 +152,15 @@ mod tests {
         let odd = line("/srv/a\\040b\\134c/d", "rw") + &line("/srv/e/f", "ro,noexec");
         assert!(!ok("/srv/a b\\c", &odd) && ok("/srv/a", &odd) && ok("/srv/e", &odd));
         assert!(!ok("/srv", "torn"));
+    }
+
+    /// /proc/self leads to a folder of the process, /proc/1 is one.
+    #[test]
+    fn no_link_leads_to_a_closed_folder() {
+        assert!(!is_closed(Path::new("/proc/1/x")).unwrap());
+        assert_eq!(
+            is_closed(Path::new("/proc/self/task/x")).unwrap_err().raw_os_error(),
+            Some(libc::ELOOP)
+        );
     }
 }
