@@ -25,7 +25,11 @@ const KILL: i32 = 9;
 /// Ends the container of that task, with its executor; `false` when there is none.
 pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<bool, Refusal> {
     let alloc = key.alloc.to_string();
-    let known = context.policy().alloc_dirs.iter().any(|dir| dir.to_path().join(&alloc).is_dir());
+    let folders: Vec<_> =
+        context.policy().alloc_dirs.iter().map(|dir| dir.to_path().join(&alloc)).collect();
+    // A file system that hangs must not hold the loop up.
+    let known = tokio::task::spawn_blocking(move || folders.iter().any(|folder| folder.is_dir()));
+    let known = known.await.unwrap_or(false);
     let Ok(name) = MachineName::new(format!("{}-{alloc}", key.task)) else { return Ok(false) };
     let ours = context.table.borrow().records().any(|record| record.machine == name);
     if !known || ours {
