@@ -124,3 +124,16 @@ fn a_layer_is_used_with_its_own_range_alone() {
     );
     task.remove(&client()).unwrap();
 }
+
+/// What is kept for an allocation that nobody made would never go where no allocation ever lies.
+#[test]
+fn nothing_is_kept_for_an_allocation_that_is_not_there() {
+    let task = Handmade::new(rig(), "keeps").unwrap();
+    let dir = task.dir();
+    rig().run(&["mv", &dir, &format!("{dir}-away")]).unwrap();
+    let refused = run_of(&task, tree("busybox", KEPT), "true").unwrap_err().to_string();
+    assert!(refused.starts_with("root: ") && refused.contains(&dir), "{refused}");
+    assert_eq!(layers(&task), Vec::<String>::new());
+    rig().run(&["mv", &format!("{dir}-away"), &dir]).unwrap();
+    task.remove(&client()).unwrap();
+}

@@ -15,8 +15,8 @@ use proto::name::AllocId;
 use proto::plan::Plan;
 
 use super::{container_root, upper};
-use crate::task::UPPERS;
 use crate::task::step::{At, Problem};
+use crate::task::{UPPERS, open};
 
 const PREFIX: &str = "kept-";
 /// A link to the allocation's folder.
@@ -64,6 +64,8 @@ pub(super) fn find_or_make(
         let reason = format!("belongs to the uid range {base}, which the task no longer has");
         return Err(refused(plan, &reason));
     }
+    // Only for an allocation that is there: what was made for none would never go.
+    open::place(&plan.task_dirs.alloc_dir, open::HANDLE).at(&plan.task_dirs.alloc_dir)?;
     // Renamed when complete: a half-made one is the run's own, and goes with it.
     let new = make(upper(plan.unit))?;
     symlink(plan.task_dirs.alloc_dir.to_path(), new.join(ALLOC)).at(new.display())?;

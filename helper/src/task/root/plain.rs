@@ -37,6 +37,7 @@ pub(super) fn mount(
     // Nothing can be created through a mapped clone; this one is not mapped, and has nothing of what
     // is mounted below the image on the host.
     let root = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
+    sys::set_mount_attributes(root.as_fd(), sys::NO_DEV, None).at(&plan.image)?;
     let owner = if map.is_some() { 0 } else { container_root(plan) };
     Ok(Provider { root, owner })
 }
