@@ -34,6 +34,20 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
                 })?
         }
     };
+    // Who may write to the tree around it could have made it, and change it under the kernel.
+    let deep = place.below.components().len() > 1 && !place.root.components().is_empty();
+    let disk = spec.root.kind == ImageKind::Disk && !place.to_path().starts_with("/dev");
+    if disk && writable && deep {
+        return Err(refuse(
+            "images.paths",
+            format!("disk image {place}"),
+            format!(
+                "lies inside of a folder that tasks may change as an image; move it to {}, or \
+                 list its own folder in [images] paths of the policy file",
+                place.root
+            ),
+        ));
+    }
     if writes && !writable {
         return Err(refuse(
             "images.paths",
@@ -111,6 +125,26 @@ mod tests {
                 ("[images]\npaths = []", named(Root::Plain)),
                 ("", named(Root::Plain)),
             ),
+        ]);
+    }
+
+    /// A task that has the folder around it as its image could otherwise make the kernel mount
+    /// any bytes, and change them meanwhile.
+    #[test]
+    fn a_disk_image_lies_in_no_image_that_tasks_write_to() {
+        const OWN: &str = "[images]\npaths = [{ path = \"/srv\", writable = true }, \"/srv/a\"]";
+        let disk = |path: &'static str| -> Change {
+            Box::new(move |s| {
+                image(path, READ)(s);
+                s.root.kind = ImageKind::Disk;
+            })
+        };
+        let words = "tasks may change";
+        let good = || (OWN, disk("/srv/a/x.raw"));
+        check(vec![
+            row("images.paths", words, ("", disk("/var/lib/machines/a/x.raw")), good()),
+            row("images.paths", words, (OWN, disk("/srv/b/x.raw")), (OWN, disk("/srv/x.raw"))),
+            row("images.paths", words, (OWN, disk("/srv/b/x")), (COMPAT, disk("/srv/b/x"))),
         ]);
     }
 

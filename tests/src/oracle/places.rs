@@ -54,6 +54,12 @@ fn check_image(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
             let whole_host = same(&path, "/") && !writes;
             let good = found.is_some_and(|e| !same(&e.path, &path) || whole_host);
             broken.policy("image-place", !good);
+            // A disk image that a task could have made in its own image.
+            let inside = |e: &ImagePath| {
+                e.writable && !same(&e.path, "/") && parts(&path).len() > parts(&e.path).len() + 1
+            };
+            let disk = spec.root.kind == ImageKind::Disk && !within(&path, "/dev");
+            broken.policy("image-inside", disk && found.is_some_and(inside));
             found
         }
     };
