@@ -75,7 +75,8 @@ keys! {
         /// User of the image that runs the command; unset: the task's `user`, else root. Not with
         /// boot. The task's `user` has no effect inside a booted container.
         user: Option<String>;
-        /// Absolute path inside in which the command begins; unset: the user's home or /.
+        /// Absolute path inside in which the command begins; unset: /, and for the image's shell
+        /// without a command the user's home.
         working_directory: Option<String>;
         /// Variables, as one block, several, or `= { … }`. Nomad's own win.
         environment: Pairs;
