@@ -205,7 +205,8 @@ keys! {
         source: Option<String>;
         /// The content itself.
         value: Option<Hidden>;
-        /// Whether it is encrypted with this host's key (systemd-creds(1)).
+        /// Whether it is encrypted with this host's key, under the name `nomad.` and its own:
+        /// `systemd-creds encrypt --name=nomad.NAME`.
         encrypted: bool = false;
     }
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
 use proto::error::Refusal;
+use proto::limits;
 use proto::plan::{Plan, Report, Step};
 
 use super::extras::Extras;
@@ -89,6 +90,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
             null: logs::null()?,
         })
     })?;
+    extras.notes.truncate(limits::NOTES_MAX);
     Ok((ready, extras.notes))
 }
 

@@ -80,13 +80,19 @@ fn encrypted_ones_are_decrypted_with_the_hosts_key_and_their_own_name() {
     let rig = host();
     rig.run(&["systemd-creds", "setup"]).unwrap();
     let sealed = rig
-        .sh("printf 'open sesame' | systemd-creds encrypt --with-key=host --name=door - -")
+        .sh("printf 'open sesame' | systemd-creds encrypt --with-key=host --name=nomad.door - -")
         .unwrap();
     let one =
         |name: &str, text: &str| credentials([Credential { encrypted: true, ..value(name, text) }]);
     let script = "cat /run/host/credentials/door";
     assert_eq!(Task::start(rig, one("door", &sealed), script).finish(), "open sesame");
-    for (name, text) in [("window", sealed.as_str()), ("door", "no such thing"), ("door", "")] {
+    // What is sealed for a service of the host under the same name stays the host's.
+    let hosts = rig
+        .sh("printf 'open sesame' | systemd-creds encrypt --with-key=host --name=door - -")
+        .unwrap();
+    for (name, text) in
+        [("window", sealed.as_str()), ("door", &hosts), ("door", "no such thing"), ("door", "")]
+    {
         let refused = Task::try_start(rig, one(name, text), script).err().unwrap().to_string();
         assert!(refused.contains("cannot decrypt") && refused.contains(name), "{refused}");
         assert!(!refused.contains("sesame"), "{refused}");

@@ -267,7 +267,7 @@ fn key_credential() {
     let rig = &stand().rig;
     rig.run(&["systemd-creds", "setup"]).unwrap();
     let sealed =
-        rig.sh("printf open | systemd-creds encrypt --with-key=host --name=db.key - -").unwrap();
+        rig.sh("printf open | systemd-creds encrypt --with-key=host --name=nomad.db.key - -").unwrap();
     let keys = one(json!({ "value": sealed, "encrypted": true }));
     assert_eq!(says(keys, script), "open");
     assert_ne!(says(one(json!({ "value": sealed, "encrypted": false })), script), "open");

@@ -88,7 +88,7 @@ fn decrypt(credential: &Credential, from: &Path) -> Result<PathBuf, Problem> {
     let object = format!("credential {}", credential.name);
     let output = Command::new(CREDS)
         .arg("decrypt")
-        .arg(format!("--name={}", credential.name))
+        .arg(format!("--name=nomad.{}", credential.name))
         .args(["--newline=no", "-", "-"])
         .env_clear()
         .stdin(Stdio::from(File::open(from).at(&object)?))

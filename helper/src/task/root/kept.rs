@@ -81,10 +81,13 @@ pub(super) fn refused(plan: &Plan, reason: &str) -> Problem {
     )
 }
 
-/// Whether an allocation's folder is gone though the folder of all of them is there.
-fn is_gone(alloc: &Path) -> bool {
+/// Whether an allocation's folder is gone though other allocations are there: an empty folder may
+/// be a mount point whose file system has not come yet.
+#[must_use]
+pub fn is_gone(alloc: &Path) -> bool {
     let missing = fs::symlink_metadata(alloc).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-    missing && alloc.parent().is_some_and(Path::is_dir)
+    let others = || fs::read_dir(alloc.parent()?).ok()?.next();
+    missing && others().is_some()
 }
 
 /// The layers whose allocation is gone.
@@ -122,6 +125,8 @@ mod tests {
         let alloc = all.join("a");
         assert!(!is_gone(&alloc));
         fs::create_dir(&all).unwrap();
+        assert!(!is_gone(&alloc), "a mount point without its file system");
+        fs::create_dir(all.join("b")).unwrap();
         assert!(is_gone(&alloc));
         fs::create_dir(&alloc).unwrap();
         assert!(!is_gone(&alloc));

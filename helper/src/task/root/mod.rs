@@ -35,7 +35,7 @@ use crate::sys;
 
 pub(super) use image::Image;
 pub(super) use kept::claim_orphans;
-pub use kept::{has_orphans, kept_base};
+pub use kept::{has_orphans, is_gone, kept_base};
 use provide::Provider;
 pub(super) use provide::{MountPoint, is_nspawns_own};
 
