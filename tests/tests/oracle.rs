@@ -31,7 +31,8 @@ fn twenty_mutants_of_the_policy_are_caught() {
         println!("{mutant:?}");
     }
     assert_eq!(mutants.len(), 20);
-    assert!(mutants.iter().all(|mutant| mutant.caught.is_some()), "a mutant survived");
+    let survivors: Vec<_> = mutants.iter().filter(|mutant| mutant.caught.is_none()).collect();
+    assert!(survivors.is_empty(), "SOAK_SEED={seed}: survived: {survivors:#?}");
 }
 
 /// Policy files and specifications that go through the real socket.

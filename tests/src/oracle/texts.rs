@@ -8,7 +8,7 @@ pub(super) const OWN: &str = "07070707-0707-0707-0707-070707070707";
 pub(super) const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";
 
 /// Paths of the host; `OWN` and `OTHER` stand for the two allocation ids.
-pub(super) const PATHS: [&str; 57] = [
+pub(super) const PATHS: [&str; 61] = [
     "/",
     "/boot",
     "/data/alloc",
@@ -55,6 +55,10 @@ pub(super) const PATHS: [&str; 57] = [
     "/var/lib/nomad",
     "/var/lib/nomad/alloc",
     "/var/lib/nomad/alloc/OWN",
+    "/var/lib/nomad/alloc/OWN/alloc/secrets",
+    "/var/lib/nomad/alloc/OWN/other/local",
+    "/var/lib/nomad/alloc/OWN/other/private/x",
+    "/var/lib/nomad/alloc/OWN/other/secrets",
     "/var/lib/nomad/alloc/OWN/web/local",
     "/var/lib/nomad/alloc/OTHER",
     "/var/lib/nomad/alloc/client/csi/OWN",
