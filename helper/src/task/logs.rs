@@ -80,6 +80,10 @@ pub(super) fn find(
     if matches!(plan.logs, Logs::Container { .. }) {
         let target =
             Absolute::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e.to_string()))?;
+        // Version 252 would make the folders above host root's, and systemd inside could not boot.
+        for folder in ["/run/systemd", "/run/systemd/journal"] {
+            extras.arguments.push(format!("--tmpfs={folder}:nosuid,nodev,mode=0755"));
+        }
         extras.bind(&pipe(plan.unit, "syslog"), &target, false, false);
         extras.words.push("systemd.journald.forward_to_syslog=1".to_owned());
     }
