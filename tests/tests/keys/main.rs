@@ -167,7 +167,10 @@ fn started(keys: &Value) -> Running<'static> {
 
 /// What a shell writes that enters the namespaces of a running task.
 fn inside(task: &Running<'_>, script: &str) -> String {
-    let leader = task.leader().unwrap();
+    let leader = wait::until("PID 1 to be known", SOON, || Ok(task.leader().ok()));
+    let leader = leader.unwrap_or_else(|error| {
+        panic!("{error:#}\n{}", stand().rig.journal(&task.unit()).unwrap());
+    });
     let enter = ["nsenter", "-t", &leader, "-a", "-r", "-w", "sh", "-c", script];
     stand().rig.exec(&enter).unwrap().text()
 }
