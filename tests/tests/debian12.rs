@@ -73,8 +73,8 @@ const CHOSEN: [(&str, &[&str]); 7] = [
     (
         "security",
         &[
-            "privileges::a_set_uid_file_of_a_payload_makes_nobody_root",
-            "secrets::no_value_of_ten_tasks_is_seen_by_another_user",
+            "privileges::p07_p17_p18_a_set_uid_file_of_a_payload_makes_nobody_root",
+            "secrets::p33_no_value_of_ten_tasks_is_seen_by_another_user",
         ],
     ),
     ("migration", &["handles_of_the_older_driver_end_what_they_name_and_nothing_else"]),
