@@ -218,6 +218,44 @@ pub fn exit_status(process: BorrowedFd<'_>) -> Option<i32> {
     (result == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
 }
 
+/// The number of a loop device that nobody uses now (ioctl LOOP_CTL_GET_FREE, loop(4)).
+///
+/// # Errors
+/// The kernel's.
+pub fn free_loop(control: BorrowedFd<'_>) -> io::Result<libc::c_long> {
+    const GET_FREE: libc::Ioctl = 0x4C82;
+    // WHY: nix has no such ioctl.
+    // SAFETY: the request takes no argument.
+    check(unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) }.into())
+}
+
+/// Gives a loop device its file; it loses it with its last use (ioctl LOOP_CONFIGURE, loop(4),
+/// Linux 5.8). It can be written when both descriptors can.
+///
+/// # Errors
+/// The kernel's: EBUSY when somebody else was faster.
+pub fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct LoopConfig {
+        file: u32,
+        block_size: u32,
+        ids_and_offsets: [u64; 5],
+        numbers: [u32; 3],
+        flags: u32,
+        names_and_keys: [u64; 20],
+        reserved: [u64; 10],
+    }
+    const { assert!(size_of::<LoopConfig>() == 304) };
+    const AUTOCLEAR: u32 = 4;
+    const CONFIGURE: libc::Ioctl = 0x4C0A;
+    let file = file.as_raw_fd().cast_unsigned();
+    let config = LoopConfig { file, flags: AUTOCLEAR, ..LoopConfig::default() };
+    // WHY: nix has no such ioctl.
+    // SAFETY: `config` has the kernel's layout and size (struct loop_config), which only reads it.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, &raw const config) }.into()).map(drop)
+}
+
 /// Brings the loopback interface of the current network namespace up (netdevice(7)).
 ///
 /// # Errors

@@ -52,6 +52,11 @@ fn a_plain_disk_keeps_what_was_written() {
         let name = format!("plain-{kind}");
         rig().add_disk(kind, &name).unwrap();
         assert_eq!(run(disk(&name, Root::Plain), WHO), format!("{OWNERS}\nwrote"), "{kind}");
+        if kind == "ext4" {
+            // Whatever the image asks for: mkfs.ext4 makes it "continue", others "panic".
+            let look = "grep -c '^/dev/loop[0-9]* / ext4 rw,.*errors=remount-ro' /proc/mounts";
+            assert_eq!(run(disk(&name, Root::Plain), look), "1");
+        }
         let look = "cat /x; stat -c %u /x /alloc";
         assert_eq!(run(disk(&name, Root::Plain), look), "x\n0\n0", "{kind}");
         wait_no_loops(&format!("{name}.raw"));
@@ -85,9 +90,12 @@ fn the_loop_device_goes_however_the_task_ends() {
 #[test]
 fn what_is_no_disk_image_is_refused_with_the_reason() {
     let no_system = "holds no ext4, squashfs, erofs or btrfs";
-    let make = "cd /var/lib/machines; mkdir wrong; cd wrong; \
+    let make = "cd /var/lib/machines/wrong; \
                 truncate -s 8M zeros.raw; cp zeros.raw gpt.raw; \
                 printf 'EFI PART' | dd of=gpt.raw bs=1 seek=512 conv=notrunc status=none; \
+                for s in '0 hsqs' '1080 \\123\\357' '65600 _BHRfS_M'; do set -- $s; \
+                cp zeros.raw magic$1.raw; printf $2 | dd of=magic$1.raw bs=1 seek=$1 conv=notrunc \
+                status=none; done; \
                 printf x > short.raw; mkfifo fifo.raw; mkdir folder.raw; \
                 ln -s ../busybox link; mknod node.raw c 1 3";
     rig().sh(make).unwrap();
@@ -103,6 +111,9 @@ fn what_is_no_disk_image_is_refused_with_the_reason() {
         ("zeros.raw", ImageKind::Disk, no_system),
         ("gpt.raw", ImageKind::Disk, no_system),
         ("short.raw", ImageKind::Disk, no_system),
+        ("magic0.raw", ImageKind::Disk, "does not mount its squashfs file system"),
+        ("magic1080.raw", ImageKind::Disk, "does not mount its ext4 file system"),
+        ("magic65600.raw", ImageKind::Disk, "does not mount its btrfs file system"),
         ("fifo.raw", ImageKind::Disk, neither),
         ("folder.raw", ImageKind::Disk, neither),
         ("node.raw", ImageKind::Disk, neither),
@@ -114,14 +125,54 @@ fn what_is_no_disk_image_is_refused_with_the_reason() {
     ] {
         let said = refused(at(name, kind));
         assert!(said.contains(why), "{name}: {said}");
+        wait_no_loops(name);
     }
+}
+
+#[test]
+fn an_ext4_with_errors_is_not_written_before_it_is_checked() {
+    let path = rig().add_disk("ext4", "dirty").unwrap();
+    // s_state of the superblock: 1 clean, 2 errors.
+    let mark = "printf '\\00'$1 | dd of=$0 bs=1 seek=1082 conv=notrunc status=none";
+    for state in ["0", "2", "3"] {
+        rig().run(&["sh", "-c", mark, &path, state]).unwrap();
+        let said = refused(disk("dirty", Root::Plain));
+        assert!(said.contains("run e2fsck -f"), "{state}: {said}");
+    }
+    rig().run(&["sh", "-c", mark, &path, "1"]).unwrap();
+    assert_eq!(run(disk("dirty", Root::Plain), WHO), format!("{OWNERS}\nwrote"));
+}
+
+/// What a crash of the host leaves: a journal to replay, or to leave alone.
+#[test]
+fn a_journal_is_replayed_where_the_image_is_written_and_nowhere_else() {
+    let path = rig().add_disk("ext4", "mounted").unwrap();
+    let crash = "mkdir /mnt/mounted; busybox mount -o loop $0 /mnt/mounted; \
+                 echo x > /mnt/mounted/x; sync /mnt/mounted/x; cp $0 /var/lib/machines/crashed.raw; \
+                 umount /mnt/mounted";
+    rig().run(&["sh", "-ec", crash, &path]).unwrap();
+    let crashed = "/var/lib/machines/crashed.raw";
+    // s_feature_incompat of the superblock: 4 is a journal to replay.
+    let flag = format!("od -An -tu1 -j1120 -N1 {crashed}");
+    let needs_recovery = || rig().sh(&flag).unwrap().trim().parse::<u8>().unwrap() & 4 != 0;
+    assert!(needs_recovery());
+    let before = sum(crashed);
+    assert_eq!(run(disk("crashed", Root::ReadOnly), WHO), OWNERS);
+    assert_eq!(run(disk("crashed", Root::Ephemeral(Layer::Disk)), "echo runs"), "runs");
+    wait_no_loops("crashed.raw");
+    assert_eq!(sum(crashed), before);
+    assert_eq!(run(disk("crashed", Root::Plain), "cat /x"), "x");
+    wait_no_loops("crashed.raw");
+    assert!(!needs_recovery());
 }
 
 #[test]
 fn a_block_device_is_an_image() {
     let path = rig().add_disk("ext4", "device").unwrap();
-    let device = rig().run(&["busybox", "losetup", "-f"]).unwrap();
-    rig().run(&["busybox", "losetup", &device, &path]).unwrap();
+    // Others may take the free device first.
+    let make = "for n in $(seq 50); do d=$(busybox losetup -f); busybox losetup $d $0 && \
+                echo $d && exit; done; exit 1";
+    let device = rig().run(&["sh", "-c", make, &path]).unwrap();
     let image = Image::Path(Absolute::parse(&device).unwrap());
     let change = |mode| {
         let image = image.clone();

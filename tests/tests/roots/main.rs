@@ -41,7 +41,11 @@ const HARMLESS: [Root; 7] = [
 
 const POLICY: &str = r#"
 [images]
-paths = [{ path = "/var/lib/machines", writable = true }, { path = "/dev", writable = true }]
+paths = [
+  { path = "/var/lib/machines", writable = true },
+  "/var/lib/machines/wrong",
+  { path = "/dev", writable = true },
+]
 [userns]
 require = false
 "#;
@@ -51,6 +55,7 @@ fn rig() -> &'static Rig {
     static RIG: OnceLock<Rig> = OnceLock::new();
     RIG.get_or_init(|| {
         let rig = Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
+        rig.run(&["mkdir", "/var/lib/machines/wrong"]).unwrap();
         rig.write_file("/etc/nomad-nspawn/policy.toml", POLICY, 0o644).unwrap();
         rig.run(&["systemctl", "restart", "nomad-nspawn-helper.service"]).unwrap();
         rig.add_loop_nodes().unwrap();

@@ -1,68 +1,138 @@
 //! Disk images: a file or block device with one file system and no partition table.
 //!
-//! systemd-dissect makes the loop device and mounts it in the launcher's mount namespace; the device
-//! goes with its last mount, so with the task, however it ends. It gets the opened object as its
-//! standard input: no path of the image is walked a second time.
+//! The kernel mounts it, of the type that its magic number says, in the launcher's mount namespace;
+//! a file by a loop device that goes with its last user, so with the task, however it ends. No
+//! program reads the image, and no path of it is walked a second time. Nothing in it is trusted: what
+//! it says of itself chooses a kernel driver among four, no more.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount as mount_at};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use proto::plan::Plan;
 
 use super::{make_folder, stage};
+use crate::sys;
+use crate::task::open;
 use crate::task::step::{At, Problem};
-use crate::task::{nspawn, open};
 
-/// Where a file system says what it is: offset in bytes and what stands there. Those that
-/// systemd-dissect mounts by default, without xfs and vfat.
-const MAGICS: [(u64, &[u8]); 4] = [
-    (1024 + 56, &[0x53, 0xef]),        // ext4
-    (0, b"hsqs"),                      // squashfs
-    (1024, &[0xe2, 0xe1, 0xf5, 0xe0]), // erofs
-    (64 * 1024 + 64, b"_BHRfS_M"),     // btrfs
+/// A file system that an image may hold.
+struct FileSystem {
+    /// The kernel's name for it.
+    name: &'static str,
+    /// Where it says what it is, in bytes.
+    at: u64,
+    /// What stands there.
+    magic: &'static [u8],
+    /// Mount options.
+    options: &'static str,
+    /// Mount options in their place where nothing may be written, not even a journal's replay.
+    read_only: &'static str,
+}
+
+impl FileSystem {
+    const fn new(name: &'static str, at: u64, magic: &'static [u8]) -> Self {
+        Self { name, at, magic, options: "", read_only: "" }
+    }
+}
+
+/// Those that systemd-nspawn takes by default, without xfs and vfat. The shortest magic number comes
+/// last: the others may have those bytes by chance.
+const FILE_SYSTEMS: [FileSystem; 4] = [
+    FileSystem::new("squashfs", 0, b"hsqs"),
+    FileSystem::new("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
+    FileSystem {
+        read_only: "rescue=nologreplay",
+        ..FileSystem::new("btrfs", 64 * 1024 + 64, b"_BHRfS_M")
+    },
+    // An image may ask for a panic of the host where it is damaged: not with these options.
+    FileSystem {
+        options: "errors=remount-ro",
+        read_only: "errors=remount-ro,noload",
+        ..FileSystem::new("ext4", 1024 + 56, &[0x53, 0xef])
+    },
 ];
 /// Where a GUID partition table has its signature, by sector size.
 const PARTITION_TABLES: [(u64, &[u8]); 2] = [(512, b"EFI PART"), (4096, b"EFI PART")];
+/// Where ext4 has its state, and what stands there when no check is due.
+const EXT4_CLEAN: (u64, &[u8]) = (1024 + 58, &[1, 0]);
+/// Times that others may take a free loop device before us.
+const TRIES: u32 = 1000;
 
 /// Mounts the image on the stage and returns its root folder.
 pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
-    let file = File::open(format!("/proc/self/fd/{}", object.as_raw_fd())).at(&plan.image)?;
-    let holds = |(at, magic): &(u64, &[u8])| {
+    let image = &plan.image;
+    let writes = plan.root.mode.writes_image();
+    let path = format!("/proc/self/fd/{}", object.as_raw_fd());
+    let is_device = !open::metadata(object).at(image)?.is_file();
+    let file = File::options().read(true).write(writes && !is_device).open(&path).at(image)?;
+    let holds = |at: u64, magic: &[u8]| {
         let mut found = vec![0; magic.len()];
-        file.read_exact_at(&mut found, *at).is_ok() && found == *magic
+        file.read_exact_at(&mut found, at).is_ok() && found == *magic
     };
-    if PARTITION_TABLES.iter().any(holds) || !MAGICS.iter().any(holds) {
+    let kind = FILE_SYSTEMS.iter().find(|kind| holds(kind.at, kind.magic));
+    let Some(kind) = kind.filter(|_| !PARTITION_TABLES.iter().any(|(at, it)| holds(*at, it)))
+    else {
         return Err(Problem::refused(
-            &plan.image,
+            image,
             "holds no ext4, squashfs, erofs or btrfs file system of its own: images with a \
              partition table (or with verity) cannot be used yet; copy the root partition into a \
              file",
         ));
+    };
+    if writes && kind.name == "ext4" && !holds(EXT4_CLEAN.0, EXT4_CLEAN.1) {
+        return Err(Problem::refused(
+            image,
+            "its ext4 file system has errors or was not unmounted, and has no journal to mend \
+             that: run e2fsck -f on it, or use ephemeral, read_only or volatile",
+        ));
     }
-    let writes = plan.root.mode.writes_image();
+    let device = if is_device { None } else { Some(loop_device(&file)?) };
+    let source = device.as_ref().map_or(&path, |(_, path)| path);
     let folder = stage("disk");
     make_folder(&folder, 0o755)?;
-    let binary = nspawn::binary().map(|binary| binary.with_file_name("systemd-dissect"));
-    let mut command = Command::new(binary.unwrap_or_else(|| "/usr/bin/systemd-dissect".into()));
-    command.arg("--mount");
-    if !writes {
-        command.arg("--read-only");
+    let (flags, options) = match writes {
+        true => (MsFlags::MS_NODEV, kind.options),
+        false => (MsFlags::MS_NODEV | MsFlags::MS_RDONLY, kind.read_only),
+    };
+    match mount_at(Some(source.as_str()), &folder, Some(kind.name), flags, Some(options)) {
+        Err(e @ (Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG | Errno::EIO | Errno::ENODEV)) => {
+            return Err(Problem::refused(
+                image,
+                format!(
+                    "the kernel does not mount its {} file system ({e}): it is damaged, or has \
+                     features that this kernel has not; the kernel's log says which",
+                    kind.name
+                ),
+            ));
+        }
+        other => other.at(image)?,
     }
-    command.arg("/proc/self/fd/0").arg(&folder).env_clear().stdin(Stdio::from(file));
-    let output = command.output().at("systemd-dissect")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Problem::refused(&plan.image, format!("systemd-dissect: {}", said.trim())));
-    }
-    let root = open::folder(&folder).at(&plan.image)?;
-    if writes && fstatvfs(root.as_fd()).at(&plan.image)?.flags().contains(FsFlags::ST_RDONLY) {
+    let root = open::folder(&folder).at(image)?;
+    if writes && fstatvfs(root.as_fd()).at(image)?.flags().contains(FsFlags::ST_RDONLY) {
         return Err(Problem::refused(
-            &plan.image,
+            image,
             "its file system cannot be written: use ephemeral, read_only or volatile",
         ));
     }
     Ok(root)
+}
+
+/// A loop device with this file, and its path. Once it is closed, only mounts keep it.
+fn loop_device(file: &File) -> Result<(File, String), Problem> {
+    const CONTROL: &str = "/dev/loop-control";
+    let control = File::options().read(true).write(true).open(CONTROL).at(CONTROL)?;
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        let path = format!("/dev/loop{}", sys::free_loop(control.as_fd()).at(CONTROL)?);
+        let device = File::options().read(true).write(true).open(&path).at(&path)?;
+        match sys::configure_loop(device.as_fd(), file.as_fd()) {
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && tries > 0 => {}
+            other => return other.at(&path).map(|()| (device, path)),
+        }
+    }
 }
