@@ -1,6 +1,7 @@
 //! The other side: systemd-nspawn in a transient unit, on an ID-mapped clone that was made before.
 //!
-//! It has less to do than a task: no overlay, no network namespace, no folders, no FIFO checks.
+//! It has less to do than a task: no overlay, no network namespace, no folders, no FIFO checks. A
+//! disk image it mounts and ID-maps itself, read-only.
 
 use super::{first_byte, open_fifo, wait_gone};
 use crate::Rig;
@@ -19,6 +20,15 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PATH: &str = "/org/freedesktop/systemd1";
 
+/// `--image=` asks for udev, which the host has not: a socket in its place that nobody reads, and an
+/// entry for each loop device that says that udev is done with it.
+const UDEV: &str = "
+mkdir -p /run/udev/data /run/systemd/system; cd /run/systemd/system
+printf '[Socket]\\nListenSequentialPacket=/run/udev/control\\n' > no-udev.socket
+printf '[Service]\\nExecStart=sleep infinity\\n' > no-udev.service
+for n in /dev/loop[0-9]*; do printf 'I:1\\nV:1\\n' > /run/udev/data/b7:${n#/dev/loop}; done
+systemctl daemon-reload && systemctl start no-udev.socket";
+
 /// The prepared host.
 pub(super) struct Bare<'a> {
     rig: &'a Rig,
@@ -35,6 +45,7 @@ impl<'a> Bare<'a> {
                  /var/lib/machines/{image} /run/bare/{image}"
             ))?;
         }
+        rig.sh(UDEV)?;
         let socket =
             PathBuf::from(format!("/proc/{}/root/run/dbus/system_bus_socket", rig.leader()));
         let stream = std::os::unix::net::UnixStream::connect(&socket).context("bus of the host")?;
@@ -53,6 +64,12 @@ impl<'a> Bare<'a> {
     }
 
     async fn ask(&self, image: &str, number: u32, stdout: &File) -> Result<()> {
+        let disk = image == super::DISK;
+        let root = if disk {
+            format!("--image={image}")
+        } else {
+            format!("--directory=/run/bare/{image}")
+        };
         let words = [
             "/usr/bin/systemd-nspawn",
             "--quiet",
@@ -63,9 +80,10 @@ impl<'a> Bare<'a> {
             "--timezone=off",
             "--resolv-conf=off",
             &format!("--machine=bare{number}"),
-            &format!("--directory=/run/bare/{image}"),
+            &root,
+            if disk { "--read-only" } else { "--quiet" },
             &format!("--private-users={BASE}:65536"),
-            "--private-users-ownership=off",
+            if disk { "--private-users-ownership=map" } else { "--private-users-ownership=off" },
             "--console=pipe",
             "--",
             "/bin/echo",
