@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-const CHOSEN: [(&str, &[&str]); 7] = [
+const CHOSEN: [(&str, &[&str]); 8] = [
     (
         "roots",
         &[
@@ -75,6 +75,16 @@ const CHOSEN: [(&str, &[&str]); 7] = [
         &[
             "privileges::p07_p17_p18_a_set_uid_file_of_a_payload_makes_nobody_root",
             "secrets::p33_no_value_of_ten_tasks_is_seen_by_another_user",
+        ],
+    ),
+    (
+        "keys_agent",
+        &[
+            "a_system_is_booted_with_its_arguments",
+            "files_and_roots",
+            "names_with_values_in_both_spellings",
+            "process_isolation_and_names",
+            "what_is_wrong_is_told_in_the_tasks_events",
         ],
     ),
     ("migration", &["handles_of_the_older_driver_end_what_they_name_and_nothing_else"]),
