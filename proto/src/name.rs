@@ -108,7 +108,7 @@ fn check_image_name(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn check_machine_name(text: &str) -> Result<(), &'static str> {
+pub(crate) fn check_machine_name(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > limits::MACHINE_NAME_MAX {
         return Err("1 to 64 bytes");
     }

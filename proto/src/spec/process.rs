@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 
 use crate::capability::Capabilities;
 use crate::limits;
-use crate::name::text_name;
+use crate::name::{check_machine_name, text_name};
 use crate::path::Absolute;
 
 fn check_user(text: &str) -> Result<(), &'static str> {
@@ -18,23 +18,6 @@ fn check_user(text: &str) -> Result<(), &'static str> {
         return Err("letters, digits and ._-$ only");
     }
     Ok(())
-}
-
-fn check_host(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::MACHINE_NAME_MAX {
-        return Err("1 to 64 bytes (HOST_NAME_MAX)");
-    }
-    let label = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    if text.split('.').all(label) {
-        Ok(())
-    } else {
-        Err("labels of letters, digits and inner dashes, joined by dots (RFC 1123)")
-    }
 }
 
 fn check_syscall(text: &str) -> Result<(), &'static str> {
@@ -92,8 +75,8 @@ text_name!(
     UserName, "user", check_user
 );
 text_name!(
-    /// A host name (RFC 1123).
-    HostName, "host name", check_host
+    /// A host name (RFC 1123): the same labels as a machine name has.
+    HostName, "host name", check_machine_name
 );
 text_name!(
     /// A system call, or with `@` a group of systemd's (systemd.exec(5)).
