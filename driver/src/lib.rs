@@ -8,14 +8,14 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`process`] | handshake, privileges, socket, log lines |
-//! | [`grpc`] | the services that the agent talks to |
-//! | [`config`] | tables of keys and their rules |
-//! | [`spec`] | from Nomad's task to the helper's specification |
+//! | `process` | handshake, privileges, socket, log lines |
+//! | `grpc` | the services that the agent talks to |
+//! | `config` | tables of keys and their rules |
+//! | `spec` | from Nomad's task to the helper's specification |
 //! | [`explain`] | the same for people, without a task: what would a job ask for |
-//! | [`life`] | start, recover, check, stop, destroy |
-//! | [`helper`] | the client of the root helper |
-//! | [`observe`] | units, statistics, fingerprint |
+//! | `life` | start, recover, check, stop, destroy |
+//! | `helper` | the client of the root helper |
+//! | `observe` | units, statistics, fingerprint |
 //!
 //! Whatever this process was started as, it has no rights when the first byte of a job arrives.
 //! It keeps no file, and no container depends on its life.

@@ -74,7 +74,9 @@ pub fn main() -> ExitCode {
         ["follow"] => follow::main(),
         ["clean", unit] => clean::main(unit),
         _ => {
-            eprintln!("usage: nomad-nspawn-task launch | follow | clean UNIT (started by systemd alone)");
+            eprintln!(
+                "usage: nomad-nspawn-task launch | follow | clean UNIT (started by systemd alone)"
+            );
             ExitCode::from(64)
         }
     }

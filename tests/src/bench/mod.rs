@@ -3,7 +3,7 @@
 //!
 //! Every figure is a wall-clock time on the machine at hand, so only ratios within one run mean
 //! something. Pairs are interleaved, each side first in every other one: a slow moment hits both.
-//! Before each start the host is left alone for a moment ([`SETTLE`]).
+//! Before each start the host is left alone for a moment (`SETTLE`).
 
 mod bare;
 mod ours;

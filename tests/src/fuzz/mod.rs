@@ -1,7 +1,7 @@
 //! Fuzzing in process: every reader of hostile bytes, fed with broken copies of good input.
 //!
 //! No panic, no more memory than promised, nothing taken that does not encode to the same bytes
-//! again. A run is told by its seed. Random bytes alone reach little, so [`mutate`] knows what
+//! again. A run is told by its seed. Random bytes alone reach little, so `mutate` knows what
 //! lengths and tags look like.
 
 pub mod allocator;

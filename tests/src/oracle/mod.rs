@@ -9,10 +9,10 @@
 //! | module | idea |
 //! |---|---|
 //! | [`file`] | a policy file: keys, text, what holds |
-//! | [`sizes`] | bounds and contradictions (`Invalid`) |
+//! | `sizes` | bounds and contradictions (`Invalid`) |
 //! | [`places`] | paths, binds, devices, networks (`Policy`) |
-//! | [`grants`] | users, capabilities, ceilings, settings (`Policy`) |
-//! | [`generate`], [`twists`], [`mounts`], [`texts`] | random policy files and specifications |
+//! | `grants` | users, capabilities, ceilings, settings (`Policy`) |
+//! | [`generate`], `twists`, `mounts`, `texts` | random policy files and specifications |
 //! | [`compare`] | runs both, counts, and shows where they differ |
 
 pub mod compare;

@@ -266,8 +266,9 @@ fn key_credential() {
     assert_eq!(says(two, "cd $CREDENTIALS_DIRECTORY; cat a b; stat -c %a a"), "12400\n");
     let rig = &stand().rig;
     rig.run(&["systemd-creds", "setup"]).unwrap();
-    let sealed =
-        rig.sh("printf open | systemd-creds encrypt --with-key=host --name=nomad.db.key - -").unwrap();
+    let sealed = rig
+        .sh("printf open | systemd-creds encrypt --with-key=host --name=nomad.db.key - -")
+        .unwrap();
     let keys = one(json!({ "value": sealed, "encrypted": true }));
     assert_eq!(says(keys, script), "open");
     assert_ne!(says(one(json!({ "value": sealed, "encrypted": false })), script), "open");
