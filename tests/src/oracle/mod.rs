@@ -8,7 +8,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`file`] | a policy file: keys, text, what holds |
+//! | [`mod@file`] | a policy file: keys, text, what holds |
 //! | `sizes` | bounds and contradictions (`Invalid`) |
 //! | [`places`] | paths, binds, devices, networks (`Policy`) |
 //! | `grants` | users, capabilities, ceilings, settings (`Policy`) |
