@@ -3,7 +3,7 @@
 //! For benchmarks and for tests that drive hundreds of tasks: a call costs no scheduler. It runs the
 //! installed binary as root, so it drops its rights as on a node.
 
-use crate::{Rig, product, wait};
+use crate::{Rig, msgpack, product, wait};
 use anyhow::{Context as _, Result, bail};
 use proto::nomad::base::base_plugin_client::BasePluginClient;
 use proto::nomad::base::{NomadConfig, SetConfigRequest};
@@ -13,6 +13,7 @@ use proto::nomad::drivers::{
     AllocatedMemoryResources, AllocatedTaskResources, FingerprintRequest, Resources,
     StartTaskRequest, TaskConfig,
 };
+use serde_json::json;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -234,26 +235,7 @@ impl Allocation {
 
 /// The task configuration of an ephemeral command, in msgpack.
 fn config(image: &str, command: &[&str]) -> Vec<u8> {
-    const TRUE: u8 = 0xc3;
-    const FALSE: u8 = 0xc2;
-    let mut out = vec![0x84];
-    text(&mut out, "image");
-    text(&mut out, image);
-    text(&mut out, "boot");
-    out.push(FALSE);
-    text(&mut out, "ephemeral");
-    out.push(TRUE);
-    text(&mut out, "command");
-    out.push(0xdc);
-    out.extend(u16::try_from(command.len()).unwrap_or(u16::MAX).to_be_bytes());
-    for word in command {
-        text(&mut out, word);
-    }
-    out
-}
-
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.push(0xdb);
-    out.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend(text.as_bytes());
+    msgpack::encode(&json!({
+        "image": image, "boot": false, "ephemeral": true, "command": command,
+    }))
 }

@@ -14,10 +14,7 @@ use proto::plan::UnitId;
 use tokio::net::UnixDatagram;
 
 use super::process::Process;
-use crate::task::ready_socket;
-
-/// Folder of the sockets.
-const FOLDER: &str = "/run/nomad-nspawn";
+use crate::task::{READY, ready_socket};
 
 /// The socket of one start; its file goes with it.
 #[derive(Debug)]
@@ -76,7 +73,7 @@ impl Drop for Notice {
 
 /// Takes the sockets of an earlier process of ours away: its starts count as done.
 pub(super) fn sweep() {
-    for file in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
+    for file in fs::read_dir(READY).into_iter().flatten().flatten() {
         if file.file_name().as_encoded_bytes().starts_with(b"ready-")
             && let Err(error) = fs::remove_file(file.path())
         {

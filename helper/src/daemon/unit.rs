@@ -80,9 +80,8 @@ pub(super) struct Wanted<'a> {
 }
 
 /// Access as in DeviceAllow=, always with `m`: the launcher makes the node.
-fn letters(access: DeviceAccess) -> String {
-    let all = [(access.read, 'r'), (access.write, 'w'), (true, 'm')];
-    all.iter().filter(|(on, _)| *on).map(|(_, letter)| letter).collect()
+fn launchers(access: DeviceAccess) -> String {
+    DeviceAccess { mknod: true, ..access }.to_string()
 }
 
 /// Journal fields: the record's first, so that no label can stand for one of them.
@@ -102,7 +101,7 @@ pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
     // then. The host's nodes are not seen from here (PrivateDevices=).
     // The closed policy itself allows the standard nodes and /dev/pts.
     let devices: Vec<(&str, String)> = std::iter::once(("/dev/net/tun", "rwm".to_owned()))
-        .chain(wanted.devices.iter().map(|device| (device.path.as_str(), letters(device.access))))
+        .chain(wanted.devices.iter().map(|device| (device.path.as_str(), launchers(device.access))))
         .collect();
     let socket = zbus::Fd::from(wanted.socket);
     let oom = if wanted.record.kind == Kind::Boot { "continue" } else { "stop" };

@@ -27,18 +27,12 @@ pub(super) fn plan(
     if rules.any(|rule| matches(&rule.pattern, &path, Some(b'/')) && covers(rule.access)) {
         return Ok(PlannedDevice { host, target: device.target.clone(), access: device.access });
     }
-    Err(unlisted("devices.allow", object, format!("{path}:{}", letters(device.access))))
-}
-
-/// The access as letters of DeviceAllow=.
-fn letters(access: DeviceAccess) -> String {
-    let all = [(access.read, 'r'), (access.write, 'w'), (access.mknod, 'm')];
-    all.iter().filter(|(on, _)| *on).map(|(_, letter)| letter).collect()
+    Err(unlisted("devices.allow", object, format!("{path}:{}", device.access)))
 }
 
 /// Checks a device without regard to the policy.
 pub(super) fn check(device: &Device) -> Result<(), Denial> {
-    if letters(device.access).is_empty() {
+    if device.access.to_string().is_empty() {
         let object = format!("device {}", device.host);
         return Err(invalid("device-access", object, "ask for some of r, w and m"));
     }

@@ -1,5 +1,7 @@
 //! What a task sees of the host's files, beyond its image and its own folders.
 
+use std::fmt;
+
 use bincode::{Decode, Encode};
 
 use crate::limits;
@@ -146,6 +148,14 @@ pub struct DeviceAccess {
     pub write: bool,
     /// Making such a node.
     pub mknod: bool,
+}
+
+/// The letters of DeviceAllow= (systemd.resource-control(5)).
+impl fmt::Display for DeviceAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [(self.read, "r"), (self.write, "w"), (self.mknod, "m")];
+        all.iter().filter(|(on, _)| *on).try_for_each(|(_, letter)| f.write_str(letter))
+    }
 }
 
 /// One credential.
