@@ -57,6 +57,17 @@ impl Rig {
         Ok(Job { api, id, eval })
     }
 
+    /// All jobs that the agent knows.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn jobs(&self) -> Result<Vec<Job>> {
+        let api = self.api();
+        let list = api.get("/v1/jobs")?;
+        let ids = list.as_array().into_iter().flatten().filter_map(|job| job["ID"].as_str());
+        Ok(ids.map(|id| Job { api, id: id.to_owned(), eval: String::new() }).collect())
+    }
+
     /// Runs Nomad's garbage collection on server and client.
     ///
     /// # Errors
