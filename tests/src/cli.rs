@@ -6,6 +6,7 @@
 use crate::demo;
 use anyhow::{Context as _, Result, bail};
 use nspawn_tests::host::{Config, Rig, instance::Ready, supervisor};
+use nspawn_tests::soak::{self, run::Part};
 use nspawn_tests::{Suite, cache, outer};
 use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -21,7 +22,7 @@ usage: cargo rig COMMAND [--suite trixie|bookworm]
   logs [-f]                        journal of agent and helper
   test [--all] [-- ARGS…]          all tests of the workspace (--all: on both suites)
   bench [--json]                   the benchmarks
-  soak [--minutes N]               oracle, mutants, races, fuzzing at length (default 60)
+  soak [--minutes N] [PART…]       oracle, mutants, races, bytes at length (default: all, 60)
   demo [--keep]                    a tour: boots, runs the example jobs, cleans up";
 
 /// Options common to all words, and what follows `--`.
@@ -117,12 +118,13 @@ fn bench(args: &Args) -> Result<u8> {
 
 /// The long runs; the table is printed and left in target/soak.md.
 fn soak(words: &[String]) -> Result<u8> {
-    let minutes = match words {
-        [] => 60,
-        [flag, minutes] if flag == "--minutes" => minutes.parse().context("--minutes N")?,
-        _ => bail!("{USAGE}"),
+    let (minutes, words) = match words {
+        [flag, minutes, rest @ ..] if flag == "--minutes" => (minutes.as_str(), rest),
+        rest => ("60", rest),
     };
-    let table = nspawn_tests::soak::run::run(minutes)?;
+    let parts = words.iter().map(|word| word.parse()).collect::<Result<Vec<Part>>>()?;
+    let parts = if parts.is_empty() { Part::ALL.to_vec() } else { parts };
+    let table = soak::run::run(minutes.parse().context("--minutes N")?, &parts)?;
     println!("{table}");
     std::fs::write(nspawn_tests::product::workspace().join("target/soak.md"), table.to_string())?;
     Ok(u8::from(!table.is_clean()))

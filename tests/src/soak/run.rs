@@ -2,8 +2,9 @@
 
 use super::{mutants, policy, seed};
 use crate::{fuzz, outer, race};
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// Specifications that the oracle judges.
@@ -14,6 +15,50 @@ const MUTANT: u64 = 1_000_000;
 const RACE: u64 = 5_000_000;
 /// Messages for each decoder.
 const DECODER: u64 = 100_000_000;
+/// Seeds that one core may use up.
+const SEEDS: u64 = 1 << 32;
+
+/// What can be run alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The policy against the oracle.
+    Oracle,
+    /// The policy's mutants against the oracle.
+    Mutants,
+    /// Races for what the launcher opens.
+    Races,
+    /// Broken messages for every reader.
+    Bytes,
+}
+
+impl Part {
+    /// In the order in which they run.
+    pub const ALL: [Self; 4] = [Self::Oracle, Self::Mutants, Self::Races, Self::Bytes];
+
+    /// Its share of the time; mutants take what they take.
+    fn share(self) -> u32 {
+        match self {
+            Self::Oracle => 1,
+            Self::Mutants => 0,
+            Self::Races => 4,
+            Self::Bytes => 5,
+        }
+    }
+}
+
+impl FromStr for Part {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "oracle" => Ok(Self::Oracle),
+            "mutants" => Ok(Self::Mutants),
+            "races" => Ok(Self::Races),
+            "bytes" => Ok(Self::Bytes),
+            _ => bail!("{word:?} is none of oracle, mutants, races, bytes"),
+        }
+    }
+}
 
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,14 +132,37 @@ fn rounds(
     Ok(done)
 }
 
+/// Runs `part` on every core at once, each with seeds of its own; its number counts them from 0.
+fn on_every_core<T: Send>(
+    seed: u64,
+    part: impl Fn(u64, u64) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let cores = u64::try_from(std::thread::available_parallelism()?.get())?;
+    std::thread::scope(|scope| {
+        let part = &part;
+        let run = |core: u64| scope.spawn(move || part(seed + core * SEEDS, cores));
+        let threads: Vec<_> = (0..cores).map(run).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<T>>| {
+            thread.join().map_err(|_| anyhow!("a thread panicked"))?
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
 fn compare(seed: u64, time: Duration) -> Result<Row> {
-    let (mut allowed, mut rarest) = (0, u64::MAX);
-    let tries = rounds(POLICY, 50_000, time, |round, tries| {
-        let tally = policy::run(seed + round, tries).map_err(|found| anyhow!("{found}"))?;
-        allowed += tally.allowed;
-        rarest = rarest.min(tally.rarest().map_or(0, |(_, count)| count));
-        Ok(())
+    let all = on_every_core(seed, |seed, cores| {
+        let (mut allowed, mut rarest) = (0, u64::MAX);
+        let tries = rounds(POLICY.div_ceil(cores), 50_000, time, |round, tries| {
+            let tally = policy::run(seed + round, tries).map_err(|found| anyhow!("{found}"))?;
+            allowed += tally.allowed;
+            rarest = rarest.min(tally.rarest().map_or(0, |(_, count)| count));
+            Ok(())
+        })?;
+        Ok((tries, allowed, rarest))
     })?;
+    let tries: u64 = all.iter().map(|(tries, ..)| tries).sum();
+    let allowed: u64 = all.iter().map(|(_, allowed, _)| allowed).sum();
+    let rarest = all.iter().map(|(.., rarest)| *rarest).min().unwrap_or(0);
     let share = allowed * 100 / tries.max(1);
     let control = format!("{share} % allowed; each rule at least {rarest} times in 50,000");
     Ok(Row { what: "policy against oracle".to_owned(), tries, wrong: 0, control })
@@ -140,37 +208,54 @@ fn races(time: Duration) -> Result<Vec<Row>> {
     Ok(all.iter().map(row).collect())
 }
 
-fn decode(target: &fuzz::Target, seed: u64, time: Duration) -> Result<Row> {
-    let (mut taken, mut peak) = (0, 0);
-    let tries = rounds(DECODER, 500_000, time, |round, tries| {
-        let figures = fuzz::run(target, seed + round, tries).map_err(|wrong| anyhow!(wrong))?;
-        taken += figures.taken;
-        peak = peak.max(figures.peak);
-        Ok(())
+fn decode(number: usize, seed: u64, time: Duration) -> Result<Row> {
+    let all = on_every_core(seed, |seed, cores| {
+        let targets = fuzz::all()?;
+        let target = targets.get(number).context("no such reader")?;
+        let (mut taken, mut peak) = (0, 0);
+        let tries = rounds(DECODER.div_ceil(cores), 250_000, time, |round, tries| {
+            let figures = fuzz::run(target, seed + round, tries).map_err(|wrong| anyhow!(wrong))?;
+            taken += figures.taken;
+            peak = peak.max(figures.peak);
+            Ok(())
+        })?;
+        Ok((target.name, tries, taken, peak))
     })?;
+    let what = format!("bytes: {}", all.first().map_or("", |(name, ..)| name));
+    let tries = all.iter().map(|(_, tries, ..)| tries).sum();
+    let taken = all.iter().map(|(_, _, taken, _)| taken).sum();
+    let peak = all.iter().map(|(.., peak)| *peak).max().unwrap_or(0);
     let control = format!("{} taken, most memory {} KiB", commas(taken), peak.div_ceil(1024));
-    Ok(Row { what: format!("bytes: {}", target.name), tries, wrong: 0, control })
+    Ok(Row { what, tries, wrong: 0, control })
 }
 
-/// Runs everything within about this time; rows that do not reach their number say what they reached.
+/// Runs these parts within about this time; rows that do not reach their number say what they
+/// reached.
 ///
 /// # Errors
 /// A disagreement, a panic, or too much memory, with what it takes to repeat it.
-pub fn run(minutes: u64) -> Result<Table> {
+pub fn run(minutes: u64, parts: &[Part]) -> Result<Table> {
     let seed = seed();
     let whole = Duration::from_secs(minutes * 60);
+    let all: u32 = parts.iter().map(|part| part.share()).sum();
     let mut table = Table { rows: Vec::new(), seed };
     let mut add = |row: Row| {
         outer::say(&format!("{}: {} tries, {} wrong", row.what, commas(row.tries), row.wrong));
         table.rows.push(row);
     };
-    add(compare(seed, whole / 10)?);
-    add(mutate(seed)?);
-    races(whole * 4 / 10)?.into_iter().for_each(&mut add);
-    let targets = fuzz::all()?;
-    let share = whole * 4 / 10 / u32::try_from(targets.len()).unwrap_or(u32::MAX).max(1);
-    for target in &targets {
-        add(decode(target, seed, share)?);
+    for part in parts {
+        let time = whole * part.share() / all.max(1);
+        match part {
+            Part::Oracle => add(compare(seed, time)?),
+            Part::Mutants => add(mutate(seed)?),
+            Part::Races => races(time)?.into_iter().for_each(&mut add),
+            Part::Bytes => {
+                let readers = fuzz::all()?.len();
+                for number in 0..readers {
+                    add(decode(number, seed, time / u32::try_from(readers)?)?);
+                }
+            }
+        }
     }
     Ok(table)
 }
