@@ -17,6 +17,14 @@ pub fn after(step: Step) {
     reached(step, "after");
 }
 
+/// A step of the daemon's, which waits.
+pub async fn during<T>(step: Step, action: impl Future<Output = T>) -> T {
+    before(step);
+    let result = action.await;
+    after(step);
+    result
+}
+
 #[cfg(not(feature = "step-hook"))]
 #[inline]
 fn reached(_: Step, _: &str) {}

@@ -12,7 +12,7 @@ use crate::error::Refusal;
 use crate::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use crate::parts::Part;
 use crate::path::{Absolute, Component, Relative};
-use crate::spec::files::{Credential, DeviceAccess, Mapping, Tmpfs};
+use crate::spec::files::{Bind, Credential, Device, Overlay, Tmpfs};
 use crate::spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
 
 /// Exit status of a launcher that did not get as far as systemd-nspawn.
@@ -86,6 +86,14 @@ pub struct Plan {
     pub kill_signal: u8,
 }
 
+impl Plan {
+    /// Uid and gid of container root on the host.
+    #[must_use]
+    pub fn container_root(&self) -> u32 {
+        self.users.map_or(0, |range| range.base)
+    }
+}
+
 /// The ids of a task's user namespace: 0 to `width`-1 inside are `base` to `base`+`width`-1 outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Range {
@@ -99,15 +107,15 @@ pub struct Range {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct PlannedFiles {
     /// Files and folders, in the order in which they are mounted.
-    pub binds: Vec<PlannedBind>,
+    pub binds: Vec<Bind<Place>>,
     /// File systems in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// Overlay mounts.
-    pub overlays: Vec<PlannedOverlay>,
+    pub overlays: Vec<Overlay<Place>>,
     /// Paths that are hidden.
     pub inaccessible: Vec<Absolute>,
     /// Device nodes.
-    pub devices: Vec<PlannedDevice>,
+    pub devices: Vec<Device<Place>>,
     /// Credentials.
     pub credentials: Vec<Credential>,
     /// What becomes of a writable bind whose source is not protected.
@@ -123,58 +131,8 @@ pub enum Unprotected {
     Refuse,
     /// It is given without ID mapping.
     Unmapped,
-    /// It is given as the job asks; where it does not ask ([`Mapping::Automatic`]), without.
+    /// It is given as the job asks; where it does not ask ([`Mapping::Automatic`](crate::spec::files::Mapping::Automatic)), without.
     AsAsked,
-}
-
-/// A bind with its place.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct PlannedBind {
-    /// Where it is.
-    pub source: Place,
-    /// Where it is mounted inside.
-    pub target: Absolute,
-    /// Whether nothing can be written through it.
-    pub read_only: bool,
-    /// Whether mounts below the source come along.
-    pub recursive: bool,
-    /// Which owners its files have inside.
-    pub mapping: Mapping,
-    /// Whether later mounts of the host below the source show up inside.
-    pub propagated: bool,
-}
-
-/// An overlay mount with its places.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct PlannedOverlay {
-    /// Read-only layers, lowest first.
-    pub lower: Vec<Place>,
-    /// Where changes go.
-    pub upper: PlannedUpper,
-    /// Where it is mounted inside.
-    pub target: Absolute,
-}
-
-/// Where the changes of an overlay mount go.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum PlannedUpper {
-    /// Nowhere: it is read-only.
-    ReadOnly,
-    /// To a folder that goes with the task.
-    Ephemeral,
-    /// To this folder.
-    Folder(Place),
-}
-
-/// A device node with its place.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct PlannedDevice {
-    /// The host's node.
-    pub host: Place,
-    /// Where it is inside.
-    pub target: Absolute,
-    /// What may be done with it.
-    pub access: DeviceAccess,
 }
 
 /// A file below a folder that the policy lists.

@@ -7,7 +7,6 @@
 
 use std::path::Path;
 
-use proto::limits::RANGE_WIDTH;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use proto::plan::{Range, UnitId};
 use proto::spec::{ImageKind, Layer, Ownership, Payload, Root, RootFs};
@@ -89,12 +88,12 @@ pub(super) struct Record {
     pub(super) kind: Kind,
     /// The user namespace.
     pub(super) users: Option<Range>,
-    /// The image; empty when an earlier version of this program did not tell.
+    /// The image.
     pub(super) image: String,
     pub(super) image_use: Use,
     /// Whether a unit of its own carries the task's output.
     pub(super) followed: bool,
-    /// Folder of all allocations; empty when an earlier version did not tell.
+    /// Folder of all allocations.
     pub(super) allocs: String,
 }
 
@@ -122,7 +121,7 @@ impl Record {
         .collect()
     }
 
-    /// Reads the fields back, also those of the first version; `None` when they are not ours.
+    /// Reads the fields back; `None` when they are not ours.
     pub(super) fn parse(fields: &[Vec<u8>]) -> Option<Self> {
         let field = |name: &str| {
             fields.iter().find_map(|field| {
@@ -137,25 +136,18 @@ impl Record {
             "none" => None,
             base => Some(Range {
                 base: base.parse().ok()?,
-                width: field("NSPAWN_UID_WIDTH").map_or(Some(RANGE_WIDTH), |w| w.parse().ok())?,
+                width: field("NSPAWN_UID_WIDTH")?.parse().ok()?,
             }),
-        };
-        let (image, image_use) = match (field("NSPAWN_IMAGE"), field("NSPAWN_WRITES")) {
-            (Some(image), _) => {
-                (unescape(image)?, value_of(&Use::ALL, field("NSPAWN_IMAGE_USE")?)?)
-            }
-            (None, Some("")) => (String::new(), Use::Reads),
-            (None, image) => (unescape(image?)?, Use::Writes),
         };
         Some(Self {
             key: TaskKey { alloc, task, instance: Instance(instance) },
             machine: MachineName::new(field("NSPAWN_MACHINE")?).ok()?,
             kind: value_of(&Kind::ALL, field("NSPAWN_PAYLOAD")?)?,
             users,
-            image,
-            image_use,
-            followed: field("NSPAWN_FOLLOWED") == Some("yes"),
-            allocs: unescape(field("NSPAWN_ALLOCS").unwrap_or_default())?,
+            image: unescape(field("NSPAWN_IMAGE")?)?,
+            image_use: value_of(&Use::ALL, field("NSPAWN_IMAGE_USE")?)?,
+            followed: field("NSPAWN_FOLLOWED")? == "yes",
+            allocs: unescape(field("NSPAWN_ALLOCS")?)?,
         })
     }
 
@@ -167,9 +159,8 @@ impl Record {
             return Some("has the layer that is kept for this task: remove that run first");
         }
         let (a, b) = (Path::new(&self.image), Path::new(&other.image));
-        let known = !self.image.is_empty() && !other.image.is_empty();
         // A part of a tree is the tree's as well.
-        if !known || !(a.starts_with(b) || b.starts_with(a)) {
+        if !(a.starts_with(b) || b.starts_with(a)) {
             return None;
         }
         match (mine, theirs) {
@@ -240,26 +231,6 @@ mod tests {
             followed: true,
             allocs: "/var/lib/nomad/alloc".to_owned(),
         }
-    }
-
-    #[test]
-    fn a_record_of_the_first_version_is_read() {
-        let old = |writes: &str| {
-            let fields = [
-                "NOMAD_ALLOC_ID=03030303-0303-0303-0303-030303030303",
-                "NOMAD_TASK_NAME=web",
-                "NOMAD_TASK_INSTANCE=0000beef",
-                "NSPAWN_MACHINE=web-03030303-0303-0303-0303-030303030303",
-                "NSPAWN_PAYLOAD=boot",
-                "NSPAWN_UID_BASE=524288",
-                &format!("NSPAWN_WRITES={writes}"),
-            ];
-            Record::parse(&fields.map(|field| field.as_bytes().to_vec())).unwrap()
-        };
-        let writer = old("/images/a+20b");
-        assert_eq!((writer.image.as_str(), writer.image_use), ("/images/a b", Use::Writes));
-        assert_eq!(writer.users, Some(Range { base: 524_288, width: RANGE_WIDTH }));
-        assert_eq!(old("").clash(&record(1, "/images", Use::Alone)), None);
     }
 
     /// Rows: the holder's use, the newcomer's, both on one image; whether they clash.

@@ -36,32 +36,25 @@ pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
 
 /// Kills processes of a task.
 pub(super) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
-    hook::before(Step::KillAll);
-    let killed = unit::kill(&context.bus, UnitId::from(key), who).await;
-    hook::after(Step::KillAll);
-    killed.map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
+    let kill = unit::kill(&context.bus, UnitId::from(key), who);
+    hook::during(Step::KillAll, kill).await.map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
 }
 
 /// The removal itself; the caller holds the task's gate.
 pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     let id = UnitId::from(key);
-    hook::before(Step::Unregister);
-    machined::unregister(context, key).await;
-    hook::after(Step::Unregister);
+    hook::during(Step::Unregister, machined::unregister(context, key)).await;
     // Not all of them: the unit's own clean-up may be running.
     kill(context, key, Who::Main).await?;
-    hook::before(Step::StopUnit);
-    unit::stop(&context.bus, &unit::name(id)).await.map_err(|e| failed(Step::StopUnit, id, e))?;
-    if context.table.borrow().get(key).is_some_and(|entry| entry.record.followed) {
-        // Behind the task: what it wrote last arrives first.
-        let name = unit::follower(id);
-        unit::stop(&context.bus, &name).await.map_err(|e| failed(Step::StopUnit, id, e))?;
+    let followed = context.table.borrow().get(key).is_some_and(|entry| entry.record.followed);
+    // The follower behind the task: what that wrote last arrives first.
+    let names = std::iter::once(unit::name(id)).chain(followed.then(|| unit::follower(id)));
+    for name in names {
+        let stopped = hook::during(Step::StopUnit, unit::stop(&context.bus, &name)).await;
+        stopped.map_err(|e| failed(Step::StopUnit, id, e))?;
     }
-    hook::after(Step::StopUnit);
     clean(context, id).await?;
-    hook::before(Step::Forget);
-    forget(context, key);
-    hook::after(Step::Forget);
+    hook::during(Step::Forget, async { forget(context, key) }).await;
     Ok(())
 }
 

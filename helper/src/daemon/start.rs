@@ -168,16 +168,12 @@ async fn attempt(
         true => Some(follow(context, record, &labels, plan).await?),
         false => None,
     };
-    hook::before(Step::Go);
-    launcher.go().await?;
-    hook::after(Step::Go);
+    hook::during(Step::Go, launcher.go()).await?;
     drop(launcher);
     if let Some(follower) = follower {
         follower.go().await?;
     }
-    hook::before(Step::Leader);
-    payload(context, record, &main).await?;
-    hook::after(Step::Leader);
+    hook::during(Step::Leader, payload(context, record, &main)).await?;
     match notice {
         Some(notice) => notice.wait(&main).await,
         None => Ok(()),
@@ -206,9 +202,8 @@ async fn launch(
         systemd: proto::systemd::major(&context.systemd().await),
     };
     let job = context.bus.job_of(&name);
-    hook::before(Step::Unit);
-    unit::start(&context.bus, wanted).await.map_err(|reason| failed(Step::Unit, reason))?;
-    hook::after(Step::Unit);
+    let started = hook::during(Step::Unit, unit::start(&context.bus, wanted)).await;
+    started.map_err(|reason| failed(Step::Unit, reason))?;
     hook::before(Step::SendPlan);
     let main = tokio::select! {
         pid = begun(&launcher, plan) => match Process::open(pid?) {

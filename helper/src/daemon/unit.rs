@@ -90,25 +90,44 @@ fn fields(record: &Record, labels: &[Label]) -> Vec<Vec<u8>> {
     record.fields().into_iter().chain(labels).collect()
 }
 
+/// What every unit has that a launcher or follower runs in.
+fn service<'a>(
+    description: &'a str,
+    verb: &str,
+    socket: OwnedFd,
+    fields: Vec<Vec<u8>>,
+) -> Result<Vec<Property<'a>>, String> {
+    Ok(vec![
+        ("Description", Variant::from(description)),
+        ("Slice", Variant::from(SLICE)),
+        ("Type", Variant::from("exec")),
+        ("DevicePolicy", Variant::from("closed")),
+        ("StandardInputFileDescriptor", Variant::from(zbus::Fd::from(socket))),
+        ("StandardOutput", Variant::from("journal")),
+        ("StandardError", Variant::from("journal")),
+        ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
+        ("LogExtraFields", Variant::from(fields)),
+        // At host shutdown the agent goes after its tasks.
+        ("After", Variant::from(vec!["nomad.service"])),
+        ("ExecStartEx", Variant::from(command(&task_binary()?, &[verb], &["no-env-expand"]))),
+    ])
+}
+
 /// Asks PID 1 for a task's unit. Returns when the job is queued.
 pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
     let unit = wanted.record.unit();
-    let binary = task_binary()?;
     let id = unit.to_string();
-    let launch = command(&binary, &["launch"], &["no-env-expand"]);
-    let clean = command(&binary, &["clean", &id], &["no-env-expand", "ignore-failure"]);
+    let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand", "ignore-failure"]);
     // PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
     // then. The host's nodes are not seen from here (PrivateDevices=).
     // The closed policy itself allows the standard nodes and /dev/pts.
     let devices: Vec<(&str, String)> = std::iter::once(("/dev/net/tun", "rwm".to_owned()))
         .chain(wanted.devices.iter().map(|device| (device.path.as_str(), launchers(device.access))))
         .collect();
-    let socket = zbus::Fd::from(wanted.socket);
     let oom = if wanted.record.kind == Kind::Boot { "continue" } else { "stop" };
-    let mut properties: Vec<Property<'_>> = vec![
-        ("Description", Variant::from("Nomad task in systemd-nspawn")),
-        ("Slice", Variant::from(SLICE)),
-        ("Type", Variant::from("exec")),
+    let fields = fields(wanted.record, wanted.labels);
+    let mut properties = service("Nomad task in systemd-nspawn", "launch", wanted.socket, fields)?;
+    properties.extend([
         ("NotifyAccess", Variant::from("none")),
         // Keeps the exit status until it is read, also that of exit 0.
         ("RemainAfterExit", Variant::from(true)),
@@ -116,20 +135,11 @@ pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
         ("KillMode", Variant::from("mixed")),
         ("KillSignal", Variant::from(15_i32)),
         ("Delegate", Variant::from(true)),
-        ("DevicePolicy", Variant::from("closed")),
         ("DeviceAllow", Variant::from(devices)),
         ("OOMPolicy", Variant::from(oom)),
-        ("StandardInputFileDescriptor", Variant::from(socket)),
-        ("StandardOutput", Variant::from("journal")),
-        ("StandardError", Variant::from("journal")),
-        ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
-        ("LogExtraFields", Variant::from(fields(wanted.record, wanted.labels))),
         ("TimeoutStopUSec", Variant::from(wanted.kill_timeout_ms.saturating_mul(1000))),
-        // At host shutdown the agent goes after its tasks.
-        ("After", Variant::from(vec!["nomad.service"])),
-        ("ExecStartEx", Variant::from(launch)),
         ("ExecStopPostEx", Variant::from(clean)),
-    ];
+    ]);
     if wanted.systemd >= 254 {
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
@@ -148,29 +158,20 @@ pub(super) async fn start_follower(
     let mut fields = fields(record, labels);
     // Its lines are the task's: journalctl -u shows them with the task's unit.
     fields.push(format!("OBJECT_SYSTEMD_UNIT={}", name(unit)).into_bytes());
-    let properties = vec![
-        ("Description", Variant::from("Output of a Nomad task in systemd-nspawn")),
-        ("Slice", Variant::from(SLICE)),
-        ("Type", Variant::from("exec")),
+    let description = "Output of a Nomad task in systemd-nspawn";
+    let mut properties = service(description, "follow", socket, fields)?;
+    properties.extend([
         ("CollectMode", Variant::from("inactive-or-failed")),
         // A stop waits for its own end: SIGCONT changes nothing.
         ("KillSignal", Variant::from(libc::SIGCONT)),
         ("TimeoutStopUSec", Variant::from(FOLLOWER_PATIENCE_US)),
-        // At host shutdown it goes after its task and before the agent.
+        // At host shutdown it goes after its task.
         ("Before", Variant::from(vec![name(unit)])),
-        ("After", Variant::from(vec!["nomad.service"])),
         ("CapabilityBoundingSet", Variant::from(FOLLOWER_CAPABILITIES)),
         ("NoNewPrivileges", Variant::from(true)),
-        ("DevicePolicy", Variant::from("closed")),
         ("MemoryMax", Variant::from(FOLLOWER_MEMORY)),
         ("TasksMax", Variant::from(8_u64)),
-        ("StandardInputFileDescriptor", Variant::from(zbus::Fd::from(socket))),
-        ("StandardOutput", Variant::from("journal")),
-        ("StandardError", Variant::from("journal")),
-        ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
-        ("LogExtraFields", Variant::from(fields)),
-        ("ExecStartEx", Variant::from(command(&task_binary()?, &["follow"], &["no-env-expand"]))),
-    ];
+    ]);
     start_transient(bus, &follower(unit), properties).await
 }
 

@@ -1,9 +1,9 @@
 //! Places of the host that a task sees: its allocation, binds, overlay layers.
 
 use proto::path::{Absolute, Component, Relative};
-use proto::plan::{Place, PlannedBind, PlannedFiles, PlannedOverlay, PlannedUpper, TaskDirs};
+use proto::plan::{Place, PlannedFiles, TaskDirs};
 use proto::spec::TaskSpec;
-use proto::spec::files::{Bind, Overlay, Source, Upper};
+use proto::spec::files::{Bind, Source};
 
 use super::{Denial, Policy, devices, invalid, place_below, refuse, unlisted};
 
@@ -43,7 +43,11 @@ pub(super) fn files(
     Ok(PlannedFiles {
         binds: files.binds.iter().map(|bind| host.bind(bind)).collect::<Result<_, _>>()?,
         tmpfs: files.tmpfs.clone(),
-        overlays: files.overlays.iter().map(|it| host.overlay(it)).collect::<Result<_, _>>()?,
+        overlays: files
+            .overlays
+            .iter()
+            .map(|it| it.placed(|layer| host.place(layer, false), |to| host.place(to, true)))
+            .collect::<Result<_, _>>()?,
         inaccessible: files.inaccessible.clone(),
         devices: files
             .devices
@@ -63,29 +67,10 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn bind(&self, bind: &Bind) -> Result<PlannedBind, Denial> {
-        Ok(PlannedBind {
-            // What the host mounts below it later has the host's own flags.
-            source: self.place(&bind.source, !bind.read_only || bind.propagated)?,
-            target: bind.target.clone(),
-            read_only: bind.read_only,
-            recursive: bind.recursive,
-            mapping: bind.mapping,
-            propagated: bind.propagated,
-        })
-    }
-
-    fn overlay(&self, overlay: &Overlay) -> Result<PlannedOverlay, Denial> {
-        let lower = overlay.lower.iter().map(|layer| self.place(layer, false));
-        Ok(PlannedOverlay {
-            lower: lower.collect::<Result<_, _>>()?,
-            upper: match &overlay.upper {
-                Upper::ReadOnly => PlannedUpper::ReadOnly,
-                Upper::Ephemeral => PlannedUpper::Ephemeral,
-                Upper::Folder(folder) => PlannedUpper::Folder(self.place(folder, true)?),
-            },
-            target: overlay.target.clone(),
-        })
+    fn bind(&self, bind: &Bind) -> Result<Bind<Place>, Denial> {
+        // What the host mounts below it later has the host's own flags.
+        let writes = !bind.read_only || bind.propagated;
+        Ok(bind.placed(self.place(&bind.source, writes)?))
     }
 
     fn place(&self, source: &Source, writes: bool) -> Result<Place, Denial> {
@@ -185,6 +170,7 @@ fn touches(one: &Absolute, other: &Absolute) -> bool {
 mod tests {
     use super::*;
     use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, check, judged, row};
+    use proto::spec::files::{Overlay, Upper};
 
     fn binds(path: &'static str, read_only: bool) -> Change {
         Box::new(move |s| s.files.binds = vec![bind(path, read_only)])

@@ -1,7 +1,7 @@
 //! Device nodes of the host.
 
 use proto::path::Absolute;
-use proto::plan::PlannedDevice;
+use proto::plan::Place;
 use proto::spec::files::{Device, DeviceAccess};
 
 use super::glob::matches;
@@ -12,7 +12,7 @@ pub(super) fn plan(
     device: &Device,
     dev: &Absolute,
     policy: &Policy,
-) -> Result<PlannedDevice, Denial> {
+) -> Result<Device<Place>, Denial> {
     let path = device.host.to_string();
     let object = format!("device {path}");
     let place = place_below(&device.host, [dev]).filter(|p| !p.below.components().is_empty());
@@ -25,7 +25,7 @@ pub(super) fn plan(
     };
     let mut rules = policy.devices_allow.iter();
     if rules.any(|rule| matches(&rule.pattern, &path, Some(b'/')) && covers(rule.access)) {
-        return Ok(PlannedDevice { host, target: device.target.clone(), access: device.access });
+        return Ok(Device { host, target: device.target.clone(), access: device.access });
     }
     Err(unlisted("devices.allow", object, format!("{path}:{}", device.access)))
 }

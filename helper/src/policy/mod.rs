@@ -180,7 +180,6 @@ mod random {
     use proptest::sample::select;
     use proto::capability::Capabilities;
     use proto::path::Relative;
-    use proto::plan::PlannedUpper;
     use proto::spec::files::{Bind, Device, Overlay, Source, Tmpfs, Upper};
     use proto::spec::process::{Ready, Sysctl, SysctlName, SysctlValue};
     use proto::spec::{
@@ -379,7 +378,7 @@ mod random {
                 Ok(decision) => {
                     let files = &decision.files;
                     let uppers = files.overlays.iter().filter_map(|overlay| match &overlay.upper {
-                        PlannedUpper::Folder(place) => Some(place),
+                        Upper::Folder(place) => Some(place),
                         _ => None,
                     });
                     let lower = files.overlays.iter().flat_map(|overlay| &overlay.lower);

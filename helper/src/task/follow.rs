@@ -69,7 +69,7 @@ fn open_pipe(plan: &Plan, stream: &str) -> Result<OwnedFd, Problem> {
 /// Makes the socket that takes the place of a syslog daemon's in the container.
 fn bind_syslog(plan: &Plan) -> Result<UnixDatagram, Problem> {
     let path = logs::pipe(plan.unit, "syslog");
-    let base = plan.users.map_or(0, |range| range.base);
+    let base = plan.container_root();
     let socket = UnixDatagram::bind(&path).at(path.display())?;
     chown(&path, Some(base), Some(base)).at(path.display())?;
     Ok(socket)

@@ -4,7 +4,6 @@
 //! the container itself can know: mounts and name services may still bring what is missing.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -21,7 +20,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Where systemd-nspawn looks for an init.
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
 /// As much of the image's /etc/passwd as is read.
-const PASSWD_MAX: u64 = 1024 * 1024;
+const PASSWD_MAX: usize = 1024 * 1024;
 
 /// What does not seem to be there.
 pub(super) fn collect(plan: &Plan) -> Vec<String> {
@@ -85,9 +84,7 @@ fn has(plan: &Plan, root: &OwnedFd, path: &str) -> bool {
 fn passwd(root: &OwnedFd) -> Option<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let file = open::beneath(root.as_fd(), Path::new("etc/passwd"), flags, Mounts::Stay).ok()?;
-    let mut text = String::new();
-    File::from(file).take(PASSWD_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
+    String::from_utf8(open::read_all(File::from(file), PASSWD_MAX).ok()?).ok()
 }
 
 /// Whether a user is in it, by name or number.

@@ -57,21 +57,21 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
     steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
-    let mut image = steps.run(Step::Image, || root::Image::open(plan))?;
+    let image = steps.run(Step::Image, || root::Image::open(plan))?;
     // The identity maps nothing.
     let range = plan.users.filter(|range| range.base != 0);
     let users =
         steps.run(Step::UserNamespace, || range.map(namespace::user_namespace).transpose())?;
     let users = users.as_ref().map(AsFd::as_fd);
-    steps.run(Step::RootFs, || root::mount_root(plan, &mut image, users, &mut extras))?;
+    let root = steps.run(Step::RootFs, || root::mount_root(plan, &image, users, &mut extras))?;
     if !plan.root.mode.writes_image() {
         steps.run(Step::MachineId, || {
             machine_id::write(plan.alloc, plan.users.map(|range| range.base))
         })?;
     }
     steps.run(Step::TaskDirs, || dirs::mount_all(plan, users, &mut extras))?;
-    steps.run(Step::Files, || files::prepare(plan, &image, users, &mut extras))?;
-    steps.run(Step::Names, || names::prepare(plan, &image, &mut extras))?;
+    steps.run(Step::Files, || files::prepare(plan, &root, users, &mut extras))?;
+    steps.run(Step::Names, || names::prepare(plan, &root, &mut extras))?;
     let streams = steps.run(Step::Logs, || logs::find(plan, users, &mut extras))?;
     let ready = steps.run(Step::Settings, || {
         isolation::prepare(plan, &mut extras)?;

@@ -13,7 +13,7 @@
 use std::fs::DirBuilder;
 use std::io::Write;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -58,9 +58,8 @@ impl Streams {
             if !self.handles {
                 return handle.try_clone().at("log stream");
             }
-            let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
             let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-            open_path(link.as_str(), flags, Mode::empty()).at("log stream")
+            open_path(&open::link(handle.as_fd()), flags, Mode::empty()).at("log stream")
         };
         Ok(Self { stdout: open(&self.stdout)?, stderr: open(&self.stderr)?, handles: false })
     }
@@ -112,7 +111,7 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
         sys::set_mount_attributes(folder.as_fd(), attributes, users).at("log folder")?;
         // Attached, though nobody looks there: giving up a detached mount waits for RCU.
         attach_at(folder.as_fd(), &Path::new(STAGE).join("logs"))?;
-        owner = owner.saturating_add(plan.users.map_or(0, |range| range.base));
+        owner = owner.saturating_add(plan.container_root());
     }
     let [stdout, stderr] = NAMES.map(|stream| find_fifo(folder.as_fd(), dirs, stream, owner));
     Ok(Streams { stdout: stdout?, stderr: stderr?, handles: true })
@@ -148,7 +147,7 @@ fn make_pipe(plan: &Plan, stream: &str) -> Result<OwnedFd, Problem> {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(e) => return Err(e).at(told),
     }
-    let base = plan.users.map_or(0, |range| range.base);
+    let base = plan.container_root();
     chown(&path, Some(base), Some(base)).at(&told)?;
     open_path(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()).at(told)
 }

@@ -26,6 +26,7 @@ mod namespace;
 mod nspawn;
 mod open;
 mod orders;
+mod overlay;
 mod root;
 mod settings;
 mod step;

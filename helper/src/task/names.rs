@@ -10,7 +10,7 @@
 //! inside it, and only a regular file of bounded size is read.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::path::Path;
@@ -27,19 +27,18 @@ use proto::spec::{Root, Volatile};
 use super::STAGE;
 use super::extras::Extras;
 use super::open::{self, Mounts};
-use super::root::{Image, MountPoint};
+use super::root::{MountPoint, Mounted};
 use super::step::{At, Problem};
 
 const LOCALTIME: &str = "/etc/localtime";
 const ZONES: &str = "/usr/share/zoneinfo";
 
 /// Prepares the files on the stage, or in the root.
-pub(super) fn prepare(plan: &Plan, image: &Image, extras: &mut Extras) -> Result<(), Problem> {
-    let (root, owner) = image.editable(plan).at("root")?;
+pub(super) fn prepare(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Result<(), Problem> {
     // systemd-nspawn hides everything but /usr there.
     let hidden = plan.root.mode == Root::Volatile(Volatile::Yes);
-    let etc = if hidden { None } else { open::in_root(root.as_fd(), Path::new("etc")).ok() };
-    let mut names = Names { plan, image, extras, root, etc, owner };
+    let etc = if hidden { None } else { open::in_root(root.folder.as_fd(), Path::new("etc")).ok() };
+    let mut names = Names { plan, root, extras, etc };
     names.resolver(&plan.names.resolver)?;
     if !plan.names.hosts.is_empty() {
         names.hosts(&plan.names.hosts)?;
@@ -49,13 +48,10 @@ pub(super) fn prepare(plan: &Plan, image: &Image, extras: &mut Extras) -> Result
 
 struct Names<'a> {
     plan: &'a Plan,
-    image: &'a Image,
+    root: &'a Mounted,
     extras: &'a mut Extras,
-    /// The root, and its /etc unless it has none.
-    root: OwnedFd,
+    /// The root's /etc, unless it has none.
     etc: Option<OwnedFd>,
-    /// Who is container root in it.
-    owner: u32,
 }
 
 impl Names<'_> {
@@ -143,21 +139,14 @@ impl Names<'_> {
     fn link_zone(&self, zone: &Path) -> Result<bool, Problem> {
         let Some(etc) = &self.etc else { return Ok(false) };
         let path = Path::new(ZONES).join(zone);
-        if open::in_root(self.root.as_fd(), &path).is_err() {
+        if open::in_root(self.root.folder.as_fd(), &path).is_err() {
             return Ok(false);
         }
         self.remove("localtime")?;
         let target = Path::new("..").join(path.strip_prefix("/").unwrap_or(&path));
         symlinkat(&target, etc, "localtime").at(LOCALTIME)?;
-        let owner = Some(self.owner);
-        fchownat(
-            etc,
-            "localtime",
-            owner.map(Into::into),
-            owner.map(Into::into),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )
-        .at(LOCALTIME)?;
+        let (uid, gid) = (Some(self.root.owner.into()), Some(self.root.owner.into()));
+        fchownat(etc, "localtime", uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).at(LOCALTIME)?;
         Ok(true)
     }
 
@@ -199,7 +188,7 @@ impl Names<'_> {
         let path = format!("/etc/{name}");
         let target =
             Absolute::parse(&path).map_err(|rule| Problem::refused(&path, rule.to_string()))?;
-        self.image.provide(&target, MountPoint::File)?;
+        self.root.provide(&target, MountPoint::File)?;
         self.extras.bind(file, &target, read_only, false);
         Ok(())
     }
@@ -242,15 +231,8 @@ fn zone(link: &Path) -> Option<&Path> {
     link.strip_prefix(ZONES).or_else(|_| link.strip_prefix(Path::new("..").join(&ZONES[1..]))).ok()
 }
 
-/// All of a file, which must not be longer than the limit.
 fn read(file: File) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    let limit = u64::try_from(HOSTS_FILE_MAX).unwrap_or(u64::MAX);
-    file.take(limit.saturating_add(1)).read_to_end(&mut content)?;
-    if content.len() > HOSTS_FILE_MAX {
-        return Err(io::Error::other(format!("is longer than {HOSTS_FILE_MAX} bytes")));
-    }
-    Ok(content)
+    open::read_all(file, HOSTS_FILE_MAX)
 }
 
 #[cfg(test)]

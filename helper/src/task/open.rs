@@ -4,7 +4,7 @@
 //! payload that swaps links.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,22 @@ pub(super) fn metadata(handle: &OwnedFd) -> io::Result<fs::Metadata> {
     fs::File::from(handle.try_clone()?).metadata()
 }
 
+/// A path that names the object of a handle itself, whatever lies at its own path now.
+pub(super) fn link(handle: BorrowedFd<'_>) -> PathBuf {
+    format!("/proc/self/fd/{}", handle.as_raw_fd()).into()
+}
+
+/// All of a file, which must not be longer than this.
+pub(super) fn read_all(file: impl Read, most: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1))
+        .read_to_end(&mut content)?;
+    if content.len() > most {
+        return Err(io::Error::other(format!("is longer than {most} bytes")));
+    }
+    Ok(content)
+}
+
 /// Opens a place: the policy's folder, then the rest beneath it.
 pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
     let root = folder(&place.root.to_path())?;
@@ -99,7 +115,7 @@ pub(super) fn is_tree_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 fn path_of(object: BorrowedFd<'_>) -> io::Result<PathBuf> {
-    fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))
+    fs::read_link(link(object))
 }
 
 fn is_harmless(object: BorrowedFd<'_>) -> io::Result<bool> {

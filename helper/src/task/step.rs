@@ -31,6 +31,16 @@ impl Problem {
     pub(super) fn refused(object: impl Display, reason: impl Into<String>) -> Self {
         Self { cause: Cause::Rule, object: object.to_string(), reason: reason.into() }
     }
+
+    /// The same with another object.
+    pub(super) fn about(self, object: impl Display) -> Self {
+        Self { object: object.to_string(), ..self }
+    }
+
+    /// Why, for a problem that is told in other words.
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// Gives a system error its object.

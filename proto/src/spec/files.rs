@@ -45,11 +45,12 @@ pub struct Files {
     pub credentials: Vec<Credential>,
 }
 
-/// A file or folder of the host inside the container.
+/// A file or folder of the host inside the container. Its source is what the job says, or the
+/// policy's [`Place`](crate::plan::Place) for it; so it is with overlays and devices.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Bind {
+pub struct Bind<S = Source> {
     /// Where it is.
-    pub source: Source,
+    pub source: S,
     /// Where it is mounted inside.
     pub target: Absolute,
     /// Whether nothing can be written through it.
@@ -61,6 +62,20 @@ pub struct Bind {
     /// Whether mounts that the host makes below the source later show up inside
     /// (Nomad's propagation mode `host-to-task`).
     pub propagated: bool,
+}
+
+impl<S> Bind<S> {
+    /// The same bind from another source.
+    pub fn placed<T>(&self, source: T) -> Bind<T> {
+        Bind {
+            source,
+            target: self.target.clone(),
+            read_only: self.read_only,
+            recursive: self.recursive,
+            mapping: self.mapping,
+            propagated: self.propagated,
+        }
+    }
 }
 
 /// Where a bind begins.
@@ -108,31 +123,53 @@ pub struct Tmpfs {
 
 /// An overlay mount (overlayfs of the kernel).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Overlay {
+pub struct Overlay<S = Source> {
     /// Read-only layers, lowest first.
-    pub lower: Vec<Source>,
+    pub lower: Vec<S>,
     /// Where changes go.
-    pub upper: Upper,
+    pub upper: Upper<S>,
     /// Where it is mounted inside.
     pub target: Absolute,
 }
 
+impl<S> Overlay<S> {
+    /// The same overlay from other sources.
+    ///
+    /// # Errors
+    /// What `read` says of a lower layer, and `write` of the folder for changes.
+    pub fn placed<T, E>(
+        &self,
+        read: impl FnMut(&S) -> Result<T, E>,
+        write: impl FnOnce(&S) -> Result<T, E>,
+    ) -> Result<Overlay<T>, E> {
+        Ok(Overlay {
+            lower: self.lower.iter().map(read).collect::<Result<_, E>>()?,
+            upper: match &self.upper {
+                Upper::ReadOnly => Upper::ReadOnly,
+                Upper::Ephemeral => Upper::Ephemeral,
+                Upper::Folder(folder) => Upper::Folder(write(folder)?),
+            },
+            target: self.target.clone(),
+        })
+    }
+}
+
 /// Where the changes of an overlay mount go.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Upper {
+pub enum Upper<S = Source> {
     /// Nowhere: it is read-only.
     ReadOnly,
     /// To a folder that goes with the task.
     Ephemeral,
     /// To this folder.
-    Folder(Source),
+    Folder(S),
 }
 
 /// A device node inside.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Device {
+pub struct Device<S = Absolute> {
     /// The host's node.
-    pub host: Absolute,
+    pub host: S,
     /// Where it is inside.
     pub target: Absolute,
     /// What may be done with it.

@@ -58,7 +58,7 @@ const FAULTS: [Fault; 31] = [
     ),
     ("binds.rs", ".filter(|_| !writes)", ".filter(|_| true)"),
     ("binds.rs", "csi.as_str() == \"csi\"", "csi.as_str().starts_with(\"csi\")"),
-    ("binds.rs", "self.place(folder, true)?", "self.place(folder, false)?"),
+    ("binds.rs", "host.place(to, true)", "host.place(to, false)"),
     ("binds.rs", "path.below(&self.spec.alloc_dir)", "path.below(&self.dirs.alloc_dir.root)"),
     ("binds.rs", "\"secrets\", ..] => *task != own,", "\"secrets\", ..] => false,"),
     ("devices.rs", "(!write || allowed.write) && ", ""),

@@ -6,8 +6,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use proto::plan::{PlannedBind, Range, Unprotected};
-use proto::spec::files::Mapping;
+use proto::plan::{Place, Range, Unprotected};
+use proto::spec::files::{Bind, Mapping};
 
 use super::source::Source;
 use super::{Context, How, attach};
@@ -37,7 +37,7 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
 /// The user namespace that maps a bind; `None`: it is not mapped.
 fn mapping(
     context: &mut Context<'_>,
-    bind: &PlannedBind,
+    bind: &Bind<Place>,
     source: &Source<'_>,
 ) -> Result<Option<OwnedFd>, Problem> {
     let (Some(range), Some(users)) = (context.plan.users, context.users) else { return Ok(None) };
@@ -76,7 +76,7 @@ fn mapping(
 }
 
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.
-fn target_owner(bind: &PlannedBind, range: Range) -> Result<Owner, Problem> {
+fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     let root = open::folder(&root::path()).at("root")?;
     let target = match open::in_root(root.as_fd(), &bind.target.to_path()) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -96,7 +96,7 @@ fn target_owner(bind: &PlannedBind, range: Range) -> Result<Owner, Problem> {
 }
 
 /// Without the mapping that was asked for a bind is refused; the automatic one can do without.
-fn unmappable(context: &mut Context<'_>, bind: &PlannedBind) -> Result<(), Problem> {
+fn unmappable(context: &mut Context<'_>, bind: &Bind<Place>) -> Result<(), Problem> {
     if bind.mapping != Mapping::Automatic {
         return Err(Problem::refused(
             format!("bind {} to {}", bind.source, bind.target),

@@ -3,8 +3,8 @@
 //! No content is ever on a command line or in an environment.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,15 +62,9 @@ pub(in crate::task) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>
     if !open::metadata(&handle).at(&object)?.is_file() {
         return Err(Problem::refused(object, "is not a regular file"));
     }
-    // The link names the checked object itself.
-    let file = File::open(format!("/proc/self/fd/{}", handle.as_raw_fd())).at(&object)?;
-    let mut content = Vec::new();
-    let most = CREDENTIAL_MAX as u64 + 1;
-    file.take(most).read_to_end(&mut content).at(&object)?;
-    if content.len() > CREDENTIAL_MAX {
-        return Err(Problem::refused(object, "a credential has at most 1 MiB"));
-    }
-    Ok(content)
+    let file = File::open(open::link(handle.as_fd())).at(&object)?;
+    open::read_all(file, CREDENTIAL_MAX)
+        .map_err(|error| Problem::refused(object, format!("cannot be a credential: {error}")))
 }
 
 fn create(path: &Path) -> Result<File, Problem> {

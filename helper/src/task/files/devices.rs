@@ -9,7 +9,8 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
-use proto::plan::PlannedDevice;
+use proto::plan::Place;
+use proto::spec::files::Device;
 
 use super::source::open_place;
 use super::{Context, How};
@@ -30,14 +31,14 @@ pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
         .at(folder.display())?;
     for (number, device) in context.plan.files.devices.iter().enumerate() {
         let node = folder.join(number.to_string());
-        make(device, &node, context.plan.users.map_or(0, |range| range.base))?;
+        make(device, &node, context.plan.container_root())?;
         let how = How { read_only: false, recursive: false };
         context.bind(node, &device.target, MountPoint::File, how);
     }
     Ok(())
 }
 
-fn make(device: &PlannedDevice, node: &Path, owner: u32) -> Result<(), Problem> {
+fn make(device: &Device<Place>, node: &Path, owner: u32) -> Result<(), Problem> {
     let host = &device.host;
     let (_, meta) = open_place(host)?;
     let kind = match meta.file_type() {

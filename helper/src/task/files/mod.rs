@@ -28,7 +28,7 @@ use proto::plan::Plan;
 use proto::spec::files::Tmpfs;
 
 use super::extras::{Extras, escape};
-use super::root::{Image, MountPoint, attach_at};
+use super::root::{MountPoint, Mounted, attach_at};
 use super::step::{At, Problem};
 use super::{STAGE, open, root};
 use crate::sys;
@@ -37,6 +37,7 @@ use crate::sys;
 struct Context<'a> {
     plan: &'a Plan,
     users: Option<BorrowedFd<'a>>,
+    root: &'a Mounted,
     extras: &'a mut Extras,
     targets: Vec<Target>,
 }
@@ -52,11 +53,11 @@ struct Target {
 /// Prepares everything on the stage.
 pub(super) fn prepare(
     plan: &Plan,
-    image: &Image,
+    root: &Mounted,
     users: Option<BorrowedFd<'_>>,
     extras: &mut Extras,
 ) -> Result<(), Problem> {
-    let mut context = Context { plan, users, extras, targets: Vec::new() };
+    let mut context = Context { plan, users, root, extras, targets: Vec::new() };
     binds::mount_all(&mut context)?;
     overlays::mount_all(&mut context)?;
     devices::make_all(&mut context)?;
@@ -65,7 +66,7 @@ pub(super) fn prepare(
         context.targets.push(Target { path, kind: MountPoint::Folder, stage: None });
         context.extras.arguments.push(tmpfs_option(tmpfs));
     }
-    mount_points::provide_all(&context, image)?;
+    mount_points::provide_all(&context)?;
     credentials::load_all(&mut context)?;
     hide_all(&mut context)
 }
@@ -73,8 +74,7 @@ pub(super) fn prepare(
 /// systemd-nspawn gives up on a path that is not there; what can be seen of that is said before.
 fn hide_all(context: &mut Context<'_>) -> Result<(), Problem> {
     for path in &context.plan.files.inaccessible {
-        let root = open::folder(&root::path()).at("root")?;
-        let in_image = open::in_root(root.as_fd(), &path.to_path());
+        let in_image = open::in_root(context.root.folder.as_fd(), &path.to_path());
         let is_missing = in_image.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
         if is_missing && !root::is_nspawns_own(path) && mount_points::above(context, path).is_none()
         {

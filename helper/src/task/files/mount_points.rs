@@ -3,17 +3,15 @@
 //! In the root the image provides them. In a mount from the host they are made with the rights of
 //! container root: nothing appears on the host that the payload could not have made itself.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use proto::path::{Absolute, Component};
 
 use super::Context;
-use crate::task::root::{self, Image, MountPoint};
+use crate::task::root::make_path;
 use crate::task::step::{At, Problem};
 use crate::task::{STAGE, open};
 
@@ -40,25 +38,26 @@ pub(super) fn above(
 }
 
 /// Makes what is missing for every target.
-pub(super) fn provide_all(context: &Context<'_>, image: &Image) -> Result<(), Problem> {
+pub(super) fn provide_all(context: &Context<'_>) -> Result<(), Problem> {
     for target in &context.targets {
         match above(context, &target.path) {
-            None => {
-                image.provide(&target.path, target.kind)?;
-                check_kind(&target.path, target.kind)?;
-            }
+            None => context.root.provide(&target.path, target.kind)?,
             // systemd-nspawn can make them in what it mounts itself.
             Some((None, _)) => {}
             Some((Some(stage), below)) => {
-                let user = context.plan.users.map_or(0, |range| range.base);
                 // The stage itself is closed to everybody else.
                 let top = open::folder(&stage).at(stage.display())?;
-                as_user(user, || make(&top, &below, target.kind)).map_err(|e| {
+                let find = |path: &Path| {
+                    open::beneath(top.as_fd(), path, OFlag::O_PATH, open::Mounts::Cross)
+                };
+                let make = || make_path(&top, &below, target.kind, None, find);
+                as_user(context.plan.container_root(), make).map_err(|problem| {
                     Problem::refused(
                         &target.path,
                         format!(
-                            "cannot be made as a mount point in the mount around it ({e}): make \
-                             it there beforehand"
+                            "cannot be made as a mount point in the mount around it ({}): make \
+                             it there beforehand",
+                            problem.reason()
                         ),
                     )
                 })?;
@@ -66,22 +65,6 @@ pub(super) fn provide_all(context: &Context<'_>, image: &Image) -> Result<(), Pr
         }
     }
     Ok(())
-}
-
-/// systemd-nspawn cannot mount a file on a folder or a folder on a file, and says so to the journal
-/// alone.
-fn check_kind(path: &Absolute, kind: MountPoint) -> Result<(), Problem> {
-    let root = open::folder(&root::path()).at("root")?;
-    let found = open::in_root(root.as_fd(), &path.to_path()).and_then(|h| open::metadata(&h));
-    let is = |folder| if folder { "folder" } else { "file" };
-    match found {
-        Ok(meta) if meta.is_dir() != (kind == MountPoint::Folder) => Err(Problem::refused(
-            path,
-            format!("is a {} in the image, the mount a {}", is(meta.is_dir()), is(!meta.is_dir())),
-        )),
-        // systemd-nspawn makes what is missing; what else is wrong is its to say.
-        _ => Ok(()),
-    }
 }
 
 /// Runs an action with a user's rights on files. The capabilities over files go and come back with
@@ -92,31 +75,4 @@ fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
     setfsuid(uid);
     setfsgid(gid);
     result
-}
-
-fn make(top: &OwnedFd, names: &[Component], kind: MountPoint) -> io::Result<()> {
-    let mut parent: OwnedFd = top.try_clone()?;
-    let mut below = PathBuf::new();
-    for (index, name) in names.iter().enumerate() {
-        let name = Path::new(name.as_str());
-        below.push(name);
-        let kind = if index + 1 == names.len() { kind } else { MountPoint::Folder };
-        let found = open::beneath(top.as_fd(), &below, OFlag::O_PATH, open::Mounts::Cross);
-        parent = match found {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                make_one(&parent, name, kind)?;
-                open::beneath(top.as_fd(), &below, OFlag::O_PATH, open::Mounts::Cross)?
-            }
-            other => other?,
-        };
-    }
-    Ok(())
-}
-
-fn make_one(parent: &OwnedFd, name: &Path, kind: MountPoint) -> io::Result<()> {
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    Ok(match kind {
-        MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755)),
-        MountPoint::File => openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop),
-    }?)
 }

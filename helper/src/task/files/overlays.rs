@@ -5,31 +5,24 @@
 //! container's range on disk. Container root is therefore never an account of the host there.
 
 use std::fs::{self, Permissions};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::sys::statvfs::{FsFlags, statvfs};
-use proto::plan::{Place, PlannedOverlay, PlannedUpper};
+use proto::plan::Place;
+use proto::spec::files::{self, Upper};
 
 use super::source::Source;
 use super::{Context, How, attach};
 use crate::task::namespace::Owner;
 use crate::task::open::{self, Mounts};
+use crate::task::overlay::{self, Overlay};
 use crate::task::root::MountPoint;
 use crate::task::step::{At, Problem};
 use crate::task::{STAGE, upper};
-
-/// Upper and work folder, opened.
-struct Upper {
-    upper: OwnedFd,
-    work: OwnedFd,
-    /// Whether it goes with the task, so that nothing need be synced.
-    volatile: bool,
-}
 
 /// Prepares all of them.
 pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
@@ -37,9 +30,10 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
         let name = format!("overlay{number}");
         let at = Path::new(STAGE).join(&name);
         let lower = lower_layers(context, overlay, &at)?;
-        let upper = upper_layer(context, overlay, &name)?;
+        // Held open until the mount: the paths name descriptors.
+        let (upper, _handles) = upper_layer(context, overlay, &name)?.unzip();
         let read_only = upper.is_none();
-        mount_one(overlay, &lower, upper.as_ref(), &at)?;
+        mount_one(overlay, &lower, upper, &at)?;
         let how = How { read_only, recursive: false };
         context.bind(at, &overlay.target, MountPoint::Folder, how);
     }
@@ -49,7 +43,7 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
 /// Attaches the lower layers on the stage, lowest first.
 fn lower_layers(
     context: &mut Context<'_>,
-    overlay: &PlannedOverlay,
+    overlay: &files::Overlay<Place>,
     at: &Path,
 ) -> Result<Vec<PathBuf>, Problem> {
     let mut all = Vec::new();
@@ -73,12 +67,12 @@ fn lower_layers(
 
 fn upper_layer(
     context: &Context<'_>,
-    overlay: &PlannedOverlay,
+    overlay: &files::Overlay<Place>,
     name: &str,
-) -> Result<Option<Upper>, Problem> {
+) -> Result<Option<(overlay::Upper, [OwnedFd; 2])>, Problem> {
     let (folder, volatile) = match &overlay.upper {
-        PlannedUpper::ReadOnly => return Ok(None),
-        PlannedUpper::Ephemeral => {
+        Upper::ReadOnly => return Ok(None),
+        Upper::Ephemeral => {
             let folder = upper(context.plan.unit);
             for folder in [&folder, &folder.join(name)] {
                 match fs::create_dir(folder) {
@@ -89,24 +83,22 @@ fn upper_layer(
             }
             (folder.join(name), true)
         }
-        PlannedUpper::Folder(place) => (attach_upper(place, name)?, false),
+        Upper::Folder(place) => (attach_upper(place, name)?, false),
     };
     // Its root looks like that of the topmost layer.
     let top = overlay.lower.last().ok_or_else(|| no_layer(overlay))?;
     let top = open::metadata(&open::place(top, open::HANDLE).at(top)?).at(top)?;
-    let base = context.plan.users.map_or(0, |range| range.base);
-    let shift = |id: u32| base.saturating_add(id);
+    let shift = |id: u32| context.plan.container_root().saturating_add(id);
     let owner = Owner { uid: shift(top.uid()), gid: shift(top.gid()) };
     let folder = open::folder(&folder).at(folder.display())?;
     let ids = context.plan.users.map(|range| range.base..range.base.saturating_add(range.width));
-    Ok(Some(Upper {
-        upper: layer(&folder, "upper", owner, top.mode(), ids.as_ref(), overlay)?,
-        work: layer(&folder, "work", owner, top.mode(), ids.as_ref(), overlay)?,
-        volatile,
-    }))
+    let layer = |name| layer(&folder, name, owner, top.mode(), ids.as_ref(), overlay);
+    let handles = [layer("upper")?, layer("work")?];
+    let [upper, work] = handles.each_ref().map(|handle| open::link(handle.as_fd()));
+    Ok(Some((overlay::Upper { upper, work, volatile }, handles)))
 }
 
-fn no_layer(overlay: &PlannedOverlay) -> Problem {
+fn no_layer(overlay: &files::Overlay<Place>) -> Problem {
     Problem::refused(format!("overlay {}", overlay.target), "needs at least one lower layer")
 }
 
@@ -133,7 +125,7 @@ fn layer(
     owner: Owner,
     mode: u32,
     ids: Option<&std::ops::Range<u32>>,
-    overlay: &PlannedOverlay,
+    overlay: &files::Overlay<Place>,
 ) -> Result<OwnedFd, Problem> {
     let object = || format!("overlay {}: {name}", overlay.target);
     let made = match mkdirat(folder, name, Mode::S_IRWXU) {
@@ -143,7 +135,7 @@ fn layer(
     let layer =
         open::beneath(folder.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay).at(object())?;
     if made {
-        let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
+        let path = open::link(layer.as_fd());
         chown(&path, Some(owner.uid), Some(owner.gid)).at(object())?;
         fs::set_permissions(&path, Permissions::from_mode(mode & 0o7777)).at(object())?;
         return Ok(layer);
@@ -163,50 +155,24 @@ fn layer(
 }
 
 fn mount_one(
-    overlay: &PlannedOverlay,
+    overlay: &files::Overlay<Place>,
     lower: &[PathBuf],
-    upper: Option<&Upper>,
+    upper: Option<overlay::Upper>,
     at: &Path,
 ) -> Result<(), Problem> {
     fs::create_dir(at).at(at.display())?;
-    let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-    if let ([only], None) = (lower, upper) {
+    if let ([only], None) = (lower, &upper) {
         // The kernel wants two layers in a read-only overlay.
         return mount(Some(only), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .at(at.display());
     }
-    let layers: Vec<String> = lower.iter().rev().map(|path| path.display().to_string()).collect();
-    let mut options = format!("lowerdir={},metacopy=off", layers.join(":"));
-    if let Some(Upper { upper, work, volatile }) = upper {
-        let (upper, work) = (upper.as_raw_fd(), work.as_raw_fd());
-        options.push_str(&format!(",upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work}"));
-        // An index lets the kernel refuse a second mount of a layer that is in use. "volatile" is
-        // for layers that are never used twice: nothing is gained by syncing them.
-        options.push_str(if *volatile { ",index=off,volatile" } else { ",index=on" });
-    } else {
-        flags |= MsFlags::MS_RDONLY;
-    }
-    let object = format!("overlay {}", overlay.target);
-    match mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_str())) {
-        Err(Errno::EBUSY) => {
-            return Err(Errno::EBUSY).at(format!("{object}: another task's changes go there too"));
-        }
-        Err(Errno::ESTALE) => {
-            return Err(Problem::refused(
-                object,
-                "its changes were made over other lower layers than today's: begin with an empty \
-                 folder",
-            ));
-        }
-        other => other.at(&object)?,
-    }
-    // An overlay whose work folder cannot be used mounts read-only without an error.
-    let is_read_only = statvfs(at).at(&object)?.flags().contains(FsFlags::ST_RDONLY);
-    if upper.is_some() && is_read_only {
-        return Err(Problem::refused(
-            object,
-            "came up read-only: its upper layer's file system cannot hold one",
-        ));
-    }
-    Ok(())
+    let overlay = Overlay {
+        object: format!("overlay {}", overlay.target),
+        lower,
+        upper,
+        flags: MsFlags::MS_NOSUID,
+        stale: "its changes were made over other lower layers than today's: begin with an empty \
+                folder",
+    };
+    overlay.mount(at)
 }

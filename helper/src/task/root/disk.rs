@@ -6,8 +6,9 @@
 //! it says of itself chooses a kernel driver among four, no more.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount as mount_at};
@@ -66,7 +67,7 @@ const TRIES: u32 = 1000;
 pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     let image = &plan.image;
     let writes = plan.root.mode.writes_image();
-    let path = format!("/proc/self/fd/{}", object.as_raw_fd());
+    let path = open::link(object.as_fd());
     let is_device = !open::metadata(object).at(image)?.is_file();
     let file = File::options().read(true).write(writes && !is_device).open(&path).at(image)?;
     let holds = |at: u64, magic: &[u8]| {
@@ -91,14 +92,14 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
         ));
     }
     let device = if is_device { None } else { Some(loop_device(&file)?) };
-    let source = device.as_ref().map_or(&path, |(_, path)| path);
+    let source = device.as_ref().map_or(path.as_path(), |(_, path)| Path::new(path));
     let folder = stage("disk");
     make_folder(&folder, 0o755)?;
     let (flags, options) = match writes {
         true => (MsFlags::MS_NODEV, kind.options),
         false => (MsFlags::MS_NODEV | MsFlags::MS_RDONLY, kind.read_only),
     };
-    match mount_at(Some(source.as_str()), &folder, Some(kind.name), flags, Some(options)) {
+    match mount_at(Some(source), &folder, Some(kind.name), flags, Some(options)) {
         Err(e @ (Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG | Errno::EIO | Errno::ENODEV)) => {
             return Err(Problem::refused(
                 image,

@@ -8,7 +8,7 @@ use proto::limits::RANGE_WIDTH;
 use proto::plan::Plan;
 use proto::spec::{ImageKind, Ownership};
 
-use super::{Provider, disk};
+use super::disk;
 use crate::task::open;
 use crate::task::step::{At, Problem};
 
@@ -22,8 +22,6 @@ pub(in crate::task) struct Image {
     pub(super) gid: u32,
     /// Name of systemd-nspawn's lock file for it.
     pub(super) lock: String,
-    /// Set when the root has been mounted.
-    pub(super) provider: Option<Provider>,
 }
 
 impl Image {
@@ -63,7 +61,6 @@ impl Image {
             uid: meta.uid(),
             gid: meta.gid(),
             lock: format!("inode-{}:{}", meta.dev(), meta.ino()),
-            provider: None,
         })
     }
 }

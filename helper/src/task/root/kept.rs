@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use proto::name::AllocId;
 use proto::plan::Plan;
 
-use super::{container_root, upper};
+use super::upper;
 use crate::task::step::{At, Problem};
 use crate::task::{UPPERS, open};
 
@@ -44,7 +44,7 @@ pub fn kept_base(alloc: AllocId) -> Option<u32> {
 }
 
 fn path(plan: &Plan) -> PathBuf {
-    let (alloc, base) = (plan.alloc.simple(), container_root(plan));
+    let (alloc, base) = (plan.alloc.simple(), plan.container_root());
     Path::new(UPPERS).join(format!("{PREFIX}{alloc}-{base}-{}", plan.task_dirs.task))
 }
 
@@ -74,7 +74,7 @@ pub(super) fn find_or_make(
 }
 
 /// The layer cannot be used.
-pub(super) fn refused(plan: &Plan, reason: &str) -> Problem {
+fn refused(plan: &Plan, reason: &str) -> Problem {
     Problem::refused(
         format!("what task {} kept (persist = \"alloc\")", plan.task_dirs.task),
         format!("{reason}; a new allocation begins without it: nomad alloc stop"),

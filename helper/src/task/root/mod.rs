@@ -36,8 +36,7 @@ use crate::sys;
 pub(super) use image::Image;
 pub(super) use kept::claim_orphans;
 pub use kept::{has_orphans, is_gone, kept_base};
-use provide::Provider;
-pub(super) use provide::{MountPoint, is_nspawns_own};
+pub(super) use provide::{MountPoint, Mounted, is_nspawns_own, make_path};
 
 /// Where systemd-nspawn finds the root.
 pub(super) fn path() -> PathBuf {
@@ -51,23 +50,22 @@ fn stage(name: &str) -> PathBuf {
 /// Mounts the root at [`path`]. `users` ID-maps it where the ownership asks for it.
 pub(super) fn mount_root(
     plan: &Plan,
-    image: &mut Image,
+    image: &Image,
     users: Option<BorrowedFd<'_>>,
     extras: &mut Extras,
-) -> Result<(), Problem> {
+) -> Result<Mounted, Problem> {
     let map = users.filter(|_| plan.root.ownership == Ownership::Map);
     let whole = if plan.root.pivot.is_some() { stage("whole") } else { path() };
-    let provider = match plan.root.mode {
+    let mut root = match plan.root.mode {
         Root::Plain => plain::mount(plan, image, map, &whole)?,
         Root::ReadOnly | Root::Ephemeral(_) | Root::Volatile(_) => {
             overlay::mount(plan, image, map, &whole)?
         }
     };
-    image.provider = Some(provider);
     if let Some(pivot) = &plan.root.pivot {
-        enter(plan, image, pivot, &whole, extras)?;
+        enter(plan, &mut root, pivot, &whole, extras)?;
     }
-    image.base_folders()?;
+    root.base_folders()?;
     if plan.root.ownership == Ownership::Chown {
         // The last of two counts.
         extras.arguments.push("--private-users-ownership=chown".to_owned());
@@ -81,7 +79,7 @@ pub(super) fn mount_root(
         Root::Volatile(Volatile::State) => extras.arguments.push("--volatile=state".to_owned()),
         Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => {}
     }
-    Ok(())
+    Ok(root)
 }
 
 /// Makes a folder of the whole root the root, and shows the whole below it where the job says.
@@ -89,7 +87,7 @@ pub(super) fn mount_root(
 /// Not by systemd-nspawn's `--pivot-root=`: it follows the image's links on the host.
 fn enter(
     plan: &Plan,
-    image: &mut Image,
+    root: &mut Mounted,
     pivot: &Pivot,
     whole: &Path,
     extras: &mut Extras,
@@ -103,11 +101,9 @@ fn enter(
     }
     let clone = sys::clone_mount(folder.as_fd()).at(&object)?;
     attach_at(clone.as_fd(), &path())?;
-    if let Some(provider) = &mut image.provider {
-        provider.root = open::in_root(provider.root.as_fd(), &new).at(&object)?;
-    }
+    root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
     if let Some(old) = &pivot.old {
-        image.provide(old, MountPoint::Folder)?;
+        root.provide(old, MountPoint::Folder)?;
         let writable = matches!(
             plan.root.mode,
             Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay)
@@ -165,9 +161,4 @@ pub(super) fn attach_at(mount: BorrowedFd<'_>, at: &Path) -> Result<(), Problem>
 fn make_folder(path: &Path, mode: u32) -> Result<(), Problem> {
     DirBuilder::new().mode(mode).create(path).at(path.display())?;
     fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
-}
-
-/// Host uid (and gid) of container root.
-fn container_root(plan: &Plan) -> u32 {
-    plan.users.map_or(0, |range| range.base)
 }

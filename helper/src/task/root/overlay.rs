@@ -8,15 +8,14 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount as mount_fs};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use proto::plan::Plan;
 use proto::spec::{Layer, Root, Volatile};
 
-use super::{Image, Provider, attach, container_root, kept, make_folder, stage, upper};
+use super::{Image, Mounted, attach, kept, make_folder, stage, upper};
 use crate::sys;
 use crate::task::open;
+use crate::task::overlay::{Overlay, Upper};
 use crate::task::step::{At, Problem};
 
 /// Options of an upper layer in memory: as much of the host's as systemd-nspawn gives its own
@@ -29,39 +28,27 @@ pub(super) fn mount(
     image: &Image,
     map: Option<BorrowedFd<'_>>,
     at: &Path,
-) -> Result<Provider, Problem> {
+) -> Result<Mounted, Problem> {
     // It stays on the stage, which the container does not see: an unmount waits for RCU.
     let lower = stage("lower");
     attach(plan, image, sys::NO_DEV | sys::READ_ONLY, map, &lower)?;
-    let shift = if map.is_some() { container_root(plan) } else { 0 };
+    let shift = if map.is_some() { plan.container_root() } else { 0 };
     let layers = layers(plan, image, shift)?;
     make_folder(at, 0o755)?;
-    // An index lets the kernel refuse a second mount of a layer that is in use. "volatile" is for
-    // layers that are never used twice: nothing is gained by syncing them.
-    let kept = plan.root.mode == Root::Ephemeral(Layer::Kept);
-    let options = format!(
-        "lowerdir={},upperdir={layers}/upper,workdir={layers}/work,metacopy=off,{}",
-        lower.display(),
-        if kept { "index=on" } else { "index=off,volatile" },
-        layers = layers.display(),
-    );
-    match mount_fs(Some("overlay"), at, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()))
-    {
-        Err(Errno::EBUSY) if kept => return Err(kept::refused(plan, "is in use by another run")),
-        Err(Errno::ESTALE) if kept => {
-            return Err(kept::refused(plan, "was made over another image than today's"));
-        }
-        other => other.at(format!("overlay over {}", plan.image))?,
-    }
-    // An overlay whose work folder cannot be used mounts read-only without an error.
-    if statvfs(at).at(at.display())?.flags().contains(FsFlags::ST_RDONLY) {
-        return Err(Problem::refused(
-            layers.display(),
-            "the overlay came up read-only: this file system cannot hold an upper layer",
-        ));
-    }
-    let root = open::folder(at).at(at.display())?;
-    Ok(Provider { root, owner: container_root(plan) })
+    let overlay = Overlay {
+        object: format!("overlay over {}", plan.image),
+        lower: &[lower],
+        upper: Some(Upper {
+            upper: layers.join("upper"),
+            work: layers.join("work"),
+            volatile: plan.root.mode != Root::Ephemeral(Layer::Kept),
+        }),
+        flags: MsFlags::empty(),
+        stale: "what the task kept (persist = \"alloc\") was made over another image than today's; a \
+                new allocation begins without it: nomad alloc stop",
+    };
+    overlay.mount(at)?;
+    Ok(Mounted { folder: open::folder(at).at(at.display())?, owner: plan.container_root() })
 }
 
 /// The folder that holds the upper layer and the kernel's work folder.

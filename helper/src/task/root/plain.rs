@@ -7,7 +7,7 @@ use std::path::Path;
 use proto::plan::Plan;
 use proto::spec::ImageKind;
 
-use super::{Image, Provider, attach, container_root, make_folder, upper};
+use super::{Image, Mounted, attach, make_folder, upper};
 use crate::sys;
 use crate::task::open;
 use crate::task::step::{At, Problem};
@@ -18,7 +18,7 @@ pub(super) fn mount(
     image: &Image,
     map: Option<BorrowedFd<'_>>,
     at: &Path,
-) -> Result<Provider, Problem> {
+) -> Result<Mounted, Problem> {
     // What a disk image holds can be reached on the host through it alone.
     let reachable = map.is_some() && plan.root.kind == ImageKind::Tree;
     if reachable && !open::is_protected(image.handle.as_fd()).at(&plan.image)? {
@@ -36,8 +36,8 @@ pub(super) fn mount(
     attach(plan, image, sys::NO_DEV, map, at)?;
     // Nothing can be created through a mapped clone; this one is not mapped, and has nothing of what
     // is mounted below the image on the host.
-    let root = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
-    sys::set_mount_attributes(root.as_fd(), sys::NO_DEV, None).at(&plan.image)?;
-    let owner = if map.is_some() { 0 } else { container_root(plan) };
-    Ok(Provider { root, owner })
+    let folder = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
+    sys::set_mount_attributes(folder.as_fd(), sys::NO_DEV, None).at(&plan.image)?;
+    let owner = if map.is_some() { 0 } else { plan.container_root() };
+    Ok(Mounted { folder, owner })
 }

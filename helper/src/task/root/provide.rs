@@ -4,16 +4,15 @@
 //! The image is hostile: its links are resolved by the kernel as the container's root would resolve
 //! them (`RESOLVE_IN_ROOT`), so no walk leaves it.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
-use proto::path::Absolute;
-use proto::plan::Plan;
+use proto::path::{Absolute, Component};
 
-use super::Image;
 use crate::task::open;
 use crate::task::step::{At, Problem};
 
@@ -32,34 +31,30 @@ pub(in crate::task) enum MountPoint {
     File,
 }
 
-/// Where mount points are made, and whom they belong to.
+/// The mounted root as it can be changed before the start.
 #[derive(Debug)]
-pub(super) struct Provider {
-    pub(super) root: OwnedFd,
-    pub(super) owner: u32,
+pub(in crate::task) struct Mounted {
+    pub(in crate::task) folder: OwnedFd,
+    /// Who is container root in it.
+    pub(in crate::task) owner: u32,
 }
 
-impl Image {
-    /// The root as it can be changed before the start, and who container root is in it.
-    pub(in crate::task) fn editable(&self, plan: &Plan) -> std::io::Result<(OwnedFd, u32)> {
-        match &self.provider {
-            Some(provider) => Ok((provider.root.try_clone()?, provider.owner)),
-            None => Ok((open::folder(&super::path())?, super::container_root(plan))),
-        }
-    }
+/// Folders that systemd-nspawn or we mount on in every container.
+const BASE_FOLDERS: [&str; 10] =
+    ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
 
+impl Mounted {
     /// Makes the folders that every container needs.
     pub(super) fn base_folders(&self) -> Result<(), Problem> {
-        let Some(provider) = &self.provider else { return Ok(()) };
         for name in BASE_FOLDERS {
-            let made = provider.make(&provider.root, Path::new(name), MountPoint::Folder);
-            made.at(format!("/{name}"))?;
+            make(&self.folder, Path::new(name), MountPoint::Folder, Some(self.owner))
+                .at(format!("/{name}"))?;
         }
         Ok(())
     }
 
     /// Makes an absolute path inside a mount point, with the folders above it. Call it for every
-    /// target, in any root mode, after the root has been mounted.
+    /// target, in any root mode.
     pub(in crate::task) fn provide(
         &self,
         target: &Absolute,
@@ -68,69 +63,70 @@ impl Image {
         if is_nspawns_own(target) {
             return Ok(());
         }
-        let Some(provider) = &self.provider else { return Ok(()) };
-        let names = target.components();
-        let mut below = PathBuf::new();
-        let mut parent = provider.root.try_clone().at(target)?;
-        for (index, name) in names.iter().enumerate() {
-            below.push(name.as_str());
-            let last = index + 1 == names.len();
-            let kind = if last { kind } else { MountPoint::Folder };
-            let found = match open::in_root(provider.root.as_fd(), &below) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    match provider.make(&parent, Path::new(name.as_str()), kind).at(target)? {
-                        Some(made) => made,
-                        // A dangling link, such as one into /run.
-                        None => return Ok(()),
-                    }
-                }
-                other => other.at(target)?,
-            };
-            let is_folder = open::metadata(&found).at(target)?.is_dir();
-            if is_folder != (kind == MountPoint::Folder) {
-                let (is, wants) = if is_folder { ("folder", "file") } else { ("file", "folder") };
-                return Err(Problem::refused(
-                    target,
-                    format!(
-                        "/{} is a {is} in the image, the mount needs a {wants}",
-                        below.display()
-                    ),
-                ));
-            }
-            parent = found;
-        }
-        Ok(())
+        let find = |below: &Path| open::in_root(self.folder.as_fd(), below);
+        make_path(&self.folder, target.components(), kind, Some(self.owner), find)
+            .map_err(|problem| problem.about(target))
     }
 }
 
-/// Folders that systemd-nspawn or we mount on in every container.
-const BASE_FOLDERS: [&str; 10] =
-    ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
-
-impl Provider {
-    /// `None`: something of that name is there, a link to nothing.
-    fn make(
-        &self,
-        parent: &OwnedFd,
-        name: &Path,
-        kind: MountPoint,
-    ) -> nix::Result<Option<OwnedFd>> {
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let made = match kind {
-            MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755))
-                .and_then(|()| openat(parent, name, flags | OFlag::O_DIRECTORY, Mode::empty())),
-            MountPoint::File => {
-                let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
-                openat(parent, name, flags | new, Mode::from_bits_truncate(0o644))
+/// Makes what is missing of a path below `top`, which `find` walks; `owner`: who gets it, if that is
+/// not who makes it.
+pub(in crate::task) fn make_path(
+    top: &OwnedFd,
+    names: &[Component],
+    kind: MountPoint,
+    owner: Option<u32>,
+    find: impl Fn(&Path) -> io::Result<OwnedFd>,
+) -> Result<(), Problem> {
+    let mut below = PathBuf::new();
+    let mut parent = top.try_clone().at("/")?;
+    for (index, name) in names.iter().enumerate() {
+        below.push(name.as_str());
+        let object = below.display();
+        let kind = if index + 1 == names.len() { kind } else { MountPoint::Folder };
+        let found = match find(&below) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                match make(&parent, Path::new(name.as_str()), kind, owner).at(&object)? {
+                    Some(made) => made,
+                    // A dangling link, such as one into /run.
+                    None => return Ok(()),
+                }
             }
+            other => other.at(&object)?,
         };
-        match made {
-            Err(Errno::EEXIST) => Ok(None),
-            other => {
-                let made = other?;
-                nix::unistd::fchown(&made, Some(self.owner.into()), Some(self.owner.into()))?;
-                Ok(Some(made))
-            }
+        let is_folder = open::metadata(&found).at(&object)?.is_dir();
+        if is_folder != (kind == MountPoint::Folder) {
+            let (is, wants) = if is_folder { ("folder", "file") } else { ("file", "folder") };
+            let reason = format!("{object} is a {is} there, the mount needs a {wants}");
+            return Err(Problem::refused(&object, reason));
+        }
+        parent = found;
+    }
+    Ok(())
+}
+
+/// `None`: something of that name is there, a link to nothing.
+fn make(
+    parent: &OwnedFd,
+    name: &Path,
+    kind: MountPoint,
+    owner: Option<u32>,
+) -> nix::Result<Option<OwnedFd>> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = match kind {
+        MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755))
+            .and_then(|()| openat(parent, name, flags | OFlag::O_DIRECTORY, Mode::empty())),
+        MountPoint::File => {
+            let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
+            openat(parent, name, flags | new, Mode::from_bits_truncate(0o644))
+        }
+    };
+    match made {
+        Err(Errno::EEXIST) => Ok(None),
+        other => {
+            let made = other?;
+            nix::unistd::fchown(&made, owner.map(Into::into), owner.map(Into::into))?;
+            Ok(Some(made))
         }
     }
 }
@@ -155,15 +151,8 @@ mod tests {
         fs::write(root.join("file"), "").unwrap();
         let root_fd = open::folder(&root).unwrap();
         let owner = nix::unistd::getuid().as_raw();
-        let image = Image {
-            handle: root_fd.try_clone().unwrap(),
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            lock: String::new(),
-            provider: Some(Provider { root: root_fd, owner }),
-        };
-        let provide = |path: &str, kind| image.provide(&Absolute::parse(path).unwrap(), kind);
+        let mounted = Mounted { folder: root_fd, owner };
+        let provide = |path: &str, kind| mounted.provide(&Absolute::parse(path).unwrap(), kind);
         for _again in 0..2 {
             provide("/lib/a/b", MountPoint::Folder).unwrap();
             provide("/new/config", MountPoint::File).unwrap();
@@ -181,7 +170,7 @@ mod tests {
             ("/usr/lib", MountPoint::File),
         ] {
             let problem = format!("{:?}", provide(path, kind).unwrap_err());
-            assert!(problem.contains("in the image"), "{path}: {problem}");
+            assert!(problem.contains("there, the mount needs"), "{path}: {problem}");
         }
         fs::remove_dir_all(&top).unwrap();
     }
