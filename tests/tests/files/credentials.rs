@@ -64,7 +64,7 @@ fn odd_sources_are_refused() {
         ("local/up/shadow", "ln -s /etc @dir@/t/local/up", "local/up/shadow"),
         ("local/fifo", "mkfifo @dir@/t/local/fifo", "not a regular file"),
         ("local/dir", "mkdir @dir@/t/local/dir", "not a regular file"),
-        ("local/big", "head -c 1048577 /dev/zero >@dir@/t/local/big", "at most 1 MiB"),
+        ("local/big", "head -c 1048577 /dev/zero >@dir@/t/local/big", "longer than 1048576"),
     ] {
         let text = prepared(credentials([file("x", below)]), prepare, "exit 0").err().unwrap();
         assert!(text.contains(word), "{below}: {text}");
