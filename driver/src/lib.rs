@@ -8,7 +8,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `process` | handshake, privileges, socket, log lines |
+//! | `process` | handshake, privileges, sandbox, socket, log lines |
 //! | `grpc` | the services that the agent talks to |
 //! | `config` | tables of keys and their rules |
 //! | `spec` | from Nomad's task to the helper's specification |
@@ -41,6 +41,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use process::privilege::Standing;
+use process::sandbox::Sandbox;
 use process::socket::Folder;
 use process::{handshake, log, privilege, sys};
 
@@ -62,8 +63,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Everything up to the runtime happens on the one thread there is: capabilities and
-/// no_new_privs belong to threads.
+/// Everything up to the runtime happens on the one thread there is: capabilities, no_new_privs and
+/// the sandbox belong to threads.
 fn run() -> Result<(), String> {
     let request = handshake::read(|name| std::env::var_os(name))?;
     let folders = image_folders();
@@ -75,14 +76,18 @@ fn run() -> Result<(), String> {
     let standing = privilege::standing().map_err(|e| e.to_string())?;
     let folder = Folder::make(&request, &standing)?;
     privilege::drop_to(&standing).map_err(|e| e.to_string())?;
+    let sandbox = Sandbox::enter(folder.path());
     log::install();
+    if let Some(missing) = sandbox.missing() {
+        tracing::warn!(missing, "the kernel confines this process less than it could");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()
         .map_err(|e| format!("runtime: {e}"))?;
-    let result = runtime.block_on(serve(&folder, standing, folders));
+    let result = runtime.block_on(serve(&folder, standing, sandbox, folders));
     folder.remove();
     // Streams and background work are cut; no task of Nomad's depends on them.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -96,14 +101,19 @@ fn image_folders() -> Vec<PathBuf> {
     [agent, plugin].into_iter().flatten().collect()
 }
 
-async fn serve(folder: &Folder, standing: Standing, folders: Vec<PathBuf>) -> Result<(), String> {
+async fn serve(
+    folder: &Folder,
+    standing: Standing,
+    sandbox: Sandbox,
+    folders: Vec<PathBuf>,
+) -> Result<(), String> {
     let socket = folder.socket();
     let listener = folder.bind().map_err(|e| format!("socket {}: {e}", socket.display()))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("SIGTERM: {e}"))?;
     handshake::announce(&socket).map_err(|e| format!("handshake: {e}"))?;
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), uid = standing.uid(), "plugin started");
     let stop = Arc::new(Notify::new());
-    let driver = life::Driver::new(standing, folders);
+    let driver = life::Driver::new(standing, sandbox, folders);
     tokio::select! {
         ended = grpc::serve(listener, driver, stop) => ended.map_err(|e| format!("server: {e}")),
         _ = terminate.recv() => Ok(()),

@@ -51,6 +51,7 @@ async fn root_is_given_up_for_good() {
         assert_eq!(plugin.status(set), NONE, "{set}");
     }
     assert_eq!(plugin.status("NoNewPrivs"), "1");
+    assert_eq!(plugin.status("Seccomp"), "2");
     // Every thread, not only the first.
     let tasks = std::fs::read_dir(format!("/proc/{}/task", plugin.child.id())).unwrap();
     for thread in tasks.flatten() {

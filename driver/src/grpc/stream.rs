@@ -42,6 +42,7 @@ pub(super) fn fingerprints(driver: Arc<Driver>) -> Answers<FingerprintResponse> 
             let fingerprint = fingerprint::take(
                 &config.borrow_and_update().clone(),
                 &driver.standing,
+                &driver.sandbox,
                 &helper.borrow_and_update().clone(),
             );
             if sender.send(Ok(fingerprint)).await.is_err() {

@@ -36,12 +36,15 @@ use crate::helper::{Health, Helper};
 use crate::observe::bus::{self, Bus};
 use crate::observe::stats::Compute;
 use crate::process::privilege::{ACCOUNT, Standing};
+use crate::process::sandbox::Sandbox;
 
 /// The driver: everything that its services share.
 #[derive(Debug)]
 pub(crate) struct Driver {
     /// As whom the process runs.
     pub(crate) standing: Standing,
+    /// What confines it.
+    pub(crate) sandbox: Sandbox,
     /// The operator's configuration.
     pub(crate) config: watch::Sender<PluginConfig>,
     /// The node's computing power.
@@ -62,11 +65,12 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// A driver that touches nothing yet; relative images are looked up below `folders`.
-    pub(crate) fn new(standing: Standing, folders: Vec<PathBuf>) -> Arc<Self> {
+    pub(crate) fn new(standing: Standing, sandbox: Sandbox, folders: Vec<PathBuf>) -> Arc<Self> {
         let config = PluginConfig::default();
         let helper = Helper::new(PathBuf::from(&config.helper_socket));
         Arc::new(Self {
             standing,
+            sandbox,
             config: watch::Sender::new(config),
             compute: watch::Sender::new(Compute::of_host()),
             helper,

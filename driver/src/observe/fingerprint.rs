@@ -14,11 +14,13 @@ use crate::config::plugin::PluginConfig;
 use crate::helper::Health;
 use crate::life::account_missing;
 use crate::process::privilege::Standing;
+use crate::process::sandbox::Sandbox;
 
 /// The fingerprint for a state of things.
 pub(crate) fn take(
     config: &PluginConfig,
     standing: &Standing,
+    sandbox: &Sandbox,
     helper: &Health,
 ) -> FingerprintResponse {
     let (health, description) = match (config.enabled, standing, helper) {
@@ -34,7 +36,7 @@ pub(crate) fn take(
         }
     };
     FingerprintResponse {
-        attributes: attributes(config, standing, helper),
+        attributes: attributes(config, standing, sandbox, helper),
         health: health.into(),
         health_description: description,
         err: String::new(),
@@ -55,6 +57,7 @@ fn unfit(welcome: &Welcome) -> Option<String> {
 fn attributes(
     config: &PluginConfig,
     standing: &Standing,
+    sandbox: &Sandbox,
     helper: &Health,
 ) -> HashMap<String, Attribute> {
     let mut attributes = HashMap::new();
@@ -69,7 +72,7 @@ fn attributes(
     if !config.enabled {
         return attributes;
     }
-    set("sandbox", Value::StringVal(sandbox(standing)));
+    set("sandbox", Value::StringVal(confined(standing, sandbox)));
     if let Health::Up(welcome) = helper {
         set("", Value::BoolVal(true));
         // As the older driver: the major version as text.
@@ -84,14 +87,16 @@ fn attributes(
 }
 
 /// What confines the plugin process, in a few words.
-fn sandbox(standing: &Standing) -> String {
+fn confined(standing: &Standing, sandbox: &Sandbox) -> String {
     let uid = standing.uid();
     match standing {
         Standing::Account { .. } | Standing::Nobody { .. } => {
-            format!("uid {uid}, no capabilities, no_new_privs")
+            format!("uid {uid}, no capabilities, no_new_privs, {sandbox}")
         }
         Standing::Agent { .. } => {
-            format!("uid {uid} of an agent that is not root (experimental), no_new_privs")
+            format!(
+                "uid {uid} of an agent that is not root (experimental), no_new_privs, {sandbox}"
+            )
         }
     }
 }
@@ -122,7 +127,7 @@ mod tests {
     fn each_state_has_its_own_health() {
         let config = PluginConfig::default();
         let health = |config: &PluginConfig, standing: &Standing, helper: &Health| {
-            let fingerprint = take(config, standing, helper);
+            let fingerprint = take(config, standing, &Sandbox::FULL, helper);
             (fingerprint.health(), fingerprint.health_description)
         };
         assert_eq!(health(&config, &ACCOUNT, &up()), (HealthState::Healthy, "Healthy".to_owned()));
@@ -147,8 +152,12 @@ mod tests {
             let mut welcome = (*welcome).clone();
             welcome.systemd_text = version.to_owned();
             welcome.systemd_accepted = accepted;
-            let fingerprint =
-                take(&PluginConfig::default(), &ACCOUNT, &Health::Up(Arc::new(welcome)));
+            let fingerprint = take(
+                &PluginConfig::default(),
+                &ACCOUNT,
+                &Sandbox::FULL,
+                &Health::Up(Arc::new(welcome)),
+            );
             (fingerprint.health(), fingerprint.health_description)
         };
         let (state, text) = with("255.4-1ubuntu8", false);
@@ -163,7 +172,7 @@ mod tests {
 
     #[test]
     fn attributes_are_the_older_drivers_and_more() {
-        let attributes = take(&PluginConfig::default(), &ACCOUNT, &up()).attributes;
+        let attributes = take(&PluginConfig::default(), &ACCOUNT, &Sandbox::FULL, &up()).attributes;
         let value = |name: &str| attributes[name].value.clone().unwrap();
         assert_eq!(value("driver.nspawn"), Value::BoolVal(true));
         assert_eq!(value("driver.nspawn.version"), Value::StringVal("257".to_owned()));

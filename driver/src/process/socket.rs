@@ -67,6 +67,11 @@ impl Folder {
         Ok(listener)
     }
 
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Path of the socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)

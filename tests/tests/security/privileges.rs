@@ -78,11 +78,15 @@ fn p32_the_plugin_has_no_power_and_cannot_get_any() {
             for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
                 assert_eq!(read(set), "0000000000000000", "{set} of {path}");
             }
-            assert_eq!(read("NoNewPrivs"), "1");
+            assert_eq!((read("NoNewPrivs"), read("Seccomp")), ("1".to_owned(), "2".to_owned()));
             threads += 1;
         }
     }
-    println!("plugin: {threads} threads as uid {uid}, no capability, no_new_privs");
+    let nodes = rig.api().get("/v1/nodes?resources=false").unwrap();
+    let node = rig.api().get(&format!("/v1/node/{}", nodes[0]["ID"].as_str().unwrap())).unwrap();
+    let told = node["Attributes"]["driver.nspawn.sandbox"].as_str().unwrap();
+    assert!(told.starts_with(&format!("uid {uid}, ")) && told.ends_with(", seccomp"), "{told}");
+    println!("plugin: {threads} threads, {told}");
     // With these it cannot become root: not by itself, not through a set-uid program.
     rig.sh("cp /usr/bin/id /opt/suid-id && chmod 4755 /opt/suid-id").unwrap();
     let plain = effective_uid(rig, "/opt/suid-id");

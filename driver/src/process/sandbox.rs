@@ -1,0 +1,210 @@
+//! What even a plugin in somebody else's hands cannot ask of the kernel: Landlock for files, network
+//! and signals, a seccomp filter for calls that it has no use for.
+//!
+//! Set on the one thread there is, so every later thread has it. Best effort: the plugin serves
+//! where the kernel has less of it, and the node's attribute `driver.nspawn.sandbox` says what is in
+//! force. Nothing of ours relies on it: the helper treats the plugin as hostile either way.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+/// Newest part of Landlock that is asked for (Linux 6.12); older kernels give what they have.
+const NEWEST: ABI = ABI::V6;
+
+/// Folders that are read: name service, cgroups and processes, systemd-resolved's files.
+const READ: [&str; 5] =
+    ["/etc", "/proc", "/sys", "/run/systemd/resolve", "/usr/lib/systemd/resolv.conf"];
+
+/// Calls that end in EPERM. New programs, other processes, namespaces and mounts, keys, and the
+/// corners of the kernel in which its bugs were found.
+const DENIED: [libc::c_long; 36] = [
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_kexec_load,
+    libc::SYS_personality,
+];
+
+/// What is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sandbox {
+    landlock: &'static str,
+    seccomp: Result<(), String>,
+}
+
+impl fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seccomp = if self.seccomp.is_ok() { "seccomp" } else { "no seccomp" };
+        write!(f, "{}, {seccomp}", self.landlock)
+    }
+}
+
+impl Sandbox {
+    #[cfg(test)]
+    pub(crate) const FULL: Self = Self { landlock: "landlock", seccomp: Ok(()) };
+
+    /// Confines the calling thread and all that it starts. `folder` is the socket's.
+    pub(crate) fn enter(folder: &Path) -> Self {
+        let landlock = restrict(folder).unwrap_or("no landlock");
+        Self { landlock, seccomp: filter() }
+    }
+
+    /// Why a part is missing, for the log.
+    pub(crate) fn missing(&self) -> Option<String> {
+        match &self.seccomp {
+            Err(error) => Some(format!("{}; no seccomp: {error}", self.landlock)),
+            Ok(()) if self.landlock != "landlock" => Some(self.landlock.to_owned()),
+            Ok(()) => None,
+        }
+    }
+}
+
+/// Nothing is executed, nothing written but the socket, no TCP, no abstract socket, no signal to
+/// anybody else (landlock(7)).
+fn restrict(folder: &Path) -> Result<&'static str, landlock::RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let socket = read | AccessFs::MakeSock | AccessFs::RemoveFile;
+    let mut rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    let places = READ.iter().map(|place| (Path::new(place), read));
+    // The folder itself is removed from the one above it.
+    let above = folder.parent().map(|above| (above, BitFlags::from(AccessFs::RemoveDir)));
+    for (place, access) in places.chain([(folder, socket)]).chain(above) {
+        // What is not there need not be allowed.
+        if let Ok(place) = PathFd::new(place) {
+            rules = rules.add_rule(PathBeneath::new(place, access))?;
+        }
+    }
+    let status = rules.restrict_self()?;
+    Ok(match (status.ruleset, status.landlock) {
+        (RulesetStatus::FullyEnforced, _) => "landlock",
+        (RulesetStatus::PartiallyEnforced, _) => "landlock in part",
+        (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => "landlock not enabled",
+        (RulesetStatus::NotEnforced, _) => "no landlock",
+    })
+}
+
+fn filter() -> Result<(), String> {
+    let argument = |operator, value| {
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value)
+            .and_then(|condition| SeccompRule::new(vec![condition]))
+            .map_err(|e| e.to_string())
+    };
+    let mut denied: BTreeMap<_, Vec<_>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
+    let unix = u64::from(libc::AF_UNIX.unsigned_abs());
+    denied.insert(libc::SYS_socket, vec![argument(SeccompCmpOp::Ne, unix)?]);
+    let users = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    denied.insert(libc::SYS_clone, vec![argument(SeccompCmpOp::MaskedEq(users), users)?]);
+    install(denied, libc::EPERM)?;
+    // Its flags lie in memory, where no filter sees them: without it, the C library takes clone(2).
+    install(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
+}
+
+fn install(rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Result<(), String> {
+    let architecture = std::env::consts::ARCH.try_into().map_err(|e| format!("{e}"))?;
+    let action = SeccompAction::Errno(error.unsigned_abs());
+    let program: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture)
+        .and_then(TryInto::try_into)
+        .map_err(|e| e.to_string())?;
+    seccompiler::apply_filter(&program).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::io::ErrorKind::PermissionDenied;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+
+    /// Each row works before and fails afterwards, in the thread that is confined.
+    #[test]
+    fn what_a_plugin_has_no_use_for_is_refused() {
+        let base = std::env::temp_dir().join(format!("nspawn-sandbox-{}", std::process::id()));
+        let folder = base.join("socket");
+        fs::create_dir_all(&folder).unwrap();
+        let (file, own) = (base.join("file"), folder.clone());
+        let attempts = move || {
+            use nix::sched::{CloneFlags, unshare};
+            let denied = |error: std::io::Error| error.kind() == PermissionDenied;
+            [
+                ("write", File::create(&file).map(drop).is_err_and(denied)),
+                ("write beside the socket", File::create(own.join("x")).is_err_and(denied)),
+                ("read", fs::read("/usr/bin/env").is_err_and(denied)),
+                ("execute", Command::new("/bin/true").status().is_err_and(denied)),
+                ("TCP", TcpListener::bind("127.0.0.1:0").is_err_and(denied)),
+                ("UDP", UdpSocket::bind("127.0.0.1:0").is_err_and(denied)),
+                ("namespace", unshare(CloneFlags::CLONE_NEWUTS).is_err()),
+            ]
+        };
+        let confined = std::thread::spawn(move || {
+            let before = attempts();
+            let sandbox = Sandbox::enter(&folder);
+            let after = attempts();
+            // What it does all day.
+            let socket = folder.join("plugin.sock");
+            drop(UnixListener::bind(&socket).unwrap());
+            fs::remove_file(&socket).unwrap();
+            fs::read("/proc/self/status").unwrap();
+            fs::read_dir("/sys").unwrap();
+            fs::read("/etc/passwd").unwrap();
+            std::thread::spawn(|| ()).join().unwrap();
+            (sandbox, before, after)
+        });
+        let (sandbox, before, after) = confined.join().unwrap();
+        fs::remove_dir_all(&base).unwrap();
+        assert_eq!(sandbox.seccomp, Ok(()));
+        for ((what, denied_before), (_, denied)) in before.into_iter().zip(after) {
+            // Only root may make a namespace before.
+            assert!(!denied_before || what == "namespace", "{what} before");
+            let seccomps = matches!(what, "execute" | "TCP" | "UDP" | "namespace");
+            assert!(denied || (!seccomps && sandbox != Sandbox::FULL), "{what}: {sandbox}");
+        }
+        assert_eq!(sandbox.missing().is_none(), sandbox == Sandbox::FULL);
+    }
+}
