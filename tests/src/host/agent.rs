@@ -59,6 +59,8 @@ server {{
   enabled          = true
   bootstrap_expect = 1
   raft_multiplier  = 1
+  # A killed client on a busy machine is not lost.
+  heartbeat_grace  = "5m"
 }}
 "#
     )
