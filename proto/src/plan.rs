@@ -103,6 +103,14 @@ pub struct Range {
     pub width: u32,
 }
 
+impl Range {
+    /// Whether an id of the host belongs to it.
+    #[must_use]
+    pub fn holds(&self, id: u32) -> bool {
+        id.checked_sub(self.base).is_some_and(|inside| inside < self.width)
+    }
+}
+
 /// What a task sees of the host's files, as the policy has placed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct PlannedFiles {

@@ -35,6 +35,10 @@ pub(super) fn write(alloc: AllocId, uid_base: Option<u32>) -> Result<(), Problem
     };
     match unlinkat(&etc, NAME, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
+        Err(Errno::EISDIR) => {
+            let reason = "is a folder in the image: it must be a file or missing";
+            return Err(Problem::refused("/etc/machine-id", reason));
+        }
         Err(e) => return Err(e).at("/etc/machine-id"),
     }
     let flags =

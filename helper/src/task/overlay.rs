@@ -1,29 +1,72 @@
 //! Mounting an overlay (overlayfs of the kernel): the root's, and those of the job.
 
 use std::fmt::Display;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use proto::plan::Range;
 
+use super::open::{self, Mounts};
 use super::step::{At, Problem};
 
-/// Where the changes go.
+/// Where the changes go. The kernel is given descriptors: a path may hold a task's name, whose
+/// commas and colons would be read as options.
 #[derive(Debug)]
 pub(super) struct Upper {
-    pub(super) upper: PathBuf,
+    pub(super) upper: OwnedFd,
     /// The kernel's own folder.
-    pub(super) work: PathBuf,
+    work: OwnedFd,
     /// Whether it goes with the task.
-    pub(super) volatile: bool,
+    volatile: bool,
 }
 
-/// What is mounted where, and what people are told when an upper layer was made over other layers.
+impl Upper {
+    /// Opens the two folders of a layer. What is missing is made, and looks like the top of the
+    /// layers below, whose owners the range shifts.
+    pub(super) fn open(
+        object: impl Display,
+        layer: &OwnedFd,
+        top: &fs::Metadata,
+        range: Option<Range>,
+        volatile: bool,
+    ) -> Result<Self, Problem> {
+        let Range { base, width } = range.unwrap_or(Range { base: 0, width: u32::MAX });
+        let (uid, gid) = (top.uid(), top.gid());
+        if uid.max(gid) >= width {
+            let reason =
+                format!("lies over {uid}:{gid}'s, whom the task's {width} ids do not reach");
+            return Err(Problem::refused(object, reason));
+        }
+        let open = |name| -> io::Result<OwnedFd> {
+            let made = match mkdirat(layer, name, Mode::S_IRWXU) {
+                Err(Errno::EEXIST) => false,
+                other => other.map(|()| true)?,
+            };
+            let folder = open::beneath(layer.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay)?;
+            if made {
+                let path = open::link(folder.as_fd());
+                chown(&path, Some(base.saturating_add(uid)), Some(base.saturating_add(gid)))?;
+                fs::set_permissions(&path, Permissions::from_mode(top.mode() & 0o7777))?;
+            }
+            Ok(folder)
+        };
+        let (upper, work) = (open("upper").at(&object)?, open("work").at(&object)?);
+        Ok(Self { upper, work, volatile })
+    }
+}
+
+/// What is mounted, and what people are told when a lasting upper layer was made over other layers.
 #[derive(Debug)]
 pub(super) struct Overlay<'a, O> {
     pub(super) object: O,
-    /// Lowest first.
+    /// Lowest first: names of ours on the stage.
     pub(super) lower: &'a [PathBuf],
     pub(super) upper: Option<Upper>,
     pub(super) flags: MsFlags,
@@ -38,6 +81,7 @@ impl<O: Display> Overlay<'_, O> {
         let mut options = format!("lowerdir={},metacopy=off", layers.join(":"));
         let mut flags = self.flags | MsFlags::MS_NODEV;
         if let Some(Upper { upper, work, volatile }) = &self.upper {
+            let [upper, work] = [upper, work].map(|folder| open::link(folder.as_fd()));
             let (upper, work) = (upper.display(), work.display());
             options.push_str(&format!(",upperdir={upper},workdir={work}"));
             // An index lets the kernel refuse a second mount of a layer that is in use. "volatile"
@@ -47,11 +91,12 @@ impl<O: Display> Overlay<'_, O> {
             flags |= MsFlags::MS_RDONLY;
         }
         let object = &self.object;
+        let is_lasting = self.upper.as_ref().is_some_and(|upper| !upper.volatile);
         match mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_str())) {
             Err(Errno::EBUSY) => {
                 return Err(Errno::EBUSY).at(format!("{object}: another task's changes go there"));
             }
-            Err(Errno::ESTALE) => return Err(Problem::refused(object, self.stale)),
+            Err(Errno::ESTALE) if is_lasting => return Err(Problem::refused(object, self.stale)),
             other => other.at(object)?,
         }
         // An overlay whose work folder cannot be used mounts read-only without an error.

@@ -92,6 +92,24 @@ fn changes_stay_in_a_folder_for_the_same_ids() {
     assert!(text.contains("/srv/open/up") && text.contains("0700"), "{text}");
 }
 
+/// Its changes would belong to an account beyond the task's range.
+#[test]
+fn a_top_whose_owner_the_range_does_not_reach_gets_no_changes() {
+    let rig = host();
+    let lower = layers(rig, "wide");
+    let up = "/srv/closed/overlay-wide/up";
+    for (owner, group) in [(70_000, 0), (0, 65_536)] {
+        rig.sh(&format!("chown {owner}:{group} /srv/closed/overlay-wide/2")).unwrap();
+        for upper in [Upper::Ephemeral, Upper::Folder(Source::Host(path(up)))] {
+            let text = refused(rig, overlay(lower.clone(), upper));
+            let rule =
+                format!("lies over {owner}:{group}'s, whom the task's 65536 ids do not reach");
+            assert!(text.contains(&rule), "{text}");
+        }
+    }
+    assert_eq!(rig.run(&["ls", "-A", up]).unwrap(), "");
+}
+
 #[test]
 fn layers_must_be_folders_and_no_links() {
     let rig = host();

@@ -43,6 +43,23 @@ fn the_next_run_finds_what_the_last_one_changed() {
     task.remove(&client()).unwrap();
 }
 
+/// The kernel takes an overlay's layers as one text of options, in which these would be others.
+#[test]
+fn a_tasks_name_is_never_read_as_options() {
+    for name in
+        ["a,volatile", r"a:b=c\d", r"a\,ro", "a,lowerdir=b", "-a b,", "a,upperdir=srv,workdir=tmp"]
+    {
+        let mut task = Handmade::new(rig(), name).unwrap();
+        assert_eq!(run_of(&task, tree("busybox", KEPT), "echo x > /x").unwrap(), "", "{name}");
+        let layer = layers(&task).remove(0);
+        assert!(layer.ends_with(&format!("-{name}")), "{layer}");
+        assert!(rig().exists(&format!("{UPPERS}/{layer}/upper/x")), "{name}");
+        next(&mut task);
+        assert_eq!(run_of(&task, tree("busybox", KEPT), "cat /x").unwrap(), "x", "{name}");
+        task.remove(&client()).unwrap();
+    }
+}
+
 #[test]
 fn a_killed_run_leaves_what_it_changed_to_the_next() {
     let (mut task, client) = (Handmade::new(rig(), "keeps").unwrap(), client());

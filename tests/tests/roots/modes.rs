@@ -119,6 +119,15 @@ fn the_machine_id_is_the_allocations_wherever_the_layer_is_ours() {
     assert_eq!(run(tree("machine-id", Root::Plain), "cat /etc/machine-id"), other);
 }
 
+/// A folder there would stop every try in the same way.
+#[test]
+fn a_folder_in_place_of_the_machine_id_is_refused() {
+    image("machine-folder", "rm -f etc/machine-id; mkdir etc/machine-id");
+    let refusal = try_run(tree("machine-folder", Root::ReadOnly), "true").unwrap_err();
+    assert!(!refusal.is_retryable(), "{refusal}");
+    assert!(refusal.to_string().contains("/etc/machine-id: is a folder in the image"), "{refusal}");
+}
+
 #[test]
 fn a_system_boots_in_every_mode_and_shuts_down() {
     for mode in HARMLESS {

@@ -85,8 +85,7 @@ fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
         other => other.at(&bind.target)?,
     };
     let owner = Owner::of(&open::metadata(&target).at(&bind.target)?);
-    let ids = range.base..range.base.saturating_add(range.width);
-    if ids.contains(&owner.uid) && ids.contains(&owner.gid) {
+    if range.holds(owner.uid) && range.holds(owner.gid) {
         return Ok(owner);
     }
     Err(Problem::refused(

@@ -63,8 +63,13 @@ pub(in crate::task) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>
         return Err(Problem::refused(object, "is not a regular file"));
     }
     let file = File::open(open::link(handle.as_fd())).at(&object)?;
-    open::read_all(file, CREDENTIAL_MAX)
-        .map_err(|error| Problem::refused(object, format!("cannot be a credential: {error}")))
+    match open::read_all(file, CREDENTIAL_MAX) {
+        // Not the system's error: it is too long.
+        Err(error) if error.raw_os_error().is_none() => {
+            Err(Problem::refused(object, format!("cannot be a credential: {error}")))
+        }
+        other => other.at(object),
+    }
 }
 
 fn create(path: &Path) -> Result<File, Problem> {

@@ -4,21 +4,18 @@
 //! the lower ones show their owners on disk as the container's, and what is written belongs to the
 //! container's range on disk. Container root is therefore never an account of the host there.
 
-use std::fs::{self, Permissions};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::fs::{self, DirBuilder};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, mkdirat};
 use proto::plan::Place;
 use proto::spec::files::{self, Upper};
 
 use super::source::Source;
 use super::{Context, How, attach};
-use crate::task::namespace::Owner;
-use crate::task::open::{self, Mounts};
+use crate::task::open;
 use crate::task::overlay::{self, Overlay};
 use crate::task::root::MountPoint;
 use crate::task::step::{At, Problem};
@@ -30,8 +27,7 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
         let name = format!("overlay{number}");
         let at = Path::new(STAGE).join(&name);
         let lower = lower_layers(context, overlay, &at)?;
-        // Held open until the mount: the paths name descriptors.
-        let (upper, _handles) = upper_layer(context, overlay, &name)?.unzip();
+        let upper = upper_layer(context, overlay, &name)?;
         let read_only = upper.is_none();
         mount_one(overlay, &lower, upper, &at)?;
         let how = How { read_only, recursive: false };
@@ -69,37 +65,37 @@ fn upper_layer(
     context: &Context<'_>,
     overlay: &files::Overlay<Place>,
     name: &str,
-) -> Result<Option<(overlay::Upper, [OwnedFd; 2])>, Problem> {
+) -> Result<Option<overlay::Upper>, Problem> {
+    let object = |what| format!("overlay {}: {what}", overlay.target);
     let (folder, volatile) = match &overlay.upper {
         Upper::ReadOnly => return Ok(None),
         Upper::Ephemeral => {
-            let folder = upper(context.plan.unit);
-            for folder in [&folder, &folder.join(name)] {
-                match fs::create_dir(folder) {
-                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    other => other.at(folder.display())?,
-                }
-                fs::set_permissions(folder, Permissions::from_mode(0o700)).at(folder.display())?;
-            }
-            (folder.join(name), true)
+            let folder = upper(context.plan.unit).join(name);
+            let mut make = DirBuilder::new();
+            make.recursive(true).mode(0o700).create(&folder).at(folder.display())?;
+            (folder, true)
         }
         Upper::Folder(place) => (attach_upper(place, name)?, false),
     };
     // Its root looks like that of the topmost layer.
-    let top = overlay.lower.last().ok_or_else(|| no_layer(overlay))?;
+    let none = || Problem::refused(object("lower layers"), "must be one at least");
+    let top = overlay.lower.last().ok_or_else(none)?;
     let top = open::metadata(&open::place(top, open::HANDLE).at(top)?).at(top)?;
-    let shift = |id: u32| context.plan.container_root().saturating_add(id);
-    let owner = Owner { uid: shift(top.uid()), gid: shift(top.gid()) };
     let folder = open::folder(&folder).at(folder.display())?;
-    let ids = context.plan.users.map(|range| range.base..range.base.saturating_add(range.width));
-    let layer = |name| layer(&folder, name, owner, top.mode(), ids.as_ref(), overlay);
-    let handles = [layer("upper")?, layer("work")?];
-    let [upper, work] = handles.each_ref().map(|handle| open::link(handle.as_fd()));
-    Ok(Some((overlay::Upper { upper, work, volatile }, handles)))
-}
-
-fn no_layer(overlay: &files::Overlay<Place>) -> Problem {
-    Problem::refused(format!("overlay {}", overlay.target), "needs at least one lower layer")
+    let layer =
+        overlay::Upper::open(object("changes"), &folder, &top, context.plan.users, volatile)?;
+    let uid = open::metadata(&layer.upper).at(object("changes"))?.uid();
+    if context.plan.users.is_none_or(|range| range.holds(uid)) {
+        return Ok(Some(layer));
+    }
+    Err(Problem::refused(
+        object("changes"),
+        format!(
+            "were written by a task with other ids (their owner is {uid}): they belong to the ids \
+             of the task that made them; give the task a fixed range (private_users), or begin \
+             with an empty folder"
+        ),
+    ))
 }
 
 /// Attaches a host's folder for changes on the stage.
@@ -116,42 +112,6 @@ fn attach_upper(place: &Place, name: &str) -> Result<PathBuf, Problem> {
     let at = Path::new(STAGE).join(format!("{name}.upper"));
     attach(clone.as_fd(), &at, MountPoint::Folder, false)?;
     Ok(at)
-}
-
-/// Makes a folder of the upper layer, or takes it from an earlier task with the same ids.
-fn layer(
-    folder: &OwnedFd,
-    name: &str,
-    owner: Owner,
-    mode: u32,
-    ids: Option<&std::ops::Range<u32>>,
-    overlay: &files::Overlay<Place>,
-) -> Result<OwnedFd, Problem> {
-    let object = || format!("overlay {}: {name}", overlay.target);
-    let made = match mkdirat(folder, name, Mode::S_IRWXU) {
-        Err(Errno::EEXIST) => false,
-        other => other.map(|()| true).at(object())?,
-    };
-    let layer =
-        open::beneath(folder.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay).at(object())?;
-    if made {
-        let path = open::link(layer.as_fd());
-        chown(&path, Some(owner.uid), Some(owner.gid)).at(object())?;
-        fs::set_permissions(&path, Permissions::from_mode(mode & 0o7777)).at(object())?;
-        return Ok(layer);
-    }
-    let uid = open::metadata(&layer).at(object())?.uid();
-    if ids.is_none_or(|ids| ids.contains(&uid)) {
-        return Ok(layer);
-    }
-    Err(Problem::refused(
-        object(),
-        format!(
-            "was written by a task with other ids (its owner is {uid}): an overlay's changes \
-             belong to the ids of the task that made them; give the task a fixed range \
-             (private_users), or begin with an empty folder"
-        ),
-    ))
 }
 
 fn mount_one(

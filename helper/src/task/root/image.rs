@@ -1,5 +1,6 @@
 //! Opening the image: beneath the policy's folder, without links, and of the kind that was said.
 
+use std::fs::Metadata;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
@@ -17,9 +18,8 @@ use crate::task::step::{At, Problem};
 pub(in crate::task) struct Image {
     /// Its root folder.
     pub(super) handle: OwnedFd,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    /// That folder's.
+    pub(super) meta: Metadata,
     /// Name of systemd-nspawn's lock file for it.
     pub(super) lock: String,
 }
@@ -55,12 +55,7 @@ impl Image {
                 ),
             ));
         }
-        Ok(Self {
-            handle,
-            mode: meta.mode() & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            lock: format!("inode-{}:{}", meta.dev(), meta.ino()),
-        })
+        let lock = format!("inode-{}:{}", meta.dev(), meta.ino());
+        Ok(Self { handle, meta, lock })
     }
 }

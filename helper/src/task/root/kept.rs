@@ -53,10 +53,6 @@ pub(super) fn find_or_make(
     plan: &Plan,
     make: impl FnOnce(PathBuf) -> Result<PathBuf, Problem>,
 ) -> Result<PathBuf, Problem> {
-    // The path becomes part of the overlay's options, in which these have a meaning.
-    if plan.task_dirs.task.as_str().contains([',', ':', '=', '\\']) {
-        return Err(refused(plan, "needs a task name without , : = and backslash"));
-    }
     let path = path(plan);
     if path.is_dir() {
         return Ok(path);

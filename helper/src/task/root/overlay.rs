@@ -3,9 +3,7 @@
 //! The lower layer is ID-mapped; an upper layer cannot be (the overlay would come up read-only), so
 //! it belongs to the task's range on disk.
 
-use std::fs::{self, Permissions};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount as mount_fs};
@@ -32,17 +30,13 @@ pub(super) fn mount(
     // It stays on the stage, which the container does not see: an unmount waits for RCU.
     let lower = stage("lower");
     attach(plan, image, sys::NO_DEV | sys::READ_ONLY, map, &lower)?;
-    let shift = if map.is_some() { plan.container_root() } else { 0 };
-    let layers = layers(plan, image, shift)?;
+    let mapped = map.is_some();
+    let upper = open_upper(plan, image, mapped, &layers(plan, image, mapped)?)?;
     make_folder(at, 0o755)?;
     let overlay = Overlay {
         object: format!("overlay over {}", plan.image),
         lower: &[lower],
-        upper: Some(Upper {
-            upper: layers.join("upper"),
-            work: layers.join("work"),
-            volatile: plan.root.mode != Root::Ephemeral(Layer::Kept),
-        }),
+        upper: Some(upper),
         flags: MsFlags::empty(),
         stale: "what the task kept (persist = \"alloc\") was made over another image than today's; a \
                 new allocation begins without it: nomad alloc stop",
@@ -52,8 +46,11 @@ pub(super) fn mount(
 }
 
 /// The folder that holds the upper layer and the kernel's work folder.
-fn layers(plan: &Plan, image: &Image, shift: u32) -> Result<PathBuf, Problem> {
-    let make = |folder: PathBuf| make_layers(folder, image, shift);
+fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<PathBuf, Problem> {
+    let make = |folder: PathBuf| {
+        make_folder(&folder, 0o700)?;
+        open_upper(plan, image, mapped, &folder).map(|_made| folder)
+    };
     let memory = stage("layer");
     match plan.root.mode {
         Root::Ephemeral(Layer::Disk) => make(upper(plan.unit)),
@@ -72,14 +69,10 @@ fn layers(plan: &Plan, image: &Image, shift: u32) -> Result<PathBuf, Problem> {
     }
 }
 
-fn make_layers(folder: PathBuf, image: &Image, shift: u32) -> Result<PathBuf, Problem> {
-    make_folder(&folder, 0o700)?;
-    for name in ["upper", "work"] {
-        let layer = folder.join(name);
-        make_folder(&layer, 0o755)?;
-        fs::set_permissions(&layer, Permissions::from_mode(image.mode)).at(layer.display())?;
-        let (uid, gid) = (shift.saturating_add(image.uid), shift.saturating_add(image.gid));
-        chown(&layer, Some(uid), Some(gid)).at(layer.display())?;
-    }
-    Ok(folder)
+/// The two folders of a layer, made where they are missing.
+fn open_upper(plan: &Plan, image: &Image, mapped: bool, layer: &Path) -> Result<Upper, Problem> {
+    let folder = open::folder(layer).at(layer.display())?;
+    let range = plan.users.filter(|_| mapped);
+    let volatile = plan.root.mode != Root::Ephemeral(Layer::Kept);
+    Upper::open(format!("overlay over {}", plan.image), &folder, &image.meta, range, volatile)
 }

@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::fchownat;
 use proto::path::{Absolute, Component};
 
 use crate::task::open;
@@ -88,15 +89,23 @@ pub(in crate::task) fn make_path(
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 match make(&parent, Path::new(name.as_str()), kind, owner).at(&object)? {
                     Some(made) => made,
-                    // A dangling link, such as one into /run.
-                    None => return Ok(()),
+                    None => match find(&below) {
+                        // A link to nothing, such as one into /run.
+                        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                        // Somebody else has just made it.
+                        other => other.at(&object)?,
+                    },
                 }
             }
             other => other.at(&object)?,
         };
-        let is_folder = open::metadata(&found).at(&object)?.is_dir();
-        if is_folder != (kind == MountPoint::Folder) {
-            let (is, wants) = if is_folder { ("folder", "file") } else { ("file", "folder") };
+        let is = match open::metadata(&found).at(&object)?.file_type() {
+            t if t.is_dir() => "folder",
+            t if t.is_symlink() => "symbolic link",
+            _ => "file",
+        };
+        let wants = if kind == MountPoint::Folder { "folder" } else { "file" };
+        if is != wants {
             let reason = format!("{object} is a {is} there, the mount needs a {wants}");
             return Err(Problem::refused(&object, reason));
         }
@@ -105,7 +114,7 @@ pub(in crate::task) fn make_path(
     Ok(())
 }
 
-/// `None`: something of that name is there, a link to nothing.
+/// `None`: something of that name is there.
 fn make(
     parent: &OwnedFd,
     name: &Path,
@@ -115,7 +124,7 @@ fn make(
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match kind {
         MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755))
-            .and_then(|()| openat(parent, name, flags | OFlag::O_DIRECTORY, Mode::empty())),
+            .and_then(|()| openat(parent, name, flags | open::HANDLE, Mode::empty())),
         MountPoint::File => {
             let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
             openat(parent, name, flags | new, Mode::from_bits_truncate(0o644))
@@ -125,7 +134,10 @@ fn make(
         Err(Errno::EEXIST) => Ok(None),
         other => {
             let made = other?;
-            nix::unistd::fchown(&made, owner.map(Into::into), owner.map(Into::into))?;
+            if let Some(owner) = owner {
+                let (uid, gid) = (Some(owner.into()), Some(owner.into()));
+                fchownat(&made, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+            }
             Ok(Some(made))
         }
     }
@@ -136,6 +148,34 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    /// In a mount from the host no link is followed, and none is taken for a mount point.
+    #[test]
+    fn in_a_mount_from_the_host_a_link_is_no_mount_point() {
+        let top = std::env::temp_dir().join(format!("nspawn-points-{}", std::process::id()));
+        fs::create_dir_all(top.join("folder")).unwrap();
+        fs::write(top.join("file"), "").unwrap();
+        for (to, name) in [("file", "a"), ("folder", "b"), ("nothing", "c"), ("/etc", "d")] {
+            symlink(to, top.join(name)).unwrap();
+        }
+        let handle = open::folder(&top).unwrap();
+        let find =
+            |path: &Path| open::beneath(handle.as_fd(), path, OFlag::O_PATH, open::Mounts::Cross);
+        let make = |path: &str, kind| {
+            let path = Absolute::parse(path).unwrap();
+            make_path(&handle, path.components(), kind, None, find)
+        };
+        for kind in [MountPoint::Folder, MountPoint::File] {
+            for path in ["/a", "/b", "/c", "/d"] {
+                let problem = format!("{:?}", make(path, kind).unwrap_err());
+                assert!(problem.contains("is a symbolic link there"), "{path}: {problem}");
+            }
+        }
+        make("/folder/x/y", MountPoint::File).unwrap();
+        make("/folder/x", MountPoint::Folder).unwrap();
+        assert!(top.join("folder/x/y").is_file() && !top.join("nothing").exists());
+        fs::remove_dir_all(&top).unwrap();
+    }
 
     /// The image's links point at places that exist on the host.
     #[test]
