@@ -70,9 +70,19 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// A refusal is a rule's; everything else went wrong on the host.
+pub(crate) fn told(refusal: &Refusal) -> String {
+    use proto::error::Code::{Invalid, Policy, Protocol};
+    let verdict = match refusal.code {
+        Policy | Invalid | Protocol => "refused",
+        _ => "could not do it",
+    };
+    format!("the nspawn helper {verdict}: {refusal}")
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let text = format!("the nspawn helper refused: {refusal}");
+        let text = told(&refusal);
         if refusal.is_retryable() { Self::recoverable(text) } else { Self::last(text) }
     }
 }

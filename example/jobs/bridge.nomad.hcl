@@ -1,4 +1,4 @@
-# A web server in Nomad's own bridge network, in its own user namespace.
+# A web server in Nomad's own bridge network, in its own user namespace. Needs Nomad's CNI plugins on the node.
 job "web" {
   type = "service"
 

@@ -1,5 +1,5 @@
-# A capability beyond systemd-nspawn's own set: bit 14 is IPC_LOCK. Needs a policy that lists it (preset = "compat" allows
-# every one).
+# A capability beyond systemd-nspawn's own set: bit 14 is IPC_LOCK. Needs [caps] allow = ["ipc_lock"] in the policy
+# file (preset = "compat" allows every one).
 job "capability" {
   type = "batch"
 

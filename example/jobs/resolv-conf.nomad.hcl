@@ -1,6 +1,6 @@
 # A whole Debian, booted, with the host's name servers: what the older nspawn driver's first example
-# looked like. The name is looked up in the image store. Needs an image that is not shared, or
-# ephemeral = true.
+# looked like. The name is looked up in the image store. The task has loopback alone: give the group a
+# network { mode = "bridge" } for names to be resolved.
 job "resolv-conf" {
   type = "service"
 

@@ -3,6 +3,7 @@
 //! ```text
 //! nomad-nspawn-helper   daemon   uid 0, CAP_KILL: decodes, decides, allocates, asks PID 1
 //! nomad-nspawn-task     launch   in the task's unit: namespaces, mounts, then exec systemd-nspawn
+//!                       follow   in a unit beside it: carries the output where the job wants it twice
 //!                       clean    in the task's unit, after it: takes the upper layer away
 //! ```
 //!
@@ -17,7 +18,7 @@
 //!
 //! What it trusts: PID 1, the kernel, root-owned files. What it never does: parse an archive,
 //! speak HTTP, follow a link that a task or the driver could have made, or put a text of the
-//! driver into a unit property, a path or an option.
+//! driver that no type has checked into a unit property, a path or an option.
 
 #[cfg(feature = "ctl")]
 pub mod ctl;

@@ -6,8 +6,9 @@ use nspawn_tests::{Suite, bench};
 
 /// Starts measured of each kind; `cargo rig bench` measures more.
 const PAIRS: usize = 20;
-/// What a start shall cost at most, as a multiple of systemd-nspawn's own.
-const RATIO_AIM: f64 = 1.2;
+/// What a start shall cost at most, as a multiple of systemd-nspawn's own: as a rule, and with an
+/// image used otherwise.
+const RATIO_AIMS: [f64; 2] = [1.15, 1.2];
 /// Where the test fails: the rest is for noisy machines.
 const RATIO_MAX: f64 = 1.4;
 const MEMORY_MAX_KIB: u64 = 40 * 1024;
@@ -19,8 +20,10 @@ fn a_start_costs_what_nspawn_costs() {
     println!("{report}");
     for image in bench::IMAGES.into_iter().chain(bench::MODES.map(|(mode, _)| mode)) {
         let ratio = report.ratio(image).unwrap();
-        let aim = if ratio <= RATIO_AIM { "within" } else { "NOT within" };
-        println!("{image}: ratio {ratio:.2}, {aim} the aim of {RATIO_AIM}");
+        let [usual, other] = RATIO_AIMS;
+        let aim = if bench::IMAGES.contains(&image) { usual } else { other };
+        let verdict = if ratio <= aim { "within" } else { "NOT within" };
+        println!("{image}: ratio {ratio:.2}, {verdict} the aim of {aim}");
         assert!(ratio <= RATIO_MAX, "{image}: ratio {ratio:.2}");
     }
     let (tasks, driver, helper) = *report.memory.last().unwrap();

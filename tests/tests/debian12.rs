@@ -1,4 +1,4 @@
-//! The second column of the matrix: thirty-odd tests of the other binaries once more on Debian 12
+//! The second column of the matrix: 34 tests of the other binaries once more on Debian 12
 //! (systemd 252), one for each thing that the two versions of systemd do differently or that would hurt
 //! most. `cargo rig test --all` runs all of them there.
 #![allow(

@@ -190,7 +190,7 @@ keys! {
         host_path: String, required;
         /// Where it is inside; unset: as on the host.
         container_path: Option<String>;
-        /// What may be done with it, letters of `rwm`.
+        /// What may be done with it: any of r (read), w (write), m (make such a node).
         permissions: String = "rw";
     }
 }
@@ -198,7 +198,8 @@ keys! {
 keys! {
     /// A credential (systemd.exec(5)).
     pub(crate) struct CredentialKeys {
-        /// Its name, at most 255 letters, digits and `._-@+`.
+        /// Its name, at most 255 letters, digits and `._-@+`, no leading dot. All credentials of a
+        /// task together hold at most 1 MiB.
         name: String, required;
         /// File that holds it, below the task's `secrets` or `local` folder. Exactly one of source
         /// and value.

@@ -85,7 +85,9 @@ fn start_mode(keys: &TaskKeys, problems: &mut Vec<Problem>) {
         t.as_secs() >= 1 && t.as_secs() <= limits::READY_TIMEOUT_MAX_S.into()
     };
     if let Some(timeout) = timeout.filter(|t| !fits(*t)) {
-        problems.push(Problem::new("ready.timeout", "must be 1s to 1h").value(timeout));
+        problems.push(
+            Problem::new("ready.timeout", "must be 1s to 1h").value(timeout).remedy("e.g. \"2m\""),
+        );
     }
     if !boots && keys.logging.0.as_ref().is_some_and(|logging| logging.journal) {
         problems.push(
@@ -147,8 +149,10 @@ fn ownership(keys: &TaskKeys, problems: &mut Vec<Problem>) {
 
 fn words(keys: &TaskKeys, problems: &mut Vec<Problem>) {
     if keys.command.len() > limits::ARGUMENTS_MAX {
-        problems
-            .push(Problem::new("command", format!("at most {} words fit", limits::ARGUMENTS_MAX)));
+        problems.push(
+            Problem::new("command", format!("at most {} words fit", limits::ARGUMENTS_MAX))
+                .remedy("put the script into a template and run that"),
+        );
     }
     if !keys.boots() && keys.command.first().is_some_and(String::is_empty) {
         problems.push(
@@ -158,10 +162,13 @@ fn words(keys: &TaskKeys, problems: &mut Vec<Problem>) {
     }
     for (index, word) in keys.command.iter().enumerate() {
         if word.contains('\0') || word.len() > limits::ARGUMENT_MAX {
-            problems.push(Problem::new(
-                format!("command[{index}]"),
-                format!("must be without NUL and at most {} bytes", limits::ARGUMENT_MAX),
-            ));
+            problems.push(
+                Problem::new(
+                    format!("command[{index}]"),
+                    format!("must be without NUL and at most {} bytes", limits::ARGUMENT_MAX),
+                )
+                .remedy("put it into a template and name the file"),
+            );
         }
     }
     if !keys.args.is_empty() && !keys.command.is_empty() {
@@ -188,8 +195,11 @@ fn network(keys: &TaskKeys, problems: &mut Vec<Problem>) {
     }
     for (label, port) in &keys.port_map.0 {
         if !(1..=65_535).contains(port) {
-            problems
-                .push(Problem::new(format!("port_map.{label}"), "must be 1 to 65535").value(port));
+            problems.push(
+                Problem::new(format!("port_map.{label}"), "must be 1 to 65535")
+                    .value(port)
+                    .remedy("write the port inside that the program listens on"),
+            );
         }
     }
 }
@@ -197,7 +207,11 @@ fn network(keys: &TaskKeys, problems: &mut Vec<Problem>) {
 fn bounds(keys: &TaskKeys, problems: &mut Vec<Problem>) {
     let mut within = |key: &str, value: i64, low: i64, high: i64| {
         if !(low..=high).contains(&value) {
-            problems.push(Problem::new(key, format!("must be {low} to {high}")).value(value));
+            problems.push(
+                Problem::new(key, format!("must be {low} to {high}"))
+                    .value(value)
+                    .remedy("write a number of that range, or remove the key"),
+            );
         }
     };
     let most = i64::try_from(*limits::TASKS_LIMIT.end()).unwrap_or(i64::MAX);

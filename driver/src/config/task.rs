@@ -49,7 +49,7 @@ keys! {
         /// `private_users_ownership = "chown"`.
         read_only: bool = false;
         /// Which part of the root is in memory. yes: all but /usr, which is read-only. state: /var,
-        /// the rest is read-only. overlay: changes. no. Not with
+        /// the rest is read-only. overlay: all changes. no: none of it. Not with
         /// `private_users_ownership = "chown"`. Wins over read_only, which wins over ephemeral.
         volatile: Option<VolatileWord>;
         /// Folder of the image that becomes the root, and behind a colon where the old root is then.
@@ -183,7 +183,7 @@ keys! {
         cpu_hard_limit: bool, later = false;
         /// Bytes of swap.
         memory_swap: Option<Size>, later;
-        /// Most processes and threads, 1 to 4,194,304.
+        /// Most processes and threads, 1 to 4,194,304; unset: 16,384, or the policy's lower limit.
         pids_limit: Option<i64>;
         /// The kernel's inclination to kill the task for want of memory, -1000 to 1000.
         oom_score_adj: i64, later = 0;
@@ -201,7 +201,9 @@ keys! {
         console: Option<ConsoleWord>;
         /// Where output goes.
         logging: Block<LoggingKeys>;
-        /// Journal fields of the task's lines: names of capital letters, digits and `_`.
+        /// Journal fields of the task's lines. Names: at most 64 capital letters, digits and `_`,
+        /// a letter first, none that NOMAD_, NSPAWN_, MESSAGE, PRIORITY, CODE_, SYSLOG_, UNIT, USER_,
+        /// COREDUMP_ or OBJECT_ begins. Values: at most 255 letters, digits, blanks and `._:/@+,=-`.
         labels: Pairs;
     }
 }

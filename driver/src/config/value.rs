@@ -33,11 +33,11 @@ impl Period {
         while !rest.is_empty() {
             let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
             let (number, unit_on) = rest.split_at_checked(end)?;
-            let (unit, length) = UNITS.iter().find_map(|(name, nanos)| {
+            let (unit, rest_after) = UNITS.iter().find_map(|(name, nanos)| {
                 unit_on.strip_prefix(name).map(|after| (*nanos, after))
             })?;
             nanos = nanos.checked_add(decimal(number, unit)?)?;
-            rest = length;
+            rest = rest_after;
         }
         let nanos = u64::try_from(nanos).ok().filter(|_| !text.is_empty())?;
         Some(Self(Duration::from_nanos(nanos)))

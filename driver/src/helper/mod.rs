@@ -60,7 +60,7 @@ pub(crate) enum CallError {
 impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Refused(refusal) => write!(f, "the nspawn helper refused: {refusal}"),
+            Self::Refused(refusal) => f.write_str(&crate::error::told(refusal)),
             Self::Unreachable(down) => down.fmt(f),
             Self::TooLarge(error) => write!(f, "the task is too large for the helper: {error}"),
         }

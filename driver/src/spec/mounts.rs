@@ -57,6 +57,16 @@ pub(crate) fn add(
     for path in &keys.inaccessible {
         files.inaccessible.extend(targets.take("inaccessible", path, problems));
     }
+    add_blocks(keys, node, files, targets, problems);
+}
+
+fn add_blocks(
+    keys: &TaskKeys,
+    node: &Node<'_>,
+    files: &mut Files,
+    targets: &mut Targets,
+    problems: &mut Vec<Problem>,
+) {
     for (index, mount) in keys.mount.0.iter().enumerate() {
         let key = format!("mount[{index}]");
         match mount.r#type {

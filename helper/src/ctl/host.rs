@@ -67,13 +67,13 @@ fn kernel() -> Vec<Check> {
     let mut numbers = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let at_least = |wanted| version >= wanted;
-    let mut checks = vec![if at_least((5, 19)) {
+    let mut checks = vec![if at_least((6, 1)) {
         Check::good("kernel", release.trim())
     } else {
         Check::bad(
             "kernel",
-            format!("{} cannot mount an overlay over an ID-mapped folder", release.trim()),
-            "Linux 5.19 or later",
+            format!("{} is too old; nothing before 6.1 was ever tried", release.trim()),
+            "Linux 6.1 or later",
         )
     }];
     if !at_least((6, 3)) {
@@ -118,8 +118,8 @@ fn overlay() -> Check {
     if known.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
         return Check::good(name, "known to the kernel");
     }
-    match output("modprobe", &["overlay"]) {
-        Ok(_) => Check::good(name, "module loaded"),
+    match output("modinfo", &["overlay"]) {
+        Ok(_) => Check::good(name, "a module, which the kernel loads at the first start"),
         Err(e) => Check::bad(name, e, "a kernel with CONFIG_OVERLAY_FS"),
     }
 }

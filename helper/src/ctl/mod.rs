@@ -4,8 +4,8 @@
 //! |---|---|
 //! | [`doctor`] | is this host ready, and what mends it |
 //! | [`check`] | one finding of the doctor |
-//! | [`host`] | the checks of kernel, systemd and accounts |
-//! | [`product`] | the checks of what this project installs |
+//! | [`host`] | the checks of kernel and systemd |
+//! | [`product`] | the checks of what this project installs: account, programs, units, policy |
 //! | [`policy`] | is a policy file valid; what does it say of a job |
 //! | [`job`] | a job file as Nomad's tasks |
 //!

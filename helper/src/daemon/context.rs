@@ -1,4 +1,6 @@
 //! What every request works with.
+//!
+//! One thread shares it; it never leaves the process.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

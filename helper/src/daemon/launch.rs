@@ -1,4 +1,6 @@
 //! The daemon's end of the socket to a launcher.
+//!
+//! Trusts the launcher, which is ours and root. Never waits for one without a bound of its caller.
 
 use std::io;
 use std::os::fd::OwnedFd;

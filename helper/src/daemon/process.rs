@@ -1,4 +1,6 @@
 //! Processes, held by descriptor so that a reused pid is never mistaken for one of ours.
+//!
+//! Trusts a pid only between two looks at its descriptor. Never signals by number.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,7 @@
 //! One request to one answer.
+//!
+//! Trusts nothing that a request says: order, epoch and bounds are checked here, what it asks for in
+//! [`crate::policy`]. Never acts for a connection that has not greeted.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,7 +37,7 @@ impl Drop for Session {
     }
 }
 
-/// A request's outcome: the answer, the task it was about, and whether the connection lives on.
+/// A request's outcome: the answer, and the task that it was about.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) result: Result<Answer, Refusal>,

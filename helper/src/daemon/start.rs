@@ -39,8 +39,9 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     let limit = Duration::from_secs(spec.start_limit_s());
     let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
     let result = started.unwrap_or_else(|_| {
-        let reason = format!("not started after {} s", limit.as_secs());
-        Err(Refusal::new(Code::Failed, "start", unit::name(record.unit()), reason))
+        let unit = unit::name(record.unit());
+        let reason = format!("not started after {} s; see journalctl -u {unit}", limit.as_secs());
+        Err(Refusal::new(Code::Failed, "start", unit, reason))
     });
     finish(context, &key, result.is_ok()).await;
     drop(held);

@@ -1,4 +1,6 @@
 //! The table of tasks. Everything in it can be derived again from PID 1's units.
+//!
+//! Trusts what the daemon enters; does no I/O and never decides what is allowed.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,4 +1,5 @@
 //! Places of the host that a task sees: its allocation, binds, overlay layers.
+//! Judged by path, component by component; the launcher opens them without following a link.
 
 use proto::path::{Absolute, Component, Relative};
 use proto::plan::{Place, PlannedFiles, TaskDirs};
@@ -198,7 +199,7 @@ mod tests {
         check(vec![
             row(
                 read,
-                "\"/srv/x\" in [binds] read_only",
+                "\"/srv/x\" added to [binds] read_only",
                 ("", binds("/srv/x", true)),
                 (READ_ONLY, binds("/srv/x", true)),
             ),
@@ -210,7 +211,7 @@ mod tests {
             ),
             row(
                 write,
-                "\"/srv\" in [binds] read_write",
+                "\"/srv\" added to [binds] read_write",
                 (READ_ONLY, binds("/srv", false)),
                 (WRITE, binds("/srv", false)),
             ),

@@ -1,4 +1,5 @@
 //! Device nodes of the host.
+//! Judged by path; the launcher looks at the node itself.
 
 use proto::path::Absolute;
 use proto::plan::Place;

@@ -1,4 +1,5 @@
-//! Patterns of the policy file.
+//! Patterns of the policy file, matched against texts of a job. No text takes more time than the
+//! product of both lengths.
 
 /// Whether `text` as a whole is of the form `pattern`: `**` is any text, `*` any text without
 /// `stop`, everything else itself. Takes time in proportion to both lengths.

@@ -1,4 +1,5 @@
 //! Where an image is, whether it may be changed, and which devices it takes to mount it.
+//! Judged by path; what lies there is the launcher's to look at.
 
 use proto::path::{Absolute, Component, Relative};
 use proto::plan::Place;

@@ -1,4 +1,5 @@
 //! Capabilities, system calls, kernel settings and SELinux contexts.
+//! Taking something away is never refused.
 
 use proto::capability::Capabilities;
 use proto::spec::process::Sysctl;
@@ -104,7 +105,7 @@ mod tests {
         check(vec![
             row(
                 caps,
-                "\"bpf\" in [caps] allow",
+                "\"bpf\" added to [caps] allow",
                 ("", capability("bpf")),
                 (COMPAT, capability("all")),
             ),
@@ -122,7 +123,7 @@ mod tests {
             ),
             row(
                 calls,
-                "\"@swap\" in [syscalls]",
+                "\"@swap\" added to [syscalls]",
                 ("", syscall("@swap", true)),
                 (EXTRA, syscall("@swap", true)),
             ),

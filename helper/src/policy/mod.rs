@@ -8,14 +8,15 @@
 //! | module | idea |
 //! |---|---|
 //! | `file`, `parse`, `reader` | the file: who may write it, its keys, its text |
-//! | `counts`, `sense`, `targets` | bounds, contradictions, mount points inside |
+//! | `bounds`, `contradictions`, `targets` | bounds, contradictions, mount points inside |
 //! | `images`, `users` | the image's place, the user namespace |
 //! | `binds`, `devices` | places of the host that a task sees |
 //! | `isolation`, `network`, `resources` | capabilities and settings, network, ceilings |
 //! | `glob`, `names` | patterns, machine names |
 
 mod binds;
-mod counts;
+mod bounds;
+mod contradictions;
 mod devices;
 mod file;
 mod glob;
@@ -26,7 +27,6 @@ mod network;
 mod parse;
 mod reader;
 mod resources;
-mod sense;
 mod targets;
 mod users;
 
@@ -104,8 +104,8 @@ pub fn decide(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
 /// # Errors
 /// The first rule that it breaks.
 pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
-    counts::check(spec)?;
-    sense::check(spec)?;
+    bounds::check(spec)?;
+    contradictions::check(spec)?;
     targets::check(&spec.files)?;
     users::check_range(spec.users, policy)?;
     resources::check(spec.resources)?;
@@ -144,7 +144,8 @@ fn refuse(rule: &'static str, object: impl Display, reason: impl Display) -> Den
 /// An entry in a list of the policy file would allow it.
 fn unlisted(rule: &'static str, object: impl Display, entry: impl Display) -> Denial {
     let (section, key) = rule.split_once('.').unwrap_or(("", rule));
-    let reason = format!("the policy file would allow it with \"{entry}\" in [{section}] {key}");
+    let reason =
+        format!("the policy file would allow it with \"{entry}\" added to [{section}] {key}");
     refuse(rule, object, reason)
 }
 

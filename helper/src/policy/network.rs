@@ -1,4 +1,5 @@
 //! The task's network.
+//! A namespace to join must be the allocation's own where Nomad's lie.
 
 use proto::plan::PlannedNetwork;
 use proto::spec::{Network, TaskSpec};
@@ -26,7 +27,7 @@ pub(super) fn plan(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, D
         refuse(
             "network.netns_paths",
             &object,
-            "lies below no folder of [network] netns_paths in the policy file",
+            "lies below no folder of [network] netns_paths in the policy file; add its folder there",
         )
     })?;
     // Nomad's own namespaces carry the allocation's id; others, where listed, do not.
@@ -37,7 +38,7 @@ pub(super) fn plan(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, D
         _ => Err(refuse(
             "network.netns_paths",
             object,
-            "is not the one that Nomad made for this allocation",
+            "is not the one that Nomad made for this allocation; restart the allocation",
         )),
     }
 }

@@ -131,7 +131,7 @@ impl<'a> Item<'a> {
         };
         plain.or_else(spelled).filter(|bytes| range.contains(bytes)).ok_or_else(|| {
             self.wrong(format!(
-                "is not a size of {} to {} bytes (\"512m\", \"2g\", or a number)",
+                "is not a size of {} to {} (\"512m\", \"2g\", or a number)",
                 range.start(),
                 range.end()
             ))

@@ -152,7 +152,7 @@ fn devices_are_listed_with_their_access() {
     check(vec![
         row(
             rule,
-            "\"/dev/fuse:rw\" in [devices] allow",
+            "\"/dev/fuse:rw\" added to [devices] allow",
             ("", devices("/dev/fuse", "rw")),
             (FUSE, devices("/dev/fuse", "rw")),
         ),
@@ -198,7 +198,7 @@ fn networks_are_listed() {
     check(vec![
         row(
             allow,
-            "\"host\" in [network] allow",
+            "\"host\" added to [network] allow",
             ("", networks(Network::Host)),
             (HOST, networks(Network::Host)),
         ),

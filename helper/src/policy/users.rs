@@ -1,4 +1,5 @@
 //! The task's user namespace.
+//! Without a line of the policy file container root is never a user of the host.
 
 use proto::limits;
 use proto::plan::Place;
@@ -46,7 +47,7 @@ pub(super) fn check(users: Users, image: &Place, policy: &Policy) -> Result<(), 
     }
     let reason = format!(
         "container root would be a user of the host; the policy file would allow it with [userns] \
-         require = false, or for this image with \"{image}\" in [userns] except"
+         require = false, or for this image with \"{image}\" added to [userns] except"
     );
     Err(refuse("userns.require", asked, reason))
 }

@@ -93,7 +93,7 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
             secrets.path.display(),
             "is no mount here: the Nomad agent runs in a private mount namespace, so the task \
              would see empty secrets; take PrivateTmp=, ProtectHome=, ProtectSystem= and the like \
-             out of nomad.service",
+             out of the agent's unit",
         ));
     }
     Ok([alloc, local, secrets])

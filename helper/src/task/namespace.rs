@@ -1,4 +1,7 @@
 //! The task's namespaces: mount, network, and the user namespace that ID-maps its mounts.
+//!
+//! Trusts the plan; a network namespace to join is opened beneath the policy's folder, and is never
+//! the host's own.
 
 use std::fs;
 use std::io;

@@ -15,6 +15,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use proto::plan::Place;
 
+use super::step::{At, Problem};
+
 /// Whether the walk may cross into another mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mounts {
@@ -94,6 +96,27 @@ pub(super) fn read_all(file: impl Read, most: usize) -> io::Result<Vec<u8>> {
 pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
     let root = folder(&place.root.to_path())?;
     beneath(root.as_fd(), &place.below.to_path(), flags, Mounts::Cross)
+}
+
+/// Opens any object but a link, with a word for people about links.
+pub(super) fn object(place: &Place) -> Result<(OwnedFd, fs::Metadata), Problem> {
+    let link = || {
+        Problem::refused(
+            place,
+            "is a symbolic link or leads over one, and none is followed: give the path that it \
+             leads to (readlink -f)",
+        )
+    };
+    let handle = match self::place(place, OFlag::O_PATH) {
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(link()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Problem::refused(place, "does not exist on this host"));
+        }
+        other => other.at(place)?,
+    };
+    let meta = metadata(&handle).at(place)?;
+    // The last one is opened itself: a handle of it could even be mounted.
+    if meta.is_symlink() { Err(link()) } else { Ok((handle, meta)) }
 }
 
 /// Whether no other local user can make use of a set-uid file below this object: its mount is nosuid

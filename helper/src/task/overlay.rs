@@ -1,4 +1,6 @@
 //! Mounting an overlay (overlayfs of the kernel): the root's, and those of the job.
+//!
+//! Trusts the folders that it is given, not their names: no path of a job is ever part of the options.
 
 use std::fmt::Display;
 use std::fs::{self, Permissions};

@@ -1,4 +1,6 @@
 //! Named, timed steps, and the errors that name them.
+//!
+//! Never hides a failure: each ends the launcher with the step's name, the object and the reason.
 
 use std::fmt::Display;
 use std::io;

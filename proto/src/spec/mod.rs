@@ -1,7 +1,7 @@
 //! What the driver asks the helper to start: one task, in components, enums and numbers.
 //!
-//! There is no free path, no systemd-nspawn option and no unit property in it. Every value is
-//! judged by the helper's policy; nothing is taken because the driver said so.
+//! There is no systemd-nspawn option and no unit property in it; a path is a list of components. Every
+//! value is judged by the helper's policy; nothing is taken because the driver said so.
 //!
 //! | module | idea |
 //! |---|---|

@@ -17,31 +17,31 @@ type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
 const FAULTS: [Fault; 31] = [
-    ("counts.rs", "if count > most {", "if count > most + 1 {"),
-    ("counts.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
+    ("bounds.rs", "if count > most {", "if count > most + 1 {"),
+    ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
-        "counts.rs",
+        "bounds.rs",
         "once(\"label\", spec.labels.iter()",
         "once(\"label\", spec.labels.iter().take(1)",
     ),
-    ("counts.rs", "len() > CREDENTIAL_MAX", "len() > CREDENTIAL_MAX + 1"),
+    ("bounds.rs", "len() > CREDENTIAL_MAX", "len() > CREDENTIAL_MAX + 1"),
     (
-        "sense.rs",
+        "contradictions.rs",
         "limit.soft.unwrap_or(u64::MAX) > limit.hard",
         "limit.soft.unwrap_or(0) > limit.hard",
     ),
-    ("sense.rs", "*mode > 0o7777", "*mode > 0o17777"),
+    ("contradictions.rs", "*mode > 0o7777", "*mode > 0o17777"),
     (
-        "sense.rs",
+        "contradictions.rs",
         "_ if !spec.users.isolates() =>",
         "_ if spec.users == proto::spec::Users::Host =>",
     ),
     (
-        "sense.rs",
+        "contradictions.rs",
         "Ownership::Chown if spec.root.kind != ImageKind::Tree",
         "Ownership::Chown if false",
     ),
-    ("sense.rs", "(1..=READY_TIMEOUT_MAX_S)", "(0..=READY_TIMEOUT_MAX_S)"),
+    ("contradictions.rs", "(1..=READY_TIMEOUT_MAX_S)", "(0..=READY_TIMEOUT_MAX_S)"),
     ("targets.rs", "Some(\"proc\" | \"sys\")", "Some(\"proc\")"),
     ("targets.rs", ".chain(devices).chain(&files.inaccessible)", ".chain(&files.inaccessible)"),
     ("targets.rs", "\"/local\", \"/secrets\"]", "\"/local\", \"/etc\"]"),

@@ -76,7 +76,7 @@ fn key_bind() {
         (bind("../up", "/data"), &["bind \"../up\""]),
     ]);
     strict_refusals(&[
-        (bind("/srv", "/data"), &["bind of /srv", "\"/srv\" in [binds] read_write"]),
+        (bind("/srv", "/data"), &["bind of /srv", "\"/srv\" added to [binds] read_write"]),
         (bind("/", "/data"), &["bind of /"]),
         (bind("/etc/nomad-nspawn", "/data"), &["bind of /etc/nomad-nspawn"]),
     ]);
@@ -102,7 +102,7 @@ fn key_bind_read_only() {
     assert_eq!(says_in(prepare, read_only("local/file", "/data"), script), "own\nno\n");
     let both = json!({ "bind": [{ "/srv": "/data" }], "bind_read_only": [{ "/opt": "/data" }] });
     refusals(&[(both, &["/data", "bind_read_only \"/opt\""])]);
-    strict_refusals(&[(one("/data"), &["\"/srv/closed/one\" in [binds] read_only"])]);
+    strict_refusals(&[(one("/data"), &["\"/srv/closed/one\" added to [binds] read_only"])]);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn key_device() {
     ]);
     strict_refusals(&[(
         json!({ "device": [{ "host_path": "/dev/fuse", "permissions": "r" }] }),
-        &["device /dev/fuse", "\"/dev/fuse:r\" in [devices] allow"],
+        &["device /dev/fuse", "\"/dev/fuse:r\" added to [devices] allow"],
     )]);
 }
 

@@ -162,7 +162,7 @@ fn key_mount() {
     ]);
     strict_refusals(&[(
         mount(json!({ "source": "/srv", "target": "/x" })),
-        &["\"/srv\" in [binds] read_write"],
+        &["\"/srv\" added to [binds] read_write"],
     )]);
 }
 

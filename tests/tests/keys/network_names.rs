@@ -34,7 +34,7 @@ fn key_network_veth() {
     }
     strict_refusals(&[(
         json!({ "network_veth": false }),
-        &["host network", "\"host\" in [network] allow"],
+        &["host network", "\"host\" added to [network] allow"],
     )]);
 }
 

@@ -118,10 +118,10 @@ fn what_is_no_disk_image_is_refused_with_the_reason() {
         ("folder.raw", ImageKind::Disk, neither),
         ("node.raw", ImageKind::Disk, neither),
         ("link", ImageKind::Disk, neither),
-        ("link", ImageKind::Tree, "is no folder"),
+        ("link", ImageKind::Tree, "symbolic link"),
         ("link/bin", ImageKind::Tree, "symbolic link"),
         ("zeros.raw", ImageKind::Tree, "is no folder"),
-        ("missing.raw", ImageKind::Disk, "No such file"),
+        ("missing.raw", ImageKind::Disk, "does not exist on this host"),
     ] {
         let said = refused(at(name, kind));
         assert!(said.contains(why), "{name}: {said}");

@@ -43,7 +43,7 @@ fn host_network(client: &Client, task: &Handmade<'_>) -> Result<Answer, Refusal>
 fn refused(client: &Client, task: &Handmade<'_>) {
     let refusal = host_network(client, task).unwrap_err();
     assert_eq!(refusal.code, Code::Policy, "{refusal}");
-    assert!(refusal.reason.contains("\"host\" in [network] allow"), "{refusal}");
+    assert!(refusal.reason.contains("\"host\" added to [network] allow"), "{refusal}");
 }
 
 fn allowed(client: &Client, task: &Handmade<'_>) {

@@ -70,7 +70,7 @@ fn p04_a_mount_below_the_allocation_is_not_crossed() {
                 ..spec
             }
         });
-        assert!(text.contains("No such file"), "{folder}: {text}");
+        assert!(text.contains("does not exist on this host"), "{folder}: {text}");
     }
 }
 

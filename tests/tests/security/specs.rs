@@ -67,13 +67,13 @@ fn places() -> Vec<Case> {
         case(image("/"), Code::Policy, "[images] paths"),
         case(image("/var/lib/machines"), Code::Policy, "[images] paths"),
         case(image("/var/lib/machines2/x"), Code::Policy, "[images] paths"),
-        case(image("/var/lib/machines/absent"), Code::Invalid, "No such file"),
-        case(image("/var/lib/machines/link"), Code::Invalid, "is no folder"),
+        case(image("/var/lib/machines/absent"), Code::Invalid, "does not exist on this host"),
+        case(image("/var/lib/machines/link"), Code::Invalid, "symbolic link"),
         case(image("/var/lib/machines/link/busybox"), Code::Invalid, "symbolic link"),
         case(
             |s| s.image = Image::Named(ImageName::new("link").unwrap()),
             Code::Invalid,
-            "is no folder",
+            "symbolic link",
         ),
         case(join("/run/netns/0e8b1c2d-1111-2222-3333-444455556666"), Code::Policy, netns),
         case(join("/run/netns"), Code::Policy, netns),
@@ -81,7 +81,7 @@ fn places() -> Vec<Case> {
         case(join("/var/run/netns/other"), Code::Policy, netns),
         case(join("/proc/1/ns/net"), Code::Policy, below),
         case(join("/run/netns/OWN"), Code::Failed, "network-namespace"),
-        case(|s| s.network = Network::Host, Code::Policy, "\"host\" in [network] allow"),
+        case(|s| s.network = Network::Host, Code::Policy, "\"host\" added to [network] allow"),
         case(|s| s.users = Users::Host, Code::Policy, "[userns] require = false"),
     ]
 }

@@ -55,7 +55,7 @@ fn content(context: &Context<'_>, credential: &Credential) -> Result<Vec<u8>, Pr
 /// Reads a file below the task's own folder, in which the payload may have made anything.
 pub(in crate::task) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem> {
     let path = Path::new(dirs.task.as_str()).join(below.to_path());
-    let object = format!("{}/{}", dirs.alloc_dir, path.display());
+    let object = format!("credential source {}/{}", dirs.alloc_dir, path.display());
     let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&object)?;
     let handle =
         open::beneath(alloc_dir.as_fd(), &path, OFlag::O_PATH, Mounts::Cross).at(&object)?;

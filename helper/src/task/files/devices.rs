@@ -12,11 +12,10 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use proto::plan::Place;
 use proto::spec::files::Device;
 
-use super::source::open_place;
 use super::{Context, How};
-use crate::task::STAGE;
 use crate::task::root::MountPoint;
 use crate::task::step::{At, Problem};
+use crate::task::{STAGE, open};
 
 /// Makes all nodes.
 pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
@@ -40,7 +39,7 @@ pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
 
 fn make(device: &Device<Place>, node: &Path, owner: u32) -> Result<(), Problem> {
     let host = &device.host;
-    let (_, meta) = open_place(host)?;
+    let (_, meta) = open::object(host)?;
     let kind = match meta.file_type() {
         t if t.is_char_device() => SFlag::S_IFCHR,
         t if t.is_block_device() => SFlag::S_IFBLK,

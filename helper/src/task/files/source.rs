@@ -1,10 +1,7 @@
 //! A file or folder of the host: opened once, checked and cloned by that descriptor.
 
-use std::fs::Metadata;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::OFlag;
 use proto::plan::Place;
 
 use crate::sys;
@@ -21,31 +18,10 @@ pub(super) struct Source<'a> {
     handle: OwnedFd,
 }
 
-/// Opens any object but a link, with a word for people about links.
-pub(super) fn open_place(place: &Place) -> Result<(OwnedFd, Metadata), Problem> {
-    let link = || {
-        Problem::refused(
-            place,
-            "is a symbolic link or leads over one, and none is followed: give the path that it \
-             leads to (readlink -f)",
-        )
-    };
-    let handle = match open::place(place, OFlag::O_PATH) {
-        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(link()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(Problem::refused(place, "does not exist on this host"));
-        }
-        other => other.at(place)?,
-    };
-    let meta = open::metadata(&handle).at(place)?;
-    // The last one is opened itself: a handle of it could even be mounted.
-    if meta.is_symlink() { Err(link()) } else { Ok((handle, meta)) }
-}
-
 impl<'a> Source<'a> {
     /// Opens a place that must be a regular file or a folder.
     pub(super) fn open(place: &'a Place) -> Result<Self, Problem> {
-        let (handle, meta) = open_place(place)?;
+        let (handle, meta) = open::object(place)?;
         let kind = match meta.file_type() {
             t if t.is_dir() => MountPoint::Folder,
             t if t.is_file() => MountPoint::File,

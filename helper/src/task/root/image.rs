@@ -1,10 +1,11 @@
 //! Opening the image: beneath the policy's folder, without links, and of the kind that was said.
+//!
+//! Trusts the place, which the policy has allowed, and nothing that lies there.
 
 use std::fs::Metadata;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use nix::fcntl::OFlag;
 use proto::limits::RANGE_WIDTH;
 use proto::plan::Plan;
 use proto::spec::{ImageKind, Ownership};
@@ -28,14 +29,18 @@ impl Image {
     /// Opens the image and checks that it is one.
     pub(in crate::task) fn open(plan: &Plan) -> Result<Self, Problem> {
         let place = &plan.image;
-        let object = open::place(place, OFlag::O_PATH).at(place)?;
-        let kind = open::metadata(&object).at(place)?.file_type();
+        let (object, meta) = open::object(place)?;
+        let kind = meta.file_type();
         let handle = match plan.root.kind {
             ImageKind::Tree if kind.is_dir() => object,
             ImageKind::Disk if kind.is_file() || kind.is_block_device() => {
                 disk::mount(plan, &object)?
             }
-            ImageKind::Tree => return Err(Problem::refused(place, "is no folder")),
+            ImageKind::Tree => {
+                let reason =
+                    "is no folder; a disk image is named with its ending: image = \"NAME.raw\"";
+                return Err(Problem::refused(place, reason));
+            }
             ImageKind::Disk => {
                 return Err(Problem::refused(
                     place,

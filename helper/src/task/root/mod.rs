@@ -93,7 +93,7 @@ fn enter(
     extras: &mut Extras,
 ) -> Result<(), Problem> {
     let new = pivot.new.to_path();
-    let object = format!("{} in {}", pivot.new, plan.image);
+    let object = format!("pivot_root {} in {}", pivot.new, plan.image);
     let handle = open::folder(whole).at(whole.display())?;
     let folder = open::in_root(handle.as_fd(), &new).at(&object)?;
     if !open::metadata(&folder).at(&object)?.is_dir() {

@@ -1,4 +1,6 @@
 //! The image itself as the root.
+//!
+//! Trusts the policy to have allowed the change. Never follows a link of the image.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};

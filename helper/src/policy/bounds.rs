@@ -1,4 +1,5 @@
 //! How many, and how long: bounds of lists and texts.
+//! They hold under every policy, and before anything else looks at the lists.
 
 use std::collections::HashSet;
 use std::hash::Hash;

@@ -1,4 +1,5 @@
 //! Numbers out of range, and wishes that exclude each other.
+//! They are refused under every policy.
 
 use proto::limits::READY_TIMEOUT_MAX_S;
 use proto::spec::process::Ready;
