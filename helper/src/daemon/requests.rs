@@ -82,12 +82,8 @@ impl Session {
         }
         let epoch = if greeting { 0 } else { self.context.epoch };
         if request.epoch != epoch {
-            return Err(Refusal::new(
-                Code::Epoch,
-                "decode",
-                "epoch",
-                "the helper was restarted: greet it again",
-            ));
+            let reason = "the helper was restarted: greet it again";
+            return Err(Refusal::new(Code::Epoch, "decode", "epoch", reason));
         }
         Ok(())
     }

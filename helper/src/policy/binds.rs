@@ -13,12 +13,9 @@ pub(super) fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, De
     let path = &spec.alloc_dir;
     let object = format!("allocation folder {path}");
     let alloc_dir = place_below(path, &policy.alloc_dirs).ok_or_else(|| {
-        refuse(
-            "nomad.alloc_dirs",
-            &object,
-            "lies below no folder of [nomad] alloc_dirs in the policy file; add the agent's \
-             client.alloc_dir (default: its data_dir with /alloc) there",
-        )
+        let reason = "lies below no folder of [nomad] alloc_dirs in the policy file; add the \
+                      agent's client.alloc_dir (default: its data_dir with /alloc) there";
+        refuse("nomad.alloc_dirs", &object, reason)
     })?;
     match alloc_dir.below.components() {
         [name] if name.as_str() == spec.key.alloc.to_string() => {
@@ -96,11 +93,12 @@ impl Host<'_> {
     fn of_alloc(&self, below: &[Component]) -> Result<Place, Denial> {
         if self.shows_secrets(below) {
             let path = below.iter().map(Component::as_str).collect::<Vec<_>>().join("/");
+            let reason = "is or holds what Nomad keeps from tasks (private) or from other tasks \
+                          (secrets); bind a folder below local, or of alloc";
             return Err(refuse(
                 "nomad.alloc_dirs",
                 format!("bind of {}/{path}", self.spec.alloc_dir),
-                "is or holds what Nomad keeps from tasks (private) or from other tasks (secrets); \
-                 bind a folder below local, or of alloc",
+                reason,
             ));
         }
         let Place { root, below: alloc } = self.dirs.alloc_dir.clone();

@@ -45,11 +45,8 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
         if let CredentialContent::Value(value) = &credential.content
             && value.reveal().len() > CREDENTIAL_MAX
         {
-            return Err(invalid(
-                "text",
-                format!("credential {}", credential.name),
-                "at most 1 MiB",
-            ));
+            let reason = "at most 1 MiB";
+            return Err(invalid("text", format!("credential {}", credential.name), reason));
         }
     }
     once("credential", files.credentials.iter().map(|it| it.name.as_str()))?;

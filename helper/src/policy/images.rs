@@ -26,12 +26,9 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
             entry(path, policy)
                 .filter(|(place, _)| whole_host || !place.below.components().is_empty())
                 .ok_or_else(|| {
-                    refuse(
-                        "images.paths",
-                        format!("image {path}"),
-                        "lies below no folder of [images] paths in the policy file; add its \
-                         parent folder there, or move the image",
-                    )
+                    let reason = "lies below no folder of [images] paths in the policy file; add \
+                                  its parent folder there, or move the image";
+                    refuse("images.paths", format!("image {path}"), reason)
                 })?
         }
     };
@@ -39,26 +36,20 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
     let deep = place.below.components().len() > 1 && !place.root.components().is_empty();
     let disk = spec.root.kind == ImageKind::Disk && !place.to_path().starts_with("/dev");
     if disk && writable && deep {
-        return Err(refuse(
-            "images.paths",
-            format!("disk image {place}"),
-            format!(
-                "lies inside of a folder that tasks may change as an image; move it to {}, or \
+        let reason = format!(
+            "lies inside of a folder that tasks may change as an image; move it to {}, or \
                  list its own folder in [images] paths of the policy file",
-                place.root
-            ),
-        ));
+            place.root
+        );
+        return Err(refuse("images.paths", format!("disk image {place}"), reason));
     }
     if writes && !writable {
-        return Err(refuse(
-            "images.paths",
-            format!("image {place}"),
-            format!(
-                "may not be changed; use ephemeral = true, or the policy file would allow it with \
+        let reason = format!(
+            "may not be changed; use ephemeral = true, or the policy file would allow it with \
                  {{ path = \"{}\", writable = true }} in [images] paths",
-                place.root
-            ),
-        ));
+            place.root
+        );
+        return Err(refuse("images.paths", format!("image {place}"), reason));
     }
     Ok(place)
 }

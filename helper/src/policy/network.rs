@@ -24,11 +24,9 @@ pub(super) fn plan(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, D
     };
     let object = format!("network namespace {path}");
     let place = place_below(path, &policy.netns_paths).ok_or_else(|| {
-        refuse(
-            "network.netns_paths",
-            &object,
-            "lies below no folder of [network] netns_paths in the policy file; add its folder there",
-        )
+        let reason = "lies below no folder of [network] netns_paths in the policy file; add its \
+                      folder there";
+        refuse("network.netns_paths", &object, reason)
     })?;
     // Nomad's own namespaces carry the allocation's id; others, where listed, do not.
     let nomads = place.root.to_path().ends_with("run/netns");

@@ -89,12 +89,10 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
     let local = open_one(NAMES[1], task.join("local"), Mounts::Stay)?;
     let secrets = open_one(NAMES[2], task.join("secrets"), Mounts::Cross)?;
     if dirs.agent_uid == 0 && device(&secrets)? == device(&local)? {
-        return Err(Problem::refused(
-            secrets.path.display(),
-            "is no mount here: the Nomad agent runs in a private mount namespace, so the task \
-             would see empty secrets; take PrivateTmp=, ProtectHome=, ProtectSystem= and the like \
-             out of the agent's unit",
-        ));
+        let reason = "is no mount here: the Nomad agent runs in a private mount namespace, so the \
+                      task would see empty secrets; take PrivateTmp=, ProtectHome=, \
+                      ProtectSystem= and the like out of the agent's unit";
+        return Err(Problem::refused(secrets.path.display(), reason));
     }
     Ok([alloc, local, secrets])
 }

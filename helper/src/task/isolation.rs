@@ -64,11 +64,9 @@ pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
     }
     if let Some(context) = &isolation.selinux {
         if !Path::new("/sys/fs/selinux/enforce").exists() {
-            return Err(Problem::refused(
-                format!("selinux_context {context}"),
-                "SELinux is not active on this host (/sys/fs/selinux is not mounted); leave the \
-                 key out, or constrain the job to nodes that have it",
-            ));
+            let reason = "SELinux is not active on this host (/sys/fs/selinux is not mounted); \
+                          leave the key out, or constrain the job to nodes that have it";
+            return Err(Problem::refused(format!("selinux_context {context}"), reason));
         }
         extras.arguments.push(format!("--selinux-context={context}"));
     }
@@ -79,13 +77,11 @@ pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
 fn syscall(rule: &SyscallRule) -> Result<String, Problem> {
     let name = rule.name.as_str();
     if !rule.allow && name.starts_with('@') && !GROUPS.contains(&name) {
-        return Err(Problem::refused(
-            format!("syscall_filter ~{name}"),
-            format!(
-                "systemd-nspawn's list has no such group in it, so nothing would be taken out; \
+        let reason = format!(
+            "systemd-nspawn's list has no such group in it, so nothing would be taken out; \
                  name the system calls themselves (systemd-analyze syscall-filter {name})"
-            ),
-        ));
+        );
+        return Err(Problem::refused(format!("syscall_filter ~{name}"), reason));
     }
     Ok(format!("--system-call-filter={}{name}", if rule.allow { "" } else { "~" }))
 }
@@ -100,10 +96,9 @@ fn rlimit(limit: &ProcessLimit) -> Result<String, Problem> {
         // These would take CPU time from others.
         let shared = matches!(limit.resource, LimitName::Nice | LimitName::RealtimePriority);
         if shared || setrlimit(resource, own_soft, hard).is_err() {
-            return Err(Problem::refused(
-                format!("limit {name} = {}", text(limit.hard)),
-                format!("a hard limit can be at most {} on this host", text(Some(own_hard))),
-            ));
+            let reason =
+                format!("a hard limit can be at most {} on this host", text(Some(own_hard)));
+            return Err(Problem::refused(format!("limit {name} = {}", text(limit.hard)), reason));
         }
     }
     Ok(format!("--rlimit={name}={}:{}", text(limit.soft), text(limit.hard)))

@@ -167,12 +167,10 @@ fn find_fifo(
     let handle = open::beneath(folder, Path::new(&name), OFlag::O_PATH, Mounts::Stay).at(&name)?;
     let meta = open::metadata(&handle).at(&name)?;
     if !meta.file_type().is_fifo() || meta.uid() != owner || meta.nlink() != 1 {
-        return Err(Problem::refused(
-            name,
-            "is not the FIFO that the Nomad agent made (type, owner or link count differ): \
-             something in the allocation replaced it, or agent_uid in the policy file is not the \
-             agent's uid",
-        ));
+        let reason = "is not the FIFO that the Nomad agent made (type, owner or link count \
+                      differ): something in the allocation replaced it, or agent_uid in the \
+                      policy file is not the agent's uid";
+        return Err(Problem::refused(name, reason));
     }
     Ok(handle)
 }

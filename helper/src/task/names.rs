@@ -218,12 +218,10 @@ fn host_file(which: ResolverFile) -> Result<&'static Path, Problem> {
     if path.is_file() {
         return Ok(path);
     }
-    Err(Problem::refused(
-        path.display(),
-        format!(
-            "is no file on this host ({hint}); use a \"…-host\" mode or dns servers of the job"
-        ),
-    ))
+    let reason = format!(
+        "is no file on this host ({hint}); use a \"…-host\" mode or dns servers of the job"
+    );
+    Err(Problem::refused(path.display(), reason))
 }
 
 /// The zone that a link at /etc/localtime names (timezone_from_path() of systemd).

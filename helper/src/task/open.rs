@@ -101,11 +101,9 @@ pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
 /// Opens any object but a link, with a word for people about links.
 pub(super) fn object(place: &Place) -> Result<(OwnedFd, fs::Metadata), Problem> {
     let link = || {
-        Problem::refused(
-            place,
-            "is a symbolic link or leads over one, and none is followed: give the path that it \
-             leads to (readlink -f)",
-        )
+        let reason = "is a symbolic link or leads over one, and none is followed: give the path \
+                      that it leads to (readlink -f)";
+        Problem::refused(place, reason)
     };
     let handle = match self::place(place, OFlag::O_PATH) {
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(link()),

@@ -26,10 +26,11 @@ pub(super) fn bundle() -> PathBuf {
 pub(super) fn write(variables: &[Variable]) -> Result<(), Problem> {
     for variable in variables {
         if variable.value.reveal().chars().any(is_noncharacter) {
+            let reason = "holds a Unicode noncharacter (U+FDD0 to U+FDEF, or one that ends in \
+                          FFFE or FFFF), which systemd does not take; put the value in a file";
             return Err(Problem::refused(
                 format!("environment variable {}", variable.name),
-                "holds a Unicode noncharacter (U+FDD0 to U+FDEF, or one that ends in FFFE or \
-                 FFFF), which systemd does not take; put the value in a file",
+                reason,
             ));
         }
     }

@@ -48,12 +48,14 @@ fn mapping(
     let as_asked = unprotected == Unprotected::AsAsked && bind.mapping != Mapping::Automatic;
     if !bind.read_only && !as_asked && !source.is_protected(bind.recursive)? {
         if unprotected == Unprotected::Refuse {
+            let reason = "a set-uid file that the task leaves there would work for every local \
+                          user of the host: make the bind read-only, chmod 0700 a folder of \
+                          root's above it, mount it nosuid, or take it without ID mapping \
+                          (noidmap); the policy file would give it so with unprotected = \
+                          \"unmapped\" in [binds]";
             return Err(Problem::refused(
                 format!("bind {} to {}", bind.source, bind.target),
-                "a set-uid file that the task leaves there would work for every local user of \
-                 the host: make the bind read-only, chmod 0700 a folder of root's above it, mount \
-                 it nosuid, or take it without ID mapping (noidmap); the policy file would give \
-                 it so with unprotected = \"unmapped\" in [binds]",
+                reason,
             ));
         }
         context.extras.notes.push(format!(
@@ -88,20 +90,18 @@ fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     if range.holds(owner.uid) && range.holds(owner.gid) {
         return Ok(owner);
     }
-    Err(Problem::refused(
-        format!("bind {} to {}", bind.source, bind.target),
-        "the target's owner in the image is outside of the container's ids: use idmap or rootidmap",
-    ))
+    let reason = "the target's owner in the image is outside of the container's ids: use idmap or \
+                  rootidmap";
+    Err(Problem::refused(format!("bind {} to {}", bind.source, bind.target), reason))
 }
 
 /// Without the mapping that was asked for a bind is refused; the automatic one can do without.
 fn unmappable(context: &mut Context<'_>, bind: &Bind<Place>) -> Result<(), Problem> {
     if bind.mapping != Mapping::Automatic {
-        return Err(Problem::refused(
-            format!("bind {} to {}", bind.source, bind.target),
-            "this kernel cannot ID-map its file system, or one mounted below it (tmpfs needs \
-             Linux 6.3; most network file systems cannot): take it without ID mapping (noidmap)",
-        ));
+        let reason = "this kernel cannot ID-map its file system, or one mounted below it (tmpfs \
+                      needs Linux 6.3; most network file systems cannot): take it without ID \
+                      mapping (noidmap)";
+        return Err(Problem::refused(format!("bind {} to {}", bind.source, bind.target), reason));
     }
     context.extras.notes.push(format!(
         "bind {}: this kernel cannot ID-map its file system, or one mounted below it: its owners \

@@ -99,8 +99,6 @@ fn decrypt(credential: &Credential, from: &Path) -> Result<PathBuf, Problem> {
         return Ok(to);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Problem::refused(
-        object,
-        format!("systemd-creds cannot decrypt it with this host's key: {}", said.trim()),
-    ))
+    let reason = format!("systemd-creds cannot decrypt it with this host's key: {}", said.trim());
+    Err(Problem::refused(object, reason))
 }

@@ -78,10 +78,8 @@ fn hide_all(context: &mut Context<'_>) -> Result<(), Problem> {
         let is_missing = in_image.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
         if is_missing && !root::is_nspawns_own(path) && mount_points::above(context, path).is_none()
         {
-            return Err(Problem::refused(
-                format!("inaccessible path {path}"),
-                "does not exist in the image: only what exists can be hidden",
-            ));
+            let reason = "does not exist in the image: only what exists can be hidden";
+            return Err(Problem::refused(format!("inaccessible path {path}"), reason));
         }
         // This option knows no escapes.
         context.extras.arguments.push(format!("--inaccessible={path}"));

@@ -52,14 +52,12 @@ pub(super) fn provide_all(context: &Context<'_>) -> Result<(), Problem> {
                 };
                 let make = || make_path(&top, &below, target.kind, None, find);
                 as_user(context.plan.container_root(), make).map_err(|problem| {
-                    Problem::refused(
-                        &target.path,
-                        format!(
-                            "cannot be made as a mount point in the mount around it ({}): make \
+                    let reason = format!(
+                        "cannot be made as a mount point in the mount around it ({}): make \
                              it there beforehand",
-                            problem.reason()
-                        ),
-                    )
+                        problem.reason()
+                    );
+                    Problem::refused(&target.path, reason)
                 })?;
             }
         }

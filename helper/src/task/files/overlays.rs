@@ -88,25 +88,21 @@ fn upper_layer(
     if context.plan.users.is_none_or(|range| range.holds(uid)) {
         return Ok(Some(layer));
     }
-    Err(Problem::refused(
-        object("changes"),
-        format!(
-            "were written by a task with other ids (their owner is {uid}): they belong to the ids \
+    let reason = format!(
+        "were written by a task with other ids (their owner is {uid}): they belong to the ids \
              of the task that made them; give the task a fixed range (private_users), or begin \
              with an empty folder"
-        ),
-    ))
+    );
+    Err(Problem::refused(object("changes"), reason))
 }
 
 /// Attaches a host's folder for changes on the stage.
 fn attach_upper(place: &Place, name: &str) -> Result<PathBuf, Problem> {
     let source = Source::open_folder(place)?;
     if !source.is_protected(false)? {
-        return Err(Problem::refused(
-            place,
-            "an overlay's changes must lie where no other local user can reach them: chmod 0700 \
-             a folder of root's above it, or mount it nosuid",
-        ));
+        let reason = "an overlay's changes must lie where no other local user can reach them: \
+                      chmod 0700 a folder of root's above it, or mount it nosuid";
+        return Err(Problem::refused(place, reason));
     }
     let clone = source.clone(false, false)?;
     let at = Path::new(STAGE).join(format!("{name}.upper"));

@@ -26,11 +26,10 @@ impl<'a> Source<'a> {
             t if t.is_dir() => MountPoint::Folder,
             t if t.is_file() => MountPoint::File,
             _ => {
-                return Err(Problem::refused(
-                    place,
-                    "is neither a regular file nor a folder: sockets, FIFOs and device nodes are \
-                     not bound (bind the folder around a socket; a device has a block of its own)",
-                ));
+                let reason = "is neither a regular file nor a folder: sockets, FIFOs and device \
+                              nodes are not bound (bind the folder around a socket; a device has \
+                              a block of its own)";
+                return Err(Problem::refused(place, reason));
             }
         };
         Ok(Self { place, kind, owner: Owner::of(&meta), handle })

@@ -77,19 +77,15 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     let kind = FILE_SYSTEMS.iter().find(|kind| holds(kind.at, kind.magic));
     let Some(kind) = kind.filter(|_| !PARTITION_TABLES.iter().any(|(at, it)| holds(*at, it)))
     else {
-        return Err(Problem::refused(
-            image,
-            "holds no ext4, squashfs, erofs or btrfs file system of its own: images with a \
-             partition table (or with verity) cannot be used yet; copy the root partition into a \
-             file",
-        ));
+        let reason = "holds no ext4, squashfs, erofs or btrfs file system of its own: images with \
+                      a partition table (or with verity) cannot be used yet; copy the root \
+                      partition into a file";
+        return Err(Problem::refused(image, reason));
     };
     if writes && kind.name == "ext4" && !holds(EXT4_CLEAN.0, EXT4_CLEAN.1) {
-        return Err(Problem::refused(
-            image,
-            "its ext4 file system has errors or was not unmounted, and has no journal to mend \
-             that: run e2fsck -f on it, or use ephemeral, read_only or volatile",
-        ));
+        let reason = "its ext4 file system has errors or was not unmounted, and has no journal to \
+                      mend that: run e2fsck -f on it, or use ephemeral, read_only or volatile";
+        return Err(Problem::refused(image, reason));
     }
     let device = if is_device { None } else { Some(loop_device(&file)?) };
     let source = device.as_ref().map_or(path.as_path(), |(_, path)| Path::new(path));
@@ -101,23 +97,19 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     };
     match mount_at(Some(source), &folder, Some(kind.name), flags, Some(options)) {
         Err(e @ (Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG | Errno::EIO | Errno::ENODEV)) => {
-            return Err(Problem::refused(
-                image,
-                format!(
-                    "the kernel does not mount its {} file system ({e}): it is damaged, or has \
+            let reason = format!(
+                "the kernel does not mount its {} file system ({e}): it is damaged, or has \
                      features that this kernel has not; the kernel's log says which",
-                    kind.name
-                ),
-            ));
+                kind.name
+            );
+            return Err(Problem::refused(image, reason));
         }
         other => other.at(image)?,
     }
     let root = open::folder(&folder).at(image)?;
     if writes && fstatvfs(root.as_fd()).at(image)?.flags().contains(FsFlags::ST_RDONLY) {
-        return Err(Problem::refused(
-            image,
-            "its file system cannot be written: use ephemeral, read_only or volatile",
-        ));
+        let reason = "its file system cannot be written: use ephemeral, read_only or volatile";
+        return Err(Problem::refused(image, reason));
     }
     Ok(root)
 }

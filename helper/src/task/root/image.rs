@@ -37,28 +37,24 @@ impl Image {
                 disk::mount(plan, &object)?
             }
             ImageKind::Tree => {
-                let reason =
-                    "is no folder; a disk image is named with its ending: image = \"NAME.raw\"";
+                let reason = "is no folder; a disk image is named with its ending: image = \
+                              \"NAME.raw\"";
                 return Err(Problem::refused(place, reason));
             }
             ImageKind::Disk => {
-                return Err(Problem::refused(
-                    place,
-                    "is neither a regular file nor a block device",
-                ));
+                let reason = "is neither a regular file nor a block device";
+                return Err(Problem::refused(place, reason));
             }
         };
         let meta = open::metadata(&handle).at(place)?;
         if meta.uid() >= RANGE_WIDTH && plan.root.ownership == Ownership::Map {
-            return Err(Problem::refused(
-                place,
-                format!(
-                    "the image's root belongs to uid {}: an older driver shifted its owners; \
+            let reason = format!(
+                "the image's root belongs to uid {}: an older driver shifted its owners; \
                      make a fresh copy of the image, or shift it back with \
                      systemd-nspawn --private-users=0 --private-users-ownership=chown",
-                    meta.uid()
-                ),
-            ));
+                meta.uid()
+            );
+            return Err(Problem::refused(place, reason));
         }
         let lock = format!("inode-{}:{}", meta.dev(), meta.ino());
         Ok(Self { handle, meta, lock })

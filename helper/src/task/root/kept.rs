@@ -75,9 +75,10 @@ pub(super) fn find_or_make(
 
 /// The layer cannot be used.
 fn refused(plan: &Plan, reason: &str) -> Problem {
+    let reason = format!("{reason}; a new allocation begins without it: nomad alloc stop");
     Problem::refused(
         format!("what task {} kept (persist = \"alloc\")", plan.task_dirs.task),
-        format!("{reason}; a new allocation begins without it: nomad alloc stop"),
+        reason,
     )
 }
 

@@ -122,11 +122,9 @@ fn check_merged(plan: &Plan) -> Result<(), Problem> {
     if is_folder("usr") && !is_folder("bin") {
         return Ok(());
     }
-    Err(Problem::refused(
-        &plan.image,
-        "volatile = \"yes\" takes /usr alone from the image: /usr must be a folder, and /bin a \
-         link into it or missing; use volatile = \"overlay\" for this image",
-    ))
+    let reason = "volatile = \"yes\" takes /usr alone from the image: /usr must be a folder, and \
+                  /bin a link into it or missing; use volatile = \"overlay\" for this image";
+    Err(Problem::refused(&plan.image, reason))
 }
 
 /// Attaches a clone of the image's root on a new folder.
@@ -140,10 +138,8 @@ fn attach(
     let clone = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
     match sys::set_mount_attributes(clone.as_fd(), attributes, map) {
         Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {
-            return Err(Problem::refused(
-                &plan.image,
-                "this kernel cannot ID-map the file system that it lies on",
-            ));
+            let reason = "this kernel cannot ID-map the file system that it lies on";
+            return Err(Problem::refused(&plan.image, reason));
         }
         other => other.at(&plan.image)?,
     }

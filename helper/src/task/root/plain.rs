@@ -24,12 +24,10 @@ pub(super) fn mount(
     // What a disk image holds can be reached on the host through it alone.
     let reachable = map.is_some() && plan.root.kind == ImageKind::Tree;
     if reachable && !open::is_protected(image.handle.as_fd()).at(&plan.image)? {
-        return Err(Problem::refused(
-            &plan.image,
-            "a writable image must lie behind a folder that is root's and 0700, or on a nosuid \
-             mount: a set-uid file made inside would be host root's for every local user; \
-             chmod 0700 the image store, or use ephemeral = true",
-        ));
+        let reason = "a writable image must lie behind a folder that is root's and 0700, or on a \
+                      nosuid mount: a set-uid file made inside would be host root's for every \
+                      local user; chmod 0700 the image store, or use ephemeral = true";
+        return Err(Problem::refused(&plan.image, reason));
     }
     // A killed systemd-nspawn leaves its lock file behind: `clean` learns the name from here.
     let folder = upper(plan.unit);
