@@ -17,10 +17,17 @@ use zbus::message::{Body, Type};
 use zbus::zvariant::DynamicType;
 use zbus::{Connection, MatchRule, MessageStream, ObjectPath, OwnedVariant};
 
-/// PID 1's name, path and main interface.
-pub(super) const SYSTEMD: &str = "org.freedesktop.systemd1";
+/// A service, one of its objects, and an interface of that.
+type Object<'a> = (&'a str, &'a str, &'a str);
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
 const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+/// PID 1.
+pub(super) const MANAGER: Object<'static> =
+    (SYSTEMD, SYSTEMD_PATH, "org.freedesktop.systemd1.Manager");
+/// systemd-machined.
+pub(super) const MACHINED: Object<'static> =
+    ("org.freedesktop.machine1", "/org/freedesktop/machine1", "org.freedesktop.machine1.Manager");
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// Longest wait for one reply.
@@ -49,81 +56,65 @@ impl Bus {
         let rule = MatchRule::builder()
             .msg_type(Type::Signal)
             .sender(SYSTEMD)
-            .interface(MANAGER)
+            .interface(MANAGER.2)
             .member("JobRemoved")
             .build()?;
         let stream =
             MessageStream::for_match_rule(rule, &connection, NonZeroUsize::new(256)).await?;
-        connection
-            .call_method(Some(SYSTEMD), SYSTEMD_PATH, Some(MANAGER), "Subscribe", &())
-            .await?;
+        let (service, path, interface) = MANAGER;
+        connection.call_method(Some(service), path, Some(interface), "Subscribe", &()).await?;
         tokio::task::spawn_local(deliver(stream, self.waiters.clone()));
         *current = Some(connection.clone());
         Ok(connection)
     }
 
-    /// Calls a method of PID 1's manager.
-    pub(super) async fn manager<B>(&self, method: &str, body: &B) -> zbus::Result<Body>
+    /// Calls a method.
+    pub(super) async fn call<B>(
+        &self,
+        object: Object<'_>,
+        method: &str,
+        body: &B,
+    ) -> zbus::Result<Body>
     where
         B: serde::Serialize + DynamicType,
     {
+        let (service, path, interface) = object;
         let connection = self.connection().await?;
-        let reply = connection
-            .call_method(Some(SYSTEMD), SYSTEMD_PATH, Some(MANAGER), method, body)
-            .await?;
-        Ok(reply.body())
-    }
-
-    /// Calls a method of machined's manager.
-    pub(super) async fn machined<B>(&self, method: &str, body: &B) -> zbus::Result<Body>
-    where
-        B: serde::Serialize + DynamicType,
-    {
-        let name = "org.freedesktop.machine1";
-        let interface = "org.freedesktop.machine1.Manager";
-        let connection = self.connection().await?;
-        connection
-            .call_method(Some(name), "/org/freedesktop/machine1", Some(interface), method, body)
-            .await
-            .map(|reply| reply.body())
+        let reply = connection.call_method(Some(service), path, Some(interface), method, body);
+        Ok(reply.await?.body())
     }
 
     /// Unit and leader of a machine.
     pub(super) async fn machine(&self, path: &str) -> zbus::Result<(String, u32)> {
-        let (name, interface) = ("org.freedesktop.machine1", "org.freedesktop.machine1.Machine");
-        let unit = self.get(name, path, interface, "Unit").await.and_then(String::try_from)?;
-        let leader = self.get(name, path, interface, "Leader").await.and_then(u32::try_from)?;
-        Ok((unit, leader))
+        let machine = (MACHINED.0, path, "org.freedesktop.machine1.Machine");
+        Ok((self.get(machine, "Unit").await?, self.get(machine, "Leader").await?))
     }
 
     /// Reads one property of a unit, whether it is loaded or not.
-    pub(super) async fn property(
+    pub(super) async fn property<T>(
         &self,
         unit: &str,
         interface: &str,
         name: &str,
-    ) -> zbus::Result<OwnedVariant> {
-        self.get(SYSTEMD, &unit_path(unit), &format!("{SYSTEMD}.{interface}"), name).await
+    ) -> zbus::Result<T>
+    where
+        T: TryFrom<OwnedVariant, Error = zbus::Error>,
+    {
+        self.get((SYSTEMD, &unit_path(unit), &format!("{SYSTEMD}.{interface}")), name).await
     }
 
-    /// The version of the running systemd; empty when it cannot be read.
-    pub(super) async fn systemd_version(&self) -> String {
-        let version = self.get(SYSTEMD, SYSTEMD_PATH, MANAGER, "Version").await;
-        version.and_then(String::try_from).unwrap_or_default()
+    /// The version of the running systemd.
+    pub(super) async fn systemd_version(&self) -> zbus::Result<String> {
+        self.get(MANAGER, "Version").await
     }
 
-    async fn get(
-        &self,
-        service: &str,
-        path: &str,
-        interface: &str,
-        name: &str,
-    ) -> zbus::Result<OwnedVariant> {
-        let connection = self.connection().await?;
-        let body = (interface, name);
-        let reply =
-            connection.call_method(Some(service), path, Some(PROPERTIES), "Get", &body).await?;
-        reply.body().deserialize::<OwnedVariant>()
+    async fn get<T>(&self, (service, path, interface): Object<'_>, name: &str) -> zbus::Result<T>
+    where
+        T: TryFrom<OwnedVariant, Error = zbus::Error>,
+    {
+        let body = self.call((service, path, PROPERTIES), "Get", &(interface, name)).await?;
+        let value = body.deserialize::<OwnedVariant>()?;
+        T::try_from(value).map_err(|e| zbus::Error::Failure(format!("{name}: {e}")))
     }
 
     /// A wait for the end of the unit's next job. Ask before the call that makes the job.
@@ -169,17 +160,8 @@ fn unit_path(unit: &str) -> String {
     path
 }
 
-/// Whether PID 1 says that there is no such unit.
-pub(super) fn is_no_such_unit(error: &zbus::Error) -> bool {
-    is_named(error, "NoSuchUnit")
-}
-
-/// Whether PID 1 says that the unit has no such process.
-pub(super) fn is_no_such_process(error: &zbus::Error) -> bool {
-    is_named(error, "NoSuchProcess")
-}
-
-fn is_named(error: &zbus::Error, name: &str) -> bool {
+/// Whether PID 1 answered with this error of its own.
+pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(full, _, _)
         if full.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name))
 }

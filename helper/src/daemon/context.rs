@@ -5,6 +5,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use tokio::sync::OnceCell;
+
 use super::bus::Bus;
 use super::range::Ranges;
 use super::table::Table;
@@ -25,7 +27,7 @@ pub(super) struct Context {
     pub(super) ranges: RefCell<Ranges>,
     /// Bytes of unfinished specifications of all connections.
     pub(super) assembling: Cell<usize>,
-    systemd: RefCell<String>,
+    systemd: OnceCell<String>,
 }
 
 impl Context {
@@ -37,17 +39,14 @@ impl Context {
             table: RefCell::default(),
             ranges: RefCell::default(),
             assembling: Cell::new(0),
-            systemd: RefCell::default(),
+            systemd: OnceCell::new(),
         }
     }
 
     /// The version of the running systemd; empty when it cannot be read now.
     pub(super) async fn systemd(&self) -> String {
-        if self.systemd.borrow().is_empty() {
-            let version = self.bus.systemd_version().await;
-            *self.systemd.borrow_mut() = version;
-        }
-        self.systemd.borrow().clone()
+        let version = self.systemd.get_or_try_init(|| self.bus.systemd_version()).await;
+        version.cloned().unwrap_or_default()
     }
 
     /// The policy in force now; a reload does not change it under a running decision.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use proto::name::TaskKey;
 use proto::plan::Step;
 
+use super::bus::MACHINED;
 use super::context::Context;
 use crate::hook;
 
@@ -23,7 +24,7 @@ pub(super) fn register(context: &Rc<Context>, key: &TaskKey) {
         let body =
             (entry.record.machine.as_str(), id, "nomad-nspawn", "container", leader.pid(), "");
         if !leader.has_ended()
-            && let Err(error) = context.bus.machined("RegisterMachine", &body).await
+            && let Err(error) = context.bus.call(MACHINED, "RegisterMachine", &body).await
         {
             tracing::info!(task = %key, %error, "not registered with systemd-machined");
         }
@@ -47,7 +48,7 @@ pub(super) async fn unregister(context: &Rc<Context>, key: &TaskKey) {
     else {
         return;
     };
-    if let Err(error) = context.bus.machined("UnregisterMachine", &(name.as_str(),)).await {
+    if let Err(error) = context.bus.call(MACHINED, "UnregisterMachine", &(name.as_str(),)).await {
         tracing::debug!(task = %key, %error, "not unregistered");
     }
 }

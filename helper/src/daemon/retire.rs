@@ -12,6 +12,7 @@ use std::time::Duration;
 use proto::error::{Code, Refusal};
 use proto::name::{MachineName, TaskKey};
 
+use super::bus::MACHINED;
 use super::context::Context;
 use super::process::Process;
 
@@ -40,7 +41,7 @@ pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<bool, Re
     let executor = leader.parent().and_then(|nspawn| nspawn.parent()).filter(is_executor);
     let gentle = if leader.comm() == "systemd" { HALT } else { TERMINATE };
     for (whom, signal) in [("leader", gentle), ("all", KILL)] {
-        let sent = context.bus.machined("KillMachine", &(name.as_str(), whom, signal)).await;
+        let sent = context.bus.call(MACHINED, "KillMachine", &(name.as_str(), whom, signal)).await;
         let ended = tokio::time::timeout(PATIENCE, leader.ended()).await.is_ok();
         if ended {
             break;
@@ -62,7 +63,8 @@ pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<bool, Re
 
 /// The leader of such a machine; `None` when machined has none, or it is not what it must be.
 async fn find(context: &Context, name: &MachineName) -> Result<Option<Process>, String> {
-    let listed = context.bus.machined("ListMachines", &()).await.map_err(|e| e.to_string())?;
+    let listed =
+        context.bus.call(MACHINED, "ListMachines", &()).await.map_err(|e| e.to_string())?;
     type Machine = (String, String, String, zbus::OwnedObjectPath);
     let machines: Vec<Machine> = listed.deserialize().map_err(|e| e.to_string())?;
     let wanted = |(n, class, service, _): &&Machine| {

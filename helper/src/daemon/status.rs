@@ -18,9 +18,9 @@ pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
     let state = if entry.starting {
         State::Starting
     } else {
-        let seen = unit::look(&context.bus, entry.record.unit())
-            .await
-            .map_err(|e| Refusal::new(Code::Failed, "status", key.to_string(), e))?;
+        let failed =
+            |e: zbus::Error| Refusal::new(Code::Failed, "status", key.to_string(), e.to_string());
+        let seen = unit::look(&context.bus, entry.record.unit()).await.map_err(failed)?;
         state(&entry, &seen)
     };
     let running = !matches!(state, State::Ended(_));

@@ -11,9 +11,9 @@ use std::time::Duration;
 use proto::plan::UnitId;
 use proto::spec::files::DeviceAccess;
 use proto::spec::{Label, Resources};
-use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+use zbus::{OwnedObjectPath, Variant};
 
-use super::bus::{Bus, is_no_such_process, is_no_such_unit};
+use super::bus::{Bus, MANAGER, is_named};
 use super::record::{Kind, Record};
 use crate::policy::UnitDevice;
 
@@ -21,6 +21,10 @@ const PREFIX: &str = "nomad-nspawn-";
 const FOLLOWER_PREFIX: &str = "nomad-nspawn-log-";
 const SUFFIX: &str = ".service";
 const SLICE: &str = "machine-nspawn.slice";
+
+/// PID 1's words for what is not there.
+const NO_UNIT: &str = "NoSuchUnit";
+const NO_PROCESS: &str = "NoSuchProcess";
 
 /// Longest wait for a unit whose main process has been killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,8 +52,8 @@ pub(super) fn follower(unit: UnitId) -> String {
     format!("{FOLLOWER_PREFIX}{unit}{SUFFIX}")
 }
 
-fn id_of(name: &str) -> Option<UnitId> {
-    UnitId::parse(name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?)
+fn id_of(prefix: &str, name: &str) -> Option<UnitId> {
+    UnitId::parse(name.strip_prefix(prefix)?.strip_suffix(SUFFIX)?)
 }
 
 /// The task binary: beside our own.
@@ -143,7 +147,13 @@ pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
     if wanted.systemd >= 254 {
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
-    limits(&mut properties, wanted.resources);
+    let limits = [
+        ("TasksMax", wanted.resources.tasks_max),
+        ("MemoryMax", wanted.resources.memory_max),
+        ("MemoryLow", wanted.resources.memory_low),
+        ("CPUWeight", wanted.resources.cpu_weight),
+    ];
+    properties.extend(limits.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
     start_transient(bus, &name(unit), properties).await
 }
 
@@ -175,24 +185,10 @@ pub(super) async fn start_follower(
     start_transient(bus, &follower(unit), properties).await
 }
 
-fn limits(properties: &mut Vec<Property<'_>>, resources: Resources) {
-    // nspawn@.service's own limit stands where the job has none.
-    properties.push(("TasksMax", Variant::from(resources.tasks_max.unwrap_or(16_384))));
-    for (name, value) in [
-        ("MemoryMax", resources.memory_max),
-        ("MemoryLow", resources.memory_low),
-        ("CPUWeight", resources.cpu_weight),
-    ] {
-        if let Some(value) = value {
-            properties.push((name, Variant::from(value)));
-        }
-    }
-}
-
 async fn start_transient(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> Result<(), String> {
     let auxiliary: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
     let body = (name, "fail", all, auxiliary);
-    bus.manager("StartTransientUnit", &body).await.map(drop).map_err(|e| e.to_string())
+    bus.call(MANAGER, "StartTransientUnit", &body).await.map(drop).map_err(|e| e.to_string())
 }
 
 /// Runs `clean` for a unit that left its folder behind, and waits for its end.
@@ -228,8 +224,8 @@ pub(super) enum Who {
 /// Sends SIGKILL to processes of a unit. That there is none of them is fine.
 pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String> {
     let who = if who == Who::All { "all" } else { "main" };
-    match bus.manager("KillUnit", &(name(unit), who, libc::SIGKILL)).await {
-        Err(e) if !is_no_such_unit(&e) && !is_no_such_process(&e) => Err(e.to_string()),
+    match bus.call(MANAGER, "KillUnit", &(name(unit), who, libc::SIGKILL)).await {
+        Err(e) if !is_named(&e, NO_UNIT) && !is_named(&e, NO_PROCESS) => Err(e.to_string()),
         _ => Ok(()),
     }
 }
@@ -237,15 +233,15 @@ pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String
 /// Stops a unit, waits for it, and takes its record away.
 pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
     let done = bus.job_of(name);
-    match bus.manager("StopUnit", &(name, "replace")).await {
+    match bus.call(MANAGER, "StopUnit", &(name, "replace")).await {
         Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, done))
             .await
             .map_err(|_| "the unit does not stop".to_owned())?,
-        Err(e) if is_no_such_unit(&e) => return Ok(()),
+        Err(e) if is_named(&e, NO_UNIT) => return Ok(()),
         Err(e) => return Err(e.to_string()),
     }
-    match bus.manager("ResetFailedUnit", &(&name,)).await {
-        Err(e) if !is_no_such_unit(&e) => Err(e.to_string()),
+    match bus.call(MANAGER, "ResetFailedUnit", &(&name,)).await {
+        Err(e) if !is_named(&e, NO_UNIT) => Err(e.to_string()),
         _ => Ok(()),
     }
 }
@@ -255,9 +251,8 @@ pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
 async fn settled(bus: &Bus, name: &str, job: tokio::sync::oneshot::Receiver<String>) {
     drop(job.await);
     loop {
-        let state = bus.property(name, "Unit", "ActiveState").await;
-        let state = state.ok().and_then(|state| String::try_from(state).ok());
-        if state.is_some_and(|state| state == "inactive" || state == "failed") {
+        let state = bus.property::<String>(name, "Unit", "ActiveState").await;
+        if state.is_ok_and(|state| state == "inactive" || state == "failed") {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -279,34 +274,22 @@ pub(super) struct Seen {
 }
 
 /// Reads how a unit stands.
-pub(super) async fn look(bus: &Bus, unit: UnitId) -> Result<Seen, String> {
+pub(super) async fn look(bus: &Bus, unit: UnitId) -> zbus::Result<Seen> {
     let name = name(unit);
-    let text = async |interface, property| -> Result<String, String> {
-        let value = bus.property(&name, interface, property).await.map_err(|e| e.to_string())?;
-        String::try_from(value).map_err(|e| format!("{property}: {e}"))
-    };
-    let number = async |property| -> Result<i32, String> {
-        let value = bus.property(&name, "Service", property).await.map_err(|e| e.to_string())?;
-        i32::try_from(value).map_err(|e| format!("{property}: {e}"))
-    };
-    let loaded = text("Unit", "LoadState").await? != "not-found";
-    if !loaded {
+    let unit = async |property| bus.property::<String>(&name, "Unit", property).await;
+    let number = async |property| bus.property::<i32>(&name, "Service", property).await;
+    if unit("LoadState").await? == "not-found" {
         return Ok(Seen::default());
     }
     Ok(Seen {
-        loaded,
-        active: text("Unit", "ActiveState").await?,
-        sub: text("Unit", "SubState").await?,
+        loaded: true,
+        active: unit("ActiveState").await?,
+        sub: unit("SubState").await?,
         code: number("ExecMainCode").await?,
         status: number("ExecMainStatus").await?,
-        result: text("Service", "Result").await?,
-        ended_us: timestamp(bus, &name, "ExecMainExitTimestamp").await,
+        result: bus.property(&name, "Service", "Result").await?,
+        ended_us: bus.property(&name, "Service", "ExecMainExitTimestamp").await?,
     })
-}
-
-async fn timestamp(bus: &Bus, name: &str, property: &str) -> u64 {
-    let value = bus.property(name, "Service", property).await;
-    value.ok().and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
 }
 
 /// A task's unit, found at start-up.
@@ -332,20 +315,15 @@ pub(super) struct All {
 }
 
 /// Finds all units of ours.
-pub(super) async fn find_all(bus: &Bus) -> Result<All, String> {
+pub(super) async fn find_all(bus: &Bus) -> zbus::Result<All> {
     let none: Vec<&str> = Vec::new();
-    let body = bus
-        .manager("ListUnitsByPatterns", &(none, vec![format!("{PREFIX}*{SUFFIX}")]))
-        .await
-        .map_err(|e| e.to_string())?;
-    let listed: Vec<Listed> = body.deserialize().map_err(|e| e.to_string())?;
+    let patterns = (none, vec![format!("{PREFIX}*{SUFFIX}")]);
+    let body = bus.call(MANAGER, "ListUnitsByPatterns", &patterns).await?;
+    let listed: Vec<Listed> = body.deserialize()?;
     let mut all = All::default();
     for (name, ..) in listed {
-        let task = name.strip_prefix(FOLLOWER_PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
-        all.followers.extend(task.and_then(UnitId::parse));
-        let Some(id) = id_of(&name) else {
-            continue;
-        };
+        all.followers.extend(id_of(FOLLOWER_PREFIX, &name));
+        let Some(id) = id_of(PREFIX, &name) else { continue };
         match read_back(bus, &name).await? {
             Some(unit) if unit.record.unit() == id => all.found.push(unit),
             _ => all.strange.push(id),
@@ -355,12 +333,10 @@ pub(super) async fn find_all(bus: &Bus) -> Result<All, String> {
 }
 
 /// `None`: the unit holds no record that this version reads.
-async fn read_back(bus: &Bus, name: &str) -> Result<Option<Found>, String> {
-    let get = async |property| bus.property(name, "Service", property).await;
-    let fields: OwnedVariant = get("LogExtraFields").await.map_err(|e| e.to_string())?;
-    let main_pid = get("MainPID").await.map_err(|e| e.to_string())?;
-    let main_pid = u32::try_from(main_pid).map_err(|e| e.to_string())?;
-    let record = Vec::<Vec<u8>>::try_from(fields).ok().and_then(|fields| Record::parse(&fields));
-    let started_ms = timestamp(bus, name, "ExecMainStartTimestamp").await / 1000;
-    Ok(record.map(|record| Found { record, main_pid, started_ms }))
+async fn read_back(bus: &Bus, name: &str) -> zbus::Result<Option<Found>> {
+    let fields: Vec<Vec<u8>> = bus.property(name, "Service", "LogExtraFields").await?;
+    let main_pid = bus.property(name, "Service", "MainPID").await?;
+    let started_us: u64 = bus.property(name, "Service", "ExecMainStartTimestamp").await?;
+    let found = |record| Found { record, main_pid, started_ms: started_us / 1000 };
+    Ok(Record::parse(&fields).map(found))
 }
