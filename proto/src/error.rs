@@ -44,13 +44,24 @@ impl Refusal {
     /// Builds a refusal; each text is cut at [`limits::TEXT_MAX`] bytes and freed of control
     /// characters, because it will be shown in logs and task events.
     #[must_use]
-    pub fn new(code: Code, step: &str, object: impl AsRef<str>, reason: impl AsRef<str>) -> Self {
+    pub fn new(
+        code: Code,
+        step: &str,
+        object: impl fmt::Display,
+        reason: impl fmt::Display,
+    ) -> Self {
         Self {
             code,
             step: printable(step),
-            object: printable(object.as_ref()),
-            reason: printable(reason.as_ref()),
+            object: printable(&object.to_string()),
+            reason: printable(&reason.to_string()),
         }
+    }
+
+    /// A step failed on the host ([`Code::Failed`]).
+    #[must_use]
+    pub fn failed(step: &str, object: impl fmt::Display, reason: impl fmt::Display) -> Self {
+        Self::new(Code::Failed, step, object, reason)
     }
 
     /// Whether another try may go better without anybody changing the job or the policy.

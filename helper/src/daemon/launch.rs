@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use proto::codec;
-use proto::error::{Code, Refusal};
+use proto::error::Refusal;
 use proto::limits;
 use proto::parts;
 use proto::plan::{Order, Plan, Report, Step};
@@ -35,8 +35,7 @@ impl Launcher {
 
     /// Sends the plan.
     pub(super) async fn send_plan(&self, plan: &Plan) -> Result<(), Refusal> {
-        let failed =
-            |reason: String| Refusal::new(Code::Failed, Step::SendPlan.name(), "launcher", reason);
+        let failed = |reason: String| Refusal::failed(Step::SendPlan.name(), "launcher", reason);
         let whole = codec::encode_whole(plan).map_err(|e| failed(e.to_string()))?;
         let length = u32::try_from(whole.len()).map_err(|e| failed(e.to_string()))?;
         for part in parts::split(&whole).map_err(|e| failed(e.to_string()))? {
@@ -47,21 +46,22 @@ impl Launcher {
 
     /// Lets it execute systemd-nspawn.
     pub(super) async fn go(&self) -> Result<(), Refusal> {
-        self.send(&Order::Go)
-            .await
-            .map_err(|reason| Refusal::new(Code::Failed, Step::Go.name(), "launcher", reason))
+        let sent = self.send(&Order::Go).await;
+        sent.map_err(|reason| Refusal::failed(Step::Go.name(), "launcher", reason))
     }
 
-    /// The next report.
+    /// The next report that is no failure.
     pub(super) async fn report(&self) -> Result<Report, Refusal> {
-        let failed =
-            |reason: String| Refusal::new(Code::Failed, Step::ReadPlan.name(), "launcher", reason);
+        let failed = |reason: String| Refusal::failed(Step::ReadPlan.name(), "launcher", reason);
         let mut buffer = vec![0; limits::MESSAGE_MAX];
         let info = self.0.recv(&mut buffer).await.map_err(|e| failed(e.to_string()))?;
         let message = buffer.get(..info.bytes_read()).unwrap_or_default();
         if message.is_empty() {
             return Err(failed("ended without a word".to_owned()));
         }
-        codec::decode(message).map_err(|e| failed(e.to_string()))
+        match codec::decode(message).map_err(|e| failed(e.to_string()))? {
+            Report::Failed(refusal) => Err(refusal),
+            report => Ok(report),
+        }
     }
 }

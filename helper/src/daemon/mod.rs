@@ -39,6 +39,8 @@ use tokio::task::LocalSet;
 use crate::policy;
 use context::Context;
 
+/// Name of the driver's socket (FileDescriptorName= of the socket unit).
+const DRIVER: &str = "driver";
 /// The policy file.
 const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
 
@@ -61,14 +63,13 @@ pub fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), String> {
-    let passed = passed::take()?;
-    let listener = passed
-        .listener
-        .ok_or("no socket passed: start nomad-nspawn-helper.socket, which starts this service")?;
+    let mut passed = passed::take()?;
+    let none = "no socket passed: start nomad-nspawn-helper.socket, which starts this service";
+    let listener = passed.remove(DRIVER).ok_or(none)?;
     self_test()?;
     let policy = policy::load(Path::new(POLICY))?;
     let context = Rc::new(Context::new(policy));
-    recover::run(&context, passed.stored).await?;
+    recover::run(&context, passed).await?;
     let driver = serve::Door::new(listener)?;
     tokio::task::spawn_local(reload_on_hangup(context.clone()));
     notify::ready();
@@ -95,9 +96,7 @@ fn self_test() -> Result<(), String> {
 
 /// Reads the policy again on SIGHUP; a bad file leaves the old policy in force.
 async fn reload_on_hangup(context: Rc<Context>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        return;
-    };
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
         match policy::load(Path::new(POLICY)) {
             Ok(policy) => {

@@ -9,23 +9,11 @@ use crate::sys;
 
 /// First passed descriptor.
 const FIRST: i32 = 3;
-/// Name of the driver's socket (FileDescriptorName= of the socket unit).
-const DRIVER: &str = "driver";
-
-/// What was passed.
-#[derive(Debug, Default)]
-pub(super) struct Passed {
-    /// The listening socket.
-    pub(super) listener: Option<OwnedFd>,
-    /// The descriptor store, by name.
-    pub(super) stored: HashMap<String, OwnedFd>,
-}
-
-/// Takes all passed descriptors. Call once, first.
-pub(super) fn take() -> Result<Passed, String> {
+/// Takes all passed descriptors, by name. Call once, first.
+pub(super) fn take() -> Result<HashMap<String, OwnedFd>, String> {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
     let own = i32::try_from(std::process::id()).ok();
-    let mut passed = Passed::default();
+    let mut passed = HashMap::new();
     if number("LISTEN_PID") != own {
         return Ok(passed);
     }
@@ -35,11 +23,7 @@ pub(super) fn take() -> Result<Passed, String> {
         let fd = sys::take_passed_fd(FIRST + offset);
         nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))
             .map_err(|e| format!("passed descriptor {name}: {e}"))?;
-        if name == DRIVER {
-            passed.listener = Some(fd);
-        } else {
-            passed.stored.insert(name.to_owned(), fd);
-        }
+        passed.insert(name.to_owned(), fd);
     }
     Ok(passed)
 }

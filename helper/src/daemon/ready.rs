@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use proto::error::{Code, Refusal};
+use proto::error::Refusal;
 use proto::plan::UnitId;
 use tokio::net::UnixDatagram;
 
@@ -34,7 +34,7 @@ impl Notice {
 
     /// Waits for `READY=1`, or the end of systemd-nspawn.
     pub(super) async fn wait(&self, main: &Process) -> Result<(), Refusal> {
-        let failed = |reason: String| Refusal::new(Code::Failed, "ready", "payload", reason);
+        let failed = |reason: String| Refusal::failed("ready", "payload", reason);
         let heard = async {
             tokio::select! {
                 heard = self.heard() => heard.map_err(|e| e.to_string()),

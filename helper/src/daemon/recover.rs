@@ -41,8 +41,7 @@ pub(super) async fn run(
         tracing::error!(?strange, "units without a readable record: left alone");
     }
     ready::sweep();
-    tokio::task::spawn_local(sweep_followers(context.clone(), followers, strange.clone()));
-    tokio::task::spawn_local(sweep_uppers(context.clone(), strange));
+    tokio::task::spawn_local(sweep_all(context.clone(), followers, strange));
     tracing::info!(tasks = count, "table rebuilt");
     Ok(())
 }
@@ -88,35 +87,21 @@ fn sweep(name: &str, fd: OwnedFd) {
     drop(fd);
 }
 
-/// Stops what carried the output of a task that is gone. It ends by itself, unless nobody takes the
-/// output.
-async fn sweep_followers(context: Rc<Context>, followers: Vec<UnitId>, strange: Vec<UnitId>) {
-    for id in followers {
-        if context.table.borrow().holds(id) || strange.contains(&id) {
-            continue;
-        }
-        if let Err(error) = unit::stop(&context.bus, &unit::follower(id)).await {
-            tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
-        }
-    }
-}
-
-/// Cleans upper layers whose unit is gone, e.g. after a reboot of the host.
-async fn sweep_uppers(context: Rc<Context>, strange: Vec<UnitId>) {
-    let Ok(folders) = fs::read_dir(UPPERS) else {
-        return;
-    };
-    for folder in folders.flatten() {
-        let name = folder.file_name();
-        let Some(id) = name.to_str().and_then(UnitId::parse) else {
-            continue;
-        };
-        if context.table.borrow().holds(id) || strange.contains(&id) {
-            continue;
-        }
+/// Takes away what a task that is gone has left: the unit that carried its output, which ends by
+/// itself unless nobody takes the output, and its upper layer, e.g. after a reboot of the host.
+async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>, strange: Vec<UnitId>) {
+    let is_left = |id: &UnitId| !strange.contains(id) && !context.table.borrow().holds(*id);
+    let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
+    let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
+    for id in layers.filter(is_left) {
         tracing::info!(unit = %id, "upper layer without a unit: cleaned");
         if let Err(error) = remove::clean(&context, id).await {
             tracing::error!(%error, "not cleaned");
+        }
+    }
+    for id in followers.into_iter().filter(is_left) {
+        if let Err(error) = unit::stop(&context.bus, &unit::follower(id)).await {
+            tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
         }
     }
 }

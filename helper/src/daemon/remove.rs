@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto::error::{Code, Refusal};
+use proto::error::Refusal;
 use proto::name::TaskKey;
 use proto::plan::{Step, UnitId};
 
@@ -84,6 +84,6 @@ fn forget(context: &Context, key: &TaskKey) {
     }
 }
 
-fn failed(step: Step, id: UnitId, reason: impl AsRef<str>) -> Refusal {
-    Refusal::new(Code::Failed, step.name(), unit::name(id), reason)
+fn failed(step: Step, id: UnitId, reason: String) -> Refusal {
+    Refusal::failed(step.name(), unit::name(id), reason)
 }

@@ -147,7 +147,7 @@ impl Session {
             let reason = "too many starts are being sent at once";
             return Err(Refusal::new(Code::Busy, "decode", "part", reason));
         }
-        self.assembly.take(part).map_err(|e| protocol(e.to_string()))?;
+        self.assembly.take(part).map_err(protocol)?;
         self.context.assembling.set(assembling);
         self.held += part.bytes.len();
         // From the first part on: a byte now and then must not keep it open.
@@ -168,9 +168,8 @@ impl Session {
         self.deadline = None;
         // Counted until the end: the plan made of it is as large.
         let result = async {
-            let whole = assembly.finish(wanted.length).map_err(|e| protocol(e.to_string()))?;
-            let spec: TaskSpec =
-                codec::decode_whole(&whole).map_err(|e| protocol(e.to_string()))?;
+            let whole = assembly.finish(wanted.length).map_err(protocol)?;
+            let spec: TaskSpec = codec::decode_whole(&whole).map_err(protocol)?;
             drop(whole);
             *task = spec.key.to_string();
             start::run(&self.context, spec).await.map(Answer::Started)
@@ -195,12 +194,12 @@ impl Session {
         let target = target.ok_or_else(|| gone("the payload does not run yet".to_owned()))?;
         target.signal(signal).map_err(|e| match e.raw_os_error() {
             Some(libc::ESRCH) => gone("the payload has ended".to_owned()),
-            _ => Refusal::new(Code::Failed, "signal", wanted.key.to_string(), e.to_string()),
+            _ => Refusal::failed("signal", &wanted.key, e),
         })?;
         Ok(Answer::Signaled)
     }
 }
 
-fn protocol(reason: impl AsRef<str>) -> Refusal {
+fn protocol(reason: impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::Protocol, "decode", "", reason)
 }

@@ -9,7 +9,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto::error::{Code, Refusal};
+use proto::error::Refusal;
 use proto::name::{MachineName, TaskKey};
 
 use super::bus::MACHINED;
@@ -36,7 +36,7 @@ pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<bool, Re
     if !known || ours {
         return Ok(false);
     }
-    let failed = |reason: String| Refusal::new(Code::Failed, "retire", name.as_str(), reason);
+    let failed = |reason: String| Refusal::failed("retire", name.as_str(), reason);
     let Some(leader) = find(context, &name).await.map_err(failed)? else { return Ok(false) };
     let executor = leader.parent().and_then(|nspawn| nspawn.parent()).filter(is_executor);
     let gentle = if leader.comm() == "systemd" { HALT } else { TERMINATE };

@@ -5,7 +5,6 @@
 //! connection: descriptors, an empty or cut message, bytes that do not decode, a second request
 //! before the reply to the first.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -56,7 +55,8 @@ impl Door {
 
     /// Accepts connections for ever.
     pub(super) async fn serve(mut self, context: Rc<Context>) -> Result<(), String> {
-        let open = Rc::new(Cell::new(0_usize));
+        // A copy for each connection counts them.
+        let open = Rc::new(());
         loop {
             let connection = match self.listener.accept().await {
                 Ok(connection) => connection,
@@ -67,41 +67,22 @@ impl Door {
                     continue;
                 }
             };
-            let Ok(credentials) = connection.peer_cred() else {
-                continue;
-            };
+            let Ok(credentials) = connection.peer_cred() else { continue };
             let peer = Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) };
             if peer.uid != self.owner {
                 audit::closed(peer, "not the plugin's account");
-            } else if open.get() >= limits::CONNECTIONS_MAX {
+            } else if Rc::strong_count(&open) > limits::CONNECTIONS_MAX {
                 audit::closed(peer, "32 connections are open");
             } else {
-                let guest = Guest::new(open.clone());
-                let context = context.clone();
+                let (counted, context) = (open.clone(), context.clone());
                 tokio::task::spawn_local(async move {
                     if let Err(why) = converse(&connection, peer, context).await {
                         audit::closed(peer, &why);
                     }
-                    drop(guest);
+                    drop(counted);
                 });
             }
         }
-    }
-}
-
-/// Counts a connection as long as it lives.
-struct Guest(Rc<Cell<usize>>);
-
-impl Guest {
-    fn new(open: Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Self(open)
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -136,18 +117,21 @@ async fn converse(
 
 /// The next request; `None` at the end of the connection.
 async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option<Request>, String> {
-    // One byte more than allowed, so that a longer message is seen as such.
-    let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
-    let received = if let Some(deadline) = session.deadline() {
-        timeout_at(deadline, connection.recv(&mut buffer))
+    let next = async {
+        drop(connection.as_async_fd().readable().await?);
+        // Only now: connections idle most of the time. One byte more than allowed, so that a longer
+        // message is seen as such.
+        let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
+        connection.recv(&mut buffer).await.map(|info| (info, buffer))
+    };
+    let received = match session.deadline() {
+        Some(deadline) => timeout_at(deadline, next)
             .await
-            .map_err(|_| "no greeting, or a specification begun and not finished".to_owned())?
-    } else {
-        wait_readable(connection).await?;
-        connection.recv(&mut buffer).await
+            .map_err(|_| "no greeting, or a specification begun and not finished".to_owned())?,
+        None => next.await,
     };
     // A reset is how a peer that dies with unread replies says good-bye.
-    let Ok(info) = received else { return Ok(None) };
+    let Ok((info, buffer)) = received else { return Ok(None) };
     if info.ancillary_truncated() {
         // No room is offered for descriptors, so the kernel has dropped them.
         return Err("it sent descriptors".to_owned());
@@ -163,11 +147,6 @@ async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option
         audit::malformed();
         error.to_string()
     })
-}
-
-/// Waits without holding a buffer: connections idle most of the time.
-async fn wait_readable(connection: &UnixSeqpacket) -> Result<(), String> {
-    connection.as_async_fd().readable().await.map(drop).map_err(|e| e.to_string())
 }
 
 /// Whether another message waits already.

@@ -7,10 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proto::error::{Code, Refusal, printable};
-use proto::limits;
-use proto::limits::RANGE_WIDTH;
-use proto::name::AllocId;
-use proto::name::TaskKey;
+use proto::limits::{self, RANGE_WIDTH};
+use proto::name::{AllocId, TaskKey};
 use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
 use proto::spec::{Image, ImageKind, Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
@@ -41,7 +39,7 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     let result = started.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
         let reason = format!("not started after {} s; see journalctl -u {unit}", limit.as_secs());
-        Err(Refusal::new(Code::Failed, "start", unit, reason))
+        Err(Refusal::failed("start", unit, reason))
     });
     finish(context, &key, result.is_ok()).await;
     drop(held);
@@ -152,8 +150,7 @@ async fn attempt(
     decision: Decision,
     record: &Record,
 ) -> Result<(), Refusal> {
-    let failed =
-        |reason: String| Refusal::new(Code::Failed, "ready", unit::name(record.unit()), reason);
+    let failed = |reason: String| Refusal::failed("ready", unit::name(record.unit()), reason);
     let limit = spec.process.ready.limit_s();
     let notice = limit.map(|limit| Notice::new(record.unit(), limit)).transpose();
     let notice = notice.map_err(|e| failed(e.to_string()))?;
@@ -190,21 +187,12 @@ async fn launch(
     plan: &Plan,
 ) -> Result<(Launcher, Process), Refusal> {
     let name = unit::name(record.unit());
-    let failed =
-        |step: Step, reason: String| Refusal::new(Code::Failed, step.name(), &name, reason);
+    let failed = |step: Step, reason: String| Refusal::failed(step.name(), &name, reason);
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
-    let wanted = unit::Wanted {
-        record,
-        labels,
-        devices: &decision.devices,
-        resources: decision.resources,
-        kill_timeout_ms: decision.kill_timeout_ms,
-        socket,
-        systemd: proto::systemd::major(&context.systemd().await),
-    };
+    let systemd = proto::systemd::major(&context.systemd().await);
     let job = context.bus.job_of(&name);
-    let started = hook::during(Step::Unit, unit::start(&context.bus, wanted)).await;
-    started.map_err(|reason| failed(Step::Unit, reason))?;
+    let asked = unit::start(&context.bus, record, labels, decision, socket, systemd);
+    hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     hook::before(Step::SendPlan);
     let main = tokio::select! {
         pid = begun(&launcher, plan) => match Process::open(pid?) {
@@ -241,7 +229,7 @@ async fn follow(
     plan: Plan,
 ) -> Result<Launcher, Refusal> {
     let unit = unit::follower(record.unit());
-    let failed = |reason: String| Refusal::new(Code::Failed, Step::Logs.name(), &unit, reason);
+    let failed = |reason: String| Refusal::failed(Step::Logs.name(), &unit, reason);
     // It needs nothing of what the job keeps to itself.
     let plan = Plan {
         payload: Payload::Command { words: Vec::new() },
@@ -283,23 +271,17 @@ fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
 /// Sends the plan ahead, where it waits for the launcher, and takes its first word: its pid.
 async fn begun(launcher: &Launcher, plan: &Plan) -> Result<u32, Refusal> {
     launcher.send_plan(plan).await?;
-    match launcher.report().await? {
-        Report::Begun { pid } => Ok(pid),
-        Report::Failed(refusal) => Err(refusal),
-        Report::Prepared { .. } => Err(unexpected()),
-    }
+    let Report::Begun { pid } = launcher.report().await? else { return Err(unexpected()) };
+    Ok(pid)
 }
 
 async fn prepared(launcher: &Launcher) -> Result<Vec<String>, Refusal> {
-    match launcher.report().await? {
-        Report::Prepared { notes } => Ok(notes),
-        Report::Failed(refusal) => Err(refusal),
-        Report::Begun { .. } => Err(unexpected()),
-    }
+    let Report::Prepared { notes } = launcher.report().await? else { return Err(unexpected()) };
+    Ok(notes)
 }
 
 fn unexpected() -> Refusal {
-    Refusal::new(Code::Failed, Step::ReadPlan.name(), "launcher", "reports out of order")
+    Refusal::failed(Step::ReadPlan.name(), "launcher", "reports out of order")
 }
 
 /// The launcher has ended: its report may still lie in the socket.
@@ -308,7 +290,7 @@ async fn last_word(launcher: &Launcher, record: &Record) -> Result<Vec<String>, 
     tokio::time::timeout(moment, prepared(launcher)).await.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
         let reason = format!("the launcher was killed; see journalctl -u {unit}");
-        Err(Refusal::new(Code::Failed, Step::Go.name(), unit, reason))
+        Err(Refusal::failed(Step::Go.name(), unit, reason))
     })
 }
 
@@ -323,7 +305,7 @@ async fn job_failed(job: tokio::sync::oneshot::Receiver<String>, unit: &str) -> 
         }
     };
     let reason = format!("{reason}; see journalctl -u {unit}");
-    Refusal::new(Code::Failed, Step::Unit.name(), unit, reason)
+    Refusal::failed(Step::Unit.name(), unit, reason)
 }
 
 /// Waits for the payload and keeps its descriptors where they outlive us.
@@ -345,15 +327,13 @@ async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Resu
         reason.push_str("; ");
         reason.push_str(note);
     }
-    Err(Refusal::new(Code::Failed, Step::Leader.name(), "systemd-nspawn", reason))
+    Err(Refusal::failed(Step::Leader.name(), "systemd-nspawn", reason))
 }
 
 /// Enters a task's processes into the table and the descriptor store.
 pub(super) fn keep(context: &Context, record: &Record, processes: &leader::Processes) {
     let mut table = context.table.borrow_mut();
-    let Some(entry) = table.get_mut(&record.key) else {
-        return;
-    };
+    let Some(entry) = table.get_mut(&record.key) else { return };
     for (name, known, process) in [
         ("leader", &mut entry.leader, &processes.leader),
         ("payload", &mut entry.payload, &processes.payload),

@@ -11,6 +11,9 @@ use super::record::Kind;
 use super::table::Entry;
 use super::unit::{self, Seen};
 
+const RECORD_GONE: &str = "the exit record is gone (systemctl reset-failed or stop on the unit, or \
+                           PID 1 never saw it run): the exit status is unknown";
+
 /// Reads how a task stands.
 pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
     let unknown = || Refusal::new(Code::Unknown, "status", key.to_string(), "no such task");
@@ -18,9 +21,8 @@ pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
     let state = if entry.starting {
         State::Starting
     } else {
-        let failed =
-            |e: zbus::Error| Refusal::new(Code::Failed, "status", key.to_string(), e.to_string());
-        let seen = unit::look(&context.bus, entry.record.unit()).await.map_err(failed)?;
+        let seen = unit::look(&context.bus, entry.record.unit()).await;
+        let seen = seen.map_err(|e| Refusal::failed("status", key, e))?;
         state(&entry, &seen)
     };
     let running = !matches!(state, State::Ended(_));
@@ -69,29 +71,19 @@ fn exact_status(entry: &Entry) -> Option<i32> {
 fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
     let oom = seen.result == "oom-kill";
     let ended_ms = seen.ended_us / 1000;
-    let known = |code, signal| Exit { code, signal, oom, ended_ms, error: String::new() };
-    if let Some(status) = exact {
-        let signal = status & 0x7f;
-        // An init that powers off or reboots is ended by the kernel with SIGINT or SIGHUP
-        // (reboot(2) in a pid namespace): systemd-nspawn's status says what that meant.
-        let init_done = kind == Kind::Boot && matches!(signal, 0 | libc::SIGINT | libc::SIGHUP);
-        if !init_done {
-            return if signal == 0 {
-                known(status >> 8 & 0xff, 0)
-            } else {
-                known(128 + signal, signal)
-            };
-        }
-    }
-    if !seen.loaded || seen.code == 0 {
-        let error = "the exit record is gone (systemctl reset-failed or stop on the unit, or PID 1 \
-                     never saw it run): the exit status is unknown";
-        return Exit { code: 1, signal: 0, oom, ended_ms, error: error.to_owned() };
-    }
-    match seen.code {
-        1 => known(seen.status, 0),
-        _ => known(128 + seen.status, seen.status),
-    }
+    // An init that powers off or reboots is ended by the kernel with SIGINT or SIGHUP (reboot(2) in
+    // a pid namespace): systemd-nspawn's status says what that meant.
+    let is_final = |status: &i32| {
+        kind != Kind::Boot || !matches!(status & 0x7f, 0 | libc::SIGINT | libc::SIGHUP)
+    };
+    let (code, signal, error) = match exact.filter(is_final) {
+        Some(status) => (status >> 8 & 0xff, status & 0x7f, ""),
+        None if !seen.loaded || seen.code == 0 => (1, 0, RECORD_GONE),
+        None if seen.code == 1 => (seen.status, 0, ""),
+        None => (0, seen.status, ""),
+    };
+    let code = if signal == 0 { code } else { 128 + signal };
+    Exit { code, signal, oom, ended_ms, error: error.to_owned() }
 }
 
 #[cfg(test)]

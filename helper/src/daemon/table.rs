@@ -46,10 +46,10 @@ impl Entry {
     }
 }
 
-/// Tasks by unit; a unit's id is part of the task's key.
+/// Tasks by key.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    tasks: BTreeMap<UnitId, Entry>,
+    tasks: BTreeMap<TaskKey, Entry>,
 }
 
 impl Table {
@@ -57,27 +57,25 @@ impl Table {
         self.tasks.len()
     }
 
-    /// The task of a key; another task's unit of the same id is not it.
     pub(super) fn get(&self, key: &TaskKey) -> Option<&Entry> {
-        self.tasks.get(&UnitId::from(key)).filter(|entry| entry.record.key == *key)
+        self.tasks.get(key)
     }
 
     pub(super) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
-        self.tasks.get_mut(&UnitId::from(key)).filter(|entry| entry.record.key == *key)
+        self.tasks.get_mut(key)
     }
 
-    /// Whether a unit of this id exists.
+    /// Whether a unit of this id exists: the task's name is no part of it.
     pub(super) fn holds(&self, unit: UnitId) -> bool {
-        self.tasks.contains_key(&unit)
+        self.tasks.keys().any(|key| UnitId::from(key) == unit)
     }
 
     pub(super) fn insert(&mut self, entry: Entry) {
-        self.tasks.insert(entry.record.unit(), entry);
+        self.tasks.insert(entry.record.key.clone(), entry);
     }
 
     pub(super) fn remove(&mut self, key: &TaskKey) -> Option<Entry> {
-        self.get(key)?;
-        self.tasks.remove(&UnitId::from(key))
+        self.tasks.remove(key)
     }
 
     /// The task beside which another one cannot run, and why.
@@ -90,12 +88,11 @@ impl Table {
         self.tasks.values().map(|entry| &entry.record)
     }
 
-    /// One page of keys, in the order of their units.
+    /// One page of keys, in their order.
     pub(super) fn page(&self, after: Option<&TaskKey>) -> Page {
-        let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(UnitId::from(key)));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.tasks.range((from, Bound::Unbounded));
-        let keys =
-            rest.by_ref().take(limits::LIST_PAGE).map(|(_, e)| e.record.key.clone()).collect();
+        let keys = rest.by_ref().take(limits::LIST_PAGE).map(|(key, _)| key.clone()).collect();
         Page { keys, more: rest.next().is_some() }
     }
 }

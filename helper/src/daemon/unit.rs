@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::plan::UnitId;
+use proto::spec::Label;
 use proto::spec::files::DeviceAccess;
-use proto::spec::{Label, Resources};
 use zbus::{OwnedObjectPath, Variant};
 
 use super::bus::{Bus, MANAGER, is_named};
 use super::record::{Kind, Record};
-use crate::policy::UnitDevice;
+use crate::policy::Decision;
 
 const PREFIX: &str = "nomad-nspawn-";
 const FOLLOWER_PREFIX: &str = "nomad-nspawn-log-";
@@ -70,24 +70,6 @@ fn command(binary: &Path, words: &[&str], flags: &[&str]) -> Vec<Command> {
     vec![(binary, all, flags.iter().map(|&flag| flag.to_owned()).collect())]
 }
 
-/// What one start asks for.
-#[derive(Debug)]
-pub(super) struct Wanted<'a> {
-    pub(super) record: &'a Record,
-    pub(super) labels: &'a [Label],
-    pub(super) devices: &'a [UnitDevice],
-    pub(super) resources: Resources,
-    pub(super) kill_timeout_ms: u64,
-    /// The launcher's end of the socket.
-    pub(super) socket: OwnedFd,
-    pub(super) systemd: u32,
-}
-
-/// Access as in DeviceAllow=, always with `m`: the launcher makes the node.
-fn launchers(access: DeviceAccess) -> String {
-    DeviceAccess { mknod: true, ..access }.to_string()
-}
-
 /// Journal fields: the record's first, so that no label can stand for one of them.
 fn fields(record: &Record, labels: &[Label]) -> Vec<Vec<u8>> {
     let labels = labels.iter().map(|l| format!("{}={}", l.name, l.value).into_bytes());
@@ -117,20 +99,30 @@ fn service<'a>(
     ])
 }
 
-/// Asks PID 1 for a task's unit. Returns when the job is queued.
-pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
-    let unit = wanted.record.unit();
+/// Asks PID 1 for a task's unit. Returns when the job is queued. `socket`: the launcher's end.
+pub(super) async fn start(
+    bus: &Bus,
+    record: &Record,
+    labels: &[Label],
+    decision: &Decision,
+    socket: OwnedFd,
+    systemd: u32,
+) -> Result<(), String> {
+    let unit = record.unit();
     let id = unit.to_string();
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand", "ignore-failure"]);
     // PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
     // then. The host's nodes are not seen from here (PrivateDevices=).
-    // The closed policy itself allows the standard nodes and /dev/pts.
+    // Always with `m`: the launcher makes the node. The closed policy itself allows the standard nodes and /dev/pts.
     let devices: Vec<(&str, String)> = std::iter::once(("/dev/net/tun", "rwm".to_owned()))
-        .chain(wanted.devices.iter().map(|device| (device.path.as_str(), launchers(device.access))))
+        .chain(decision.devices.iter().map(|device| {
+            let access = DeviceAccess { mknod: true, ..device.access };
+            (device.path.as_str(), access.to_string())
+        }))
         .collect();
-    let oom = if wanted.record.kind == Kind::Boot { "continue" } else { "stop" };
-    let fields = fields(wanted.record, wanted.labels);
-    let mut properties = service("Nomad task in systemd-nspawn", "launch", wanted.socket, fields)?;
+    let oom = if record.kind == Kind::Boot { "continue" } else { "stop" };
+    let fields = fields(record, labels);
+    let mut properties = service("Nomad task in systemd-nspawn", "launch", socket, fields)?;
     properties.extend([
         ("NotifyAccess", Variant::from("none")),
         // Keeps the exit status until it is read, also that of exit 0.
@@ -141,17 +133,17 @@ pub(super) async fn start(bus: &Bus, wanted: Wanted<'_>) -> Result<(), String> {
         ("Delegate", Variant::from(true)),
         ("DeviceAllow", Variant::from(devices)),
         ("OOMPolicy", Variant::from(oom)),
-        ("TimeoutStopUSec", Variant::from(wanted.kill_timeout_ms.saturating_mul(1000))),
+        ("TimeoutStopUSec", Variant::from(decision.kill_timeout_ms.saturating_mul(1000))),
         ("ExecStopPostEx", Variant::from(clean)),
     ]);
-    if wanted.systemd >= 254 {
+    if systemd >= 254 {
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
     let limits = [
-        ("TasksMax", wanted.resources.tasks_max),
-        ("MemoryMax", wanted.resources.memory_max),
-        ("MemoryLow", wanted.resources.memory_low),
-        ("CPUWeight", wanted.resources.cpu_weight),
+        ("TasksMax", decision.resources.tasks_max),
+        ("MemoryMax", decision.resources.memory_max),
+        ("MemoryLow", decision.resources.memory_low),
+        ("CPUWeight", decision.resources.cpu_weight),
     ];
     properties.extend(limits.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
     start_transient(bus, &name(unit), properties).await
