@@ -115,9 +115,8 @@ pub(super) async fn start(
     // then. The host's nodes are not seen from here (PrivateDevices=).
     // Always with `m`: the launcher makes the node. The closed policy itself allows the standard nodes and /dev/pts.
     let devices: Vec<(&str, String)> = std::iter::once(("/dev/net/tun", "rwm".to_owned()))
-        .chain(decision.devices.iter().map(|device| {
-            let access = DeviceAccess { mknod: true, ..device.access };
-            (device.path.as_str(), access.to_string())
+        .chain(decision.devices.iter().map(|(path, access)| {
+            (path.as_str(), DeviceAccess { mknod: true, ..*access }.to_string())
         }))
         .collect();
     let oom = if record.kind == Kind::Boot { "continue" } else { "stop" };

@@ -2,7 +2,6 @@
 //! They hold under every policy, and before anything else looks at the lists.
 
 use std::collections::HashSet;
-use std::hash::Hash;
 
 use proto::limits::{
     ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, LAYERS_MAX, MOUNTS_MAX, NAMESERVERS_MAX,
@@ -62,16 +61,12 @@ fn at_most(count: usize, most: usize, what: &str) -> Result<(), Denial> {
     Ok(())
 }
 
-fn once<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Denial> {
-    match first_double(names) {
+fn once<'a>(what: &str, mut names: impl Iterator<Item = &'a str>) -> Result<(), Denial> {
+    let mut seen = HashSet::new();
+    match names.find(|name| !seen.insert(*name)) {
         Some(name) => Err(invalid("twice", format!("{what} {name}"), "given twice")),
         None => Ok(()),
     }
-}
-
-fn first_double<T: Hash + Eq + Copy>(mut all: impl Iterator<Item = T>) -> Option<T> {
-    let mut seen = HashSet::new();
-    all.find(|one| !seen.insert(*one))
 }
 
 fn check_command(spec: &TaskSpec) -> Result<(), Denial> {
@@ -80,9 +75,7 @@ fn check_command(spec: &TaskSpec) -> Result<(), Denial> {
         | Payload::Command { words }
         | Payload::ProcessTwo { words } => words,
     };
-    if words.len() > ARGUMENTS_MAX {
-        return Err(invalid("count", "command", "at most 4,096 words"));
-    }
+    at_most(words.len(), ARGUMENTS_MAX, "words of the command")?;
     if words.iter().any(|word| word.reveal().len() > ARGUMENT_MAX) {
         return Err(invalid("text", "command", "at most 131,071 bytes a word (execve(2))"));
     }
@@ -93,9 +86,7 @@ fn check_command(spec: &TaskSpec) -> Result<(), Denial> {
 }
 
 fn check_environment(spec: &TaskSpec) -> Result<(), Denial> {
-    if spec.environment.len() > VARIABLES_MAX {
-        return Err(invalid("count", "environment", "at most 4,096 variables"));
-    }
+    at_most(spec.environment.len(), VARIABLES_MAX, "variables")?;
     for variable in &spec.environment {
         let (name, value) = (variable.name.as_str(), variable.value.reveal());
         let bad = |rule| Err(invalid("text", format!("environment variable {name}"), rule));
@@ -254,10 +245,10 @@ mod tests {
         let (longest, longer) = (word(&long), word(&format!("{long}x")));
         check_invalid(vec![
             bound("1 MiB", CREDENTIAL_MAX, |s, n| s.files.credentials = vec![credential(0, n)]),
-            bound("4,096 words", ARGUMENTS_MAX, |s, n| {
+            bound("at most 4096", ARGUMENTS_MAX, |s, n| {
                 s.payload = Payload::Boot { arguments: vec![Secret::new(""); n] };
             }),
-            bound("4,096 variables", VARIABLES_MAX, |s, n| {
+            bound("at most 4096", VARIABLES_MAX, |s, n| {
                 s.environment = each(n, |n| variable(&format!("V{n}"), ""));
             }),
             bound("131,071", VARIABLE_MAX - 2, |s, n| {

@@ -6,7 +6,7 @@ use proto::plan::Place;
 use proto::spec::files::DeviceAccess;
 use proto::spec::{Image, ImageKind, RootFs, TaskSpec};
 
-use super::{Denial, Policy, UnitDevice, devices, invalid, refuse};
+use super::{Denial, Policy, devices, invalid, refuse};
 
 /// The image's place.
 pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
@@ -38,7 +38,7 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
     if disk && writable && deep {
         let reason = format!(
             "lies inside of a folder that tasks may change as an image; move it to {}, or \
-                 list its own folder in [images] paths of the policy file",
+             list its own folder in [images] paths of the policy file",
             place.root
         );
         return Err(refuse("images.paths", format!("disk image {place}"), reason));
@@ -46,7 +46,7 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
     if writes && !writable {
         let reason = format!(
             "may not be changed; use ephemeral = true, or the policy file would allow it with \
-                 {{ path = \"{}\", writable = true }} in [images] paths",
+             {{ path = \"{}\", writable = true }} in [images] paths",
             place.root
         );
         return Err(refuse("images.paths", format!("image {place}"), reason));
@@ -64,20 +64,17 @@ fn entry(path: &Absolute, policy: &Policy) -> Option<(Place, bool)> {
 }
 
 /// What the unit needs to mount the image: loop devices for a file, the device itself otherwise.
-pub(super) fn devices(root: &RootFs, image: &Place) -> Result<Vec<UnitDevice>, Denial> {
+pub(super) fn devices(root: &RootFs, image: &Place) -> Result<Vec<(String, DeviceAccess)>, Denial> {
     if root.kind == ImageKind::Tree {
         return Ok(Vec::new());
     }
-    let device = |path: String, write| UnitDevice {
-        path,
-        access: DeviceAccess { read: true, write, mknod: false },
-    };
+    let access = |write| DeviceAccess { read: true, write, mknod: false };
     let path = image.to_string();
     if path.starts_with("/dev/") {
         devices::check_name(&path)?;
-        return Ok(vec![device(path, root.mode.writes_image())]);
+        return Ok(vec![(path, access(root.mode.writes_image()))]);
     }
-    Ok(vec![device("/dev/loop-control".to_owned(), true), device("block-loop".to_owned(), true)])
+    Ok(["/dev/loop-control", "block-loop"].map(|name| (name.to_owned(), access(true))).into())
 }
 
 #[cfg(test)]
@@ -145,7 +142,7 @@ mod tests {
         let unit = |change: &dyn Fn(&mut TaskSpec)| {
             let decision = judged(COMPAT, change).unwrap();
             let all = decision.devices.into_iter();
-            all.map(|it| (it.path, it.access.write, it.access.mknod)).collect::<Vec<_>>()
+            all.map(|(path, access)| (path, access.write, access.mknod)).collect::<Vec<_>>()
         };
         let disk = |mode, path: &'static str| {
             move |s: &mut TaskSpec| {

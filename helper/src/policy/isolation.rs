@@ -10,9 +10,9 @@ use super::{Denial, Policy, refuse, unlisted};
 
 /// What systemd-nspawn gives every container (systemd-nspawn(1), `--capability=`).
 const DEFAULT_CAPS: &str = "AUDIT_CONTROL AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER \
-     FSETID IPC_OWNER KILL LEASE LINUX_IMMUTABLE MKNOD NET_BIND_SERVICE NET_BROADCAST NET_RAW \
-     SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE SYS_PTRACE SYS_RESOURCE \
-     SYS_TTY_CONFIG";
+                            FSETID IPC_OWNER KILL LEASE LINUX_IMMUTABLE MKNOD NET_BIND_SERVICE NET_BROADCAST NET_RAW \
+                            SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE SYS_PTRACE SYS_RESOURCE \
+                            SYS_TTY_CONFIG";
 
 /// Kernel settings that belong to the task's own namespaces: no other is written.
 const OWN_SYSCTLS: [&str; 5] = ["net.*", "kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*"];

@@ -62,23 +62,14 @@ pub struct Decision {
     pub users: Users,
     /// Further files.
     pub files: PlannedFiles,
-    /// DeviceAllow= of the unit beyond every task's own: the job's devices, and what a disk image
-    /// or block device as image needs.
-    pub devices: Vec<UnitDevice>,
+    /// DeviceAllow= of the unit (systemd.resource-control(5)) beyond every task's own: the job's
+    /// devices, and what a disk image or block device as image needs. A path below /dev, or a group
+    /// of devices such as `block-loop`: letters, digits and `/._:+@,=-` alone.
+    pub devices: Vec<(String, DeviceAccess)>,
     /// Limits of the unit, with the policy's ceilings; `tasks_max` is always set.
     pub resources: Resources,
     /// TimeoutStopUSec= in milliseconds.
     pub kill_timeout_ms: u64,
-}
-
-/// One line of DeviceAllow= (systemd.resource-control(5)).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnitDevice {
-    /// A path below /dev, or a group of devices such as `block-loop`; letters, digits and
-    /// `/._:+@,=-` alone.
-    pub path: String,
-    /// What the unit may do with it.
-    pub access: DeviceAccess,
 }
 
 /// Why a specification is refused.
@@ -116,12 +107,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
     isolation::check(spec, policy)?;
     let files = binds::files(spec, &task_dirs, policy)?;
     let mut devices = images::devices(&spec.root, &image)?;
-    devices.extend(
-        files
-            .devices
-            .iter()
-            .map(|device| UnitDevice { path: device.host.to_string(), access: device.access }),
-    );
+    devices.extend(files.devices.iter().map(|device| (device.host.to_string(), device.access)));
     Ok(Decision {
         machine: machine_name(&spec.key),
         image,

@@ -7,6 +7,7 @@ use proto::name::{MachineName, TaskKey};
 /// that is valid; else the task's name is cut and cleaned, and a checksum of it keeps names of one
 /// allocation apart.
 #[must_use]
+#[allow(clippy::expect_used, reason = "a UUID is a valid machine name")]
 pub fn machine_name(key: &TaskKey) -> MachineName {
     let alloc = key.alloc.to_string();
     if let Ok(name) = MachineName::new(format!("{}-{alloc}", key.task)) {
@@ -15,20 +16,12 @@ pub fn machine_name(key: &TaskKey) -> MachineName {
     let keep = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let room = limits::MACHINE_NAME_MAX - alloc.len() - 1 - 9;
     let cleaned: String = key.task.as_str().chars().map(keep).take(room).collect();
-    let cleaned = cleaned.trim_matches('-');
     let sum = checksum(key.task.as_str());
-    let short = if cleaned.is_empty() {
-        format!("{sum:08x}-{alloc}")
-    } else {
-        format!("{cleaned}-{sum:08x}-{alloc}")
-    };
-    // Letters, digits and single dashes only: always valid; the allocation's id alone is, too.
-    MachineName::new(short).unwrap_or_else(|_| fallback(&alloc))
-}
-
-#[allow(clippy::expect_used, reason = "a UUID is a valid machine name")]
-fn fallback(alloc: &str) -> MachineName {
-    MachineName::new(alloc).expect("a UUID is a valid machine name")
+    let short = format!("{}-{sum:08x}-{alloc}", cleaned.trim_matches('-'));
+    // Letters, digits and inner dashes, at most 64: always valid, as the id alone is.
+    MachineName::new(short.trim_start_matches('-'))
+        .or_else(|_| MachineName::new(alloc))
+        .expect("a UUID is a valid machine name")
 }
 
 /// FNV-1a: no protection, only a short sum (RFC 9923).

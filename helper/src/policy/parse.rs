@@ -17,15 +17,8 @@ const STRICT: &str = include_str!("../../../example/policy.toml");
 const COMPAT: &str = include_str!("../../../example/policy-compat.toml");
 
 /// What the strict preset never binds, beside the images and Nomad's data.
-const NEVER: [&str; 7] = [
-    "/proc",
-    "/sys",
-    "/dev",
-    "/run",
-    "/var/lib/nomad-nspawn",
-    "/etc/nomad-nspawn",
-    "/usr/libexec/nomad-nspawn",
-];
+const NEVER: &str = "/proc /sys /dev /run /var/lib/nomad-nspawn \
+                     /etc/nomad-nspawn /usr/libexec/nomad-nspawn";
 
 /// Reads a policy text.
 ///
@@ -46,7 +39,7 @@ pub fn parse(text: &str) -> Result<Policy, String> {
     let alloc_dirs = keys.list("nomad.alloc_dirs", path)?;
     let (mut binds_never, mut nomad_data) = (Vec::new(), Vec::new());
     if !compat {
-        binds_never.extend(NEVER.iter().filter_map(|path| Absolute::parse(path).ok()));
+        binds_never.extend(NEVER.split(' ').filter_map(|path| Absolute::parse(path).ok()));
         binds_never.push(images_store.clone());
         binds_never.extend(images_paths.iter().map(|entry| entry.path.clone()));
         nomad_data.extend(alloc_dirs.iter().filter_map(parent));
@@ -237,7 +230,9 @@ mod tests {
         assert!(strict.devices_allow.is_empty() && strict.lsm_profiles.is_empty());
         assert!(strict.syscalls_extra.is_empty() && strict.systemd_accept.is_empty());
         assert!(!strict.network_allow.contains(&"host".to_owned()));
-        assert!(NEVER.iter().all(|path| strict.binds_never.iter().any(|p| p.to_string() == *path)));
+        assert!(
+            NEVER.split(' ').all(|path| strict.binds_never.iter().any(|p| p.to_string() == path))
+        );
         let nomad: Vec<_> = strict.nomad_data.iter().map(ToString::to_string).collect();
         assert_eq!(nomad, ["/var/lib/nomad", "/opt/nomad/data"]);
     }

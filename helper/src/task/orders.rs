@@ -3,16 +3,16 @@
 //! The socket is standard input. End of file before "go" means that the daemon is gone: the
 //! launcher ends, and nothing has been started.
 
+use std::fmt::Display;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::sys::socket::{MsgFlags, recv, send};
-use proto::codec;
 use proto::error::Refusal;
-use proto::limits;
 use proto::parts::Assembly;
 use proto::plan::{LAUNCHER_FAILED, Order, Plan, Report, Step};
+use proto::{codec, limits};
 
 use super::step::{At, Problem, Steps};
 
@@ -51,54 +51,45 @@ pub(super) struct Orders(OwnedFd);
 impl Orders {
     /// Takes a copy of standard input that the payload will not inherit.
     pub(super) fn take() -> io::Result<Self> {
-        let stdin = io::stdin();
-        let copy = nix::fcntl::fcntl(&stdin, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
-        Ok(Self(crate::sys::take_passed_fd(copy)))
+        // Duplicated above the standard streams, and closed by execve (F_DUPFD_CLOEXEC).
+        io::stdin().as_fd().try_clone_to_owned().map(Self)
     }
 
     fn next(&self) -> Result<Order, Problem> {
         let mut buffer = vec![0; limits::MESSAGE_MAX];
+        let told = |reason: &dyn Display| Problem::refused("helper socket", reason);
         let length = loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(Problem::refused("helper socket", e.to_string())),
-                Ok(0) => {
-                    return Err(Problem::refused("helper socket", "the helper has gone away"));
-                }
+                Err(e) => return Err(told(&e)),
+                Ok(0) => return Err(told(&"the helper has gone away")),
                 Ok(length) => break length,
             }
         };
-        let message = buffer.get(..length).unwrap_or_default();
-        codec::decode(message).map_err(|e| Problem::refused("helper socket", e.to_string()))
+        codec::decode(buffer.get(..length).unwrap_or_default()).map_err(|e| told(&e))
     }
 
     /// Collects the plan.
     pub(super) fn plan(&self) -> Result<Plan, Problem> {
         let mut assembly = Assembly::default();
-        loop {
+        let length = loop {
             match self.next()? {
                 Order::Part(part) => {
-                    assembly.take(&part).map_err(|e| Problem::refused("plan", e.to_string()))?;
+                    assembly.take(&part).map_err(|e| Problem::refused("plan", e))?;
                 }
-                Order::Prepare { length } => {
-                    let whole = assembly
-                        .finish(length)
-                        .map_err(|e| Problem::refused("plan", e.to_string()))?;
-                    return codec::decode_whole(&whole)
-                        .map_err(|e| Problem::refused("plan", e.to_string()));
-                }
+                Order::Prepare { length } => break length,
                 Order::Go => return Err(Problem::refused("plan", "go before the plan")),
             }
-        }
+        };
+        let whole = assembly.finish(length).map_err(|e| Problem::refused("plan", e))?;
+        codec::decode_whole(&whole).map_err(|e| Problem::refused("plan", e))
     }
 
     /// Waits for "go".
     pub(super) fn wait_for_go(&self) -> Result<(), Problem> {
         match self.next()? {
             Order::Go => Ok(()),
-            Order::Part(_) | Order::Prepare { .. } => {
-                Err(Problem::refused("helper socket", "expected go"))
-            }
+            _ => Err(Problem::refused("helper socket", "expected go")),
         }
     }
 

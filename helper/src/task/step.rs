@@ -6,6 +6,10 @@ use std::fmt::Display;
 use std::io;
 use std::time::Instant;
 
+use libc::{
+    EAGAIN, EBUSY, EDQUOT, EISDIR, ELOOP, EMFILE, ENAMETOOLONG, ENFILE, ENOBUFS, ENODEV, ENOENT,
+    ENOMEM, ENOSPC, ENOTDIR, ENXIO, EUSERS, EXDEV,
+};
 use proto::error::{Code, Refusal};
 use proto::plan::Step;
 
@@ -30,8 +34,8 @@ enum Cause {
 
 impl Problem {
     /// The host or the job must be changed before another try can go better.
-    pub(super) fn refused(object: impl Display, reason: impl Into<String>) -> Self {
-        Self { cause: Cause::Rule, object: object.to_string(), reason: reason.into() }
+    pub(super) fn refused(object: impl Display, reason: impl Display) -> Self {
+        Self { cause: Cause::Rule, object: object.to_string(), reason: reason.to_string() }
     }
 
     /// The same with another object.
@@ -73,27 +77,14 @@ fn code(step: Step, cause: Cause) -> Code {
     // These steps open what the job names; elsewhere it is what Nomad or we have made.
     let of_the_job = matches!(step, Step::Image | Step::RootFs | Step::Files | Step::Names);
     match number {
-        Some(
-            libc::EAGAIN
-            | libc::EBUSY
-            | libc::EDQUOT
-            | libc::EMFILE
-            | libc::ENFILE
-            | libc::ENOBUFS
-            | libc::ENOMEM
-            | libc::ENOSPC
-            | libc::EUSERS,
-        ) => Code::Busy,
-        Some(
-            libc::ENOENT
-            | libc::ENOTDIR
-            | libc::EISDIR
-            | libc::ELOOP
-            | libc::EXDEV
-            | libc::ENAMETOOLONG
-            | libc::ENXIO
-            | libc::ENODEV,
-        ) if of_the_job => Code::Invalid,
+        Some(EAGAIN | EBUSY | EDQUOT | EMFILE | ENFILE | ENOBUFS | ENOMEM | ENOSPC | EUSERS) => {
+            Code::Busy
+        }
+        Some(ENOENT | ENOTDIR | EISDIR | ELOOP | EXDEV | ENAMETOOLONG | ENXIO | ENODEV)
+            if of_the_job =>
+        {
+            Code::Invalid
+        }
         _ => Code::Failed,
     }
 }
@@ -141,7 +132,7 @@ mod tests {
     /// Rows: the step, the system's error, what Nomad is told.
     #[test]
     fn an_error_says_whether_another_try_may_go_better() {
-        use libc::{EACCES, EAGAIN, EBUSY, EIO, ELOOP, EMFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR};
+        use libc::{EACCES, EIO};
         for (step, number, expected) in [
             (Step::Image, ENOENT, Code::Invalid),
             (Step::Image, ENOTDIR, Code::Invalid),

@@ -54,7 +54,7 @@ pub(super) fn provide_all(context: &Context<'_>) -> Result<(), Problem> {
                 as_user(context.plan.container_root(), make).map_err(|problem| {
                     let reason = format!(
                         "cannot be made as a mount point in the mount around it ({}): make \
-                             it there beforehand",
+                         it there beforehand",
                         problem.reason()
                     );
                     Problem::refused(&target.path, reason)

@@ -90,8 +90,8 @@ fn upper_layer(
     }
     let reason = format!(
         "were written by a task with other ids (their owner is {uid}): they belong to the ids \
-             of the task that made them; give the task a fixed range (private_users), or begin \
-             with an empty folder"
+         of the task that made them; give the task a fixed range (private_users), or begin \
+         with an empty folder"
     );
     Err(Problem::refused(object("changes"), reason))
 }

@@ -99,7 +99,7 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
         Err(e @ (Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG | Errno::EIO | Errno::ENODEV)) => {
             let reason = format!(
                 "the kernel does not mount its {} file system ({e}): it is damaged, or has \
-                     features that this kernel has not; the kernel's log says which",
+                 features that this kernel has not; the kernel's log says which",
                 kind.name
             );
             return Err(Problem::refused(image, reason));

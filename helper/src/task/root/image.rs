@@ -50,8 +50,8 @@ impl Image {
         if meta.uid() >= RANGE_WIDTH && plan.root.ownership == Ownership::Map {
             let reason = format!(
                 "the image's root belongs to uid {}: an older driver shifted its owners; \
-                     make a fresh copy of the image, or shift it back with \
-                     systemd-nspawn --private-users=0 --private-users-ownership=chown",
+                 make a fresh copy of the image, or shift it back with \
+                 systemd-nspawn --private-users=0 --private-users-ownership=chown",
                 meta.uid()
             );
             return Err(Problem::refused(place, reason));
