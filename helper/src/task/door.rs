@@ -35,8 +35,8 @@ pub fn folders(plan: &Plan) -> Result<[OwnedFd; 3], String> {
 /// # Errors
 /// The problem, for people.
 pub fn streams(plan: &Plan) -> Result<[OwnedFd; 2], String> {
-    let found = logs::find_fifos(plan, None).and_then(|handles| handles.open());
-    found.map(|s| [s.stdout, s.stderr]).map_err(|problem| format!("{problem:?}"))
+    let found = logs::find_fifos(plan, None).and_then(logs::Streams::open);
+    found.map_err(|problem| format!("{problem:?}"))
 }
 
 /// Reads a credential's file below the task's folder.

@@ -4,9 +4,8 @@
 //! Each step writes the arguments for what it has prepared itself, so that an option and its object
 //! are made in one place.
 
+use std::fmt::Display;
 use std::path::Path;
-
-use proto::path::Absolute;
 
 /// What has been collected.
 #[derive(Debug, Default)]
@@ -26,7 +25,7 @@ impl Extras {
     pub(super) fn bind(
         &mut self,
         source: &Path,
-        target: &Absolute,
+        target: impl Display,
         read_only: bool,
         recursive: bool,
     ) {

@@ -23,7 +23,7 @@ use proto::error::Refusal;
 use proto::plan::{Plan, Report, Step};
 use proto::spec::Logs;
 
-use super::logs::{self, NAMES, Streams};
+use super::logs::{self, NAMES};
 use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
 
@@ -86,14 +86,13 @@ fn has_begun(pipes: &[OwnedFd; 2]) -> bool {
 /// Copies until both pipes have ended.
 fn carry(
     pipes: [OwnedFd; 2],
-    journal: Streams,
-    fifos: Streams,
+    journal: [OwnedFd; 2],
+    fifos: [OwnedFd; 2],
     syslog: Option<(UnixDatagram, u8)>,
 ) {
     let done = AtomicBool::new(false);
-    let files = |streams: Streams| [File::from(streams.stdout), File::from(streams.stderr)];
-    let mut sinks = files(journal).map(|journal| Sinks(vec![journal]));
-    let fifos = files(fifos);
+    let mut sinks = journal.map(|journal| Sinks(vec![File::from(journal)]));
+    let fifos = fifos.map(File::from);
     thread::scope(|scope| {
         if let Some((socket, priority)) = &syslog {
             let [stdout, stderr] = fifos;

@@ -48,7 +48,7 @@ fn run(
         namespace::reap()?;
         orders.wait_for_go()
     })?;
-    steps.run(Step::Exec, || execute(&ready))
+    steps.run(Step::Exec, || execute(ready))
 }
 
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
@@ -94,12 +94,12 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     Ok((ready, extras.notes))
 }
 
-fn execute(ready: &Ready) -> Result<std::convert::Infallible, Problem> {
+fn execute(ready: Ready) -> Result<std::convert::Infallible, Problem> {
     let journal = nix::unistd::dup(std::io::stderr()).at("standard error")?;
-    let streams = ready.streams.open()?;
+    let [stdout, stderr] = ready.streams.open()?;
     dup2_stdin(&ready.null).at("standard input")?;
-    dup2_stdout(&streams.stdout).at("standard output")?;
-    dup2_stderr(&streams.stderr).at("standard error")?;
+    dup2_stdout(&stdout).at("standard output")?;
+    dup2_stderr(&stderr).at("standard error")?;
     let Err(error) = execve(&ready.binary, &ready.arguments, &ready.environment);
     // The task's stderr is not ours to write to.
     dup2_stderr(&journal).at("standard error")?;

@@ -22,7 +22,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use proto::path::Absolute;
 use proto::plan::{Plan, TaskDirs, UnitId};
 use proto::spec::Logs;
 
@@ -43,30 +42,24 @@ const PRIORITIES: [u8; 2] = [6, 3];
 pub(super) const NAMES: [&str; 2] = ["stdout", "stderr"];
 
 /// The payload's standard output and standard error.
-#[derive(Debug)]
-pub(super) struct Streams {
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-    /// Whether they are checked handles that are still to be opened.
-    handles: bool,
+pub(super) enum Streams {
+    /// Checked handles that are still to be opened.
+    Handles([OwnedFd; 2]),
+    /// Ready to be written to.
+    Opened([OwnedFd; 2]),
 }
 
 impl Streams {
     /// Opens the checked objects themselves: the links name the descriptors, not the paths.
-    pub(super) fn open(&self) -> Result<Self, Problem> {
-        let open = |handle: &OwnedFd| {
-            if !self.handles {
-                return handle.try_clone().at("log stream");
-            }
-            let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-            open_path(&open::link(handle.as_fd()), flags, Mode::empty()).at("log stream")
+    pub(super) fn open(self) -> Result<[OwnedFd; 2], Problem> {
+        let handles = match self {
+            Self::Opened(streams) => return Ok(streams),
+            Self::Handles(handles) => handles,
         };
-        Ok(Self { stdout: open(&self.stdout)?, stderr: open(&self.stderr)?, handles: false })
-    }
-
-    fn opened(streams: [OwnedFd; 2]) -> Self {
-        let [stdout, stderr] = streams;
-        Self { stdout, stderr, handles: false }
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let open = |handle: OwnedFd| open_path(&open::link(handle.as_fd()), flags, Mode::empty());
+        let [stdout, stderr] = handles.map(|handle| open(handle).at("log stream"));
+        Ok([stdout?, stderr?])
     }
 }
 
@@ -77,24 +70,23 @@ pub(super) fn find(
     extras: &mut Extras,
 ) -> Result<Streams, Problem> {
     if matches!(plan.logs, Logs::Container { .. }) {
-        let target =
-            Absolute::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e.to_string()))?;
         // Version 252 would make the folders above host root's, and systemd inside could not boot.
         for folder in ["/run/systemd", "/run/systemd/journal"] {
             extras.arguments.push(format!("--tmpfs={folder}:nosuid,nodev,mode=0755"));
         }
-        extras.bind(&pipe(plan.unit, "syslog"), &target, false, false);
+        extras.bind(&pipe(plan.unit, "syslog"), SYSLOG, false, false);
         extras.words.push("systemd.journald.forward_to_syslog=1".to_owned());
     }
-    match plan.logs {
-        Logs::Fifos => find_fifos(plan, users),
-        Logs::Discard => Ok(Streams::opened([null()?, null()?])),
-        Logs::Journal => journal(plan),
+    let streams = match plan.logs {
+        Logs::Fifos => return find_fifos(plan, users),
+        Logs::Discard => [null()?, null()?],
+        Logs::Journal => journal(plan)?,
         Logs::Both | Logs::Container { .. } => {
             let [stdout, stderr] = NAMES.map(|stream| make_pipe(plan, stream));
-            Ok(Streams::opened([stdout?, stderr?]))
+            [stdout?, stderr?]
         }
-    }
+    };
+    Ok(Streams::Opened(streams))
 }
 
 /// Finds and checks Nomad's FIFOs.
@@ -114,11 +106,11 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
         owner = owner.saturating_add(plan.container_root());
     }
     let [stdout, stderr] = NAMES.map(|stream| find_fifo(folder.as_fd(), dirs, stream, owner));
-    Ok(Streams { stdout: stdout?, stderr: stderr?, handles: true })
+    Ok(Streams::Handles([stdout?, stderr?]))
 }
 
 /// Both streams as lines of the host's journal.
-pub(super) fn journal(plan: &Plan) -> Result<Streams, Problem> {
+pub(super) fn journal(plan: &Plan) -> Result<[OwnedFd; 2], Problem> {
     let connect = |priority: u8| -> std::io::Result<OwnedFd> {
         let mut stream = UnixStream::connect(JOURNAL)?;
         stream.shutdown(Shutdown::Read)?;
@@ -128,7 +120,7 @@ pub(super) fn journal(plan: &Plan) -> Result<Streams, Problem> {
         Ok(stream.into())
     };
     let [stdout, stderr] = PRIORITIES.map(|priority| connect(priority).at(JOURNAL));
-    Ok(Streams::opened([stdout?, stderr?]))
+    Ok([stdout?, stderr?])
 }
 
 /// Where the payload's stream is handed to the unit that carries it on; the folder is root's alone.

@@ -8,13 +8,18 @@ use proto::spec::Payload;
 use proto::spec::process::{Console, Process, Ready};
 
 use super::extras::Extras;
+use super::root;
 use super::step::Problem;
-use super::{root, settings};
 
 /// systemd-nspawn's folder for settings, locks and sockets; each task has its own.
 pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
 /// Its image locks, one file for each root folder that is in use.
 pub(super) const LOCKS: &str = "/run/systemd/nspawn/locks";
+/// The OCI bundle that holds the job's environment.
+pub(super) const BUNDLE: &str = "/run/systemd/nspawn/bundle";
+/// What every task is started with. Its folders are prepared here, and PID 1 has its unit.
+const ALWAYS: &str = "systemd-nspawn --quiet --keep-unit --register=no --settings=yes \
+                      --link-journal=no --timezone=off --resolv-conf=off";
 /// Where distributions keep the binary.
 const BINARIES: [&str; 2] =
     ["/usr/bin/systemd-nspawn", "/run/current-system/sw/bin/systemd-nspawn"];
@@ -27,21 +32,14 @@ pub fn binary() -> Option<&'static Path> {
 
 /// The argument vector. Options first, then the payload's words behind a double dash.
 pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
-    let mut all = vec![
-        "systemd-nspawn".to_owned(),
-        "--quiet".to_owned(),
-        "--keep-unit".to_owned(),
-        "--register=no".to_owned(),
-        "--settings=yes".to_owned(),
-        format!("--oci-bundle={}", settings::bundle().display()),
-        "--link-journal=no".to_owned(),
-        "--timezone=off".to_owned(),
-        "--resolv-conf=off".to_owned(),
+    let mut all: Vec<String> = ALWAYS.split(' ').map(str::to_owned).collect();
+    all.extend([
+        format!("--oci-bundle={BUNDLE}"),
         format!("--machine={}", plan.machine),
         format!("--uuid={}", plan.alloc),
         format!("--directory={}", root::path().display()),
         format!("--kill-signal={}", plan.kill_signal),
-    ];
+    ]);
     if let Some(range) = plan.users {
         all.push(format!("--private-users={}:{}", range.base, range.width));
         all.push("--private-users-ownership=off".to_owned());

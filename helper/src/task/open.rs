@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -69,6 +69,11 @@ const TRIES: u32 = 1000;
 /// Opens a folder that the operator named; its own path may hold links.
 pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Makes a file that is root's alone and was not there.
+pub(super) fn create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// What the kernel says of the object of a handle.

@@ -7,20 +7,15 @@
 //! nspawn.c); `--settings=no` would turn off the bundle too.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::DirBuilder;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use proto::spec::Variable;
 
-use super::nspawn;
 use super::step::{At, Problem};
-
-/// Folder of the bundle.
-pub(super) fn bundle() -> PathBuf {
-    Path::new(nspawn::RUNTIME).join("bundle")
-}
+use super::{nspawn, open};
 
 /// Writes the bundle. Needs [`super::namespace::private_runtime`] before it.
 pub(super) fn write(variables: &[Variable]) -> Result<(), Problem> {
@@ -34,12 +29,9 @@ pub(super) fn write(variables: &[Variable]) -> Result<(), Problem> {
             ));
         }
     }
-    let folder = bundle();
-    DirBuilder::new().mode(0o700).create(&folder).at(folder.display())?;
-    let path = folder.join("config.json");
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create_new(true).mode(0o600).open(&path).at(path.display())?;
+    DirBuilder::new().mode(0o700).create(nspawn::BUNDLE).at(nspawn::BUNDLE)?;
+    let path = Path::new(nspawn::BUNDLE).join("config.json");
+    let mut file = open::create(&path).at(path.display())?;
     file.write_all(text(variables).as_bytes()).at(path.display())
 }
 

@@ -117,7 +117,7 @@ fn what_is_no_disk_image_is_refused_with_the_reason() {
         ("fifo.raw", ImageKind::Disk, neither),
         ("folder.raw", ImageKind::Disk, neither),
         ("node.raw", ImageKind::Disk, neither),
-        ("link", ImageKind::Disk, neither),
+        ("link", ImageKind::Disk, "symbolic link"),
         ("link", ImageKind::Tree, "symbolic link"),
         ("link/bin", ImageKind::Tree, "symbolic link"),
         ("zeros.raw", ImageKind::Tree, "is no folder"),

@@ -2,10 +2,9 @@
 //!
 //! No content is ever on a command line or in an environment.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -29,9 +28,12 @@ pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
     let mut room = CREDENTIAL_MAX;
     for (number, credential) in context.plan.files.credentials.iter().enumerate() {
         let object = format!("credential {}", credential.name);
-        let mut content = content(context, credential)?;
+        let mut content = match &credential.content {
+            CredentialContent::Value(value) => value.reveal().as_bytes().to_vec(),
+            CredentialContent::File(below) => read(&context.plan.task_dirs, below)?,
+        };
         let mut path = Path::new(STAGE).join(format!("credential{number}"));
-        write(&path, &content)?;
+        open::create(&path).and_then(|mut file| file.write_all(&content)).at(path.display())?;
         if credential.encrypted {
             path = decrypt(credential, &path)?;
             content = fs::read(&path).at(&object)?;
@@ -43,13 +45,6 @@ pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
         context.extras.arguments.push(option);
     }
     Ok(())
-}
-
-fn content(context: &Context<'_>, credential: &Credential) -> Result<Vec<u8>, Problem> {
-    match &credential.content {
-        CredentialContent::Value(value) => Ok(value.reveal().as_bytes().to_vec()),
-        CredentialContent::File(below) => read(&context.plan.task_dirs, below),
-    }
 }
 
 /// Reads a file below the task's own folder, in which the payload may have made anything.
@@ -72,15 +67,6 @@ pub(in crate::task) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>
     }
 }
 
-fn create(path: &Path) -> Result<File, Problem> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600).open(path).at(path.display())
-}
-
-fn write(path: &Path, content: &[u8]) -> Result<(), Problem> {
-    create(path)?.write_all(content).at(path.display())
-}
-
 /// Decrypts a file of the stage into another.
 fn decrypt(credential: &Credential, from: &Path) -> Result<PathBuf, Problem> {
     let to = from.with_extension("plain");
@@ -91,7 +77,7 @@ fn decrypt(credential: &Credential, from: &Path) -> Result<PathBuf, Problem> {
         .args(["--newline=no", "-", "-"])
         .env_clear()
         .stdin(Stdio::from(File::open(from).at(&object)?))
-        .stdout(Stdio::from(create(&to)?))
+        .stdout(Stdio::from(open::create(&to).at(to.display())?))
         .stderr(Stdio::piped())
         .output()
         .at(CREDS)?;

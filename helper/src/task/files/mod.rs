@@ -16,12 +16,9 @@ mod mount_points;
 mod overlays;
 mod source;
 
-use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use proto::path::Absolute;
 use proto::plan::Plan;
@@ -30,7 +27,7 @@ use proto::spec::files::Tmpfs;
 use super::extras::{Extras, escape};
 use super::root::{MountPoint, Mounted, attach_at};
 use super::step::{At, Problem};
-use super::{STAGE, open, root};
+use super::{open, root};
 use crate::sys;
 
 /// What every part needs, and what they leave behind.
@@ -112,11 +109,7 @@ fn attach(
     if kind == MountPoint::Folder {
         attach_at(mounted, at)?;
     } else {
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(at).at(at.display())?;
-        let stage = open::folder(Path::new(STAGE)).at(STAGE)?;
-        let name = at.strip_prefix(STAGE).unwrap_or(at);
-        let file = open::beneath(stage.as_fd(), name, OFlag::O_PATH, open::Mounts::Stay)
-            .at(at.display())?;
+        let file = open::create(at).at(at.display())?;
         sys::attach_mount(mounted, file.as_fd()).at(at.display())?;
     }
     if !propagated {

@@ -20,41 +20,19 @@ use crate::sys;
 use crate::task::open;
 use crate::task::step::{At, Problem};
 
-/// A file system that an image may hold.
-struct FileSystem {
-    /// The kernel's name for it.
-    name: &'static str,
-    /// Where it says what it is, in bytes.
-    at: u64,
-    /// What stands there.
-    magic: &'static [u8],
-    /// Mount options.
-    options: &'static str,
-    /// Mount options in their place where nothing may be written, not even a journal's replay.
-    read_only: &'static str,
-}
-
-impl FileSystem {
-    const fn new(name: &'static str, at: u64, magic: &'static [u8]) -> Self {
-        Self { name, at, magic, options: "", read_only: "" }
-    }
-}
+/// A file system that an image may hold: the kernel's name for it; where it says what it is, in
+/// bytes, and what stands there; mount options; those where nothing may be written, not even a
+/// journal's replay.
+type FileSystem = (&'static str, u64, &'static [u8], &'static str, &'static str);
 
 /// Those that systemd-nspawn takes by default, without xfs and vfat. The shortest magic number comes
-/// last: the others may have those bytes by chance.
+/// last: the others may have those bytes by chance. An ext4 may ask for a panic of the host where it
+/// is damaged: not with these options.
 const FILE_SYSTEMS: [FileSystem; 4] = [
-    FileSystem::new("squashfs", 0, b"hsqs"),
-    FileSystem::new("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
-    FileSystem {
-        read_only: "rescue=nologreplay",
-        ..FileSystem::new("btrfs", 64 * 1024 + 64, b"_BHRfS_M")
-    },
-    // An image may ask for a panic of the host where it is damaged: not with these options.
-    FileSystem {
-        options: "errors=remount-ro",
-        read_only: "errors=remount-ro,noload",
-        ..FileSystem::new("ext4", 1024 + 56, &[0x53, 0xef])
-    },
+    ("squashfs", 0, b"hsqs", "", ""),
+    ("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0], "", ""),
+    ("btrfs", 64 * 1024 + 64, b"_BHRfS_M", "", "rescue=nologreplay"),
+    ("ext4", 1024 + 56, &[0x53, 0xef], "errors=remount-ro", "errors=remount-ro,noload"),
 ];
 /// Where a GUID partition table has its signature, by sector size.
 const PARTITION_TABLES: [(u64, &[u8]); 2] = [(512, b"EFI PART"), (4096, b"EFI PART")];
@@ -74,15 +52,16 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
         let mut found = vec![0; magic.len()];
         file.read_exact_at(&mut found, at).is_ok() && found == *magic
     };
-    let kind = FILE_SYSTEMS.iter().find(|kind| holds(kind.at, kind.magic));
-    let Some(kind) = kind.filter(|_| !PARTITION_TABLES.iter().any(|(at, it)| holds(*at, it)))
+    let kind = FILE_SYSTEMS.iter().find(|(_, at, magic, ..)| holds(*at, magic));
+    let Some((name, .., options, read_only)) =
+        kind.filter(|_| !PARTITION_TABLES.iter().any(|(at, it)| holds(*at, it)))
     else {
         let reason = "holds no ext4, squashfs, erofs or btrfs file system of its own: images with \
                       a partition table (or with verity) cannot be used yet; copy the root \
                       partition into a file";
         return Err(Problem::refused(image, reason));
     };
-    if writes && kind.name == "ext4" && !holds(EXT4_CLEAN.0, EXT4_CLEAN.1) {
+    if writes && *name == "ext4" && !holds(EXT4_CLEAN.0, EXT4_CLEAN.1) {
         let reason = "its ext4 file system has errors or was not unmounted, and has no journal to \
                       mend that: run e2fsck -f on it, or use ephemeral, read_only or volatile";
         return Err(Problem::refused(image, reason));
@@ -92,15 +71,14 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     let folder = stage("disk");
     make_folder(&folder, 0o755)?;
     let (flags, options) = match writes {
-        true => (MsFlags::MS_NODEV, kind.options),
-        false => (MsFlags::MS_NODEV | MsFlags::MS_RDONLY, kind.read_only),
+        true => (MsFlags::MS_NODEV, options),
+        false => (MsFlags::MS_NODEV | MsFlags::MS_RDONLY, read_only),
     };
-    match mount_at(Some(source), &folder, Some(kind.name), flags, Some(options)) {
+    match mount_at(Some(source), &folder, Some(*name), flags, Some(*options)) {
         Err(e @ (Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG | Errno::EIO | Errno::ENODEV)) => {
             let reason = format!(
-                "the kernel does not mount its {} file system ({e}): it is damaged, or has \
-                 features that this kernel has not; the kernel's log says which",
-                kind.name
+                "the kernel does not mount its {name} file system ({e}): it is damaged, or has \
+                 features that this kernel has not; the kernel's log says which"
             );
             return Err(Problem::refused(image, reason));
         }
