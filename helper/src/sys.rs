@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -26,14 +28,6 @@ const EMPTY: &CStr = c"";
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    let fd = check(result)?;
-    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
-    // WHY: the kernel has just returned this descriptor.
-    // SAFETY: nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A write lock on the whole of a file, from its start.
@@ -65,28 +59,14 @@ pub fn take_passed_fd(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// A detached copy of the mount at `at`, without the mounts below it (open_tree(2)).
+/// A detached copy of the mount at `at`; with all mounts below it when `recursive` (open_tree(2)).
 ///
 /// # Errors
 /// The kernel's.
-pub fn clone_mount(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    open_tree(at, libc::AT_EMPTY_PATH)
-}
-
-/// A detached copy of the mount at `at` with all mounts below it (open_tree(2)).
-///
-/// # Errors
-/// The kernel's.
-pub fn clone_tree(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    open_tree(at, libc::AT_EMPTY_PATH | libc::AT_RECURSIVE)
-}
-
-fn open_tree(at: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
-    const OPEN_TREE_CLONE: libc::c_int = 1;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | flags;
-    // WHY: nix has no open_tree.
-    // SAFETY: the path is a static C string, the descriptor is borrowed.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), EMPTY.as_ptr(), flags) })
+pub fn clone_mount(at: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    Ok(open_tree(at, EMPTY, flags | OpenTreeFlags::AT_EMPTY_PATH)?)
 }
 
 /// Attaches a detached mount on the object of `to` (move_mount(2)).
@@ -94,20 +74,8 @@ fn open_tree(at: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
 /// # Errors
 /// The kernel's.
 pub fn attach_mount(mount: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    const FROM_AND_TO_EMPTY: libc::c_uint = 0x04 | 0x40;
-    // WHY: nix has no move_mount.
-    // SAFETY: both paths are static C strings, descriptors are borrowed.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            EMPTY.as_ptr(),
-            to.as_raw_fd(),
-            EMPTY.as_ptr(),
-            FROM_AND_TO_EMPTY,
-        )
-    })
-    .map(drop)
+    let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, EMPTY, to, EMPTY, both)?)
 }
 
 /// Sets attributes of a mount and of all below it, and their ID mapping when a user namespace is
@@ -176,9 +144,8 @@ pub fn child_in_user_namespace() -> io::Result<libc::pid_t> {
 /// # Errors
 /// The kernel's: ESRCH when there is no such process.
 pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
-    // WHY: nix has no pidfd_open.
-    // SAFETY: two integers.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Sends a signal to the process of a descriptor (pidfd_send_signal(2)).

@@ -149,15 +149,20 @@ async fn deliver(mut stream: MessageStream, waiters: Waiters) {
 
 /// The object path of a unit (sd_bus_path_encode(3)).
 fn unit_path(unit: &str) -> String {
-    let mut path = format!("{SYSTEMD_PATH}/unit/");
-    for byte in unit.bytes() {
-        if byte.is_ascii_alphanumeric() {
-            path.push(char::from(byte));
+    format!("{SYSTEMD_PATH}/unit/{}", escape(unit, b"", '_'))
+}
+
+/// The text with every byte that is neither letter, digit nor `plain` as a mark and two digits.
+pub(super) fn escape(text: &str, plain: &[u8], mark: char) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+            out.push(char::from(byte));
         } else {
-            path.push_str(&format!("_{byte:02x}"));
+            out.push_str(&format!("{mark}{byte:02x}"));
         }
     }
-    path
+    out
 }
 
 /// Whether PID 1 answered with this error of its own.

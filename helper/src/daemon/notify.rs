@@ -13,9 +13,7 @@ use nix::sys::socket::{
 };
 
 fn send(text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let Some(path) = env::var_os("NOTIFY_SOCKET") else {
-        return Err(io::Error::other("NOTIFY_SOCKET is not set"));
-    };
+    let path = env::var_os("NOTIFY_SOCKET").ok_or(io::ErrorKind::NotConnected)?;
     let path = path.into_encoded_bytes();
     let address = match path.strip_prefix(b"@") {
         Some(name) => UnixAddr::new_abstract(name)?,
@@ -24,13 +22,8 @@ fn send(text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let fds = fd.map(|fd| [fd.as_raw_fd()]);
     let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
-    sendmsg(
-        socket.as_raw_fd(),
-        &[IoSlice::new(text.as_bytes())],
-        rights.as_slice(),
-        MsgFlags::MSG_NOSIGNAL,
-        Some(&address),
-    )?;
+    let (text, flags) = ([IoSlice::new(text.as_bytes())], MsgFlags::MSG_NOSIGNAL);
+    sendmsg(socket.as_raw_fd(), &text, rights.as_slice(), flags, Some(&address))?;
     Ok(())
 }
 
@@ -55,10 +48,8 @@ pub(super) fn forget(name: &str) {
 
 /// Tells PID 1 at half the watchdog's time that the loop still turns.
 pub(super) async fn watchdog() {
-    let Some(micros) = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok())
-    else {
-        return;
-    };
+    let micros = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(micros) = micros else { return };
     let mut ticks = tokio::time::interval(Duration::from_micros(micros / 2));
     loop {
         ticks.tick().await;

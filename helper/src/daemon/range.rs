@@ -90,29 +90,23 @@ impl Ranges {
             held.tasks += 1;
             return;
         }
-        let lock = match stored {
-            Some(lock) => lock,
-            None => match lock(base) {
-                Ok(lock) => {
-                    if let Err(error) = notify::store(&stored_name(base), lock.as_fd()) {
-                        tracing::error!(base, %error, "cannot store the lock of a uid range");
-                    }
-                    lock
-                }
-                Err(error) => {
-                    tracing::error!(base, %error, "cannot lock the uid range of a running task");
-                    return;
-                }
-            },
+        let lock = match stored.map_or_else(|| lock(base), Ok) {
+            Ok(lock) => lock,
+            Err(error) => {
+                tracing::error!(base, %error, "cannot lock the uid range of a running task");
+                return;
+            }
         };
+        // PID 1 drops a descriptor that it has already (sd_notify(3)).
+        if let Err(error) = notify::store(&stored_name(base), lock.as_fd()) {
+            tracing::error!(base, %error, "cannot store the lock of a uid range");
+        }
         self.held.insert(base, Held { alloc, tasks: 1, _lock: lock });
     }
 
     /// One task fewer; the last one frees the range.
     pub(super) fn release(&mut self, base: u32) {
-        let Some(held) = self.held.get_mut(&base) else {
-            return;
-        };
+        let Some(held) = self.held.get_mut(&base) else { return };
         held.tasks = held.tasks.saturating_sub(1);
         if held.tasks == 0 {
             self.held.remove(&base);

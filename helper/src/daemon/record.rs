@@ -187,15 +187,7 @@ impl Record {
 }
 
 fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"._/-".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("+{byte:02x}"));
-        }
-    }
-    out
+    super::bus::escape(text, b"._/-", '+')
 }
 
 fn unescape(text: &str) -> Option<String> {

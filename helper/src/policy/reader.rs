@@ -119,15 +119,9 @@ impl<'a> Item<'a> {
         let spelled = || {
             let text = self.value.get_ref().as_str()?.to_ascii_lowercase();
             let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-            let power = match text.get(digits.len()..)? {
-                "" => 0,
-                "k" => 10,
-                "m" => 20,
-                "g" => 30,
-                "t" => 40,
-                _ => return None,
-            };
-            digits.parse::<u64>().ok()?.checked_mul(1 << power)
+            let suffix = text.get(digits.len()..)?;
+            let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == suffix)?;
+            digits.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
         };
         plain.or_else(spelled).filter(|bytes| range.contains(bytes)).ok_or_else(|| {
             self.wrong(format!(

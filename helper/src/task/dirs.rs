@@ -44,7 +44,7 @@ pub(super) fn mount_all(
         if dir.secrets {
             attributes |= sys::NO_EXEC;
         }
-        let clone = sys::clone_mount(dir.handle.as_fd()).at(dir.path.display())?;
+        let clone = sys::clone_mount(dir.handle.as_fd(), false).at(dir.path.display())?;
         match sys::set_mount_attributes(clone.as_fd(), attributes, map) {
             Ok(()) => {}
             // Before Linux 6.3 a tmpfs cannot be ID-mapped.

@@ -98,7 +98,7 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
             .at(format!("{}/alloc/logs", dirs.alloc_dir))?;
     let mut owner = dirs.agent_uid;
     if users.is_some() {
-        folder = sys::clone_mount(folder.as_fd()).at("log folder")?;
+        folder = sys::clone_mount(folder.as_fd(), false).at("log folder")?;
         let attributes = sys::NO_DEV | sys::NO_SUID;
         sys::set_mount_attributes(folder.as_fd(), attributes, users).at("log folder")?;
         // Attached, though nobody looks there: giving up a detached mount waits for RCU.

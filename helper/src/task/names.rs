@@ -201,20 +201,15 @@ fn words(words: &[impl std::fmt::Display]) -> String {
 
 /// The file of the host that systemd-nspawn would take.
 fn host_file(which: ResolverFile) -> Result<&'static Path, Problem> {
-    let host = Path::new("/etc/resolv.conf");
+    const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
+    const STUB: &str = "/run/systemd/resolve/stub-resolv.conf";
     let (path, hint) = match which {
-        ResolverFile::Host => (host, "the host itself resolves no names"),
-        ResolverFile::Static => {
-            (Path::new("/usr/lib/systemd/resolv.conf"), "it comes with systemd-resolved")
-        }
-        ResolverFile::Uplink => {
-            let path = Path::new("/run/systemd/resolve/resolv.conf");
-            (if path.exists() { path } else { host }, "the host itself resolves no names")
-        }
-        ResolverFile::Stub => {
-            (Path::new("/run/systemd/resolve/stub-resolv.conf"), "systemd-resolved does not run")
-        }
+        ResolverFile::Static => ("/usr/lib/systemd/resolv.conf", "it comes with systemd-resolved"),
+        ResolverFile::Stub => (STUB, "systemd-resolved does not run"),
+        ResolverFile::Uplink if Path::new(UPLINK).exists() => (UPLINK, ""),
+        _ => ("/etc/resolv.conf", "the host itself resolves no names"),
     };
+    let path = Path::new(path);
     if path.is_file() {
         return Ok(path);
     }

@@ -129,7 +129,7 @@ pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
     let shared = if writes_image {
         fs::create_dir_all(locks).at(nspawn::LOCKS)?;
         let handle = open::folder(locks).at(nspawn::LOCKS)?;
-        Some(sys::clone_mount(handle.as_fd()).at(nspawn::LOCKS)?)
+        Some(sys::clone_mount(handle.as_fd(), false).at(nspawn::LOCKS)?)
     } else {
         None
     };

@@ -53,8 +53,7 @@ impl<'a> Source<'a> {
 
     /// A detached clone without any mapping; always nodev and nosuid.
     pub(super) fn clone(&self, read_only: bool, recursive: bool) -> Result<OwnedFd, Problem> {
-        let clone = if recursive { sys::clone_tree } else { sys::clone_mount };
-        let clone = clone(self.handle.as_fd()).at(self.place)?;
+        let clone = sys::clone_mount(self.handle.as_fd(), recursive).at(self.place)?;
         let read_only = if read_only { sys::READ_ONLY } else { 0 };
         let attributes = sys::NO_DEV | sys::NO_SUID | read_only;
         sys::set_mount_attributes(clone.as_fd(), attributes, None).at(self.place)?;

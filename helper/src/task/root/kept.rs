@@ -43,17 +43,13 @@ pub fn kept_base(alloc: AllocId) -> Option<u32> {
     bases.filter(|base| *base != 0).min()
 }
 
-fn path(plan: &Plan) -> PathBuf {
-    let (alloc, base) = (plan.alloc.simple(), plan.container_root());
-    Path::new(UPPERS).join(format!("{PREFIX}{alloc}-{base}-{}", plan.task_dirs.task))
-}
-
 /// The layer of this task; `make` makes the first one.
 pub(super) fn find_or_make(
     plan: &Plan,
     make: impl FnOnce(PathBuf) -> Result<PathBuf, Problem>,
 ) -> Result<PathBuf, Problem> {
-    let path = path(plan);
+    let (alloc, base) = (plan.alloc.simple(), plan.container_root());
+    let path = Path::new(UPPERS).join(format!("{PREFIX}{alloc}-{base}-{}", plan.task_dirs.task));
     if path.is_dir() {
         return Ok(path);
     }
@@ -61,8 +57,14 @@ pub(super) fn find_or_make(
     let names = names().at(UPPERS)?;
     let mut layers = names.iter().filter_map(|name| parse(name, plan.alloc));
     if let Some((base, _)) = layers.find(|(_, of)| *of == task) {
-        let reason = format!("belongs to the uid range {base}, which the task no longer has");
-        return Err(refused(plan, &reason));
+        let reason = format!(
+            "belongs to the uid range {base}, which the task no longer has; a new allocation \
+             begins without it: nomad alloc stop"
+        );
+        return Err(Problem::refused(
+            format!("what task {task} kept (persist = \"alloc\")"),
+            reason,
+        ));
     }
     // Only for an allocation that is there: what was made for none would never go.
     open::place(&plan.task_dirs.alloc_dir, open::HANDLE).at(&plan.task_dirs.alloc_dir)?;
@@ -71,15 +73,6 @@ pub(super) fn find_or_make(
     symlink(plan.task_dirs.alloc_dir.to_path(), new.join(ALLOC)).at(new.display())?;
     fs::rename(&new, &path).at(path.display())?;
     Ok(path)
-}
-
-/// The layer cannot be used.
-fn refused(plan: &Plan, reason: &str) -> Problem {
-    let reason = format!("{reason}; a new allocation begins without it: nomad alloc stop");
-    Problem::refused(
-        format!("what task {} kept (persist = \"alloc\")", plan.task_dirs.task),
-        reason,
-    )
 }
 
 /// Whether an allocation's folder is gone though other allocations are there: an empty folder may

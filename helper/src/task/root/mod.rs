@@ -99,7 +99,7 @@ fn enter(
     if !open::metadata(&folder).at(&object)?.is_dir() {
         return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
     }
-    let clone = sys::clone_mount(folder.as_fd()).at(&object)?;
+    let clone = sys::clone_mount(folder.as_fd(), false).at(&object)?;
     attach_at(clone.as_fd(), &path())?;
     root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
     if let Some(old) = &pivot.old {
@@ -135,7 +135,7 @@ fn attach(
     map: Option<BorrowedFd<'_>>,
     at: &Path,
 ) -> Result<(), Problem> {
-    let clone = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
+    let clone = sys::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     match sys::set_mount_attributes(clone.as_fd(), attributes, map) {
         Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {
             let reason = "this kernel cannot ID-map the file system that it lies on";

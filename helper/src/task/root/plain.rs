@@ -36,7 +36,7 @@ pub(super) fn mount(
     attach(plan, image, sys::NO_DEV, map, at)?;
     // Nothing can be created through a mapped clone; this one is not mapped, and has nothing of what
     // is mounted below the image on the host.
-    let folder = sys::clone_mount(image.handle.as_fd()).at(&plan.image)?;
+    let folder = sys::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     sys::set_mount_attributes(folder.as_fd(), sys::NO_DEV, None).at(&plan.image)?;
     let owner = if map.is_some() { 0 } else { plan.container_root() };
     Ok(Mounted { folder, owner })
