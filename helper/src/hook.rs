@@ -5,23 +5,19 @@
 
 use proto::plan::Step;
 
-/// Called before a step.
-#[inline]
-pub fn before(step: Step) {
+/// Runs a step between its hooks.
+pub fn run<T>(step: Step, action: impl FnOnce() -> T) -> T {
     reached(step, "before");
-}
-
-/// Called after a step.
-#[inline]
-pub fn after(step: Step) {
+    let result = action();
     reached(step, "after");
+    result
 }
 
-/// A step of the daemon's, which waits.
+/// A step that waits.
 pub async fn during<T>(step: Step, action: impl Future<Output = T>) -> T {
-    before(step);
+    reached(step, "before");
     let result = action.await;
-    after(step);
+    reached(step, "after");
     result
 }
 

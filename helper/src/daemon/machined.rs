@@ -15,20 +15,19 @@ use crate::hook;
 pub(super) fn register(context: &Rc<Context>, key: &TaskKey) {
     let (context, key) = (context.clone(), key.clone());
     tokio::task::spawn_local(async move {
-        let Some(entry) = context.table.borrow().get(&key).cloned() else {
-            return;
-        };
+        let Some(entry) = context.table.borrow().get(&key).cloned() else { return };
         let Some(leader) = entry.leader else { return };
-        hook::before(Step::Register);
         let id: &[u8] = &key.alloc.0;
         let body =
             (entry.record.machine.as_str(), id, "nomad-nspawn", "container", leader.pid(), "");
-        if !leader.has_ended()
-            && let Err(error) = context.bus.call(MACHINED, "RegisterMachine", &body).await
-        {
-            tracing::info!(task = %key, %error, "not registered with systemd-machined");
-        }
-        hook::after(Step::Register);
+        hook::during(Step::Register, async {
+            if !leader.has_ended()
+                && let Err(error) = context.bus.call(MACHINED, "RegisterMachine", &body).await
+            {
+                tracing::info!(task = %key, %error, "not registered with systemd-machined");
+            }
+        })
+        .await;
         watch(&context, &key).await;
     });
 }

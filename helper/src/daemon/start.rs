@@ -29,7 +29,7 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Starts a task; returns when its payload runs, or has run.
 pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
     settle_kind(&mut spec, &context.policy());
-    let decision = step(Step::Decide, || policy::decide(&spec, &context.policy()))?;
+    let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
     let record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
     let gate = gate(context, &key);
@@ -83,14 +83,6 @@ async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
     }
 }
 
-/// Runs one of the daemon's own steps, with its hooks.
-fn step<T>(step: Step, action: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    hook::before(step);
-    let result = action();
-    hook::after(step);
-    result
-}
-
 /// Enters the task into the table, or says who stands in the way.
 fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<Record, Refusal> {
     let busy = |object: String, reason: String| {
@@ -127,7 +119,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
 
 /// The task's uid range, locked where it is one of systemd-nspawn's grid.
 fn users(context: &Context, alloc: AllocId, users: Users) -> Result<Option<Range>, Refusal> {
-    let take = |wanted| step(Step::Range, || context.ranges.borrow_mut().take(alloc, wanted));
+    let take = |wanted| hook::run(Step::Range, || context.ranges.borrow_mut().take(alloc, wanted));
     Ok(match users {
         Users::Pick => {
             // The one that the layers kept for the allocation belong to, if there are any.
@@ -193,20 +185,16 @@ async fn launch(
     let job = context.bus.job_of(&name);
     let asked = unit::start(&context.bus, record, labels, decision, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
-    hook::before(Step::SendPlan);
-    let main = tokio::select! {
-        pid = begun(&launcher, plan) => match Process::open(pid?) {
-            Ok(main) => main,
-            // It has read the plan and ended already: its report lies in the socket.
-            Err(error) => {
-                last_word(&launcher, record).await?;
-                return Err(failed(Step::ReadPlan, format!("launcher: {error}")));
-            }
-        },
-        refusal = job_failed(job, &name) => return Err(refusal),
-    };
-    hook::after(Step::SendPlan);
-    Ok((launcher, main))
+    let said = answered(begun(&launcher, plan), job, &name);
+    let pid = hook::during(Step::SendPlan, said).await?;
+    match Process::open(pid) {
+        Ok(main) => Ok((launcher, main)),
+        // It has read the plan and ended already: its report lies in the socket.
+        Err(error) => {
+            last_word(&launcher, record).await?;
+            Err(failed(Step::ReadPlan, format!("launcher: {error}")))
+        }
+    }
 }
 
 /// Keeps the launcher's remarks for the task's events.
@@ -240,10 +228,11 @@ async fn follow(
     let (follower, socket) = Launcher::pair().map_err(|e| failed(e.to_string()))?;
     let job = context.bus.job_of(&unit);
     unit::start_follower(&context.bus, record, labels, socket).await.map_err(failed)?;
-    tokio::select! {
-        notes = async { begun(&follower, &plan).await?; prepared(&follower).await } => notes?,
-        refusal = job_failed(job, &unit) => return Err(refusal),
+    let said = async {
+        begun(&follower, &plan).await?;
+        prepared(&follower).await
     };
+    answered(said, job, &unit).await?;
     Ok(follower)
 }
 
@@ -294,27 +283,37 @@ async fn last_word(launcher: &Launcher, record: &Record) -> Result<Vec<String>, 
     })
 }
 
-/// Resolves when no launcher will speak: it could not be executed, or was killed at once.
-async fn job_failed(job: tokio::sync::oneshot::Receiver<String>, unit: &str) -> Refusal {
-    let reason = match job.await {
-        Ok(result) if result != "done" => format!("start job {result}"),
-        // Done, or the bus went away: the launcher's first word is its first act.
-        _ => {
-            tokio::time::sleep(FIRST_WORD).await;
-            "the launcher does not report".to_owned()
+/// What a launcher says; an error when none will speak: it could not be executed, or was killed at
+/// once.
+async fn answered<T>(
+    answer: impl Future<Output = Result<T, Refusal>>,
+    job: tokio::sync::oneshot::Receiver<String>,
+    unit: &str,
+) -> Result<T, Refusal> {
+    let silent = async {
+        match job.await {
+            Ok(result) if result != "done" => format!("start job {result}"),
+            // Done, or the bus went away: the launcher's first word is its first act.
+            _ => {
+                tokio::time::sleep(FIRST_WORD).await;
+                "the launcher does not report".to_owned()
+            }
         }
     };
-    let reason = format!("{reason}; see journalctl -u {unit}");
-    Refusal::failed(Step::Unit.name(), unit, reason)
+    tokio::select! {
+        answer = answer => answer,
+        reason = silent => {
+            let reason = format!("{reason}; see journalctl -u {unit}");
+            Err(Refusal::failed(Step::Unit.name(), unit, reason))
+        }
+    }
 }
 
 /// Waits for the payload and keeps its descriptors where they outlive us.
 async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Result<(), Refusal> {
     let key = &record.key;
     let found = |processes: &leader::Processes| {
-        hook::before(Step::Store);
-        keep(context, record, processes);
-        hook::after(Step::Store);
+        hook::run(Step::Store, || keep(context, record, processes));
     };
     let processes = leader::watch(main, record.kind, nspawn(), found).await;
     if processes.leader.is_some() {

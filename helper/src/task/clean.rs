@@ -26,35 +26,26 @@ use crate::{hook, sys};
 
 /// Runs `clean UNIT`.
 pub(super) fn main(unit: &str) -> ExitCode {
-    hook::before(Step::Clean);
-    match UnitId::parse(unit) {
-        None => eprintln!("clean: not a unit id"),
-        Some(unit) => {
-            let folder = upper(unit);
-            for step in [remove_locks, root::claim_orphans, remove_tree] {
-                if let Err(error) = step(&folder) {
-                    eprintln!("clean: {}: {error}", folder.display());
-                }
+    hook::run(Step::Clean, || {
+        let Some(unit) = UnitId::parse(unit) else { return eprintln!("clean: not a unit id") };
+        let folder = upper(unit);
+        for step in [remove_locks, root::claim_orphans, remove_tree] {
+            if let Err(error) = step(&folder) {
+                eprintln!("clean: {}: {error}", folder.display());
             }
         }
-    }
-    hook::after(Step::Clean);
+    });
     ExitCode::SUCCESS
 }
 
 /// Removes the lock files that the launcher has named in the folder, unless somebody holds them.
 /// Only root can make names here: the payload's begin one folder further down.
 fn remove_locks(folder: &Path) -> io::Result<()> {
-    let top = match open::folder(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    let Some(top) = open::if_there(open::folder(folder))? else { return Ok(()) };
     for name in names(&top, Path::new("."))? {
         let path = Path::new(nspawn::LOCKS).join(&name);
-        let file = match fs::File::options().read(true).write(true).open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
+        let file = fs::File::options().read(true).write(true).open(&path);
+        let Some(file) = open::if_there(file)? else { continue };
         match sys::lock_whole(&file) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             other => other.and_then(|()| fs::remove_file(&path))?,
@@ -65,10 +56,7 @@ fn remove_locks(folder: &Path) -> io::Result<()> {
 
 /// Removes a folder and everything in it; a missing one is fine.
 fn remove_tree(folder: &Path) -> io::Result<()> {
-    let top = match open::folder(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    let Some(top) = open::if_there(open::folder(folder))? else { return Ok(()) };
     let mut moved = 0_u64;
     // Each round empties the folders that lie at the top; their own sub-folders have been moved
     // there and are the next round's.

@@ -71,6 +71,14 @@ pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
+/// What may be missing.
+pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Makes a file that is root's alone and was not there.
 pub(super) fn create(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)

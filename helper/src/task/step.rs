@@ -107,11 +107,12 @@ impl Steps {
         step: Step,
         action: impl FnOnce() -> Result<T, Problem>,
     ) -> Result<T, Refusal> {
-        hook::before(step);
-        let begun = Instant::now();
-        let result = action();
-        self.times.push((step, begun.elapsed().as_micros()));
-        hook::after(step);
+        let result = hook::run(step, || {
+            let begun = Instant::now();
+            let result = action();
+            self.times.push((step, begun.elapsed().as_micros()));
+            result
+        });
         result.map_err(|p| Refusal::new(code(step, p.cause), step.name(), p.object, p.reason))
     }
 

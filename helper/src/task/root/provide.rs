@@ -85,19 +85,17 @@ pub(in crate::task) fn make_path(
         below.push(name.as_str());
         let object = below.display();
         let kind = if index + 1 == names.len() { kind } else { MountPoint::Folder };
-        let found = match find(&below) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                match make(&parent, Path::new(name.as_str()), kind, owner).at(&object)? {
-                    Some(made) => made,
-                    None => match find(&below) {
-                        // A link to nothing, such as one into /run.
-                        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-                        // Somebody else has just made it.
-                        other => other.at(&object)?,
-                    },
+        let found = match open::if_there(find(&below)).at(&object)? {
+            Some(found) => found,
+            None => {
+                make(&parent, Path::new(name.as_str()), kind, owner).at(&object)?;
+                match open::if_there(find(&below)).at(&object)? {
+                    Some(found) => found,
+                    // A link to nothing, such as one into /run.
+                    None if owner.is_some() => return Ok(()),
+                    None => return Err(Errno::ENOENT).at(&object),
                 }
             }
-            other => other.at(&object)?,
         };
         let is = match open::metadata(&found).at(&object)?.file_type() {
             t if t.is_dir() => "folder",
@@ -114,13 +112,8 @@ pub(in crate::task) fn make_path(
     Ok(())
 }
 
-/// `None`: something of that name is there.
-fn make(
-    parent: &OwnedFd,
-    name: &Path,
-    kind: MountPoint,
-    owner: Option<u32>,
-) -> nix::Result<Option<OwnedFd>> {
+/// Something of that name may be there.
+fn make(parent: &OwnedFd, name: &Path, kind: MountPoint, owner: Option<u32>) -> nix::Result<()> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match kind {
         MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755))
@@ -130,16 +123,13 @@ fn make(
             openat(parent, name, flags | new, Mode::from_bits_truncate(0o644))
         }
     };
-    match made {
-        Err(Errno::EEXIST) => Ok(None),
-        other => {
-            let made = other?;
-            if let Some(owner) = owner {
-                let (uid, gid) = (Some(owner.into()), Some(owner.into()));
-                fchownat(&made, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
-            }
-            Ok(Some(made))
+    match (made, owner) {
+        (Err(Errno::EEXIST), _) => Ok(()),
+        (Ok(made), Some(owner)) => {
+            let (uid, gid) = (Some(owner.into()), Some(owner.into()));
+            fchownat(&made, "", uid, gid, AtFlags::AT_EMPTY_PATH)
         }
+        (made, _) => made.map(drop),
     }
 }
 
