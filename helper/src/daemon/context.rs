@@ -13,7 +13,6 @@ use super::table::Table;
 use crate::policy::Policy;
 
 /// The daemon's state.
-#[derive(Debug)]
 pub(super) struct Context {
     /// Random number of this process; requests made to another process carry another.
     pub(super) epoch: u64,

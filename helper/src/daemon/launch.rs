@@ -15,7 +15,6 @@ use proto::plan::{Order, Plan, Report, Step};
 use tokio_seqpacket::UnixSeqpacket;
 
 /// The socket to one launcher.
-#[derive(Debug)]
 pub(super) struct Launcher(UnixSeqpacket);
 
 impl Launcher {

@@ -22,12 +22,11 @@ use crate::sys;
 const LOCKS: &str = "/run/systemd/nspawn-uid";
 
 /// Ranges in use, by their first uid.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Ranges {
     held: BTreeMap<u32, Held>,
 }
 
-#[derive(Debug)]
 struct Held {
     alloc: AllocId,
     tasks: usize,

@@ -17,7 +17,6 @@ use super::process::Process;
 use crate::task::{READY, ready_socket};
 
 /// The socket of one start; its file goes with it.
-#[derive(Debug)]
 pub(super) struct Notice {
     socket: UnixDatagram,
     path: PathBuf,

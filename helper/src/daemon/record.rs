@@ -100,17 +100,14 @@ pub(super) struct Record {
 impl Record {
     /// The fields for LogExtraFields=.
     pub(super) fn fields(&self) -> Vec<Vec<u8>> {
-        let number = |of: fn(Range) -> u32| {
-            self.users.map_or_else(|| "none".to_owned(), |range| of(range).to_string())
-        };
+        let users = |range: Range| format!("{}-{}", range.base, range.width);
         [
             ("NOMAD_ALLOC_ID", self.key.alloc.to_string()),
             ("NOMAD_TASK_NAME", escape(self.key.task.as_str())),
             ("NOMAD_TASK_INSTANCE", self.key.instance.to_string()),
             ("NSPAWN_MACHINE", self.machine.to_string()),
             ("NSPAWN_PAYLOAD", name_of(&Kind::ALL, &self.kind).to_owned()),
-            ("NSPAWN_UID_BASE", number(|range| range.base)),
-            ("NSPAWN_UID_WIDTH", number(|range| range.width)),
+            ("NSPAWN_UIDS", self.users.map_or("none".to_owned(), users)),
             ("NSPAWN_IMAGE", escape(&self.image)),
             ("NSPAWN_IMAGE_USE", name_of(&Use::ALL, &self.image_use).to_owned()),
             ("NSPAWN_FOLLOWED", if self.followed { "yes" } else { "no" }.to_owned()),
@@ -132,12 +129,11 @@ impl Record {
         let alloc: AllocId = field("NOMAD_ALLOC_ID")?.parse().ok()?;
         let task = TaskName::new(unescape(field("NOMAD_TASK_NAME")?)?).ok()?;
         let instance = u32::from_str_radix(field("NOMAD_TASK_INSTANCE")?, 16).ok()?;
-        let users = match field("NSPAWN_UID_BASE")? {
-            "none" => None,
-            base => Some(Range {
-                base: base.parse().ok()?,
-                width: field("NSPAWN_UID_WIDTH")?.parse().ok()?,
-            }),
+        let users = match field("NSPAWN_UIDS")?.split_once('-') {
+            None => None,
+            Some((base, width)) => {
+                Some(Range { base: base.parse().ok()?, width: width.parse().ok()? })
+            }
         };
         Some(Self {
             key: TaskKey { alloc, task, instance: Instance(instance) },

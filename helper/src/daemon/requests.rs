@@ -20,13 +20,12 @@ use super::{remove, retire, start, status};
 use crate::policy::check_signal;
 
 /// What a connection remembers between requests.
-#[derive(Debug)]
 pub(super) struct Session {
     context: Rc<Context>,
     greeted: bool,
     assembly: Assembly,
     /// When the greeting must have come, or the specification that is being sent be complete.
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     /// Bytes of this connection that count in the bound of all.
     held: usize,
 }
@@ -37,37 +36,20 @@ impl Drop for Session {
     }
 }
 
-/// A request's outcome: the answer, and the task that it was about.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) result: Result<Answer, Refusal>,
-    pub(super) task: String,
-}
-
 impl Session {
     pub(super) fn new(context: Rc<Context>) -> Self {
         let deadline = Some(Instant::now() + Duration::from_secs(limits::GREETING_TIMEOUT_S));
         Self { context, greeted: false, assembly: Assembly::default(), deadline, held: 0 }
     }
 
-    /// Whether a specification has been begun.
-    fn is_assembling(&self) -> bool {
-        !self.assembly.is_empty()
-    }
-
-    /// When the greeting, or a specification that has been begun, must be complete.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
-
-    /// Answers one request.
-    pub(super) async fn answer(&mut self, request: &Request) -> Outcome {
+    /// Answers one request; with the answer, the task that it was about.
+    pub(super) async fn answer(&mut self, request: &Request) -> (Result<Answer, Refusal>, String) {
         let mut task = request.verb.key().map(ToString::to_string).unwrap_or_default();
         let result = match self.admit(request) {
             Ok(()) => self.dispatch(&request.verb, &mut task).await,
             Err(refusal) => Err(refusal),
         };
-        Outcome { result, task }
+        (result, task)
     }
 
     /// Checks order and epoch.
@@ -77,7 +59,7 @@ impl Session {
             return Err(protocol("hello must come first, and once"));
         }
         let parts_go_on = matches!(request.verb, Verb::Part(_) | Verb::Start(_));
-        if self.is_assembling() && !parts_go_on {
+        if !self.assembly.is_empty() && !parts_go_on {
             return Err(protocol("a specification was begun: only parts and start may follow"));
         }
         let epoch = if greeting { 0 } else { self.context.epoch };

@@ -29,7 +29,6 @@ use super::requests::Session;
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The listening socket.
-#[derive(Debug)]
 pub(super) struct Door {
     listener: UnixSeqpacketListener,
     owner: u32,
@@ -94,13 +93,13 @@ async fn converse(
 ) -> Result<(), String> {
     let mut session = Session::new(context);
     while let Some(request) = receive(connection, &session).await? {
-        let outcome = session.answer(&request).await;
-        audit::decision(peer, &request, &outcome.task, outcome.result.as_ref().err());
+        let (result, task) = session.answer(&request).await;
+        audit::decision(peer, &request, &task, result.as_ref().err());
         if has_more(connection)? {
             return Err("a request before the reply to the last".to_owned());
         }
-        let fatal = matches!(&outcome.result, Err(refusal) if refusal.code == Code::Protocol);
-        let reply = Reply { id: request.id, result: outcome.result };
+        let fatal = matches!(&result, Err(refusal) if refusal.code == Code::Protocol);
+        let reply = Reply { id: request.id, result };
         let bytes = codec::encode(&reply).map_err(|e| e.to_string())?;
         match timeout(SEND_TIMEOUT, connection.send(&bytes)).await {
             Ok(Ok(_)) => {}
@@ -124,7 +123,7 @@ async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option
         let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
         connection.recv(&mut buffer).await.map(|info| (info, buffer))
     };
-    let received = match session.deadline() {
+    let received = match session.deadline {
         Some(deadline) => timeout_at(deadline, next)
             .await
             .map_err(|_| "no greeting, or a specification begun and not finished".to_owned())?,

@@ -284,7 +284,6 @@ pub(super) async fn look(bus: &Bus, unit: UnitId) -> zbus::Result<Seen> {
 }
 
 /// A task's unit, found at start-up.
-#[derive(Debug)]
 pub(super) struct Found {
     pub(super) record: Record,
     pub(super) main_pid: u32,
@@ -295,7 +294,7 @@ type Listed =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// All units of ours, read back from PID 1.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct All {
     /// Tasks with a record.
     pub(super) found: Vec<Found>,

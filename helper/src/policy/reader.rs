@@ -19,7 +19,6 @@ const SHOWN: usize = 80;
 type Value<'a> = Spanned<DeValue<'a>>;
 
 /// A policy text.
-#[derive(Debug)]
 pub(super) struct Reader<'a> {
     text: &'a str,
     table: DeTable<'a>,

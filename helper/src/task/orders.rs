@@ -45,7 +45,6 @@ pub(super) fn serve<T>(
 }
 
 /// The socket to the daemon.
-#[derive(Debug)]
 pub(super) struct Orders(OwnedFd);
 
 impl Orders {

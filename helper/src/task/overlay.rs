@@ -20,7 +20,6 @@ use super::step::{At, Problem};
 
 /// Where the changes go. The kernel is given descriptors: a path may hold a task's name, whose
 /// commas and colons would be read as options.
-#[derive(Debug)]
 pub(super) struct Upper {
     pub(super) upper: OwnedFd,
     /// The kernel's own folder.
@@ -65,7 +64,6 @@ impl Upper {
 }
 
 /// What is mounted, and what people are told when a lasting upper layer was made over other layers.
-#[derive(Debug)]
 pub(super) struct Overlay<'a, O> {
     pub(super) object: O,
     /// Lowest first: names of ours on the stage.

@@ -90,7 +90,6 @@ fn code(step: Step, cause: Cause) -> Code {
 }
 
 /// Runs steps in order and keeps their times.
-#[derive(Debug)]
 pub(super) struct Steps {
     started: Instant,
     times: Vec<(Step, u128)>,

@@ -15,7 +15,6 @@ use crate::task::open;
 use crate::task::step::{At, Problem};
 
 /// The opened image.
-#[derive(Debug)]
 pub(in crate::task) struct Image {
     /// Its root folder.
     pub(super) handle: OwnedFd,

@@ -33,7 +33,6 @@ pub(in crate::task) enum MountPoint {
 }
 
 /// The mounted root as it can be changed before the start.
-#[derive(Debug)]
 pub(in crate::task) struct Mounted {
     pub(in crate::task) folder: OwnedFd,
     /// Who is container root in it.
