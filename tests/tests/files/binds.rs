@@ -1,6 +1,7 @@
 //! Binds: what is visible, what can be written, which sources are taken.
 
 use crate::{Task, bind, binds, host, read_only, refused, relative, run};
+use nix::fcntl::OFlag;
 use proto::spec::files::{Bind, Files, Source};
 
 #[test]
@@ -176,6 +177,27 @@ fn targets_may_lie_in_other_mounts() {
     let files = binds([bind("/srv/closed/in/c", "/mnt/c"), inner("/mnt/c/l/x")]);
     refused(rig, files);
     assert_eq!(rig.run(&["ls", "/srv/closed/elsewhere"]).unwrap(), "");
+}
+
+/// Whoever makes a folder there may not read it, by the folder's default access list (acl(5)): version
+/// 2, then user, group and others with their rights.
+#[test]
+fn a_mount_point_is_made_where_it_cannot_be_read() {
+    let rig = host();
+    rig.sh("set -e; mkdir -p /srv/closed/acl /srv/closed/in/d; echo in >/srv/closed/in/d/f")
+        .unwrap();
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (who, rights) in [(0x01_u16, 3_u16), (0x04, 0), (0x20, 0)] {
+        list.extend([who.to_le_bytes(), rights.to_le_bytes()].concat());
+        list.extend(u32::MAX.to_le_bytes());
+    }
+    let folder = rig.open("/srv/closed/acl", OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::fsetxattr(&folder, "system.posix_acl_default", &list, flags).unwrap();
+    let files =
+        binds([bind("/srv/closed/acl", "/mnt/a"), read_only("/srv/closed/in/d", "/mnt/a/x/y")]);
+    assert_eq!(run(rig, files, "cat /mnt/a/x/y/f"), "in\n");
+    assert_eq!(rig.run(&["stat", "-c", "%a %u", "/srv/closed/acl/x"]).unwrap(), "300 0");
 }
 
 /// The same bind in both spellings of a mount point that is a file in the one and a folder in the other.
