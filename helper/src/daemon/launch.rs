@@ -7,11 +7,10 @@ use std::os::fd::OwnedFd;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use proto::codec;
 use proto::error::Refusal;
-use proto::limits;
 use proto::parts;
 use proto::plan::{Order, Plan, Report, Step};
+use proto::{codec, limits};
 use tokio_seqpacket::UnixSeqpacket;
 
 /// The socket to one launcher.

@@ -13,7 +13,8 @@ use nix::sys::socket::{
 };
 
 fn send(text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let path = env::var_os("NOTIFY_SOCKET").ok_or(io::ErrorKind::NotConnected)?;
+    let path = env::var_os("NOTIFY_SOCKET");
+    let path = path.ok_or_else(|| io::Error::other("NOTIFY_SOCKET is not set"))?;
     let path = path.into_encoded_bytes();
     let address = match path.strip_prefix(b"@") {
         Some(name) => UnixAddr::new_abstract(name)?,

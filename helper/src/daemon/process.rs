@@ -2,11 +2,10 @@
 //!
 //! Trusts a pid only between two looks at its descriptor. Never signals by number.
 
-use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
+use std::{fs, io};
 
 use crate::sys;
 

@@ -89,6 +89,7 @@ impl Ranges {
             held.tasks += 1;
             return;
         }
+        let is_new = stored.is_none();
         let lock = match stored.map_or_else(|| lock(base), Ok) {
             Ok(lock) => lock,
             Err(error) => {
@@ -96,8 +97,7 @@ impl Ranges {
                 return;
             }
         };
-        // PID 1 drops a descriptor that it has already (sd_notify(3)).
-        if let Err(error) = notify::store(&stored_name(base), lock.as_fd()) {
+        if is_new && let Err(error) = notify::store(&stored_name(base), lock.as_fd()) {
             tracing::error!(base, %error, "cannot store the lock of a uid range");
         }
         self.held.insert(base, Held { alloc, tasks: 1, _lock: lock });

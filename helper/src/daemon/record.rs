@@ -129,9 +129,10 @@ impl Record {
         let alloc: AllocId = field("NOMAD_ALLOC_ID")?.parse().ok()?;
         let task = TaskName::new(unescape(field("NOMAD_TASK_NAME")?)?).ok()?;
         let instance = u32::from_str_radix(field("NOMAD_TASK_INSTANCE")?, 16).ok()?;
-        let users = match field("NSPAWN_UIDS")?.split_once('-') {
-            None => None,
-            Some((base, width)) => {
+        let users = match field("NSPAWN_UIDS")? {
+            "none" => None,
+            range => {
+                let (base, width) = range.split_once('-')?;
                 Some(Range { base: base.parse().ok()?, width: width.parse().ok()? })
             }
         };

@@ -93,15 +93,20 @@ async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>, strange: Vec<Un
     let is_left = |id: &UnitId| !strange.contains(id) && !context.table.borrow().holds(*id);
     let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
     let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
-    for id in layers.filter(is_left) {
-        tracing::info!(unit = %id, "upper layer without a unit: cleaned");
-        if let Err(error) = remove::clean(&context, id).await {
-            tracing::error!(%error, "not cleaned");
+    let clean = async {
+        for id in layers.filter(is_left) {
+            tracing::info!(unit = %id, "upper layer without a unit: cleaned");
+            if let Err(error) = remove::clean(&context, id).await {
+                tracing::error!(%error, "not cleaned");
+            }
         }
-    }
-    for id in followers.into_iter().filter(is_left) {
-        if let Err(error) = unit::stop(&context.bus, &unit::follower(id)).await {
-            tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
+    };
+    let stop = async {
+        for id in followers.into_iter().filter(is_left) {
+            if let Err(error) = unit::stop(&context.bus, &unit::follower(id)).await {
+                tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
+            }
         }
-    }
+    };
+    tokio::join!(clean, stop);
 }

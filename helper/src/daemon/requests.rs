@@ -6,12 +6,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto::codec;
 use proto::error::{Code, Refusal};
-use proto::limits;
 use proto::parts::{Assembly, Part};
 use proto::spec::TaskSpec;
 use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
+use proto::{codec, limits};
 use tokio::time::Instant;
 
 use super::context::Context;

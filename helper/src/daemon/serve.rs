@@ -14,10 +14,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{MsgFlags, recv};
-use proto::codec;
 use proto::error::Code;
-use proto::limits;
 use proto::wire::{Reply, Request};
+use proto::{codec, limits};
 use tokio::time::{timeout, timeout_at};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 

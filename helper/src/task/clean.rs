@@ -7,12 +7,11 @@
 //! The tree was made by the payload: it may be as deep as it likes, so there is no recursion and
 //! never more than three open folders. A folder that is not empty is first moved up to the top.
 
-use std::fs;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::{fs, io};
 
 use nix::dir::Dir;
 use nix::errno::Errno;

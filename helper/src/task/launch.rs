@@ -95,7 +95,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
 }
 
 fn execute(ready: Ready) -> Result<std::convert::Infallible, Problem> {
-    let journal = nix::unistd::dup(std::io::stderr()).at("standard error")?;
+    let journal = std::io::stderr().as_fd().try_clone_to_owned().at("standard error")?;
     let [stdout, stderr] = ready.streams.open()?;
     dup2_stdin(&ready.null).at("standard input")?;
     dup2_stdout(&stdout).at("standard output")?;

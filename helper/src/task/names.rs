@@ -206,7 +206,7 @@ fn host_file(which: ResolverFile) -> Result<&'static Path, Problem> {
     let (path, hint) = match which {
         ResolverFile::Static => ("/usr/lib/systemd/resolv.conf", "it comes with systemd-resolved"),
         ResolverFile::Stub => (STUB, "systemd-resolved does not run"),
-        ResolverFile::Uplink if Path::new(UPLINK).exists() => (UPLINK, ""),
+        ResolverFile::Uplink if Path::new(UPLINK).exists() => (UPLINK, "it is no regular file"),
         _ => ("/etc/resolv.conf", "the host itself resolves no names"),
     };
     let path = Path::new(path);

@@ -3,11 +3,10 @@
 //! Trusts the plan; a network namespace to join is opened beneath the policy's folder, and is never
 //! the host's own.
 
-use std::fs;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};

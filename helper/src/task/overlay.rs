@@ -38,14 +38,13 @@ impl Upper {
         range: Option<Range>,
         volatile: bool,
     ) -> Result<Self, Problem> {
-        let Range { base, width } = range.unwrap_or(Range { base: 0, width: u32::MAX });
+        let range = range.unwrap_or(Range { base: 0, width: u32::MAX });
         let (uid, gid) = (top.uid(), top.gid());
-        if uid.max(gid) >= width {
-            let reason =
-                format!("lies over {uid}:{gid}'s, whom the task's {width} ids do not reach");
+        if uid.max(gid) >= range.width {
+            let reason = format!("lie over {uid}:{gid}'s, beyond the task's {} ids", range.width);
             return Err(Problem::refused(object, reason));
         }
-        let open = |name| -> io::Result<OwnedFd> {
+        let make = |name| -> io::Result<(OwnedFd, u32)> {
             let made = match mkdirat(layer, name, Mode::S_IRWXU) {
                 Err(Errno::EEXIST) => false,
                 other => other.map(|()| true)?,
@@ -53,13 +52,25 @@ impl Upper {
             let folder = open::beneath(layer.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay)?;
             if made {
                 let path = open::link(folder.as_fd());
-                chown(&path, Some(base.saturating_add(uid)), Some(base.saturating_add(gid)))?;
+                let [uid, gid] = [uid, gid].map(|id| Some(range.base.saturating_add(id)));
+                chown(&path, uid, gid)?;
                 fs::set_permissions(&path, Permissions::from_mode(top.mode() & 0o7777))?;
             }
-            Ok(folder)
+            let owner = open::metadata(&folder)?.uid();
+            Ok((folder, owner))
         };
-        let (upper, work) = (open("upper").at(&object)?, open("work").at(&object)?);
-        Ok(Self { upper, work, volatile })
+        let open = |name| {
+            let (folder, owner) = make(name).at(&object)?;
+            if range.holds(owner) {
+                return Ok(folder);
+            }
+            let reason = format!(
+                "were made by a task with other ids ({name} is owned by {owner}), to whom they \
+                 belong; give the task a fixed range (private_users), or begin with an empty folder"
+            );
+            Err(Problem::refused(&object, reason))
+        };
+        Ok(Self { upper: open("upper")?, work: open("work")?, volatile })
     }
 }
 

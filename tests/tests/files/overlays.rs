@@ -102,12 +102,16 @@ fn a_top_whose_owner_the_range_does_not_reach_gets_no_changes() {
         rig.sh(&format!("chown {owner}:{group} /srv/closed/overlay-wide/2")).unwrap();
         for upper in [Upper::Ephemeral, Upper::Folder(Source::Host(path(up)))] {
             let text = refused(rig, overlay(lower.clone(), upper));
-            let rule =
-                format!("lies over {owner}:{group}'s, whom the task's 65536 ids do not reach");
+            let rule = format!("lie over {owner}:{group}'s, beyond the task's 65536 ids");
             assert!(text.contains(&rule), "{text}");
         }
     }
     assert_eq!(rig.run(&["ls", "-A", up]).unwrap(), "");
+    // The kernel's own folder is no place for another task either.
+    rig.sh(&format!("chown 0:0 /srv/closed/overlay-wide/2; mkdir {up}/work; chown 7:7 {up}/work"))
+        .unwrap();
+    let text = refused(rig, overlay(lower, Upper::Folder(Source::Host(path(up)))));
+    assert!(text.contains("other ids (work is owned by 7)"), "{text}");
 }
 
 #[test]

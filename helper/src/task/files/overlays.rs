@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -66,7 +66,7 @@ fn upper_layer(
     overlay: &files::Overlay<Place>,
     name: &str,
 ) -> Result<Option<overlay::Upper>, Problem> {
-    let object = |what| format!("overlay {}: {what}", overlay.target);
+    let object = format!("changes of the overlay at {}", overlay.target);
     let (folder, volatile) = match &overlay.upper {
         Upper::ReadOnly => return Ok(None),
         Upper::Ephemeral => {
@@ -78,22 +78,13 @@ fn upper_layer(
         Upper::Folder(place) => (attach_upper(place, name)?, false),
     };
     // Its root looks like that of the topmost layer.
-    let none = || Problem::refused(object("lower layers"), "must be one at least");
+    let none = || Problem::refused(&object, "lie over no layer");
     let top = overlay.lower.last().ok_or_else(none)?;
     let top = open::metadata(&open::place(top, open::HANDLE).at(top)?).at(top)?;
     let folder = open::folder(&folder).at(folder.display())?;
-    let layer =
-        overlay::Upper::open(object("changes"), &folder, &top, context.plan.users, volatile)?;
-    let uid = open::metadata(&layer.upper).at(object("changes"))?.uid();
-    if context.plan.users.is_none_or(|range| range.holds(uid)) {
-        return Ok(Some(layer));
-    }
-    let reason = format!(
-        "were written by a task with other ids (their owner is {uid}): they belong to the ids \
-         of the task that made them; give the task a fixed range (private_users), or begin \
-         with an empty folder"
-    );
-    Err(Problem::refused(object("changes"), reason))
+    // The identity shifts nothing.
+    let range = context.plan.users.filter(|range| range.base != 0);
+    overlay::Upper::open(object, &folder, &top, range, volatile).map(Some)
 }
 
 /// Attaches a host's folder for changes on the stage.

@@ -6,10 +6,9 @@
 //! `clean` takes such layers along. As long as the folder of all allocations is missing too (a
 //! disk that is not mounted), nothing goes.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use proto::name::AllocId;
 use proto::plan::Plan;

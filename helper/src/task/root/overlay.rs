@@ -74,5 +74,6 @@ fn open_upper(plan: &Plan, image: &Image, mapped: bool, layer: &Path) -> Result<
     let folder = open::folder(layer).at(layer.display())?;
     let range = plan.users.filter(|_| mapped);
     let volatile = plan.root.mode != Root::Ephemeral(Layer::Kept);
-    Upper::open(format!("overlay over {}", plan.image), &folder, &image.meta, range, volatile)
+    let object = format!("changes over {} in {}", plan.image, layer.display());
+    Upper::open(object, &folder, &image.meta, range, volatile)
 }
