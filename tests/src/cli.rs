@@ -22,7 +22,8 @@ usage: cargo rig COMMAND [--suite trixie|bookworm]
   logs [-f]                        journal of agent and helper
   test [--all] [-- ARGS…]          all tests of the workspace (--all: on both suites)
   bench [--json]                   the benchmarks
-  soak [--minutes N] [PART…]       oracle, mutants, races, bytes at length (default: all, 60)
+  soak [--minutes N] [PART…]       oracle, mutants, races, bytes or one reader of bytes, at length
+                                   (default: all but readers alone, 60)
   demo [--keep]                    a tour: boots, runs the example jobs, cleans up";
 
 /// Options common to all words, and what follows `--`.

@@ -29,6 +29,8 @@ pub enum Part {
     Races,
     /// Broken messages for every reader.
     Bytes,
+    /// Broken messages for one reader, by its number.
+    Reader(usize),
 }
 
 impl Part {
@@ -42,6 +44,7 @@ impl Part {
             Self::Mutants => 0,
             Self::Races => 4,
             Self::Bytes => 5,
+            Self::Reader(_) => 1,
         }
     }
 }
@@ -55,7 +58,15 @@ impl FromStr for Part {
             "mutants" => Ok(Self::Mutants),
             "races" => Ok(Self::Races),
             "bytes" => Ok(Self::Bytes),
-            _ => bail!("{word:?} is none of oracle, mutants, races, bytes"),
+            name => {
+                let readers = fuzz::all()?;
+                if let Some(number) = readers.iter().position(|reader| reader.name == name) {
+                    return Ok(Self::Reader(number));
+                }
+                let names: Vec<_> = readers.iter().map(|reader| reader.name).collect();
+                let names = names.join(", ");
+                bail!("{name:?} is none of oracle, mutants, races, bytes, nor a reader: {names}")
+            }
         }
     }
 }
@@ -237,24 +248,31 @@ fn decode(number: usize, seed: u64, time: Duration) -> Result<Row> {
 pub fn run(minutes: u64, parts: &[Part]) -> Result<Table> {
     let seed = seed();
     let whole = Duration::from_secs(minutes * 60);
-    let all: u32 = parts.iter().map(|part| part.share()).sum();
+    let begun = Instant::now();
+    let mut shares: u32 = parts.iter().map(|part| part.share()).sum();
     let mut table = Table { rows: Vec::new(), seed };
     let mut add = |row: Row| {
         outer::say(&format!("{}: {} tries, {} wrong", row.what, commas(row.tries), row.wrong));
         table.rows.push(row);
     };
     for part in parts {
-        let time = whole * part.share() / all.max(1);
+        // What the parts before it have left of their time is shared out as well.
+        let left = whole.saturating_sub(begun.elapsed());
+        let time = left * part.share() / shares.max(1);
+        shares -= part.share();
         match part {
             Part::Oracle => add(compare(seed, time)?),
             Part::Mutants => add(mutate(seed)?),
             Part::Races => races(time)?.into_iter().for_each(&mut add),
             Part::Bytes => {
+                let end = Instant::now() + time;
                 let readers = fuzz::all()?.len();
                 for number in 0..readers {
-                    add(decode(number, seed, time / u32::try_from(readers)?)?);
+                    let left = end.saturating_duration_since(Instant::now());
+                    add(decode(number, seed, left / u32::try_from(readers - number)?)?);
                 }
             }
+            Part::Reader(number) => add(decode(*number, seed, time)?),
         }
     }
     Ok(table)
