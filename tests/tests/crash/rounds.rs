@@ -18,6 +18,12 @@ const AGENT_EVERY: usize = 6;
 /// A start, an end and a stop take about so long, the kill's moment is spread over it.
 const SPREAD_MS: usize = 350;
 
+/// Units of runs.
+const RUNS: &str = "nomad-nspawn-*-*.service";
+/// A run whose plugin died before it could tell Nomad, and whose job was stopped before Nomad tried
+/// again, is removed when its allocation's folder is gone at two looks of the helper.
+const ORPHANS: Duration = Duration::from_secs(60);
+
 /// What happens to a task when the parts are killed.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
@@ -85,6 +91,11 @@ fn no_task_notices_that_plugin_helper_or_agent_are_killed() {
     fleet.end();
     jobs.iter().for_each(|job| job.purge().unwrap());
     eprintln!("{kills} processes killed in {} moments", 2 * ROUNDS);
+    wait::true_within("runs that nobody was told of to be removed", ORPHANS, || {
+        let all = ["systemctl", "list-units", "--all", "--plain", "--no-legend", RUNS];
+        Ok(rig.run(&all)?.trim().is_empty())
+    })
+    .unwrap();
     before.assert_same(rig).unwrap();
 }
 
