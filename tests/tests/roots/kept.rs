@@ -131,7 +131,9 @@ fn a_layer_is_used_with_its_own_range_alone() {
     // The range follows the layer, not the allocation's id alone.
     let (from, to) =
         (format!("{UPPERS}/{name}"), name.replace(&base.to_string(), &other.to_string()));
-    rig().sh(&format!("chown -R {other}:{other} {from}/upper; mv {from} {UPPERS}/{to}")).unwrap();
+    rig()
+        .sh(&format!("chown -R {other}:{other} {from}/upper {from}/work; mv {from} {UPPERS}/{to}"))
+        .unwrap();
     next(&mut task);
     assert_eq!(
         run_of(
