@@ -88,6 +88,8 @@ fn attach(suite: Suite) -> Result<Rig> {
 }
 
 fn up(args: &Args) -> Result<u8> {
+    // Two at once would leave a host that nobody knows.
+    let _guard = cache::lock(&format!("up-{}", args.suite.name()))?;
     if let Ok(rig) = attach(args.suite) {
         outer::say(&format!("{} is up already", rig.ready().machine));
         return Ok(0);
