@@ -112,8 +112,13 @@ impl Bus {
     where
         T: TryFrom<OwnedVariant, Error = zbus::Error>,
     {
-        let body = self.call((service, path, PROPERTIES), "Get", &(interface, name)).await?;
-        let value = body.deserialize::<OwnedVariant>()?;
+        let read = async || self.call((service, path, PROPERTIES), "Get", &(interface, name)).await;
+        let body = match read().await {
+            // The bus was restarted: the next connection waits for it. Reading twice harms nothing.
+            Err(zbus::Error::InputOutput(_)) => read().await,
+            other => other,
+        };
+        let value = body?.deserialize::<OwnedVariant>()?;
         T::try_from(value).map_err(|e| zbus::Error::Failure(format!("{name}: {e}")))
     }
 
