@@ -1,4 +1,5 @@
-//! Versions of systemd: which is too old for this driver, and which have known holes.
+//! Versions of systemd: which is too old for this driver, and which have known holes; and the paths
+//! under which PID 1 knows units on the bus.
 //!
 //! The text is that of PID 1's `Version` property, e.g. `257.13-1~deb13u1`. A distribution may
 //! carry a fix under an older number; only Debian 12's is known here, for others the operator
@@ -74,6 +75,24 @@ pub fn unfit(version: &str) -> Option<Unfit> {
     }
 }
 
+/// D-Bus path of a unit: systemd escapes each byte that is no letter and, at the beginning, no
+/// digit (sd_bus_path_encode(3)).
+#[must_use]
+pub fn unit_path(unit: &str) -> String {
+    let mut path = String::from("/org/freedesktop/systemd1/unit/");
+    if unit.is_empty() {
+        path.push('_');
+    }
+    for (index, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && index > 0) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +119,14 @@ mod tests {
             assert_eq!(unfit(version), expected, "{version}");
         }
         assert_eq!(major("257.13-1~deb13u1"), 257);
+    }
+
+    #[test]
+    fn unit_paths_are_systemds() {
+        assert_eq!(
+            unit_path("nomad-nspawn-0a.service"),
+            "/org/freedesktop/systemd1/unit/nomad_2dnspawn_2d0a_2eservice"
+        );
+        assert_eq!(unit_path("1_é"), "/org/freedesktop/systemd1/unit/_31_5f_c3_a9");
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use proto::systemd::unit_path;
 use proto::wire::Exit;
 use tokio::sync::watch;
 
@@ -183,23 +184,6 @@ impl Tasks {
     }
 }
 
-/// D-Bus path of a unit: systemd escapes each byte that is no letter and, at the beginning, no
-/// digit (sd_bus_path_encode(3)).
-pub(crate) fn unit_path(unit: &str) -> String {
-    let mut path = String::from("/org/freedesktop/systemd1/unit/");
-    if unit.is_empty() {
-        path.push('_');
-    }
-    for (index, byte) in unit.bytes().enumerate() {
-        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && index > 0) {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("_{byte:02x}"));
-        }
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,15 +205,6 @@ mod tests {
 
     fn exit(code: i32) -> Exit {
         Exit { code, signal: 0, oom: false, ended_ms: 0, error: String::new() }
-    }
-
-    #[test]
-    fn unit_paths_are_systemds() {
-        assert_eq!(
-            unit_path("nomad-nspawn-0a.service"),
-            "/org/freedesktop/systemd1/unit/nomad_2dnspawn_2d0a_2eservice"
-        );
-        assert_eq!(unit_path("1_é"), "/org/freedesktop/systemd1/unit/_31_5f_c3_a9");
     }
 
     #[test]

@@ -10,13 +10,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use proto::systemd::unit_path;
 use tokio::time::{Instant, sleep};
 use tokio_stream::StreamExt;
 use zbus::message::Type;
 use zbus::{Connection, MatchRule, Message, MessageStream, OwnedVariant, Variant};
 
 use crate::life::Driver;
-use crate::life::task::unit_path;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use proto::systemd::unit_path;
 use tokio::sync::{Mutex, oneshot};
 use zbus::export::futures_core::Stream;
 use zbus::message::{Body, Type};
@@ -21,10 +22,9 @@ use zbus::{Connection, MatchRule, MessageStream, ObjectPath, OwnedVariant};
 type Object<'a> = (&'a str, &'a str, &'a str);
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
-const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
 /// PID 1.
 pub(super) const MANAGER: Object<'static> =
-    (SYSTEMD, SYSTEMD_PATH, "org.freedesktop.systemd1.Manager");
+    (SYSTEMD, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
 /// systemd-machined.
 pub(super) const MACHINED: Object<'static> =
     ("org.freedesktop.machine1", "/org/freedesktop/machine1", "org.freedesktop.machine1.Manager");
@@ -152,37 +152,8 @@ async fn deliver(mut stream: MessageStream, waiters: Waiters) {
     waiters.borrow_mut().clear();
 }
 
-/// The object path of a unit (sd_bus_path_encode(3)).
-fn unit_path(unit: &str) -> String {
-    format!("{SYSTEMD_PATH}/unit/{}", escape(unit, b"", '_'))
-}
-
-/// The text with every byte that is neither letter, digit nor `plain` as a mark and two digits.
-pub(super) fn escape(text: &str, plain: &[u8], mark: char) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("{mark}{byte:02x}"));
-        }
-    }
-    out
-}
-
 /// Whether PID 1 answered with this error of its own.
 pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(full, _, _)
         if full.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn unit_paths_are_escaped() {
-        assert_eq!(
-            super::unit_path("nomad-a1.service"),
-            "/org/freedesktop/systemd1/unit/nomad_2da1_2eservice"
-        );
-    }
 }

@@ -9,6 +9,7 @@ use crate::sys;
 
 /// First passed descriptor.
 const FIRST: i32 = 3;
+
 /// Takes all passed descriptors, by name. Call once, first.
 pub(super) fn take() -> Result<HashMap<String, OwnedFd>, String> {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<i32>().ok());

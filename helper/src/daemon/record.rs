@@ -184,7 +184,15 @@ impl Record {
 }
 
 fn escape(text: &str) -> String {
-    super::bus::escape(text, b"._/-", '+')
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._/-".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("+{byte:02x}"));
+        }
+    }
+    out
 }
 
 fn unescape(text: &str) -> Option<String> {

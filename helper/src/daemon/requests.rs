@@ -161,7 +161,7 @@ impl Session {
     }
 
     fn known(&self, key: &proto::name::TaskKey) -> Result<super::table::Entry, Refusal> {
-        let unknown = || Refusal::new(Code::Unknown, "find", key.to_string(), "no such task");
+        let unknown = || Refusal::new(Code::Unknown, "find", key, "no such task");
         self.context.table.borrow().get(key).cloned().ok_or_else(unknown)
     }
 
@@ -170,8 +170,7 @@ impl Session {
         let entry = self.known(&wanted.key)?;
         // The command itself below a stub init, PID 1 otherwise: never systemd-nspawn.
         let target = entry.payload.or(entry.leader);
-        let gone =
-            |reason: String| Refusal::new(Code::Unknown, "signal", wanted.key.to_string(), reason);
+        let gone = |reason: String| Refusal::new(Code::Unknown, "signal", &wanted.key, reason);
         let target = target.ok_or_else(|| gone("the payload does not run yet".to_owned()))?;
         target.signal(signal).map_err(|e| match e.raw_os_error() {
             Some(libc::ESRCH) => gone("the payload has ended".to_owned()),

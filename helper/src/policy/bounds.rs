@@ -245,10 +245,10 @@ mod tests {
         let (longest, longer) = (word(&long), word(&format!("{long}x")));
         check_invalid(vec![
             bound("1 MiB", CREDENTIAL_MAX, |s, n| s.files.credentials = vec![credential(0, n)]),
-            bound("at most 4096", ARGUMENTS_MAX, |s, n| {
+            bound("words of the command: 4097, but at most 4096", ARGUMENTS_MAX, |s, n| {
                 s.payload = Payload::Boot { arguments: vec![Secret::new(""); n] };
             }),
-            bound("at most 4096", VARIABLES_MAX, |s, n| {
+            bound("variables: 4097, but at most 4096", VARIABLES_MAX, |s, n| {
                 s.environment = each(n, |n| variable(&format!("V{n}"), ""));
             }),
             bound("131,071", VARIABLE_MAX - 2, |s, n| {

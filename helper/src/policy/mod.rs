@@ -141,7 +141,6 @@ fn invalid(rule: &'static str, object: impl Display, reason: impl Display) -> De
 }
 
 fn denial(code: Code, rule: &'static str, object: impl Display, reason: impl Display) -> Denial {
-    let (object, reason) = (object.to_string(), reason.to_string());
     Denial { rule, refusal: Refusal::new(code, Step::Decide.name(), object, reason) }
 }
 

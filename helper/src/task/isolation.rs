@@ -23,8 +23,9 @@ use super::open::{self, Mounts};
 use super::step::{At, Problem};
 
 /// The groups that systemd-nspawn's list consists of (nspawn-seccomp.c): it takes out nothing else.
-const GROUPS: &str = "@aio @basic-io @chown @clock @default @file-system @io-event @ipc @memlock @module \
-                      @mount @network-io @process @raw-io @resources @setuid @signal @sync @timer";
+const GROUPS: &str = "@aio @basic-io @chown @clock @default @file-system @io-event @ipc \
+                      @memlock @module @mount @network-io @process @raw-io @resources @setuid @signal \
+                      @sync @timer";
 
 /// Prepares everything; enters an IPC namespace when a kernel setting needs one.
 pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {

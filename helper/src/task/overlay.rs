@@ -21,7 +21,7 @@ use super::step::{At, Problem};
 /// Where the changes go. The kernel is given descriptors: a path may hold a task's name, whose
 /// commas and colons would be read as options.
 pub(super) struct Upper {
-    pub(super) upper: OwnedFd,
+    upper: OwnedFd,
     /// The kernel's own folder.
     work: OwnedFd,
     /// Whether it goes with the task.

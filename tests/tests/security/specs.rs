@@ -110,7 +110,11 @@ fn values() -> Vec<Case> {
             "at most 131,071 bytes",
         ),
         case(move |s| s.payload = words("a\0b", 1), Code::Invalid, "no NUL byte"),
-        case(move |s| s.payload = words("x", ARGUMENTS_MAX + 1), Code::Invalid, "but at most 4096"),
+        case(
+            move |s| s.payload = words("x", ARGUMENTS_MAX + 1),
+            Code::Invalid,
+            "words of the command: 4097, but at most 4096",
+        ),
         case(move |s| s.payload = words(&"x".repeat(131_072), 1), Code::Invalid, "131,071 bytes"),
         case(
             |s| s.environment = vec![variable("ODD", "x\u{fffe}")],

@@ -34,6 +34,11 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// A bind in messages.
+fn told(bind: &Bind<Place>) -> String {
+    format!("bind {} to {}", bind.source, bind.target)
+}
+
 /// The user namespace that maps a bind; `None`: it is not mapped.
 fn mapping(
     context: &mut Context<'_>,
@@ -53,10 +58,7 @@ fn mapping(
                           root's above it, mount it nosuid, or take it without ID mapping \
                           (noidmap); the policy file would give it so with unprotected = \
                           \"unmapped\" in [binds]";
-            return Err(Problem::refused(
-                format!("bind {} to {}", bind.source, bind.target),
-                reason,
-            ));
+            return Err(Problem::refused(told(bind), reason));
         }
         context.extras.notes.push(format!(
             "bind {}: given without ID mapping, its owners show as nobody, because no folder \
@@ -90,7 +92,7 @@ fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     }
     let reason = "the target's owner in the image is outside of the container's ids: use idmap or \
                   rootidmap";
-    Err(Problem::refused(format!("bind {} to {}", bind.source, bind.target), reason))
+    Err(Problem::refused(told(bind), reason))
 }
 
 /// Without the mapping that was asked for a bind is refused; the automatic one can do without.
@@ -99,7 +101,7 @@ fn unmappable(context: &mut Context<'_>, bind: &Bind<Place>) -> Result<(), Probl
         let reason = "this kernel cannot ID-map its file system, or one mounted below it (tmpfs \
                       needs Linux 6.3; most network file systems cannot): take it without ID \
                       mapping (noidmap)";
-        return Err(Problem::refused(format!("bind {} to {}", bind.source, bind.target), reason));
+        return Err(Problem::refused(told(bind), reason));
     }
     context.extras.notes.push(format!(
         "bind {}: this kernel cannot ID-map its file system, or one mounted below it: its owners \

@@ -47,14 +47,16 @@ pub(super) fn mount(
 
 /// The folder that holds the upper layer and the kernel's work folder.
 fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<PathBuf, Problem> {
-    let make = |folder: PathBuf| {
-        make_folder(&folder, 0o700)?;
+    let make = |folder: PathBuf| make_folder(&folder, 0o700).map(|()| folder);
+    // Complete before it gets its name.
+    let make_kept = |folder| {
+        let folder = make(folder)?;
         open_upper(plan, image, mapped, &folder).map(|_made| folder)
     };
     let memory = stage("layer");
     match plan.root.mode {
         Root::Ephemeral(Layer::Disk) => make(upper(plan.unit)),
-        Root::Ephemeral(Layer::Kept) => kept::find_or_make(plan, make),
+        Root::Ephemeral(Layer::Kept) => kept::find_or_make(plan, make_kept),
         Root::Ephemeral(Layer::Memory) | Root::Volatile(Volatile::Overlay) => {
             make_folder(&memory, 0o700)?;
             let flags = MsFlags::MS_NODEV;
