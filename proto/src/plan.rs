@@ -47,6 +47,9 @@ pub enum Report {
     },
     /// A step failed; the launcher ends.
     Failed(Refusal),
+    /// Nomad's log FIFOs are open; a writer of each comes with the message. Sent after
+    /// [`Order::Go`], right before systemd-nspawn is executed.
+    Streams,
 }
 
 /// Everything that the launcher needs to make one task.

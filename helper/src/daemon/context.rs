@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::bus::Bus;
 use super::range::Ranges;
+use super::streams::Streams;
 use super::table::Table;
 use crate::policy::Policy;
 
@@ -24,6 +25,8 @@ pub(super) struct Context {
     pub(super) table: RefCell<Table>,
     /// Uid ranges.
     pub(super) ranges: RefCell<Ranges>,
+    /// Writers of the tasks' log FIFOs.
+    pub(super) streams: RefCell<Streams>,
     /// Bytes of unfinished specifications of all connections.
     pub(super) assembling: Cell<usize>,
     systemd: OnceCell<String>,
@@ -37,6 +40,7 @@ impl Context {
             bus: Bus::default(),
             table: RefCell::default(),
             ranges: RefCell::default(),
+            streams: RefCell::default(),
             assembling: Cell::new(0),
             systemd: OnceCell::new(),
         }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -12,6 +13,10 @@ use proto::parts;
 use proto::plan::{Order, Plan, Report, Step};
 use proto::{codec, limits};
 use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+
+/// Time for a message that has been sent before the payload could run.
+const STREAMS: Duration = Duration::from_secs(1);
 
 /// The socket to one launcher.
 pub(super) struct Launcher(UnixSeqpacket);
@@ -50,16 +55,36 @@ impl Launcher {
 
     /// The next report that is no failure.
     pub(super) async fn report(&self) -> Result<Report, Refusal> {
+        self.receive().await.map(|(report, _)| report)
+    }
+
+    /// Writers of the log FIFOs of a payload that runs. Without them it runs as well.
+    pub(super) async fn streams(&self) -> Option<[OwnedFd; 2]> {
+        let received = tokio::time::timeout(STREAMS, self.receive()).await;
+        match received {
+            Ok(Ok((Report::Streams, fds))) => fds.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// The next report that is no failure, and the descriptors that came with it.
+    async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::ReadPlan.name(), "launcher", reason);
-        let mut buffer = vec![0; limits::MESSAGE_MAX];
-        let info = self.0.recv(&mut buffer).await.map_err(|e| failed(e.to_string()))?;
+        let (mut buffer, mut room) = (vec![0; limits::MESSAGE_MAX], [0; 64]);
+        let received = self.0.recv_with_ancillary(&mut buffer, &mut room).await;
+        let (info, ancillary) = received.map_err(|e| failed(e.to_string()))?;
+        let fds = ancillary.into_messages().filter_map(|message| match message {
+            OwnedAncillaryMessage::FileDescriptors(fds) => Some(fds),
+            _ => None,
+        });
+        let fds = fds.flatten().collect();
         let message = buffer.get(..info.bytes_read()).unwrap_or_default();
         if message.is_empty() {
             return Err(failed("ended without a word".to_owned()));
         }
         match codec::decode(message).map_err(|e| failed(e.to_string()))? {
             Report::Failed(refusal) => Err(refusal),
-            report => Ok(report),
+            report => Ok((report, fds)),
         }
     }
 }

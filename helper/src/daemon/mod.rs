@@ -27,6 +27,7 @@ mod serve;
 mod start;
 mod status;
 mod table;
+mod streams;
 mod unit;
 
 use std::path::Path;

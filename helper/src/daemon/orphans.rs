@@ -3,7 +3,8 @@
 //! It happens when agent and plugin die in the middle of a start and the allocation is stopped
 //! meanwhile. A task is removed when its allocation's folder is missing at two looks in a row. Where
 //! the folder of all allocations is missing or empty as well (a file system that is not mounted),
-//! nothing is concluded. Layers that were kept for an allocation go the same way.
+//! nothing is concluded. Layers that were kept for an allocation go the same way, and
+//! so does output that nobody has collected.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(super) async fn sweep(context: Rc<Context>) {
     let mut missing = HashSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
+        context.streams.borrow_mut().sweep();
         let all: Vec<_> = {
             let table = context.table.borrow();
             let place = |record: &super::record::Record| {

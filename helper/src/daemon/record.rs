@@ -9,7 +9,7 @@ use std::path::Path;
 
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use proto::plan::{Range, UnitId};
-use proto::spec::{ImageKind, Layer, Ownership, Payload, Root, RootFs};
+use proto::spec::{ImageKind, Ownership, Payload, Root, RootFs};
 
 use super::range;
 
@@ -42,8 +42,6 @@ impl Kind {
 pub(super) enum Use {
     /// Nothing that anybody else could see.
     Reads,
-    /// As [`Self::Reads`], with a layer that belongs to all runs of the allocation's task.
-    Keeps,
     /// Writes files of its tree.
     Writes,
     /// Rewrites its owners, or the file system that it holds.
@@ -51,18 +49,13 @@ pub(super) enum Use {
 }
 
 impl Use {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Reads, "reads"),
-        (Self::Keeps, "keeps"),
-        (Self::Writes, "writes"),
-        (Self::Alone, "alone"),
-    ];
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Reads, "reads"), (Self::Writes, "writes"), (Self::Alone, "alone")];
 
     pub(super) fn of(root: &RootFs) -> Self {
         match (root.mode, root.ownership, root.kind) {
             (Root::Plain, Ownership::Chown, _) | (Root::Plain, _, ImageKind::Disk) => Self::Alone,
             (Root::Plain, ..) => Self::Writes,
-            (Root::Ephemeral(Layer::Kept), ..) => Self::Keeps,
             _ => Self::Reads,
         }
     }
@@ -150,11 +143,7 @@ impl Record {
 
     /// Why another task cannot run beside this one, in words behind this one's name.
     pub(super) fn clash(&self, other: &Self) -> Option<&'static str> {
-        let same_task = self.key.alloc == other.key.alloc && self.key.task == other.key.task;
         let (mine, theirs) = (self.image_use, other.image_use);
-        if same_task && (mine, theirs) == (Use::Keeps, Use::Keeps) {
-            return Some("has the layer that is kept for this task: remove that run first");
-        }
         let (a, b) = (Path::new(&self.image), Path::new(&other.image));
         // A part of a tree is the tree's as well.
         if !(a.starts_with(b) || b.starts_with(a)) {
@@ -233,18 +222,15 @@ mod tests {
     /// Rows: the holder's use, the newcomer's, both on one image; whether they clash.
     #[test]
     fn who_may_share_an_image() {
-        use Use::{Alone, Keeps, Reads, Writes};
+        use Use::{Alone, Reads, Writes};
         for (mine, theirs, clash) in [
             (Reads, Reads, false),
             (Reads, Writes, false),
             (Writes, Reads, false),
             (Writes, Writes, true),
             (Reads, Alone, true),
-            (Keeps, Alone, true),
             (Alone, Reads, true),
-            (Alone, Keeps, true),
             (Alone, Alone, true),
-            (Keeps, Keeps, false),
         ] {
             for (holder, other) in
                 [("/images/a", "/images/a"), ("/images", "/images/a"), ("/images/a", "/images")]
@@ -255,7 +241,6 @@ mod tests {
             let apart = record(1, "/images/a", mine).clash(&record(2, "/images/ab", theirs));
             assert_eq!(apart, None, "{mine:?} {theirs:?}");
         }
-        assert!(record(1, "/images/a", Keeps).clash(&record(1, "/images/b", Keeps)).is_some());
     }
 
     #[test]
@@ -275,7 +260,7 @@ mod tests {
             image in "/\\PC{1,20}",
             width in proptest::option::of(1_u32..=65_536),
             followed in any::<bool>(),
-            image_use in proptest::sample::select(&[Use::Reads, Use::Keeps, Use::Writes, Use::Alone][..]),
+            image_use in proptest::sample::select(&[Use::Reads, Use::Writes, Use::Alone][..]),
         ) {
             if let Ok(task) = TaskName::new(task) {
                 let mut record = record(3, &image, image_use);

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::process::{Process, nspawn};
 use super::table::Entry;
 use super::unit::Found;
-use super::{leader, machined, notify, range, ready, remove, start, unit};
+use super::{leader, machined, notify, range, ready, remove, start, streams, unit};
 use crate::task::UPPERS;
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
@@ -31,6 +31,8 @@ pub(super) async fn run(
         }
     };
     let count = found.len();
+    let known = |id| strange.contains(&id) || found.iter().any(|unit| unit.record.unit() == id);
+    context.streams.borrow_mut().adopt(&mut stored, known);
     for unit in found {
         adopt(context, unit, &mut stored);
     }
@@ -60,8 +62,12 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     // The pid was read a while ago and may be another's by now.
     let own = |main: &Process| main.is_in_unit(&unit::name(id));
     let mut main = Process::open(found.main_pid).ok().filter(own);
-    if let Some(main) = &main {
-        leader::look(main, record.kind, &mut processes);
+    match &main {
+        Some(main) => {
+            leader::look(main, record.kind, &mut processes);
+            streams::watch(context, id, main.clone());
+        }
+        None => context.streams.borrow_mut().ended(id),
     }
     main = main.filter(|_| !leader::arrived(record.kind, nspawn(), &processes));
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some());

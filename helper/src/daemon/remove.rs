@@ -78,6 +78,7 @@ fn forget(context: &Context, key: &TaskKey) {
     let id = UnitId::from(key);
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
+    context.streams.borrow_mut().ended(id);
     let entry = context.table.borrow_mut().remove(key);
     if let Some(base) = entry.and_then(|entry| entry.record.locked_range()) {
         context.ranges.borrow_mut().release(base);

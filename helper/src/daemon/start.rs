@@ -19,7 +19,7 @@ use super::process::{Process, nspawn};
 use super::ready::Notice;
 use super::record::{Kind, Record, Use};
 use super::table::Entry;
-use super::{leader, machined, notify, range, remove, status, unit};
+use super::{leader, machined, notify, range, remove, status, streams, unit};
 use crate::hook;
 use crate::policy::{self, Decision, Policy};
 
@@ -103,6 +103,10 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         if table.holds(record.unit()) {
             return busy(spec.key.to_string(), "this run exists already: remove it first".into());
         }
+        // Two of them would share log FIFOs, folders and a layer that is kept for the task.
+        if let Some(other) = table.other_run(&spec.key) {
+            return busy(spec.key.to_string(), format!("run {other} of it exists: remove it first"));
+        }
         let most = context.policy().max_tasks;
         if table.len() >= most {
             return busy("tasks".into(), format!("{most} at once ([limits] max_tasks)"));
@@ -147,6 +151,7 @@ async fn attempt(
     let notice = limit.map(|limit| Notice::new(record.unit(), limit)).transpose();
     let notice = notice.map_err(|e| failed(e.to_string()))?;
     let labels = std::mem::take(&mut spec.labels);
+    let collected = matches!(spec.logs, Logs::Fifos);
     let plan = plan(spec, decision.clone(), record);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
     let notes = tokio::select! {
@@ -159,11 +164,15 @@ async fn attempt(
         false => None,
     };
     hook::during(Step::Go, launcher.go()).await?;
-    drop(launcher);
     if let Some(follower) = follower {
         follower.go().await?;
     }
     hook::during(Step::Leader, payload(context, record, &main)).await?;
+    if collected && let Some(writers) = launcher.streams().await {
+        context.streams.borrow_mut().enter(record.unit(), writers);
+        streams::watch(context, record.unit(), main.clone());
+    }
+    drop(launcher);
     match notice {
         Some(notice) => notice.wait(&main).await,
         None => Ok(()),

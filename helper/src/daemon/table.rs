@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use proto::limits;
-use proto::name::TaskKey;
+use proto::name::{Instance, TaskKey};
 use proto::plan::UnitId;
 use proto::wire::Page;
 
@@ -68,6 +68,12 @@ impl Table {
     /// Whether a unit of this id exists: the task's name is no part of it.
     pub(super) fn holds(&self, unit: UnitId) -> bool {
         self.tasks.keys().any(|key| UnitId::from(key) == unit)
+    }
+
+    /// Another run of the same task.
+    pub(super) fn other_run(&self, wanted: &TaskKey) -> Option<Instance> {
+        let same = |key: &&TaskKey| (key.alloc, &key.task) == (wanted.alloc, &wanted.task);
+        self.tasks.keys().find(same).map(|key| key.instance)
     }
 
     pub(super) fn insert(&mut self, entry: Entry) {

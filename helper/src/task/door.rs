@@ -35,7 +35,7 @@ pub fn folders(plan: &Plan) -> Result<[OwnedFd; 3], String> {
 /// # Errors
 /// The problem, for people.
 pub fn streams(plan: &Plan) -> Result<[OwnedFd; 2], String> {
-    let found = logs::find_fifos(plan, None).and_then(logs::Streams::open);
+    let found = logs::find_fifos(plan, None).and_then(|found| found.open(None));
     found.map_err(|problem| format!("{problem:?}"))
 }
 

@@ -52,7 +52,7 @@ fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
     if steps.run(Step::Go, || orders.wait_for_go()).is_err() && !has_begun(&pipes) {
         return Ok(());
     }
-    let fifos = steps.run(Step::Exec, || fifos.open())?;
+    let fifos = steps.run(Step::Exec, || fifos.open(None))?;
     carry(pipes, journal, fifos, syslog);
     Ok(())
 }

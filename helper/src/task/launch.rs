@@ -49,7 +49,7 @@ fn run(
         namespace::reap()?;
         orders.wait_for_go()
     })?;
-    steps.run(Step::Exec, || execute(ready))
+    steps.run(Step::Exec, || execute(orders, ready))
 }
 
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
@@ -109,12 +109,12 @@ fn renew_cgroup_lock() -> io::Result<()> {
     }
 }
 
-fn execute(ready: Ready) -> Result<std::convert::Infallible, Problem> {
+fn execute(orders: &Orders, ready: Ready) -> Result<std::convert::Infallible, Problem> {
     if let Err(error) = renew_cgroup_lock() {
         eprintln!("the start may take some milliseconds more: own cgroup: {error}");
     }
     let journal = io::stderr().as_fd().try_clone_to_owned().at("standard error")?;
-    let [stdout, stderr] = ready.streams.open()?;
+    let [stdout, stderr] = ready.streams.open(Some(orders))?;
     dup2_stdin(&ready.null).at("standard input")?;
     dup2_stdout(&stdout).at("standard output")?;
     dup2_stderr(&stderr).at("standard error")?;

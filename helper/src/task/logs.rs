@@ -27,6 +27,7 @@ use proto::spec::Logs;
 
 use super::extras::Extras;
 use super::open::{self, Mounts};
+use super::orders::Orders;
 use super::root::attach_at;
 use super::step::{At, Problem};
 use super::{STAGE, upper};
@@ -50,16 +51,26 @@ pub(super) enum Streams {
 }
 
 impl Streams {
-    /// Opens the checked objects themselves: the links name the descriptors, not the paths.
-    pub(super) fn open(self) -> Result<[OwnedFd; 2], Problem> {
+    /// Opens the checked objects themselves: the links name the descriptors, not the paths. The
+    /// daemon gets a writer of each, which keeps what nobody has read yet beyond our end.
+    pub(super) fn open(self, orders: Option<&Orders>) -> Result<[OwnedFd; 2], Problem> {
         let handles = match self {
             Self::Opened(streams) => return Ok(streams),
             Self::Handles(handles) => handles,
         };
-        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let open = |handle: OwnedFd| open_path(&open::link(handle.as_fd()), flags, Mode::empty());
-        let [stdout, stderr] = handles.map(|handle| open(handle).at("log stream"));
-        Ok([stdout?, stderr?])
+        let open = |access: OFlag| {
+            let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+            let [stdout, stderr] = handles.each_ref().map(|handle| {
+                open_path(&open::link(handle.as_fd()), flags, Mode::empty()).at("log stream")
+            });
+            Ok([stdout?, stderr?])
+        };
+        let streams = open(OFlag::O_RDWR)?;
+        let writers = open(OFlag::O_WRONLY)?;
+        if let Some(Err(error)) = orders.map(|orders| orders.hand(&writers)) {
+            eprintln!("output that nobody reads is lost with the task: helper socket: {error}");
+        }
+        Ok(streams)
     }
 }
 

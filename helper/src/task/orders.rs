@@ -4,11 +4,11 @@
 //! launcher ends, and nothing has been started.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use proto::error::Refusal;
 use proto::parts::Assembly;
 use proto::plan::{LAUNCHER_FAILED, Order, Plan, Report, Step};
@@ -94,8 +94,19 @@ impl Orders {
 
     /// Sends a report. A daemon that is gone cannot take it; its next process reads the unit.
     pub(super) fn report(&self, report: &Report) -> io::Result<()> {
+        self.send(report, &[])
+    }
+
+    /// Gives the daemon writers of the log FIFOs.
+    pub(super) fn hand(&self, writers: &[OwnedFd; 2]) -> io::Result<()> {
+        let fds = writers.each_ref().map(AsRawFd::as_raw_fd);
+        self.send(&Report::Streams, &[ControlMessage::ScmRights(&fds)])
+    }
+
+    fn send(&self, report: &Report, with: &[ControlMessage<'_>]) -> io::Result<()> {
         let bytes = codec::encode(report).map_err(io::Error::other)?;
-        send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL)?;
+        let text = [IoSlice::new(&bytes)];
+        sendmsg::<()>(self.0.as_raw_fd(), &text, with, MsgFlags::MSG_NOSIGNAL, None)?;
         Ok(())
     }
 }

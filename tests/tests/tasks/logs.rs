@@ -1,6 +1,7 @@
 //! Output: complete, in the right stream, and independent of Nomad's log collector.
 
 use crate::work::{Host, LIMIT, Running, TASK, Work, both_modes, says};
+use nspawn_tests::processes::Part;
 use nspawn_tests::{Rig, wait};
 use std::collections::BTreeSet;
 
@@ -97,22 +98,34 @@ fn a_killed_log_collector_costs_no_task_and_no_byte() {
     assert_eq!(task.leader(&host), leader, "the payload is another");
     assert_lines(&task, killed + 1, back + 25);
 
-    // A restart of the task gives it a new collector as well. What the first run had left in the
-    // pipe goes with it: nobody has the pipe open between two runs.
-    kill_collector(&host, &task);
-    let killed = count(&host, &task);
-    wait_count(&host, &task, killed + 25);
-    assert_eq!(task.leader(&host), leader, "the payload is another");
-    task.alloc.restart(TASK).unwrap();
-    wait::true_within("the payload to count anew", LIMIT, || Ok(count(&host, &task) < killed))
-        .unwrap();
-    wait_count(&host, &task, 25);
-    // The second run begins at 1 again, behind what was collected of the first.
-    let again = |bytes: &[u8]| {
-        let text = String::from_utf8_lossy(bytes);
-        let second = text.match_indices("line 1\n").nth(1).map(|(at, _)| &text[at..]);
-        second.is_some_and(|text| (1..=25).all(|i| text.contains(&format!("line {i}\n"))))
-    };
-    task.alloc.wait_logs(TASK, "stdout", LIMIT, again).unwrap();
+    // A restart of the task gives it a new collector as well, also when nobody remembers the run.
+    restart_collects(&host, &task, 2, || {});
+    restart_collects(&host, &task, 3, || {
+        assert_eq!(host.kill_part(Part::Helper).unwrap(), 1);
+    });
     task.job.purge().unwrap();
+}
+
+/// Kills the collector of a task, lets it write on, and restarts it: what the ended run wrote is
+/// in front of what the new one, the task's `run`th, writes.
+fn restart_collects(host: &Rig, task: &Running, run: usize, meanwhile: impl FnOnce()) {
+    let leader = task.leader(host);
+    kill_collector(host, task);
+    let killed = count(host, task);
+    wait_count(host, task, killed + 25);
+    meanwhile();
+    assert_eq!(task.leader(host), leader, "the payload is another");
+    let last = count(host, task);
+    task.alloc.restart(TASK).unwrap();
+    wait::true_within("the payload to count anew", LIMIT, || Ok(count(host, task) < killed))
+        .unwrap();
+    wait_count(host, task, 25);
+    let all_there = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let mut runs = text.split("line 1\n").skip(run - 1);
+        let (ended, new) = (runs.next().unwrap_or_default(), runs.next().unwrap_or_default());
+        let holds = |text: &str, i: u32| text.contains(&format!("line {i}\n"));
+        (killed + 1..=last).all(|i| holds(ended, i)) && (2..=25).all(|i| holds(new, i))
+    };
+    task.alloc.wait_logs(TASK, "stdout", LIMIT, all_there).unwrap();
 }
