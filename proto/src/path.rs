@@ -135,6 +135,14 @@ impl Absolute {
         Some(Relative(rest.to_vec()))
     }
 
+    /// This path with further components.
+    ///
+    /// # Errors
+    /// More than [`limits::COMPONENTS_MAX`] components.
+    pub fn join(&self, below: &[Component]) -> Result<Self, InvalidName> {
+        Relative::new([self.components(), below].concat()).map(Self)
+    }
+
     /// The path in the kernel's spelling.
     #[must_use]
     pub fn to_path(&self) -> PathBuf {

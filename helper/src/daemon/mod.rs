@@ -26,8 +26,8 @@ mod retire;
 mod serve;
 mod start;
 mod status;
-mod table;
 mod streams;
+mod table;
 mod unit;
 
 use std::path::Path;

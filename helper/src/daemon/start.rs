@@ -105,7 +105,10 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         }
         // Two of them would share log FIFOs, folders and a layer that is kept for the task.
         if let Some(other) = table.other_run(&spec.key) {
-            return busy(spec.key.to_string(), format!("run {other} of it exists: remove it first"));
+            return busy(
+                spec.key.to_string(),
+                format!("run {other} of it exists: remove it first"),
+            );
         }
         let most = context.policy().max_tasks;
         if table.len() >= most {

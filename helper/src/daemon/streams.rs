@@ -112,7 +112,8 @@ impl Streams {
         stored: &mut HashMap<String, OwnedFd>,
         runs: impl Fn(UnitId) -> bool,
     ) {
-        let unit = |name: &str| NAMES.iter().find_map(|kind| UnitId::parse(name.strip_prefix(kind)?));
+        let unit =
+            |name: &str| NAMES.iter().find_map(|kind| UnitId::parse(name.strip_prefix(kind)?));
         for (name, fifo) in stored.extract_if(|name, _| unit(name).is_some()) {
             let Some(unit) = unit(&name) else { continue };
             self.0.push(Writer { unit, name, fifo, ended: !runs(unit) });
@@ -122,7 +123,9 @@ impl Streams {
 
     /// Lets go of some, here and in the store.
     fn release(&mut self, mut gone: impl FnMut(&Writer) -> bool) {
-        self.0.extract_if(.., |writer| gone(writer)).for_each(|writer| notify::forget(&writer.name));
+        self.0
+            .extract_if(.., |writer| gone(writer))
+            .for_each(|writer| notify::forget(&writer.name));
     }
 }
 

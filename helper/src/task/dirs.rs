@@ -3,17 +3,18 @@
 //! With the identity mapping (container uid n is disk uid n) a payload can leave a root-owned
 //! set-uid file on the host's disk. So a folder is mapped only when no other local user can make
 //! use of such a file ([`open::is_protected`]); else its files belong to the allocation's uid
-//! range. /secrets is mapped always: Nomad mounts it noexec.
+//! range. /secrets is one of them where Nomad's agent is root: it mounts them noexec.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use proto::path::Absolute;
 use proto::plan::{Plan, TaskDirs};
 
 use super::STAGE;
-use super::extras::Extras;
+use super::extras::{Extras, MountPoint};
 use super::open::{self, Mounts};
 use super::root::attach_at;
 use super::step::{At, Problem};
@@ -37,7 +38,7 @@ pub(super) fn mount_all(
 ) -> Result<(), Problem> {
     for dir in open_all(&plan.task_dirs)? {
         let map = match users {
-            Some(users) if dir.secrets || is_protected(&dir)? => Some(users),
+            Some(users) if is_protected(&dir)? => Some(users),
             _ => None,
         };
         let mut attributes = sys::NO_DEV | sys::NO_SUID;
@@ -59,10 +60,31 @@ pub(super) fn mount_all(
             }
             Err(e) => return Err(e).at(dir.path.display()),
         }
-        attach_at(clone.as_fd(), &Path::new(STAGE).join(dir.name))?;
-        extras.arguments.push(format!("--bind={STAGE}/{0}:/{0}", dir.name));
+        let at = Path::new(STAGE).join(dir.name);
+        attach_at(clone.as_fd(), &at, MountPoint::Folder)?;
+        if dir.name == NAMES[0] {
+            close_logs(&dir, &clone, map)?;
+        }
+        let target = Absolute::parse(&format!("/{}", dir.name));
+        extras.mount(at, &target.map_err(|e| Problem::refused(dir.name, e))?, MountPoint::Folder);
     }
     Ok(())
+}
+
+/// Makes /alloc/logs read-only: Nomad's log collector, which is host root, opens and makes files in
+/// it by their names, and follows links there. FIFOs can be written to all the same.
+fn close_logs(alloc: &Dir, attached: &OwnedFd, map: Option<BorrowedFd<'_>>) -> Result<(), Problem> {
+    let object = alloc.path.join("logs");
+    let open =
+        |top: &OwnedFd| open::beneath(top.as_fd(), Path::new("logs"), open::HANDLE, Mounts::Stay);
+    let Some(logs) = open::if_there(open(&alloc.handle)).at(object.display())? else {
+        return Ok(());
+    };
+    let clone = sys::clone_mount(logs.as_fd(), false).at(object.display())?;
+    let attributes = sys::NO_DEV | sys::NO_SUID | sys::NO_EXEC | sys::READ_ONLY;
+    sys::set_mount_attributes(clone.as_fd(), attributes, map).at(object.display())?;
+    let point = open(attached).at(object.display())?;
+    sys::attach_mount(clone.as_fd(), point.as_fd()).at(object.display())
 }
 
 fn is_protected(dir: &Dir) -> Result<bool, Problem> {

@@ -52,7 +52,7 @@ pub fn credential(plan: &Plan, below: &Relative) -> Result<Vec<u8>, String> {
 pub fn arguments(plan: &Plan, binds: &[(&Path, &Absolute)]) -> Vec<String> {
     let mut extras = Extras::default();
     for (source, target) in binds {
-        extras.bind(source, target, true, false);
+        extras.bind(source, target);
     }
     nspawn::arguments(plan, &extras)
 }

@@ -18,7 +18,10 @@ use super::extras::Extras;
 use super::logs::{self, Streams};
 use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
-use super::{dirs, files, hints, isolation, machine_id, names, namespace, nspawn, root, settings};
+use super::{
+    dirs, files, hints, isolation, machine_id, mount_points, names, namespace, nspawn, root,
+    settings,
+};
 
 /// Everything that the last step needs.
 struct Ready {
@@ -71,8 +74,11 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         })?;
     }
     steps.run(Step::TaskDirs, || dirs::mount_all(plan, users, &mut extras))?;
-    steps.run(Step::Files, || files::prepare(plan, &root, users, &mut extras))?;
-    steps.run(Step::Names, || names::prepare(plan, &root, &mut extras))?;
+    steps.run(Step::Files, || files::prepare(plan, users, &mut extras))?;
+    steps.run(Step::Names, || {
+        names::prepare(plan, &root, &mut extras)?;
+        mount_points::attach_all(plan, &root, &mut extras)
+    })?;
     let streams = steps.run(Step::Logs, || logs::find(plan, users, &mut extras))?;
     let ready = steps.run(Step::Settings, || {
         isolation::prepare(plan, &mut extras)?;

@@ -22,10 +22,11 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use proto::path::Absolute;
 use proto::plan::{Plan, TaskDirs, UnitId};
 use proto::spec::Logs;
 
-use super::extras::Extras;
+use super::extras::{Extras, MountPoint};
 use super::open::{self, Mounts};
 use super::orders::Orders;
 use super::root::attach_at;
@@ -85,7 +86,8 @@ pub(super) fn find(
         for folder in ["/run/systemd", "/run/systemd/journal"] {
             extras.arguments.push(format!("--tmpfs={folder}:nosuid,nodev,mode=0755"));
         }
-        extras.bind(&pipe(plan.unit, "syslog"), SYSLOG, false, false);
+        let target = Absolute::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e))?;
+        extras.bind(&pipe(plan.unit, "syslog"), &target);
         extras.words.push("systemd.journald.forward_to_syslog=1".to_owned());
     }
     let streams = match plan.logs {
@@ -113,7 +115,7 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
         let attributes = sys::NO_DEV | sys::NO_SUID;
         sys::set_mount_attributes(folder.as_fd(), attributes, users).at("log folder")?;
         // Attached, though nobody looks there: giving up a detached mount waits for RCU.
-        attach_at(folder.as_fd(), &Path::new(STAGE).join("logs"))?;
+        attach_at(folder.as_fd(), &Path::new(STAGE).join("logs"), MountPoint::Folder)?;
         owner = owner.saturating_add(plan.container_root());
     }
     let [stdout, stderr] = NAMES.map(|stream| find_fifo(folder.as_fd(), dirs, stream, owner));

@@ -21,6 +21,7 @@ mod isolation;
 mod launch;
 mod logs;
 mod machine_id;
+mod mount_points;
 mod names;
 mod namespace;
 mod nspawn;

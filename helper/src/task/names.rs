@@ -25,10 +25,11 @@ use proto::spec::resolver::{HostEntry, Resolver, ResolverFile, ResolverUse, Time
 use proto::spec::{Root, Volatile};
 
 use super::STAGE;
-use super::extras::Extras;
+use super::extras::{Extras, MountPoint};
 use super::open::{self, Mounts};
-use super::root::{MountPoint, Mounted};
+use super::root::{Mounted, attach_at};
 use super::step::{At, Problem};
+use crate::sys;
 
 const LOCALTIME: &str = "/etc/localtime";
 const ZONES: &str = "/usr/share/zoneinfo";
@@ -175,21 +176,24 @@ impl Names<'_> {
         fs::write(&file, content).at(file.display())?;
         let owner = self.plan.users.map(|range| range.base);
         chown(&file, owner, owner).at(file.display())?;
-        self.mount(&file, name, false)
+        self.mount(name)
     }
 
     /// One of the host's files, read-only, in the place of the image's.
     fn bind(&mut self, file: &Path, name: &str) -> Result<(), Problem> {
-        let file = fs::canonicalize(file).at(file.display())?;
-        self.mount(&file, name, true)
+        let file = File::open(file).at(file.display())?;
+        let clone = sys::clone_mount(file.as_fd(), false).at(name)?;
+        let attributes = sys::NO_DEV | sys::NO_SUID | sys::NO_EXEC | sys::READ_ONLY;
+        sys::set_mount_attributes(clone.as_fd(), attributes, None).at(name)?;
+        attach_at(clone.as_fd(), &Path::new(STAGE).join(name), MountPoint::File)?;
+        self.mount(name)
     }
 
-    fn mount(&mut self, file: &Path, name: &str, read_only: bool) -> Result<(), Problem> {
+    fn mount(&mut self, name: &str) -> Result<(), Problem> {
         let path = format!("/etc/{name}");
         let target =
             Absolute::parse(&path).map_err(|rule| Problem::refused(&path, rule.to_string()))?;
-        self.root.provide(&target, MountPoint::File)?;
-        self.extras.bind(file, &target, read_only, false);
+        self.extras.mount(Path::new(STAGE).join(name), &target, MountPoint::File);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use proto::plan::{PlannedNetwork, Range};
 
+use super::extras::MountPoint;
 use super::open;
 use super::root::attach_at;
 use super::step::{At, Problem};
@@ -137,7 +138,7 @@ pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
     let data = Some("mode=0755,size=16m");
     mount(Some("tmpfs"), nspawn::RUNTIME, Some("tmpfs"), flags, data).at(nspawn::RUNTIME)?;
     match shared {
-        Some(shared) => attach_at(shared.as_fd(), locks),
+        Some(shared) => attach_at(shared.as_fd(), locks, MountPoint::Folder),
         None => Ok(()),
     }
 }

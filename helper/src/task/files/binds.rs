@@ -9,8 +9,8 @@ use std::path::Path;
 use proto::plan::{Place, Range, Unprotected};
 use proto::spec::files::{Bind, Mapping};
 
+use super::Context;
 use super::source::Source;
-use super::{Context, How, attach};
 use crate::task::namespace::{self, Owner};
 use crate::task::step::{At, Problem};
 use crate::task::{STAGE, open, root};
@@ -27,9 +27,13 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
             unmappable(context, bind)?;
         }
         let at = Path::new(STAGE).join(format!("bind{number}"));
-        attach(clone.as_fd(), &at, source.kind, bind.propagated)?;
-        let how = How { read_only: bind.read_only, recursive: bind.recursive };
-        context.bind(at, &bind.target, source.kind, how);
+        if bind.propagated {
+            // Mounts of the host go on arriving below it.
+            root::attach_shared(clone.as_fd(), &at, source.kind)?;
+        } else {
+            root::attach_at(clone.as_fd(), &at, source.kind)?;
+        }
+        context.extras.mount(at, &bind.target, source.kind);
     }
     Ok(())
 }

@@ -12,8 +12,8 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use proto::plan::Place;
 use proto::spec::files::Device;
 
-use super::{Context, How};
-use crate::task::root::MountPoint;
+use super::Context;
+use crate::task::extras::MountPoint;
 use crate::task::step::{At, Problem};
 use crate::task::{STAGE, open};
 
@@ -31,8 +31,7 @@ pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
     for (number, device) in context.plan.files.devices.iter().enumerate() {
         let node = folder.join(number.to_string());
         make(device, &node, context.plan.container_root())?;
-        let how = How { read_only: false, recursive: false };
-        context.bind(node, &device.target, MountPoint::File, how);
+        context.extras.mount(node, &device.target, MountPoint::File);
     }
     Ok(())
 }

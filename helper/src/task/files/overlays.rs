@@ -13,11 +13,12 @@ use nix::mount::{MsFlags, mount};
 use proto::plan::Place;
 use proto::spec::files::{self, Upper};
 
+use super::Context;
 use super::source::Source;
-use super::{Context, How, attach};
+use crate::task::extras::MountPoint;
 use crate::task::open;
 use crate::task::overlay::{self, Overlay};
-use crate::task::root::MountPoint;
+use crate::task::root::attach_at;
 use crate::task::step::{At, Problem};
 use crate::task::{STAGE, upper};
 
@@ -28,10 +29,8 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
         let at = Path::new(STAGE).join(&name);
         let lower = lower_layers(context, overlay, &at)?;
         let upper = upper_layer(context, overlay, &name)?;
-        let read_only = upper.is_none();
         mount_one(overlay, &lower, upper, &at)?;
-        let how = How { read_only, recursive: false };
-        context.bind(at, &overlay.target, MountPoint::Folder, how);
+        context.extras.mount(at, &overlay.target, MountPoint::Folder);
     }
     Ok(())
 }
@@ -55,7 +54,7 @@ fn lower_layers(
             ));
         }
         let layer = at.with_extension(format!("lower{number}"));
-        attach(clone.as_fd(), &layer, MountPoint::Folder, false)?;
+        attach_at(clone.as_fd(), &layer, MountPoint::Folder)?;
         all.push(layer);
     }
     Ok(all)
@@ -97,7 +96,7 @@ fn attach_upper(place: &Place, name: &str) -> Result<PathBuf, Problem> {
     }
     let clone = source.clone(false, false)?;
     let at = Path::new(STAGE).join(format!("{name}.upper"));
-    attach(clone.as_fd(), &at, MountPoint::Folder, false)?;
+    attach_at(clone.as_fd(), &at, MountPoint::Folder)?;
     Ok(at)
 }
 

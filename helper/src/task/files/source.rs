@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use proto::plan::Place;
 
 use crate::sys;
+use crate::task::extras::MountPoint;
 use crate::task::namespace::Owner;
 use crate::task::open;
-use crate::task::root::MountPoint;
 use crate::task::step::{At, Problem};
 
 /// An opened file or folder.

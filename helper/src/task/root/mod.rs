@@ -25,10 +25,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MsFlags, mount};
 use proto::plan::Plan;
 use proto::spec::{Ownership, Pivot, Root, Volatile};
 
-use super::extras::Extras;
+use super::extras::{Extras, MountPoint};
 use super::step::{At, Problem};
 use super::{STAGE, open, upper};
 use crate::sys;
@@ -36,7 +37,7 @@ use crate::sys;
 pub(super) use image::Image;
 pub(super) use kept::claim_orphans;
 pub use kept::{has_orphans, is_gone, kept_base};
-pub(super) use provide::{MountPoint, Mounted, is_nspawns_own, make_path};
+pub(super) use provide::{Mounted, Point, is_nspawns_own, make_path};
 
 /// Where systemd-nspawn finds the root.
 pub(super) fn path() -> PathBuf {
@@ -100,15 +101,17 @@ fn enter(
         return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
     }
     let clone = sys::clone_mount(folder.as_fd(), false).at(&object)?;
-    attach_at(clone.as_fd(), &path())?;
+    attach_at(clone.as_fd(), &path(), MountPoint::Folder)?;
     root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
     if let Some(old) = &pivot.old {
-        root.provide(old, MountPoint::Folder)?;
-        let writable = matches!(
-            plan.root.mode,
-            Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay)
-        );
-        extras.bind(whole, old, !writable, false);
+        let attributes = match plan.root.mode {
+            Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => 0,
+            Root::ReadOnly | Root::Volatile(_) => sys::READ_ONLY,
+        };
+        let clone = sys::clone_mount(handle.as_fd(), false).at(&object)?;
+        sys::set_mount_attributes(clone.as_fd(), attributes, None).at(&object)?;
+        attach_at(clone.as_fd(), &stage("old"), MountPoint::Folder)?;
+        extras.mount(stage("old"), old, MountPoint::Folder);
     }
     Ok(())
 }
@@ -143,14 +146,35 @@ fn attach(
         }
         other => other.at(&plan.image)?,
     }
-    attach_at(clone.as_fd(), at)
+    attach_at(clone.as_fd(), at, MountPoint::Folder)
 }
 
-/// Attaches a detached mount on a new folder.
-pub(super) fn attach_at(mount: BorrowedFd<'_>, at: &Path) -> Result<(), Problem> {
-    make_folder(at, 0o755)?;
-    let target = open::folder(at).at(at.display())?;
-    sys::attach_mount(mount, target.as_fd()).at(at.display())
+/// Attaches a detached mount on a new mount point of the stage; nothing of the host arrives below it
+/// from now on.
+pub(super) fn attach_at(
+    mounted: BorrowedFd<'_>,
+    at: &Path,
+    kind: MountPoint,
+) -> Result<(), Problem> {
+    attach_shared(mounted, at, kind)?;
+    let none = None::<&str>;
+    mount(none, at, none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).at(at.display())
+}
+
+/// The same, but later mounts of the host arrive below it.
+pub(super) fn attach_shared(
+    mounted: BorrowedFd<'_>,
+    at: &Path,
+    kind: MountPoint,
+) -> Result<(), Problem> {
+    let point = match kind {
+        MountPoint::Folder => {
+            make_folder(at, 0o755)?;
+            open::folder(at).at(at.display())?
+        }
+        MountPoint::File => open::create(at).at(at.display())?.into(),
+    };
+    sys::attach_mount(mounted, point.as_fd()).at(at.display())
 }
 
 /// Makes a folder with exactly this mode.

@@ -4,32 +4,37 @@
 //! The image is hostile: its links are resolved by the kernel as the container's root would resolve
 //! them (`RESOLVE_IN_ROOT`), so no walk leaves it.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component as PathPart, Path, PathBuf};
+use std::{fs, io};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::fchownat;
 use proto::path::{Absolute, Component};
 
+use crate::task::extras::MountPoint;
 use crate::task::open;
 use crate::task::step::{At, Problem};
 
 /// systemd-nspawn mounts its own file systems here, in which it makes what is missing.
 const NSPAWNS_OWN: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
+/// Links to nothing that are followed for one target.
+const LINKS: usize = 8;
+
 /// Whether a path lies in a file system that systemd-nspawn mounts itself.
 pub(in crate::task) fn is_nspawns_own(path: &Absolute) -> bool {
     NSPAWNS_OWN.iter().any(|own| path.to_path().starts_with(own))
 }
 
-/// What is mounted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::task) enum MountPoint {
-    Folder,
-    File,
+/// What a walk to a mount point found.
+#[derive(Debug)]
+pub(in crate::task) enum Point {
+    There(OwnedFd),
+    /// A link to nothing: the folder that it lies in, and its number among the names.
+    Nowhere(OwnedFd, usize),
 }
 
 /// The mounted root as it can be changed before the start.
@@ -53,19 +58,54 @@ impl Mounted {
         Ok(())
     }
 
-    /// Makes an absolute path inside a mount point, with the folders above it. Call it for every
-    /// target, in any root mode.
+    /// Makes an absolute path inside a mount point, with the folders above it, and returns it
+    /// without links. Call it for every target, in any root mode.
     pub(in crate::task) fn provide(
         &self,
         target: &Absolute,
         kind: MountPoint,
-    ) -> Result<(), Problem> {
-        if is_nspawns_own(target) {
-            return Ok(());
-        }
+    ) -> Result<Absolute, Problem> {
         let find = |below: &Path| open::in_root(self.folder.as_fd(), below);
-        make_path(&self.folder, target.components(), kind, Some(self.owner), find)
-            .map_err(|problem| problem.about(target))
+        let mut real = target.clone();
+        for _ in 0..LINKS {
+            if is_nspawns_own(&real) {
+                return Ok(real);
+            }
+            let names = real.components();
+            let point = make_path(&self.folder, names, kind, Some(self.owner), find)
+                .map_err(|problem| problem.about(target))?;
+            real = match point {
+                Point::There(point) => return self.inside(&point, Path::new("")).at(target),
+                Point::Nowhere(folder, at) => {
+                    let (name, rest) = (names.get(at), names.get(at + 1..).unwrap_or_default());
+                    let link =
+                        readlinkat(&folder, name.map_or("", Component::as_str)).at(target)?;
+                    let mut leads_to = PathBuf::from(link);
+                    leads_to.extend(rest.iter().map(Component::as_str));
+                    self.inside(&folder, &leads_to).at(target)?
+                }
+            };
+        }
+        Err(Problem::refused(target, "leads over too many links to nothing in the image"))
+    }
+
+    /// A path from one of the root's folders as the container sees it.
+    fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
+        let spelled = |fd: &OwnedFd| fs::read_link(open::link(fd.as_fd()));
+        let top = spelled(&self.folder)?;
+        let folder = spelled(folder)?;
+        let below = folder.strip_prefix(top).map_err(io::Error::other)?;
+        let mut real = PathBuf::from("/");
+        for part in below.components().chain(path.components()) {
+            match part {
+                PathPart::RootDir => real = "/".into(),
+                PathPart::ParentDir => drop(real.pop()),
+                PathPart::Normal(name) => real.push(name),
+                PathPart::CurDir | PathPart::Prefix(_) => {}
+            }
+        }
+        let real = real.to_str().ok_or_else(|| io::Error::other("leads to no readable name"))?;
+        Absolute::parse(real).map_err(io::Error::other)
     }
 }
 
@@ -77,7 +117,7 @@ pub(in crate::task) fn make_path(
     kind: MountPoint,
     owner: Option<u32>,
     find: impl Fn(&Path) -> io::Result<OwnedFd>,
-) -> Result<(), Problem> {
+) -> Result<Point, Problem> {
     let mut below = PathBuf::new();
     let mut parent = top.try_clone().at("/")?;
     for (index, name) in names.iter().enumerate() {
@@ -90,8 +130,8 @@ pub(in crate::task) fn make_path(
                 make(&parent, Path::new(name.as_str()), kind, owner).at(&object)?;
                 match open::if_there(find(&below)).at(&object)? {
                     Some(found) => found,
-                    // A link to nothing, such as one into /run.
-                    None if owner.is_some() => return Ok(()),
+                    // Such as one into /run.
+                    None if owner.is_some() => return Ok(Point::Nowhere(parent, index)),
                     None => return Err(Errno::ENOENT).at(&object),
                 }
             }
@@ -108,7 +148,7 @@ pub(in crate::task) fn make_path(
         }
         parent = found;
     }
-    Ok(())
+    Ok(Point::There(parent))
 }
 
 /// Something of that name may be there.

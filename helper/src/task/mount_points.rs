@@ -1,0 +1,155 @@
+//! Mount points: where what lies on the stage is seen inside.
+//!
+//! systemd-nspawn is host root when it mounts, and goes by path. So it is given only targets in the
+//! root, which is this task's alone, in a spelling without links. What lies below another mount,
+//! such as /local/cache, is attached there by descriptor: a folder of the host may be shared with
+//! others, who could put a link to anywhere into a path. Mount points in it are made with the rights
+//! of container root: nothing appears on the host that the payload could not have made itself.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, open as open_path};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use proto::path::{Absolute, Component};
+use proto::plan::Plan;
+use proto::spec::{Root, Volatile};
+
+use super::extras::{Extras, Mount};
+use super::open;
+use super::root::{self, Mounted, Point, make_path};
+use super::step::{At, Problem};
+use crate::sys;
+
+/// A mount and where it goes.
+struct Inside {
+    mount: Mount,
+    /// The mounted object: on the stage, then where it was attached.
+    handle: OwnedFd,
+    /// Where it is seen, without links.
+    real: Absolute,
+    /// The mount that it lies below, by number, and the path below that.
+    outer: Option<(usize, Vec<Component>)>,
+}
+
+/// Attaches what lies below other mounts, and has systemd-nspawn mount the rest.
+pub(super) fn attach_all(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Result<(), Problem> {
+    let mut all = place_all(plan, root, std::mem::take(&mut extras.mounts))?;
+    for number in 0..all.len() {
+        let Some(Inside { mount, handle, real, outer }) = all.get(number) else { continue };
+        let found = outer.clone().or_else(|| above(&all, |inside| &inside.real, real));
+        let outer = found.and_then(|(outer, below)| Some((&all.get(outer)?.handle, below)));
+        let Some((outer, below)) = outer else {
+            extras.bind(&mount.stage, real);
+            continue;
+        };
+        let attached = attach(plan, mount, handle, outer, &below)?;
+        if let Some(inside) = all.get_mut(number) {
+            inside.handle = attached;
+        }
+    }
+    hide_all(plan, root, &all, extras)
+}
+
+/// Finds out where each is seen; outer ones first, whose links hold for all below them.
+fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<Inside>, Problem> {
+    mounts.sort_by_key(|mount| mount.target.components().len());
+    let mut all: Vec<Inside> = Vec::new();
+    for mount in mounts {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let handle = open_path(&mount.stage, flags, Mode::empty()).at(mount.stage.display())?;
+        let outer = above(&all, |inside| &inside.mount.target, &mount.target);
+        let real = match outer.as_ref().and_then(|(outer, below)| Some((all.get(*outer)?, below))) {
+            Some((outer, below)) => {
+                outer.real.join(below).map_err(|rule| Problem::refused(&mount.target, rule))?
+            }
+            None => {
+                let point = root.provide(&mount.target, mount.kind)?;
+                // The image's links are not there when systemd-nspawn mounts over them.
+                if is_hidden(plan, &mount.target) { mount.target.clone() } else { point }
+            }
+        };
+        all.push(Inside { mount, handle, real, outer });
+    }
+    Ok(all)
+}
+
+/// Whether the root is in memory there, without anything of the image.
+fn is_hidden(plan: &Plan, target: &Absolute) -> bool {
+    let first = target.components().first().map(Component::as_str);
+    match plan.root.mode {
+        Root::Volatile(Volatile::Yes) => first != Some("usr"),
+        Root::Volatile(Volatile::State) => first == Some("var"),
+        _ => false,
+    }
+}
+
+/// The innermost mount that a path lies below, with the rest of the path.
+fn above<'a>(
+    all: &'a [Inside],
+    place: impl Fn(&'a Inside) -> &'a Absolute,
+    path: &Absolute,
+) -> Option<(usize, Vec<Component>)> {
+    let below = |inside| path.components().strip_prefix(place(inside).components());
+    let found = all.iter().map(below).enumerate();
+    let found = found.filter_map(|(number, below)| Some((number, below?)));
+    let innermost =
+        found.filter(|(_, below)| !below.is_empty()).min_by_key(|(_, below)| below.len());
+    innermost.map(|(number, below)| (number, below.to_vec()))
+}
+
+/// Attaches a copy of a mount below another one; returns it.
+fn attach(
+    plan: &Plan,
+    mount: &Mount,
+    handle: &OwnedFd,
+    outer: &OwnedFd,
+    below: &[Component],
+) -> Result<OwnedFd, Problem> {
+    let find = |path: &Path| open::beneath(outer.as_fd(), path, OFlag::O_PATH, open::Mounts::Cross);
+    let make = || make_path(outer, below, mount.kind, None, find);
+    let told = |reason: &str| {
+        let reason = format!(
+            "cannot be made as a mount point in the mount around it ({reason}): make it there \
+             beforehand"
+        );
+        Problem::refused(&mount.target, reason)
+    };
+    let point = as_user(plan.container_root(), make).map_err(|problem| told(problem.reason()))?;
+    let Point::There(point) = point else { return Err(told("it is gone again")) };
+    let copy = sys::clone_mount(handle.as_fd(), true).at(&mount.target)?;
+    sys::attach_mount(copy.as_fd(), point.as_fd()).at(&mount.target)?;
+    Ok(copy)
+}
+
+/// Runs an action with a user's rights on files. The capabilities over files go and come back with
+/// the user (capabilities(7)).
+fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
+    let (gid, uid) = (setfsgid(Gid::from_raw(id)), setfsuid(Uid::from_raw(id)));
+    let result = action();
+    setfsuid(uid);
+    setfsgid(gid);
+    result
+}
+
+/// systemd-nspawn gives up on a path that is not there; what can be seen of that is said before.
+fn hide_all(
+    plan: &Plan,
+    root: &Mounted,
+    all: &[Inside],
+    extras: &mut Extras,
+) -> Result<(), Problem> {
+    for path in &plan.files.inaccessible {
+        let in_image = open::in_root(root.folder.as_fd(), &path.to_path());
+        let is_missing = in_image.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        let is_mounted = above(all, |inside| &inside.mount.target, path).is_some();
+        if is_missing && !root::is_nspawns_own(path) && !is_mounted {
+            let reason = "does not exist in the image: only what exists can be hidden";
+            return Err(Problem::refused(format!("inaccessible path {path}"), reason));
+        }
+        // This option knows no escapes.
+        extras.arguments.push(format!("--inaccessible={path}"));
+    }
+    Ok(())
+}
