@@ -11,6 +11,7 @@ const LINES: u32 = 50;
 
 thread_local! {
     static WRITTEN: Cell<u32> = const { Cell::new(0) };
+    static KILLS: Cell<u32> = const { Cell::new(0) };
     static DROPPED: Cell<u64> = const { Cell::new(0) };
     static MALFORMED: Cell<u64> = const { Cell::new(0) };
 }
@@ -37,8 +38,13 @@ pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Optio
     // Reading changes nothing and happens often.
     let reading =
         matches!(request.verb, Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_));
-    // A flood of refusals must not hide what was started or killed; both name tasks that exist.
-    let acted = matches!(request.verb, Verb::Start(_) | Verb::Kill(_)) && refusal.is_none();
+    // A flood of refusals must not hide what was started or killed. Only the second costs nothing.
+    let acted = refusal.is_none()
+        && match request.verb {
+            Verb::Start(_) => true,
+            Verb::Kill(_) => KILLS.replace(KILLS.get() + 1) < LINES,
+            _ => false,
+        };
     if (reading && refusal.is_none()) || !(may_write() || acted) {
         return;
     }
@@ -76,6 +82,7 @@ pub(super) async fn summarize() {
     loop {
         ticks.tick().await;
         WRITTEN.set(0);
+        KILLS.set(0);
         let (lines, malformed) = (DROPPED.take(), MALFORMED.take());
         if lines > 0 || malformed > 0 {
             tracing::warn!(lines, malformed, "more refusals than are written one by one");

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use proto::plan::UnitId;
 use tokio::sync::OnceCell;
 
 use super::bus::Bus;
@@ -23,6 +24,8 @@ pub(super) struct Context {
     pub(super) bus: Bus,
     /// Tasks.
     pub(super) table: RefCell<Table>,
+    /// Units without a readable record, left alone.
+    pub(super) strange: RefCell<Vec<UnitId>>,
     /// Uid ranges.
     pub(super) ranges: RefCell<Ranges>,
     /// Writers of the tasks' log FIFOs.
@@ -39,6 +42,7 @@ impl Context {
             policy: RefCell::new(Rc::new(policy)),
             bus: Bus::default(),
             table: RefCell::default(),
+            strange: RefCell::default(),
             ranges: RefCell::default(),
             streams: RefCell::default(),
             assembling: Cell::new(0),

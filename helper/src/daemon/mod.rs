@@ -45,11 +45,17 @@ const DRIVER: &str = "driver";
 /// The policy file.
 const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
 
+/// Most threads that may wait for file systems at once; the unit's `TasksMax=` is larger.
+const THREADS: usize = 16;
+
 /// Runs the daemon until systemd ends it.
 #[must_use]
 pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(THREADS)
+        .build();
     let result = match runtime {
         Ok(runtime) => LocalSet::new().block_on(&runtime, run()),
         Err(error) => Err(format!("no runtime: {error}")),

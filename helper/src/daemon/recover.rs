@@ -42,8 +42,9 @@ pub(super) async fn run(
         // Another version's, running: what is stored may be theirs.
         tracing::error!(?strange, "units without a readable record: left alone");
     }
+    context.strange.replace(strange);
     ready::sweep();
-    tokio::task::spawn_local(sweep_all(context.clone(), followers, strange));
+    tokio::task::spawn_local(sweep_all(context.clone(), followers));
     tracing::info!(tasks = count, "table rebuilt");
     Ok(())
 }
@@ -86,17 +87,20 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
 /// Lets go of a stored descriptor whose unit is gone.
 fn sweep(name: &str, fd: OwnedFd) {
     tracing::info!(name, "stored descriptor without a unit: dropped");
+    // A lock file that is gone was taken away by us; one of its name now is another's.
+    let linked = nix::sys::stat::fstat(&fd).is_ok_and(|file| file.st_nlink > 0);
     match name.strip_prefix("range-").and_then(|base| base.parse().ok()) {
-        Some(base) => range::free(base),
-        None => notify::forget(name),
+        Some(base) if linked => range::free(base),
+        _ => notify::forget(name),
     }
     drop(fd);
 }
 
 /// Takes away what a task that is gone has left: the unit that carried its output, which ends by
 /// itself unless nobody takes the output, and its upper layer, e.g. after a reboot of the host.
-async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>, strange: Vec<UnitId>) {
-    let is_left = |id: &UnitId| !strange.contains(id) && !context.table.borrow().holds(*id);
+async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>) {
+    let is_left =
+        |id: &UnitId| !context.strange.borrow().contains(id) && !context.table.borrow().holds(*id);
     let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
     let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
     let clean = async {

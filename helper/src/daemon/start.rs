@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::error::{Code, Refusal, printable};
 use proto::limits::{self, RANGE_WIDTH};
 use proto::name::{AllocId, TaskKey};
-use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
+use proto::plan::{LAUNCHER_FAILED, Plan, PlannedFiles, Range, Report, Step};
 use proto::spec::{Image, ImageKind, Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
@@ -26,9 +26,13 @@ use crate::policy::{self, Decision, Policy};
 /// Time for a launcher that PID 1 has executed to say its pid.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
+/// Time for the file system of the image store to answer.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Starts a task; returns when its payload runs, or has run.
 pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
-    settle_kind(&mut spec, &context.policy());
+    accept_systemd(context).await?;
+    settle_kind(&mut spec, &context.policy()).await?;
     let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
     let record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
@@ -47,14 +51,37 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     status::of(context, &key).await
 }
 
+/// Refuses to run anything on a systemd with a known hole that the operator has not accepted.
+async fn accept_systemd(context: &Context) -> Result<(), Refusal> {
+    let version = context.systemd().await;
+    match proto::systemd::unfit(&version) {
+        Some(unfit) if !context.policy().accepts(&version) => {
+            let reason = format!("{unfit}; \"{version}\" added to [systemd] accept lifts that");
+            let object = format!("systemd {version}");
+            Err(Refusal::new(Code::Policy, Step::Decide.name(), object, reason))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A name of the store without folder means the disk image `NAME.raw`, as it does for machined.
 /// The plugin's account cannot look there; the launcher refuses what is of another kind.
-fn settle_kind(spec: &mut TaskSpec, policy: &Policy) {
-    let Image::Named(name) = &spec.image else { return };
+async fn settle_kind(spec: &mut TaskSpec, policy: &Policy) -> Result<(), Refusal> {
+    let Image::Named(name) = &spec.image else { return Ok(()) };
     let path = policy.images_store.to_path().join(name.as_str());
-    if !path.exists() && path.with_file_name(format!("{name}.raw")).is_file() {
-        spec.root.kind = ImageKind::Disk;
+    let file = path.with_file_name(format!("{name}.raw"));
+    // A file system that hangs must not hold the loop up.
+    let look = tokio::task::spawn_blocking(move || !path.exists() && file.is_file());
+    match tokio::time::timeout(LOOK, look).await {
+        Ok(Ok(true)) => spec.root.kind = ImageKind::Disk,
+        Ok(Ok(false)) => {}
+        _ => {
+            let object = format!("image {name}");
+            let reason = format!("the image store {} does not answer", policy.images_store);
+            return Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason));
+        }
     }
+    Ok(())
 }
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
@@ -62,9 +89,30 @@ pub(super) async fn resume(context: &Rc<Context>, record: &Record, main: &Proces
     let gate = gate(context, &record.key);
     let _held = gate.lock().await;
     let limit = Duration::from_secs(limits::START_TIMEOUT_S);
-    let started = tokio::time::timeout(limit, payload(context, record, main)).await;
-    let started = matches!(started, Ok(Ok(())));
+    let started = match tokio::time::timeout(limit, payload(context, record, main)).await {
+        Ok(Ok(())) => true,
+        // The payload may have ended before we looked.
+        Ok(Err(_)) => has_run(context, record).await,
+        Err(_) => false,
+    };
     finish(context, &record.key, started).await;
+}
+
+/// Whether systemd-nspawn was executed and has ended: a launcher that fails says so by its status.
+async fn has_run(context: &Context, record: &Record) -> bool {
+    let ended = async {
+        loop {
+            match unit::look(&context.bus, record.unit()).await {
+                // PID 1 hears of its end as late as we do.
+                Ok(seen) if seen.loaded && seen.code == 0 => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                seen => return seen,
+            }
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(1), ended).await;
+    matches!(seen, Ok(Ok(seen)) if seen.code != 0 && seen.status != i32::from(LAUNCHER_FAILED))
 }
 
 fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
@@ -110,6 +158,9 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
                 format!("run {other} of it exists: remove it first"),
             );
         }
+        if context.strange.borrow().contains(&record.unit()) {
+            return busy(spec.key.to_string(), "its unit exists, of another version's".into());
+        }
         let most = context.policy().max_tasks;
         if table.len() >= most {
             return busy("tasks".into(), format!("{most} at once ([limits] max_tasks)"));
@@ -146,7 +197,7 @@ fn users(context: &Context, alloc: AllocId, users: Users) -> Result<Option<Range
 async fn attempt(
     context: &Rc<Context>,
     mut spec: TaskSpec,
-    decision: Decision,
+    mut decision: Decision,
     record: &Record,
 ) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ready", unit::name(record.unit()), reason);
@@ -155,16 +206,19 @@ async fn attempt(
     let notice = notice.map_err(|e| failed(e.to_string()))?;
     let labels = std::mem::take(&mut spec.labels);
     let collected = matches!(spec.logs, Logs::Fifos);
-    let plan = plan(spec, decision.clone(), record);
+    let plan = plan(spec, &mut decision, record);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
+    // As large as a job likes, and a start may last an hour.
+    drop(decision);
+    let plan = Some(plan).filter(|_| record.followed);
     let notes = tokio::select! {
         notes = prepared(&launcher) => notes?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
     remark(context, record, notes);
-    let follower = match record.followed {
-        true => Some(follow(context, record, &labels, plan).await?),
-        false => None,
+    let follower = match plan {
+        Some(plan) => Some(follow(context, record, &labels, plan).await?),
+        None => None,
     };
     hook::during(Step::Go, launcher.go()).await?;
     if let Some(follower) = follower {
@@ -248,22 +302,22 @@ async fn follow(
     Ok(follower)
 }
 
-fn plan(spec: TaskSpec, decision: Decision, record: &Record) -> Plan {
+fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record) -> Plan {
     Plan {
         unit: record.unit(),
-        machine: decision.machine,
+        machine: decision.machine.clone(),
         alloc: spec.key.alloc,
         users: record.users,
-        image: decision.image,
+        image: decision.image.clone(),
         root: spec.root,
         payload: spec.payload,
         process: spec.process,
         isolation: spec.isolation,
-        network: decision.network,
+        network: decision.network.clone(),
         names: spec.names,
-        files: decision.files,
+        files: std::mem::take(&mut decision.files),
         environment: spec.environment,
-        task_dirs: decision.task_dirs,
+        task_dirs: decision.task_dirs.clone(),
         logs: spec.logs,
         kill_signal: decision.kill_signal,
     }

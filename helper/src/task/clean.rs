@@ -9,6 +9,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::{fs, io};
@@ -47,7 +48,10 @@ fn remove_locks(folder: &Path) -> io::Result<()> {
         let Some(file) = open::if_there(file)? else { continue };
         match sys::lock_whole(&file) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            other => other.and_then(|()| fs::remove_file(&path))?,
+            Err(e) => return Err(e),
+            // Else it is gone already, and the name another's.
+            Ok(()) if file.metadata()?.nlink() > 0 => fs::remove_file(&path)?,
+            Ok(()) => {}
         }
     }
     Ok(())

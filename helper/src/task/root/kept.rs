@@ -6,6 +6,7 @@
 //! `clean` takes such layers along. As long as the folder of all allocations is missing too (a
 //! disk that is not mounted), nothing goes.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -65,8 +66,11 @@ pub(super) fn find_or_make(
             reason,
         ));
     }
-    // Only for an allocation that is there: what was made for none would never go.
-    open::place(&plan.task_dirs.alloc_dir, open::HANDLE).at(&plan.task_dirs.alloc_dir)?;
+    // Only for a task that is there: what was made for none would never go.
+    let alloc = &plan.task_dirs.alloc_dir;
+    let folder = open::place(alloc, open::HANDLE).at(alloc)?;
+    let stay = open::Mounts::Stay;
+    open::beneath(folder.as_fd(), Path::new(task), open::HANDLE, stay).at(task)?;
     // Renamed when complete: a half-made one is the run's own, and goes with it.
     let new = make(upper(plan.unit))?;
     symlink(plan.task_dirs.alloc_dir.to_path(), new.join(ALLOC)).at(new.display())?;
