@@ -16,6 +16,7 @@ mod devices;
 mod mounts;
 mod overlays;
 mod owners;
+mod points;
 mod propagation;
 mod race;
 mod set_uid;
