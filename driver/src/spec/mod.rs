@@ -103,6 +103,11 @@ pub(crate) fn build(task: &TaskConfig, node: &Node<'_>) -> Result<TaskSpec, Fail
     spec.ok_or_else(|| Failure::last("job not valid"))
 }
 
+/// The task's image, as it is written.
+pub(crate) fn image_of(task: &TaskConfig) -> String {
+    TaskKeys::decode(&task.msgpack_driver_config, &mut Vec::new()).image
+}
+
 fn specify(
     task: &TaskConfig,
     keys: &TaskKeys,
