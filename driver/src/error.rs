@@ -8,6 +8,8 @@ use proto::error::Refusal;
 use proto::nomad::structs::RecoverableError;
 use tonic::{Code, Status};
 
+use crate::process::log::cut;
+
 /// Longest text of an error, in bytes: it travels in a header and is shown in a table.
 const TEXT_MAX: usize = 4096;
 
@@ -49,11 +51,7 @@ impl Failure {
 
     fn new(kind: Kind, text: impl Into<String>) -> Self {
         let mut text = text.into();
-        let mut end = text.len().min(TEXT_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
+        text.truncate(cut(&text, TEXT_MAX).len());
         Self { kind, text }
     }
 

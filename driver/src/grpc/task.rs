@@ -49,6 +49,7 @@ async fn finish<T: Send + 'static>(
 ) -> Result<T, Status> {
     match tokio::spawn(work).await {
         Ok(result) => result.map_err(Status::from),
+        // In a build that unwinds alone: a release ends with its first bug.
         Err(_) => Err(Failure::last("the driver hit a bug; see the agent's log").into()),
     }
 }
