@@ -22,7 +22,7 @@ pub(crate) struct Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Final,
+    Permanent,
     Recoverable,
     NotFound,
     Unsupported,
@@ -30,8 +30,8 @@ enum Kind {
 
 impl Failure {
     /// Nothing changes by trying again: the job, the policy or the host must.
-    pub(crate) fn last(text: impl Into<String>) -> Self {
-        Self::new(Kind::Final, text)
+    pub(crate) fn permanent(text: impl Into<String>) -> Self {
+        Self::new(Kind::Permanent, text)
     }
 
     /// Worth another try under the job's restart policy.
@@ -81,7 +81,7 @@ pub(crate) fn told(refusal: &Refusal) -> String {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let text = told(&refusal);
-        if refusal.is_retryable() { Self::recoverable(text) } else { Self::last(text) }
+        if refusal.is_retryable() { Self::recoverable(text) } else { Self::permanent(text) }
     }
 }
 
@@ -100,7 +100,7 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let code = match failure.kind {
             // What a plain error of a Go driver arrives as.
-            Kind::Final => Code::Unknown,
+            Kind::Permanent => Code::Unknown,
             Kind::NotFound => Code::NotFound,
             Kind::Unsupported => Code::Unimplemented,
             Kind::Recoverable => return recoverable_status(failure.text),
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn no_error_looks_like_a_broken_transport() {
         for failure in [
-            Failure::last("x"),
+            Failure::permanent("x"),
             Failure::recoverable("x"),
             Failure::unknown_task("x"),
             Failure::unsupported("x"),
@@ -152,6 +152,6 @@ mod tests {
 
     #[test]
     fn texts_are_cut_at_a_character() {
-        assert!(Failure::last("é".repeat(9999)).text().len() <= TEXT_MAX);
+        assert!(Failure::permanent("é".repeat(9999)).text().len() <= TEXT_MAX);
     }
 }

@@ -50,7 +50,7 @@ async fn finish<T: Send + 'static>(
     match tokio::spawn(work).await {
         Ok(result) => result.map_err(Status::from),
         // In a build that unwinds alone: a release ends with its first bug.
-        Err(_) => Err(Failure::last("the driver hit a bug; see the agent's log").into()),
+        Err(_) => Err(Failure::permanent("the driver hit a bug; see the agent's log").into()),
     }
 }
 
@@ -125,7 +125,7 @@ impl Nomad for Service {
     ) -> Result<Response<RecoverTaskResponse>, Status> {
         let driver = Arc::clone(&self.driver);
         let Some(handle) = request.into_inner().handle else {
-            return Err(Failure::last("the agent sent no task handle").into());
+            return Err(Failure::permanent("the agent sent no task handle").into());
         };
         finish(async move { driver.recover(&handle).await }).await?;
         Ok(Response::new(RecoverTaskResponse {}))
@@ -137,7 +137,7 @@ impl Nomad for Service {
     ) -> Result<Response<StartTaskResponse>, Status> {
         let driver = Arc::clone(&self.driver);
         let Some(task) = request.into_inner().task else {
-            return Err(Failure::last("the agent sent no task configuration").into());
+            return Err(Failure::permanent("the agent sent no task configuration").into());
         };
         let handle = finish(async move { driver.start(task).await }).await?;
         Ok(Response::new(StartTaskResponse {

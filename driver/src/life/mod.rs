@@ -154,10 +154,10 @@ impl Driver {
     /// The account is missing, or the operator has switched the driver off.
     fn able(&self) -> Result<(), Failure> {
         if self.is_nobody() {
-            return Err(Failure::last(account_missing()));
+            return Err(Failure::permanent(account_missing()));
         }
         if !self.config.borrow().enabled {
-            return Err(Failure::last(
+            return Err(Failure::permanent(
                 "the nspawn driver is disabled on this node (enabled = false in the agent's \
                  plugin block)",
             ));

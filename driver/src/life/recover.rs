@@ -40,7 +40,7 @@ impl Driver {
             return Ok(());
         }
         if identity.boot != self.boot {
-            return Err(Failure::last(format!(
+            return Err(Failure::permanent(format!(
                 "the host was rebooted after task {id} was started; its container is gone"
             )));
         }
@@ -54,7 +54,7 @@ impl Driver {
                 self.check(&task);
             }
             Learnt::Gone => {
-                return Err(Failure::last(format!(
+                return Err(Failure::permanent(format!(
                     "task {id} is gone together with its exit status: neither the nspawn helper \
                      nor systemd knows unit {}",
                     identity.unit
@@ -77,7 +77,7 @@ impl Driver {
         let config = handle.config.clone().unwrap_or_default();
         let key = match config.id.parse::<TaskKey>() {
             Ok(key) => key,
-            Err(e) => return Failure::last(format!("task {}: {e}", config.id)),
+            Err(e) => return Failure::permanent(format!("task {}: {e}", config.id)),
         };
         let patience = self.patience();
         let asked = match patience.is_zero() {
@@ -103,7 +103,7 @@ impl Driver {
         let text = format!("Task {key} was started by the older nspawn driver: {text}");
         tracing::warn!(task = %key, "{text}");
         self.events.send(&config, &text);
-        Failure::last(text)
+        Failure::permanent(text)
     }
 
     /// How long one task may wait for its answer: a while when there was one last time, else what

@@ -51,7 +51,7 @@ impl Driver {
         self.able()?;
         self.activate();
         if self.tasks.get(&config.id).is_some() {
-            return Err(Failure::last(format!("task {} was started before", config.id)));
+            return Err(Failure::permanent(format!("task {} was started before", config.id)));
         }
         let config = Arc::new(config);
         let spec = self.specify(&config).await?;
@@ -223,7 +223,7 @@ async fn looked<T: Send + 'static>(
     match timeout(limit, look).await {
         Ok(Ok(result)) => result,
         // In a build that unwinds alone.
-        Ok(Err(_)) => Err(Failure::last("the driver hit a bug while it read the job")),
+        Ok(Err(_)) => Err(Failure::permanent("the driver hit a bug while it read the job")),
         Err(_) => {
             // Also while it waits for a thread.
             abort.abort();
@@ -255,8 +255,8 @@ fn failure(error: CallError) -> Failure {
     match error {
         CallError::Refused(refusal) => refusal.into(),
         CallError::Unreachable(down) => Failure::recoverable(down.to_string()),
-        CallError::Overtaken => Failure::last(format!("{error}; this one is given up")),
-        CallError::TooLarge(_) => Failure::last(format!(
+        CallError::Overtaken => Failure::permanent(format!("{error}; this one is given up")),
+        CallError::TooLarge(_) => Failure::permanent(format!(
             "{error}; its command, environment and credential values may take about {} KiB \
              together: put large ones into files, with a template block or the credential's source",
             limits::SPEC_MAX / 1024

@@ -30,15 +30,15 @@ impl Driver {
     /// Unknown signal or task, or the helper refused.
     pub(crate) async fn signal(&self, id: &str, name: &str) -> Result<(), Failure> {
         let Some(number) = signal::parse(name) else {
-            return Err(Failure::last(format!(
+            return Err(Failure::permanent(format!(
                 "signal {name:?} is not known; write a name like SIGHUP, SIGUSR1 or SIGRTMIN+3"
             )));
         };
         let task = self.tasks.get(id).ok_or_else(|| Failure::unknown_task(id))?;
         if task.exit().is_some() {
-            return Err(Failure::last(format!("task {id} has ended")));
+            return Err(Failure::permanent(format!("task {id} has ended")));
         }
-        self.send(&task, number).await.map_err(|error| Failure::last(error.to_string()))
+        self.send(&task, number).await.map_err(|error| Failure::permanent(error.to_string()))
     }
 
     async fn send(&self, task: &Task, signal: u8) -> Result<(), CallError> {
