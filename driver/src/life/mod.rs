@@ -25,7 +25,7 @@ pub(crate) mod stop;
 pub(crate) mod task;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use proto::nomad::base::ClientTopology;
@@ -140,6 +140,7 @@ impl Driver {
         loop {
             let up = matches!(*health.borrow_and_update(), Health::Up(_));
             if up {
+                self.unanswered.store(false, Ordering::Relaxed);
                 self.check_all();
             }
             if health.changed().await.is_err() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use proto::name::TaskKey;
 use proto::nomad::drivers::TaskHandle;
 use proto::wire::State;
+use tokio::time::timeout;
 
 use super::Driver;
 use super::check::{Learnt, publish};
@@ -79,14 +80,7 @@ impl Driver {
             Ok(key) => key,
             Err(e) => return Failure::permanent(format!("task {}: {e}", config.id)),
         };
-        let patience = self.patience();
-        let asked = match patience.is_zero() {
-            true => Err(CallError::Unreachable(Down::Silent)),
-            false => self.helper.retire(&key, patience).await,
-        };
-        let silent = matches!(asked, Err(CallError::Unreachable(_)));
-        self.unanswered.store(silent, Ordering::Relaxed);
-        let text = match asked {
+        let text = match self.retired(&key).await {
             Ok(true) => {
                 "it has been stopped and is started anew by this driver; drain a node before its \
                  driver is changed to avoid that"
@@ -104,6 +98,19 @@ impl Driver {
         tracing::warn!(task = %key, "{text}");
         self.events.send(&config, &text);
         Failure::permanent(text)
+    }
+
+    /// Has the helper end it. That takes its time, so only one that answers is asked.
+    async fn retired(&self, key: &TaskKey) -> Result<bool, CallError> {
+        let patience = self.patience();
+        let known = timeout(patience, self.helper.status(key, patience)).await;
+        let known = known.unwrap_or(Err(CallError::Unreachable(Down::Silent)));
+        let unanswered = matches!(known, Err(CallError::Unreachable(_)));
+        self.unanswered.store(unanswered, Ordering::Relaxed);
+        match known {
+            Err(error) if unanswered => Err(error),
+            _ => self.helper.retire(key, ANSWER).await,
+        }
     }
 
     /// How long one task may wait for its answer: a while when there was one last time, else what
