@@ -45,15 +45,20 @@ async fn of_two_starts_of_a_task_that_wait_the_later_goes_on() {
         tokio::spawn(async move { driver.start_task(request).await })
     };
     let others: Vec<_> = (0..10).map(|n| start(&format!("other{n}"), 1)).collect();
-    sleep(Duration::from_millis(500)).await;
+    while node.world.lock().unwrap().held < 10 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut waits = async || {
+        let event = timeout(Duration::from_secs(9), events.message()).await.unwrap();
+        let event = event.unwrap().unwrap();
+        assert_eq!(event.task_name, "web");
+        assert!(event.message.contains("this node starts 10 tasks at once"), "{event:?}");
+    };
     // The agent is killed while this one waits; the next agent asks for the task again.
     let old = start("web", 7);
-    let event = timeout(Duration::from_secs(5), events.message()).await.unwrap();
-    let event = event.unwrap().unwrap();
-    assert_eq!(event.task_name, "web");
-    assert!(event.message.contains("this node starts 10 tasks at once"), "{event:?}");
+    waits().await;
     let new = start("web", 3);
-    sleep(Duration::from_millis(500)).await;
+    waits().await;
     node.world.lock().unwrap().hold_starts = false;
     let refused = old.await.unwrap().unwrap_err();
     assert!(refused.message().contains("a later start of the same task"), "{refused:?}");
@@ -80,8 +85,8 @@ async fn a_silent_helper_delays_all_recoveries_together_by_one_timeout() {
         recovered.push(answer.handle.unwrap());
     }
     node.world.lock().unwrap().mute = true;
-    let since = Instant::now();
     node.replace_plugin(Some(AGENT), &[("recover_timeout", "2s")]).await;
+    let since = Instant::now();
     for handle in &recovered {
         node.recover(handle).await.unwrap();
     }
@@ -101,8 +106,8 @@ async fn a_silent_helper_delays_the_older_drivers_tasks_no_longer_than_that() {
     let answer = node.driver.start_task(request).await.unwrap().into_inner();
     let handle = TaskHandle { version: 1, ..answer.handle.unwrap() };
     node.world.lock().unwrap().mute = true;
-    let since = Instant::now();
     node.replace_plugin(Some(AGENT), &[("recover_timeout", "1s")]).await;
+    let since = Instant::now();
     for _ in 0..3 {
         let error = node.recover(&handle).await.unwrap_err();
         assert!(error.message().contains("it could not be stopped"), "{error:?}");

@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) refuse_kills: Option<Refusal>,
     /// Whether starts wait before anything happens.
     pub(crate) hold_starts: bool,
+    /// How many have come to that.
+    pub(crate) held: usize,
     /// Whether it does what it is asked, but says nothing after its greeting.
     pub(crate) mute: bool,
 }
@@ -95,6 +97,7 @@ async fn serve(socket: UnixSeqpacket, epoch: u64, world: Arc<Mutex<World>>) {
                 Ok(Answer::Taken)
             }
             Verb::Start(start) => {
+                world.lock().unwrap().held += 1;
                 while world.lock().unwrap().hold_starts {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
