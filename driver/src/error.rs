@@ -8,6 +8,8 @@ use proto::error::Refusal;
 use proto::nomad::structs::RecoverableError;
 use tonic::{Code, Status};
 
+use crate::process::log::cut;
+
 /// Longest text of an error, in bytes: it travels in a header and is shown in a table.
 const TEXT_MAX: usize = 4096;
 
@@ -20,7 +22,7 @@ pub(crate) struct Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Final,
+    Permanent,
     Recoverable,
     NotFound,
     Unsupported,
@@ -28,8 +30,8 @@ enum Kind {
 
 impl Failure {
     /// Nothing changes by trying again: the job, the policy or the host must.
-    pub(crate) fn last(text: impl Into<String>) -> Self {
-        Self::new(Kind::Final, text)
+    pub(crate) fn permanent(text: impl Into<String>) -> Self {
+        Self::new(Kind::Permanent, text)
     }
 
     /// Worth another try under the job's restart policy.
@@ -49,11 +51,7 @@ impl Failure {
 
     fn new(kind: Kind, text: impl Into<String>) -> Self {
         let mut text = text.into();
-        let mut end = text.len().min(TEXT_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
+        text.truncate(cut(&text, TEXT_MAX).len());
         Self { kind, text }
     }
 
@@ -83,7 +81,7 @@ pub(crate) fn told(refusal: &Refusal) -> String {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let text = told(&refusal);
-        if refusal.is_retryable() { Self::recoverable(text) } else { Self::last(text) }
+        if refusal.is_retryable() { Self::recoverable(text) } else { Self::permanent(text) }
     }
 }
 
@@ -102,7 +100,7 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let code = match failure.kind {
             // What a plain error of a Go driver arrives as.
-            Kind::Final => Code::Unknown,
+            Kind::Permanent => Code::Unknown,
             Kind::NotFound => Code::NotFound,
             Kind::Unsupported => Code::Unimplemented,
             Kind::Recoverable => return recoverable_status(failure.text),
@@ -142,7 +140,7 @@ mod tests {
     #[test]
     fn no_error_looks_like_a_broken_transport() {
         for failure in [
-            Failure::last("x"),
+            Failure::permanent("x"),
             Failure::recoverable("x"),
             Failure::unknown_task("x"),
             Failure::unsupported("x"),
@@ -154,6 +152,6 @@ mod tests {
 
     #[test]
     fn texts_are_cut_at_a_character() {
-        assert!(Failure::last("é".repeat(9999)).text().len() <= TEXT_MAX);
+        assert!(Failure::permanent("é".repeat(9999)).text().len() <= TEXT_MAX);
     }
 }

@@ -47,8 +47,8 @@ use process::{handshake, log, privilege, sys};
 
 /// Threads of the runtime: requests are few and small, memory is what counts.
 const WORKERS: usize = 2;
-/// Threads for looking at the file system.
-const BLOCKING: usize = 4;
+/// Most threads for looking at the file system: each file system that hangs keeps some.
+const BLOCKING: usize = 64;
 
 /// The plugin process, from its handshake to its end.
 #[must_use]

@@ -76,14 +76,14 @@ impl fmt::Display for Problem {
 pub(crate) fn judge(problems: &[Problem]) -> Result<(), Failure> {
     match problems {
         [] => Ok(()),
-        [only] => Err(Failure::last(format!("job not valid: {only}"))),
+        [only] => Err(Failure::permanent(format!("job not valid: {only}"))),
         several => {
             let list: Vec<String> = several
                 .iter()
                 .enumerate()
                 .map(|(index, problem)| format!("[{}] {problem}", index + 1))
                 .collect();
-            Err(Failure::last(format!(
+            Err(Failure::permanent(format!(
                 "job not valid, {} problems: {}",
                 several.len(),
                 list.join("; ")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Problem;
+use super::blocks::NetworkSetup;
 use super::nested::{Block, Labelled};
 use super::table::{Table as _, keys};
 use super::value::{Period, Size, words};
@@ -42,8 +43,9 @@ keys! {
         /// Journal fields on every task's lines: patterns with `*` over job_name, job_id,
         /// task_group_name, task_name, namespace, node_name, node_id; the field is named in capitals.
         extra_labels: Vec<String>;
-        /// Time that tasks are taken over for while the helper is away, counted from the plugin's
-        /// start, 1s to 10m; then they count as running until it can be asked.
+        /// Time that tasks are taken over for, all together, while the helper is away or silent,
+        /// counted from the plugin's start, 1s to 10m; then they count as running until it can be
+        /// asked.
         recover_timeout: Period = "10s";
         /// Default of `private_users`. pick, identity, or managed (systemd 258, not yet).
         user_namespaces: UserNamespaces = "pick";
@@ -58,11 +60,6 @@ words! {
 words! {
     /// Where output goes.
     LogDriver { Nomad = "nomad", Journald = "journald", Both = "both", None = "none" }
-}
-
-words! {
-    /// Who gives a task its address.
-    Setup { Helper = "helper", Container = "container", Auto = "auto" }
 }
 
 keys! {
@@ -129,7 +126,7 @@ keys! {
     /// Addresses of tasks.
     pub(crate) struct Network {
         /// Default of `network_setup`. helper, container, auto.
-        default_setup: Setup = "helper";
+        default_setup: NetworkSetup = "helper";
         /// Time for an address to show.
         address_timeout: Period = "30s";
         /// Pool of IPv4 addresses.
@@ -256,6 +253,8 @@ mod tests {
         assert_eq!(config.log_driver(), LogDriver::Nomad);
         assert_eq!(PluginConfig::decode(b"\x80").unwrap(), config);
         assert_eq!(PluginConfig::decode(b"\x81\xa7enabled\xc0").unwrap(), config);
+        let empty = ["helper_timeout", "recover_timeout", "user_namespaces"];
+        assert_eq!(decode(&empty.map(|key| (key, Value::from("")))).unwrap(), config);
     }
 
     #[test]

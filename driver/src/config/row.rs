@@ -1,7 +1,7 @@
 //! The rows of docs/CONFIG.md, made from the tables of keys, and the test that compares both.
 
 use super::field::Field;
-use super::table::{Key, Table};
+use super::table::{Flag, Key, Table};
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +22,10 @@ impl Row {
     /// Adds the key's row and those of the keys inside it.
     pub(crate) fn add<T: Field>(key: &Key, at: &str, later: bool, rows: &mut Vec<Self>) {
         let name = key.path(at);
-        let later = later || key.flag == "later";
+        let later = later || key.flag == Flag::Later;
         let default = match (key.default, key.flag) {
             (Some(default), _) => format!("`{default}`"),
-            (None, "required") => "required".to_owned(),
+            (None, Flag::Required) => "required".to_owned(),
             (None, _) => T::UNSET.to_owned(),
         };
         let doc = key.doc.trim().to_owned();

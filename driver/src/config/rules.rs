@@ -1,9 +1,12 @@
 //! Rules between the keys of a job, each with its own function: what excludes what.
 
+use std::time::Duration;
+
 use proto::limits;
 
 use super::Problem;
 use super::blocks::{EphemeralMode, OwnershipWord, Persist, ReadyMode, VolatileWord};
+use super::table::NOT_YET;
 use super::task::TaskKeys;
 
 /// All of them.
@@ -75,16 +78,14 @@ fn start_mode(keys: &TaskKeys, problems: &mut Vec<Problem>) {
         ),
         ReadyMode::Notify => {}
         ReadyMode::Network | ReadyMode::Exec => problems.push(
-            Problem::new("ready.mode", "this version of the nspawn driver cannot do it yet")
+            Problem::new("ready.mode", NOT_YET)
                 .value(mode.word())
                 .remedy("write started or notify"),
         ),
     }
     let timeout = ready.map(|ready| ready.timeout.0);
-    let fits = |t: std::time::Duration| {
-        t.as_secs() >= 1 && t.as_secs() <= limits::READY_TIMEOUT_MAX_S.into()
-    };
-    if let Some(timeout) = timeout.filter(|t| !fits(*t)) {
+    let range = Duration::from_secs(1)..=Duration::from_secs(limits::READY_TIMEOUT_MAX_S.into());
+    if let Some(timeout) = timeout.filter(|timeout| !range.contains(timeout)) {
         problems.push(
             Problem::new("ready.timeout", "must be 1s to 1h").value(timeout).remedy("e.g. \"2m\""),
         );

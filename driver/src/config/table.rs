@@ -16,6 +16,9 @@ use super::field::Field;
 use super::row::Row;
 use crate::msgpack::Value;
 
+/// The rule of keys and words of later versions.
+pub(crate) const NOT_YET: &str = "this version of the nspawn driver cannot do it yet";
+
 /// A structure that [`keys!`] has declared.
 pub(crate) trait Table: Sized + Default + PartialEq {
     /// The schema that Nomad decodes with.
@@ -30,6 +33,17 @@ pub(crate) trait Table: Sized + Default + PartialEq {
     fn rows(at: &str, later: bool, rows: &mut Vec<Row>);
 }
 
+/// What is asked of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flag {
+    /// Nothing.
+    Optional,
+    /// It must be there.
+    Required,
+    /// It must not be used before a later version.
+    Later,
+}
+
 /// What is known of one key beside its type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
@@ -37,8 +51,8 @@ pub(crate) struct Key {
     pub(crate) ident: &'static str,
     /// Its description; the first sentence says what it is.
     pub(crate) doc: &'static str,
-    /// `required`, `later` or nothing.
-    pub(crate) flag: &'static str,
+    /// What is asked of it.
+    pub(crate) flag: Flag,
     /// Its default in HCL.
     pub(crate) default: Option<&'static str>,
 }
@@ -56,7 +70,7 @@ impl Key {
 
     /// The key in the schema.
     pub(crate) fn spec<T: Field>(&self) -> Spec {
-        let primary = T::spec(self.name(), self.flag == "required");
+        let primary = T::spec(self.name(), self.flag == Flag::Required);
         let Some(default) = self.default else { return primary };
         let literal = hclspec::Literal { value: default.to_owned() };
         let literal = Spec { block: Some(Kind::Literal(literal)) };
@@ -68,11 +82,7 @@ impl Key {
     fn later(&self, path: String, shown: Option<String>) -> Problem {
         let what = self.doc.trim().split_once(". ").map_or(self.doc.trim(), |(first, _)| first);
         let what = what.trim_end_matches('.');
-        let problem = Problem::new(
-            path,
-            format!("this version of the nspawn driver cannot do it yet: {what}"),
-        )
-        .remedy("remove the key");
+        let problem = Problem::new(path, format!("{NOT_YET}: {what}")).remedy("remove the key");
         match shown {
             Some(shown) => problem.shown(shown),
             None => problem,
@@ -103,6 +113,17 @@ impl From<i32> for Value {
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
+    }
+}
+
+/// An empty text is unset for every type that it is no value of, as in the older driver.
+fn is_unset<T: Field>(value: &Value) -> bool {
+    match value {
+        Value::Nil => true,
+        Value::Text(text) if text.is_empty() => {
+            T::read(value.clone(), "", &mut Vec::new()).is_none()
+        }
+        _ => false,
     }
 }
 
@@ -140,9 +161,10 @@ impl<'a> Source<'a> {
         problems: &mut Vec<Problem>,
     ) -> T {
         let default = initial(default);
-        let value = match self.values.remove(key.name()) {
-            None | Some(Value::Nil) => {
-                if key.flag == "required" {
+        let value = self.values.remove(key.name()).filter(|value| !is_unset::<T>(value));
+        let value = match value {
+            None => {
+                if key.flag == Flag::Required {
                     problems.push(Problem::new(key.path(self.at), "is required"));
                 }
                 return default;
@@ -151,7 +173,7 @@ impl<'a> Source<'a> {
         };
         let path = key.path(self.at);
         let Some(value) = T::read(value, &path, problems) else { return default };
-        if key.flag == "later" && value != default {
+        if key.flag == Flag::Later && value != default {
             problems.push(key.later(path, value.show()));
         }
         value
@@ -261,8 +283,33 @@ macro_rules! keys {
     (@value $default:literal) => { Some($crate::msgpack::Value::from($default)) };
     (@literal) => { None };
     (@literal $default:literal) => { Some(stringify!($default)) };
-    (@flag) => { "" };
-    (@flag required) => { "required" };
-    (@flag later) => { "later" };
+    (@flag) => { $crate::config::table::Flag::Optional };
+    (@flag required) => { $crate::config::table::Flag::Required };
+    (@flag later) => { $crate::config::table::Flag::Later };
 }
 pub(crate) use keys;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::blocks::ReadyKeys;
+    use crate::config::task::TaskKeys;
+
+    fn read<T: Table>(keys: &[&str]) -> (T, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let keys = keys.iter().map(|key| ((*key).to_owned(), Value::from("")));
+        let table = T::read(Value::Map(keys.collect()), "", &mut problems);
+        (table, problems)
+    }
+
+    #[test]
+    fn an_empty_text_is_unset_where_it_is_no_value() {
+        let words = ["ephemeral_mode", "persist", "bind_idmap", "network_setup", "volatile"];
+        let (keys, problems) = read::<TaskKeys>(&words);
+        assert_eq!(problems, [Problem::new("image", "is required")]);
+        assert_eq!(keys, TaskKeys::default());
+        assert_eq!(read(&["mode", "timeout"]), (ReadyKeys::default(), vec![]));
+        // A text that must be there is there, and its own rule says what is wrong with it.
+        assert_eq!(read::<TaskKeys>(&["image"]).1, []);
+    }
+}

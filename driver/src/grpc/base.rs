@@ -60,7 +60,7 @@ impl BasePlugin for Base {
         request: Request<SetConfigRequest>,
     ) -> Result<Response<SetConfigResponse>, Status> {
         let request = request.into_inner();
-        let config = PluginConfig::decode(&request.msgpack_config).map_err(Failure::last)?;
+        let config = PluginConfig::decode(&request.msgpack_config).map_err(Failure::permanent)?;
         let topology = request
             .nomad_config
             .as_ref()

@@ -1,6 +1,7 @@
 //! What the three streams of the Driver service send, each by a task of its own that ends when
 //! the agent stops listening.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,8 +97,10 @@ pub(super) fn stats(
     if let Some(task) = task {
         let driver = Arc::clone(driver);
         tokio::spawn(async move {
+            let group = || driver.bus.control_group(&task.identity.unit);
+            let sampler = Sampler::new(*driver.compute.borrow());
             tokio::select! {
-                () = sample(&driver, &task, every, &sender) => {}
+                () = sample(&task.id, group, sampler, every, &sender) => {}
                 _ = task.ended() => {}
                 () = sender.closed() => {}
             }
@@ -106,22 +109,52 @@ pub(super) fn stats(
     receiver.into()
 }
 
-async fn sample(
-    driver: &Driver,
-    task: &Task,
+/// The control group is asked for until there is an answer: the bus may come later than we do.
+async fn sample<F: Future<Output = Option<String>>>(
+    id: &str,
+    group: impl Fn() -> F,
+    mut sampler: Sampler,
     every: Duration,
     sender: &mpsc::Sender<Result<TaskStatsResponse, Status>>,
 ) {
-    let group = driver.bus.control_group(&task.identity.unit).await;
-    let compute = *driver.compute.borrow();
-    let mut sampler = Sampler::new(group.as_deref(), compute);
     let mut ticks = interval(every.max(STATS_MIN));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let stats = Some(sampler.sample(&task.id));
+        if sampler.is_blind() {
+            sampler.find(group().await.as_deref());
+        }
+        let stats = Some(sampler.sample(id));
         if sender.send(Ok(TaskStatsResponse { stats })).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::stats::Compute;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn stats_find_their_group_when_the_bus_comes_later() {
+        let asked = Cell::new(0);
+        let group = async || {
+            asked.set(asked.get() + 1);
+            (asked.get() == 3).then(|| "/x.service".to_owned())
+        };
+        let (sender, mut receiver) = mpsc::channel::<Result<TaskStatsResponse, Status>>(1);
+        let sampler = Sampler::new(Compute::of_host());
+        let read = async {
+            for _ in 0..6 {
+                assert!(receiver.recv().await.unwrap().unwrap().stats.is_some());
+            }
+        };
+        tokio::select! {
+            () = sample("id", group, sampler, STATS_MIN, &sender) => panic!("ended"),
+            () = read => {}
+        }
+        assert_eq!(asked.get(), 3);
     }
 }

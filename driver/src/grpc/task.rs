@@ -49,7 +49,8 @@ async fn finish<T: Send + 'static>(
 ) -> Result<T, Status> {
     match tokio::spawn(work).await {
         Ok(result) => result.map_err(Status::from),
-        Err(_) => Err(Failure::last("the driver hit a bug; see the agent's log").into()),
+        // In a build that unwinds alone: a release ends with its first bug.
+        Err(_) => Err(Failure::permanent("the driver hit a bug; see the agent's log").into()),
     }
 }
 
@@ -124,7 +125,7 @@ impl Nomad for Service {
     ) -> Result<Response<RecoverTaskResponse>, Status> {
         let driver = Arc::clone(&self.driver);
         let Some(handle) = request.into_inner().handle else {
-            return Err(Failure::last("the agent sent no task handle").into());
+            return Err(Failure::permanent("the agent sent no task handle").into());
         };
         finish(async move { driver.recover(&handle).await }).await?;
         Ok(Response::new(RecoverTaskResponse {}))
@@ -136,7 +137,7 @@ impl Nomad for Service {
     ) -> Result<Response<StartTaskResponse>, Status> {
         let driver = Arc::clone(&self.driver);
         let Some(task) = request.into_inner().task else {
-            return Err(Failure::last("the agent sent no task configuration").into());
+            return Err(Failure::permanent("the agent sent no task configuration").into());
         };
         let handle = finish(async move { driver.start(task).await }).await?;
         Ok(Response::new(StartTaskResponse {

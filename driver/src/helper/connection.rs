@@ -18,6 +18,8 @@ use tokio_seqpacket::UnixSeqpacket;
 
 /// Time for connecting and greeting: systemd may have to start the helper first.
 const GREETING: Duration = Duration::from_secs(5);
+/// What the kernel names as the uid at the other end of a socket that is not connected.
+const NO_PEER: u32 = u32::MAX;
 
 /// Why the helper cannot be talked to. Each form has a constant text with the remedy: it is the
 /// node's health description, and a changing text would make an event of every change.
@@ -107,6 +109,7 @@ pub(crate) struct Connection {
     socket: UnixSeqpacket,
     epoch: u64,
     last_id: u64,
+    sent: bool,
 }
 
 impl Connection {
@@ -120,11 +123,13 @@ impl Connection {
 
     async fn greet(path: &Path) -> Result<(Self, Welcome), Down> {
         let socket = UnixSeqpacket::connect(path).await.map_err(|e| Down::unconnected(path, &e))?;
-        let peer = socket.peer_cred()?.uid();
-        if peer != 0 {
-            return Err(Down::Impostor { uid: peer });
+        match socket.peer_cred()?.uid() {
+            0 => {}
+            // Nobody yet: too many wait to be accepted.
+            NO_PEER => return Err(Down::Silent),
+            uid => return Err(Down::Impostor { uid }),
         }
-        let mut connection = Self { socket, epoch: 0, last_id: 0 };
+        let mut connection = Self { socket, epoch: 0, last_id: 0, sent: false };
         let hello =
             Verb::Hello(Hello { oldest: limits::PROTOCOL_OLDEST, newest: limits::PROTOCOL_NEWEST });
         match connection.call(hello, GREETING).await? {
@@ -152,13 +157,20 @@ impl Connection {
         limit: Duration,
     ) -> Result<Result<Answer, Refusal>, Down> {
         self.last_id += 1;
+        self.sent = false;
         let request = Request { epoch: self.epoch, id: self.last_id, verb };
         let packet = codec::encode(&request).map_err(|_| Down::Lost)?;
         timeout(limit, self.exchange(&packet)).await.unwrap_or(Err(Down::Silent))
     }
 
-    async fn exchange(&self, packet: &[u8]) -> Result<Result<Answer, Refusal>, Down> {
+    /// Whether the last request left, so that the peer may have acted on it.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent
+    }
+
+    async fn exchange(&mut self, packet: &[u8]) -> Result<Result<Answer, Refusal>, Down> {
         let sent = self.socket.send(packet).await?;
+        self.sent = true;
         // A byte more than allowed, so that a longer packet is seen to be one.
         let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
         let received = self.socket.recv(&mut buffer).await?;
@@ -177,5 +189,21 @@ impl Connection {
     pub(crate) async fn closed(&self) {
         let mut buffer = [0; 1];
         self.socket.recv(&mut buffer).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_seqpacket::UnixSeqpacketListener;
+
+    #[tokio::test]
+    async fn a_full_backlog_is_silence_and_no_impostor() {
+        let path = std::env::temp_dir().join(format!("backlog-{}.sock", std::process::id()));
+        std::fs::remove_file(&path).ok();
+        let _nobody_accepts = UnixSeqpacketListener::bind_with_backlog(&path, 0).unwrap();
+        let _first = UnixSeqpacket::connect(&path).await.unwrap();
+        assert_eq!(Connection::open(&path).await.unwrap_err(), Down::Silent);
+        std::fs::remove_file(&path).unwrap();
     }
 }

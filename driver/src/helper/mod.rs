@@ -20,8 +20,8 @@ use proto::parts;
 use proto::spec::TaskSpec;
 use proto::spec::process::Ready;
 use proto::wire::{self, Answer, List, Start, Task, Verb, Welcome};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use connection::Connection;
 pub(crate) use connection::Down;
@@ -55,6 +55,8 @@ pub(crate) enum CallError {
     Unreachable(Down),
     /// The request is too large for the wire.
     TooLarge(CodecError),
+    /// A later start of the same task has come; nothing was started.
+    Overtaken,
 }
 
 impl std::fmt::Display for CallError {
@@ -63,7 +65,22 @@ impl std::fmt::Display for CallError {
             Self::Refused(refusal) => f.write_str(&crate::error::told(refusal)),
             Self::Unreachable(down) => down.fmt(f),
             Self::TooLarge(error) => write!(f, "the task is too large for the helper: {error}"),
+            Self::Overtaken => f.write_str("Nomad has asked for a later start of the same task"),
         }
+    }
+}
+
+/// Why one try of a request has no answer.
+#[derive(Debug)]
+struct Missed {
+    down: Down,
+    /// Whether the helper may have acted on it.
+    sent: bool,
+}
+
+impl From<Down> for Missed {
+    fn from(down: Down) -> Self {
+        Self { down, sent: false }
     }
 }
 
@@ -140,22 +157,31 @@ impl Helper {
         monitor::run(&self.path, &self.health).await;
     }
 
-    /// Asks something that may be repeated, for as long as `patience` lasts.
+    /// Asks something, and again for as long as `patience` lasts: a signal until it was sent, the
+    /// rest until there is an answer. All of it together takes as long as `patience`, or as one
+    /// answer may take when that is longer.
     ///
     /// # Errors
     /// A refusal, or no helper in time.
     pub(crate) async fn call(&self, verb: Verb, patience: Duration) -> Result<Answer, CallError> {
-        let deadline = Instant::now() + patience;
+        let (share, limit) = match verb {
+            Verb::Remove(_) | Verb::Retire(_) => (&self.removals, REMOVAL),
+            _ => (&self.others, self.reply()),
+        };
+        let now = Instant::now();
+        let (last_try, deadline) = (now + patience, now + patience.max(limit));
         let mut pause = PAUSE;
         loop {
-            let down = match self.once(verb.clone()).await {
+            let once = timeout_at(deadline, self.once(&verb, share, limit)).await;
+            let missed = match once.unwrap_or(Err(Down::Silent.into())) {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(refusal)) if refusal.code == Code::Epoch => Down::Lost,
+                Ok(Err(refusal)) if refusal.code == Code::Epoch => Down::Lost.into(),
                 Ok(Err(refusal)) => return Err(CallError::Refused(refusal)),
-                Err(down) => down,
+                Err(missed) => missed,
             };
-            if Instant::now() + pause > deadline {
-                return Err(CallError::Unreachable(down));
+            let done = missed.sent && matches!(verb, Verb::Signal(_));
+            if done || Instant::now() + pause > last_try {
+                return Err(CallError::Unreachable(missed.down));
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -166,52 +192,75 @@ impl Helper {
         *self.reply.borrow()
     }
 
-    async fn once(&self, verb: Verb) -> Result<Result<Answer, Refusal>, Down> {
-        let (share, limit) = match verb {
-            Verb::Remove(_) | Verb::Retire(_) => (&self.removals, REMOVAL),
-            _ => (&self.others, self.reply()),
-        };
+    async fn once(
+        &self,
+        verb: &Verb,
+        share: &Semaphore,
+        limit: Duration,
+    ) -> Result<Result<Answer, Refusal>, Missed> {
         // Semaphores are never closed.
         let _permit = share.acquire().await;
         let (connection, result) = self.exchange(verb, limit).await?;
         Ok(self.keep(connection, result))
     }
 
-    /// One request that may be repeated, on whichever connection takes it.
+    /// One request, on whichever connection takes it.
     async fn exchange(
         &self,
-        verb: Verb,
+        verb: &Verb,
         limit: Duration,
-    ) -> Result<(Connection, Result<Answer, Refusal>), Down> {
+    ) -> Result<(Connection, Result<Answer, Refusal>), Missed> {
+        let once_only = matches!(verb, Verb::Signal(_));
         while let Some(mut connection) = self.take_idle() {
-            // An idle connection may be of a helper that is gone: that alone is no failure.
-            if let Ok(result) = connection.call(verb.clone(), limit).await {
-                return Ok((connection, result));
+            match connection.call(verb.clone(), limit).await {
+                // Of a helper that is gone: that alone is no failure.
+                Err(Down::Lost) if !(once_only && connection.has_sent()) => {}
+                result => return answered(connection, result),
             }
         }
         let (mut connection, _) = self.open().await?;
-        let result = connection.call(verb, limit).await?;
-        Ok((connection, result))
+        let result = connection.call(verb.clone(), limit).await;
+        answered(connection, result)
     }
 
-    /// Starts a task, once. When the connection breaks, the caller does not know how far the
-    /// start got and must remove the task before it tries again.
+    /// A place among the starts that run at once; when none is free, `queued` is told how many
+    /// there are, and the next one is waited for.
+    pub(crate) async fn place(
+        &self,
+        spec: &TaskSpec,
+        queued: impl FnOnce(usize),
+    ) -> Option<SemaphorePermit<'_>> {
+        let (share, most) = match spec.process.ready {
+            Ready::Notify { .. } => (&self.ready_starts, READY_STARTS),
+            Ready::Started => (&self.starts, STARTS),
+        };
+        if let Ok(place) = share.try_acquire() {
+            return Some(place);
+        }
+        queued(most);
+        share.acquire().await.ok()
+    }
+
+    /// Starts a task, once, in a place of the caller's; `wanted` has the last word. When the
+    /// connection breaks, the caller does not know how far the start got and must remove the task
+    /// before it tries again.
     ///
     /// # Errors
-    /// A refusal, or the connection broke.
-    pub(crate) async fn start(&self, spec: &TaskSpec) -> Result<Task, CallError> {
+    /// A refusal, no longer wanted, or the connection broke.
+    pub(crate) async fn start(
+        &self,
+        spec: &TaskSpec,
+        wanted: impl Fn() -> bool,
+    ) -> Result<Task, CallError> {
         let whole = codec::encode_whole(spec).map_err(CallError::TooLarge)?;
         let parts = parts::split(&whole).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
         let length =
             u32::try_from(whole.len()).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
-        let waits = matches!(spec.process.ready, Ready::Notify { .. });
-        let share = if waits { &self.ready_starts } else { &self.starts };
-        let _permit = share.acquire().await;
         let mut parts = parts.into_iter().map(Verb::Part);
         let first = parts.next().ok_or(CallError::TooLarge(CodecError::TooLong))?;
         // A part alone starts nothing.
-        let begun = self.exchange(first, self.reply()).await;
-        let (mut connection, mut result) = begun.map_err(CallError::Unreachable)?;
+        let begun = self.exchange(&first, self.reply()).await;
+        let (mut connection, mut result) = begun.map_err(|m| CallError::Unreachable(m.down))?;
         loop {
             match result {
                 Ok(Answer::Taken) => {}
@@ -220,6 +269,9 @@ impl Helper {
             }
             let Some(part) = parts.next() else { break };
             result = connection.call(part, self.reply()).await.map_err(CallError::Unreachable)?;
+        }
+        if !wanted() {
+            return Err(CallError::Overtaken);
         }
         let result = connection
             .call(Verb::Start(Start { length }), MARGIN + Duration::from_secs(spec.start_limit_s()))
@@ -241,7 +293,7 @@ impl Helper {
         key: &TaskKey,
         patience: Duration,
     ) -> Result<Vec<TaskKey>, CallError> {
-        // Keys come in the order of allocation and run, tasks of an allocation mixed.
+        // Keys come in the order of allocation, task and run.
         let mut after = TaskKey { instance: Instance(0), ..key.clone() };
         let mut runs = Vec::new();
         loop {
@@ -252,7 +304,7 @@ impl Helper {
             let same = |k: &&TaskKey| k.alloc == key.alloc && k.task == key.task;
             runs.extend(page.keys.iter().filter(same).cloned());
             match page.keys.last() {
-                Some(last) if page.more && last.alloc == key.alloc && *last != after => {
+                Some(last) if page.more && same(&last) && *last != after => {
                     after = last.clone();
                 }
                 _ => return Ok(runs),
@@ -327,5 +379,16 @@ impl Helper {
             idle.push(connection);
         }
         result
+    }
+}
+
+/// A reply with its connection, or what the connection knows of its failure.
+fn answered(
+    connection: Connection,
+    result: Result<Result<Answer, Refusal>, Down>,
+) -> Result<(Connection, Result<Answer, Refusal>), Missed> {
+    match result {
+        Ok(result) => Ok((connection, result)),
+        Err(down) => Err(Missed { down, sent: connection.has_sent() }),
     }
 }

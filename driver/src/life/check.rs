@@ -6,16 +6,17 @@
 //! a task at a time, however many hints come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proto::error::Code;
 use proto::wire::{self, Exit, State};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Driver;
 use super::handle::Identity;
 use super::task::Task;
-use crate::helper::CallError;
+use crate::helper::{CallError, Health};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -30,26 +31,31 @@ pub(super) enum Learnt {
     Known(wire::Task),
     /// Nobody knows it: it is gone, and its exit status with it.
     Gone,
-    /// Nobody could be asked, or helper and PID 1 disagree.
+    /// The helper does not know it, but PID 1 says that its unit runs.
+    Disputed,
+    /// Nobody could be asked.
     Nothing,
 }
 
 impl Driver {
-    /// Asks the helper and, when it knows nothing, PID 1.
+    /// Asks the helper and, when it knows nothing, PID 1; both together for at most `patience`.
     pub(super) async fn learn(&self, identity: &Identity, patience: Duration) -> Learnt {
+        if patience.is_zero() {
+            return Learnt::Nothing;
+        }
+        let asked = timeout(patience, self.ask_about(identity, patience)).await;
+        let learnt = asked.unwrap_or(Learnt::Nothing);
+        self.unanswered.store(matches!(learnt, Learnt::Nothing), Ordering::Relaxed);
+        learnt
+    }
+
+    async fn ask_about(&self, identity: &Identity, patience: Duration) -> Learnt {
         match self.helper.status(&identity.key, patience).await {
             Ok(task) => Learnt::Known(task),
             Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => {
                 match self.bus.unit_runs(&identity.unit).await {
                     Some(false) => Learnt::Gone,
-                    Some(true) => {
-                        tracing::warn!(
-                            task = %identity.key,
-                            unit = identity.unit.as_str(),
-                            "the unit runs, but the helper does not know it yet"
-                        );
-                        Learnt::Nothing
-                    }
+                    Some(true) => Learnt::Disputed,
                     None => Learnt::Nothing,
                 }
             }
@@ -85,7 +91,15 @@ impl Driver {
     async fn settle(&self, task: &Task) {
         let mut pause = PAUSE;
         let mut doubts = 0;
+        let mut health = self.helper.health();
         while task.exit().is_none() {
+            if !matches!(*health.borrow_and_update(), Health::Up(_)) {
+                tokio::select! {
+                    _ = health.changed() => {}
+                    _ = task.ended() => {}
+                }
+                continue;
+            }
             match self.learn(&task.identity, PATIENCE).await {
                 Learnt::Known(found) => match found.state {
                     State::Ended(exit) => return publish(task, exit),
@@ -100,7 +114,12 @@ impl Driver {
                     }
                 },
                 Learnt::Gone => return publish(task, lost(&task.identity)),
-                Learnt::Nothing => {}
+                Learnt::Disputed if task.is_first_dispute() => tracing::warn!(
+                    task = task.id.as_str(),
+                    unit = task.identity.unit.as_str(),
+                    "the unit runs, but the helper does not know it yet"
+                ),
+                Learnt::Disputed | Learnt::Nothing => {}
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);

@@ -60,7 +60,7 @@ impl Identity {
     pub(crate) fn to_handle(&self, config: &TaskConfig) -> Result<TaskHandle, Failure> {
         let mut driver_state = vec![STATE_VERSION];
         let encoded = codec::encode(self)
-            .map_err(|e| Failure::last(format!("task handle cannot be written: {e}")))?;
+            .map_err(|e| Failure::permanent(format!("task handle cannot be written: {e}")))?;
         driver_state.extend(encoded);
         let config = TaskConfig {
             env: Default::default(),
@@ -83,7 +83,7 @@ impl Identity {
     pub(crate) fn from_handle(handle: &TaskHandle) -> Result<Self, Failure> {
         let id = handle.config.as_ref().map_or("", |config| &config.id);
         let newer = || {
-            Failure::last(format!(
+            Failure::permanent(format!(
                 "the handle of task {id} has a form that this version of the nspawn driver does \
                  not know; was the driver downgraded?"
             ))

@@ -6,6 +6,7 @@
 //! | [`recover`] | taking over tasks that another process started |
 //! | [`check`] | finding out where a task stands; the one place that decides it has ended |
 //! | [`stop`] | signal, stop, destroy |
+//! | [`claim`] | which of several starts of a task counts |
 //! | [`leftovers`] | removals that the helper still owes |
 //! | [`task`] | the table of tasks |
 //! | [`handle`] | what Nomad keeps for us |
@@ -15,6 +16,7 @@
 //! real, because the agent starts plugins several times just to ask who they are.
 
 pub(crate) mod check;
+mod claim;
 pub(crate) mod handle;
 mod leftovers;
 pub(crate) mod recover;
@@ -23,6 +25,7 @@ pub(crate) mod stop;
 pub(crate) mod task;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use proto::nomad::base::ClientTopology;
@@ -58,6 +61,9 @@ pub(crate) struct Driver {
     /// The system bus.
     pub(crate) bus: Bus,
     leftovers: leftovers::Leftovers,
+    claims: claim::Claims,
+    /// Whether the last question about a task had no answer.
+    unanswered: AtomicBool,
     folders: Vec<PathBuf>,
     boot: String,
     active: OnceLock<Instant>,
@@ -78,6 +84,8 @@ impl Driver {
             events: Events::default(),
             bus: Bus::default(),
             leftovers: leftovers::Leftovers::default(),
+            claims: claim::Claims::default(),
+            unanswered: AtomicBool::new(false),
             folders,
             boot: handle::boot_id(),
             active: OnceLock::new(),
@@ -105,9 +113,7 @@ impl Driver {
     /// Starts what runs beside the requests. The first call counts.
     pub(crate) fn activate(self: &Arc<Self>) {
         // Without its account the plugin could do nothing with what it would learn.
-        if matches!(self.standing, Standing::Nobody { .. })
-            || self.active.set(Instant::now()).is_err()
-        {
+        if self.is_nobody() || self.active.set(Instant::now()).is_err() {
             return;
         }
         let driver = Arc::clone(self);
@@ -115,6 +121,11 @@ impl Driver {
         tokio::spawn(bus::watch(Arc::clone(self)));
         tokio::spawn(leftovers::work(Arc::clone(self)));
         tokio::spawn(Arc::clone(self).follow_helper());
+    }
+
+    /// Whether the account is missing: the helper lets nobody else in.
+    fn is_nobody(&self) -> bool {
+        matches!(self.standing, Standing::Nobody { .. })
     }
 
     /// Whether [`Self::activate`] has started anything.
@@ -129,6 +140,7 @@ impl Driver {
         loop {
             let up = matches!(*health.borrow_and_update(), Health::Up(_));
             if up {
+                self.unanswered.store(false, Ordering::Relaxed);
                 self.check_all();
             }
             if health.changed().await.is_err() {
@@ -142,11 +154,11 @@ impl Driver {
     /// # Errors
     /// The account is missing, or the operator has switched the driver off.
     fn able(&self) -> Result<(), Failure> {
-        if matches!(self.standing, Standing::Nobody { .. }) {
-            return Err(Failure::last(account_missing()));
+        if self.is_nobody() {
+            return Err(Failure::permanent(account_missing()));
         }
         if !self.config.borrow().enabled {
-            return Err(Failure::last(
+            return Err(Failure::permanent(
                 "the nspawn driver is disabled on this node (enabled = false in the agent's \
                  plugin block)",
             ));

@@ -6,24 +6,23 @@
 //! has ended meanwhile is taken over too; its exit status is delivered by the wait.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proto::name::TaskKey;
 use proto::nomad::drivers::TaskHandle;
 use proto::wire::State;
+use tokio::time::timeout;
 
 use super::Driver;
 use super::check::{Learnt, publish};
 use super::handle::{Identity, OLDER_DRIVER};
 use super::task::Task;
 use crate::error::Failure;
-use crate::helper::Health;
+use crate::helper::{CallError, Down, Health};
 
-/// Time for a helper that is there, or when the patience is used up.
+/// Time for a helper that answers.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Time for the helper to come up and end a container of the older driver.
-const RETIREMENT: Duration = Duration::from_secs(10);
-const GLANCE: Duration = Duration::from_millis(100);
 
 impl Driver {
     /// Takes a task over.
@@ -42,7 +41,7 @@ impl Driver {
             return Ok(());
         }
         if identity.boot != self.boot {
-            return Err(Failure::last(format!(
+            return Err(Failure::permanent(format!(
                 "the host was rebooted after task {id} was started; its container is gone"
             )));
         }
@@ -56,14 +55,14 @@ impl Driver {
                 self.check(&task);
             }
             Learnt::Gone => {
-                return Err(Failure::last(format!(
+                return Err(Failure::permanent(format!(
                     "task {id} is gone together with its exit status: neither the nspawn helper \
                      nor systemd knows unit {}",
                     identity.unit
                 )));
             }
-            // Taken to run until somebody can be asked.
-            Learnt::Nothing => {
+            // Taken to run until somebody knows better.
+            Learnt::Disputed | Learnt::Nothing => {
                 tracing::warn!(task = id.as_str(), "taken over unseen, to be checked");
                 let task = self.tasks.add(Task::new(identity, None));
                 self.check(&task);
@@ -79,15 +78,16 @@ impl Driver {
         let config = handle.config.clone().unwrap_or_default();
         let key = match config.id.parse::<TaskKey>() {
             Ok(key) => key,
-            Err(e) => return Failure::last(format!("task {}: {e}", config.id)),
+            Err(e) => return Failure::permanent(format!("task {}: {e}", config.id)),
         };
-        let text = match self.helper.retire(&key, RETIREMENT).await {
+        let text = match self.retired(&key).await {
             Ok(true) => {
                 "it has been stopped and is started anew by this driver; drain a node before its \
                  driver is changed to avoid that"
                     .to_owned()
             }
-            Ok(false) => "it does not run any more and is started anew by this driver".to_owned(),
+            // Perhaps it was at its end anyway: Nomad hands over dead tasks too.
+            Ok(false) => "it does not run any more".to_owned(),
             Err(error) => format!(
                 "it could not be stopped and may still run beside its successor: {error}; end it \
                  with: machinectl terminate {}-{}",
@@ -97,20 +97,35 @@ impl Driver {
         let text = format!("Task {key} was started by the older nspawn driver: {text}");
         tracing::warn!(task = %key, "{text}");
         self.events.send(&config, &text);
-        Failure::last(text)
+        Failure::permanent(text)
     }
 
-    /// For an absent helper the operator's `recover_timeout`, from the start of the process on.
-    fn patience(&self) -> Duration {
-        let health = self.helper.health();
-        let state = health.borrow();
-        match *state {
-            Health::Up(_) => ANSWER,
-            Health::Unknown | Health::Down(_) => {
-                let elapsed = self.active.get().map(tokio::time::Instant::elapsed);
-                let most = self.config.borrow().recover_timeout.0;
-                most.saturating_sub(elapsed.unwrap_or_default()).max(GLANCE)
-            }
+    /// Has the helper end it. That takes its time, so only one that answers is asked.
+    async fn retired(&self, key: &TaskKey) -> Result<bool, CallError> {
+        let patience = self.patience();
+        let known = timeout(patience, self.helper.status(key, patience)).await;
+        let known = known.unwrap_or(Err(CallError::Unreachable(Down::Silent)));
+        let unanswered = matches!(known, Err(CallError::Unreachable(_)));
+        self.unanswered.store(unanswered, Ordering::Relaxed);
+        match known {
+            Err(error) if unanswered => Err(error),
+            _ => self.helper.retire(key, ANSWER).await,
         }
+    }
+
+    /// How long one task may wait for its answer: a while when there was one last time, else what
+    /// is left of the operator's `recover_timeout`, which counts from the start of the process
+    /// and for all tasks together.
+    fn patience(&self) -> Duration {
+        if self.is_nobody() {
+            return Duration::ZERO;
+        }
+        let most = self.config.borrow().recover_timeout.0;
+        let up = matches!(*self.helper.health().borrow(), Health::Up(_));
+        if up && !self.unanswered.load(Ordering::Relaxed) {
+            return ANSWER.min(most);
+        }
+        let elapsed = self.active.get().map(tokio::time::Instant::elapsed);
+        most.saturating_sub(elapsed.unwrap_or_default())
     }
 }

@@ -14,25 +14,32 @@ use proto::limits;
 use proto::name::TaskKey;
 use proto::nomad::drivers::{TaskConfig, TaskHandle};
 use proto::plan::LAUNCHER_FAILED;
+use proto::spec::process::Ready;
 use proto::spec::{Payload, TaskSpec};
 use proto::wire::{self, Exit, State};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Driver;
 use super::check::publish;
+use super::claim::Claim;
 use super::handle::Identity;
 use super::task::Task;
 use crate::error::Failure;
 use crate::helper::CallError;
 use crate::spec::signal::default_stop;
-use crate::spec::{self, Node};
+use crate::spec::{self, Node, resources};
 
 /// Time for the helper to come back before a start fails.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Time for looking at the image.
+const LOOK: Duration = Duration::from_secs(10);
 /// Tries of one start when the helper goes away under it.
 const TRIES: usize = 3;
 /// Time between two looks at a start that somebody else began.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What is said to a job that reserves cores.
+const NO_CORES: &str = "resources.cores: this version of the driver reserves no cores; the task \
+                        may use all of them, with the weight of those it asked for";
 
 impl Driver {
     /// Starts a task and gives its handle.
@@ -40,31 +47,37 @@ impl Driver {
     /// # Errors
     /// What is wrong with the job, what the helper refused, or that it cannot be reached.
     pub(crate) async fn start(self: &Arc<Self>, config: TaskConfig) -> Result<TaskHandle, Failure> {
+        let claim = self.claims.take(&config);
         self.able()?;
         self.activate();
         if self.tasks.get(&config.id).is_some() {
-            return Err(Failure::last(format!("task {} was started before", config.id)));
+            return Err(Failure::permanent(format!("task {} was started before", config.id)));
         }
+        let config = Arc::new(config);
+        let spec = self.specify(&config).await?;
+        self.leftovers.cancel(&spec.key);
+        let begun = self.remove_earlier_runs(&spec.key, &config, &claim).await?;
+        let under_way = if begun { self.under_way(&spec).await.map_err(failure)? } else { None };
+        let started = match under_way {
+            Some(started) => started,
+            None => self.ask(&spec, &config, &claim).await?,
+        };
+        self.adopt(&spec, &config, &started)
+    }
+
+    /// The job as the helper is asked for it.
+    async fn specify(&self, config: &Arc<TaskConfig>) -> Result<TaskSpec, Failure> {
         let (systemd, host_users) = match self.helper.greeting(PATIENCE).await {
             Some(welcome) => (welcome.systemd, Some(welcome.host_users)),
             None => (0, None),
         };
         let (plugin, folders) = (self.config.borrow().clone(), self.folders.clone());
-        let built = tokio::task::spawn_blocking(move || {
+        let task = Arc::clone(config);
+        let build = move || {
             let node = Node::of_host(systemd, host_users, &plugin, &folders);
-            spec::build(&config, &node).map(|spec| (spec, config))
-        });
-        let (spec, config) = built
-            .await
-            .map_err(|_| Failure::last("the driver hit a bug while it read the job"))??;
-        self.leftovers.cancel(&spec.key);
-        let begun = self.remove_earlier_runs(&spec.key, &config).await?;
-        let under_way = if begun { self.under_way(&spec).await.map_err(failure)? } else { None };
-        let started = match under_way {
-            Some(started) => started,
-            None => self.ask(&spec).await?,
+            spec::build(&task, &node)
         };
-        self.adopt(&spec, &config, &started)
+        looked(LOOK, build, || spec::image_of(config)).await
     }
 
     /// Also says whether this very run has been begun already.
@@ -72,11 +85,16 @@ impl Driver {
         &self,
         key: &TaskKey,
         config: &TaskConfig,
+        claim: &Claim<'_>,
     ) -> Result<bool, Failure> {
         let runs = self.helper.runs_of(key, PATIENCE).await.map_err(failure)?;
         let begun = runs.contains(key);
         let mut ran = false;
         for run in runs.into_iter().filter(|run| run != key) {
+            // What is there may be the later start's.
+            if !claim.holds() {
+                return Err(failure(CallError::Overtaken));
+            }
             tracing::warn!(task = %run, "an earlier run is still there and is removed");
             let known = self.helper.status(&run, PATIENCE).await;
             ran |= known.is_ok_and(|task| !matches!(task.state, State::Ended(_)));
@@ -88,9 +106,9 @@ impl Driver {
             // Nomad's log collector was told to read before this call, and stops for good when
             // the earlier run closes the streams. It is told anew when the task is restarted.
             return Err(Failure::recoverable(
-                "an earlier run of this task, begun before the Nomad agent was killed, was still \
-                 running; it has been removed, and its logs are closed: the task is to be started \
-                 once more",
+                "an earlier run of this task, of which Nomad did not know or which could not be \
+                 removed in its time, was still running; it has been removed, which closed the \
+                 task's log streams, so Nomad must start the task once more",
             ));
         }
         Ok(begun)
@@ -120,11 +138,18 @@ impl Driver {
         }
     }
 
-    async fn ask(&self, spec: &TaskSpec) -> Result<wire::Task, Failure> {
+    async fn ask(
+        &self,
+        spec: &TaskSpec,
+        config: &TaskConfig,
+        claim: &Claim<'_>,
+    ) -> Result<wire::Task, Failure> {
+        let queued = |most: usize| self.events.send(config, &waits(spec, most));
+        let _place = self.helper.place(spec, queued).await;
         let mut tries = 0;
         loop {
             tries += 1;
-            let error = match self.helper.start(spec).await {
+            let error = match self.helper.start(spec, || claim.holds()).await {
                 Ok(task) => return Ok(task),
                 Err(CallError::Refused(refusal)) if refusal.code == Code::Epoch => {
                     CallError::Refused(refusal)
@@ -180,8 +205,44 @@ impl Driver {
         for note in &started.notes {
             self.events.send(config, note);
         }
+        if resources::asks_for_cores(config.resources.as_ref()) {
+            self.events.send(config, NO_CORES);
+        }
         Ok(handle)
     }
+}
+
+/// Reads the job. A file system that hangs keeps a thread for ever, but no start.
+async fn looked<T: Send + 'static>(
+    limit: Duration,
+    look: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    image: impl FnOnce() -> String,
+) -> Result<T, Failure> {
+    let look = tokio::task::spawn_blocking(look);
+    let abort = look.abort_handle();
+    match timeout(limit, look).await {
+        Ok(Ok(result)) => result,
+        // In a build that unwinds alone.
+        Ok(Err(_)) => Err(Failure::permanent("the driver hit a bug while it read the job")),
+        Err(_) => {
+            // Also while it waits for a thread.
+            abort.abort();
+            Err(Failure::recoverable(format!(
+                "image = {:?}: its file system does not answer; see what it is mounted from, or \
+                 unmount it",
+                image()
+            )))
+        }
+    }
+}
+
+/// What is said of a start that has to wait for its turn.
+fn waits(spec: &TaskSpec, most: usize) -> String {
+    let which = match spec.process.ready {
+        Ready::Notify { .. } => "tasks with ready.mode = \"notify\"",
+        Ready::Started => "tasks",
+    };
+    format!("Waits for other starts: this node starts {most} {which} at once")
 }
 
 /// Whether that is the end of a payload, and not of the launcher before it.
@@ -194,9 +255,37 @@ fn failure(error: CallError) -> Failure {
     match error {
         CallError::Refused(refusal) => refusal.into(),
         CallError::Unreachable(down) => Failure::recoverable(down.to_string()),
-        CallError::TooLarge(_) => Failure::last(format!(
-            "{error}; its command and environment may take about {} KiB together",
+        CallError::Overtaken => Failure::permanent(format!("{error}; this one is given up")),
+        CallError::TooLarge(_) => Failure::permanent(format!(
+            "{error}; its command, environment and credential values may take about {} KiB \
+             together: put large ones into files, with a template block or the credential's source",
             limits::SPEC_MAX / 1024
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_system_that_hangs_is_named_by_its_image() {
+        let image = || "/srv/nfs/debian".to_owned();
+        let hang = || {
+            std::thread::sleep(Duration::from_millis(500));
+            Ok(())
+        };
+        let error = looked(Duration::from_millis(20), hang, image).await.unwrap_err();
+        assert!(tonic::Status::from(error.clone()).code() == tonic::Code::FailedPrecondition);
+        assert!(error.text().contains("\"/srv/nfs/debian\": its file system does not answer"));
+        assert_eq!(looked(LOOK, || Ok(7), image).await, Ok(7));
+    }
+
+    #[test]
+    fn a_start_that_is_too_large_is_told_of_everything_that_counts() {
+        let text = failure(CallError::TooLarge(proto::codec::CodecError::TooLong));
+        for part in ["command", "environment", "credential", "1536 KiB"] {
+            assert!(text.text().contains(part), "{text}");
+        }
     }
 }

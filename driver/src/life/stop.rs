@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::error::Code;
 use proto::name::TaskKey;
 use proto::wire::{self, Exit, Verb};
 use tokio::time::timeout;
@@ -29,15 +30,15 @@ impl Driver {
     /// Unknown signal or task, or the helper refused.
     pub(crate) async fn signal(&self, id: &str, name: &str) -> Result<(), Failure> {
         let Some(number) = signal::parse(name) else {
-            return Err(Failure::last(format!(
+            return Err(Failure::permanent(format!(
                 "signal {name:?} is not known; write a name like SIGHUP, SIGUSR1 or SIGRTMIN+3"
             )));
         };
         let task = self.tasks.get(id).ok_or_else(|| Failure::unknown_task(id))?;
         if task.exit().is_some() {
-            return Err(Failure::last(format!("task {id} has ended")));
+            return Err(Failure::permanent(format!("task {id} has ended")));
         }
-        self.send(&task, number).await.map_err(|error| Failure::last(error.to_string()))
+        self.send(&task, number).await.map_err(|error| Failure::permanent(error.to_string()))
     }
 
     async fn send(&self, task: &Task, signal: u8) -> Result<(), CallError> {
@@ -48,7 +49,7 @@ impl Driver {
     /// Asks the payload to end, waits, and kills what is left.
     ///
     /// # Errors
-    /// The helper could not be asked to kill; Nomad tries again.
+    /// The helper could not be asked to kill, or did not manage; Nomad tries again.
     pub(crate) async fn stop(
         self: &Arc<Self>,
         id: &str,
@@ -97,11 +98,16 @@ impl Driver {
         self.check(task);
         match asked {
             Ok(_) => {}
-            // Refused, because it has ended or is unknown: the check tells.
-            Err(CallError::Refused(refusal)) => {
+            // It is gone already: the check tells.
+            Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => {
                 tracing::warn!(task = task.id.as_str(), %refusal, "kill refused");
             }
-            Err(error) => return Err(Failure::recoverable(error.to_string())),
+            // An error makes Nomad ask again, unless there is nothing left to kill.
+            Err(error) => {
+                return timeout(SHORT, task.ended()).await.map(drop).map_err(|_| {
+                    Failure::recoverable(format!("task {} is not killed: {error}", task.id))
+                });
+            }
         }
         if timeout(KILL, task.ended()).await.is_err() {
             tracing::error!(

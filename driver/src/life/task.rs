@@ -35,6 +35,7 @@ pub(crate) struct Task {
     phase: watch::Sender<Phase>,
     check: AtomicU8,
     suspected: AtomicBool,
+    disputed: AtomicBool,
 }
 
 const CHECK_IDLE: u8 = 0;
@@ -50,6 +51,7 @@ impl Task {
             phase: watch::Sender::new(Phase::Running { leader }),
             check: AtomicU8::new(CHECK_IDLE),
             suspected: AtomicBool::new(false),
+            disputed: AtomicBool::new(false),
         })
     }
 
@@ -110,6 +112,11 @@ impl Task {
     /// Whether PID 1 has reported the end of its unit.
     pub(crate) fn is_suspected(&self) -> bool {
         self.suspected.load(Ordering::Relaxed)
+    }
+
+    /// Whether helper and PID 1 disagree about it for the first time: once is told.
+    pub(crate) fn is_first_dispute(&self) -> bool {
+        !self.disputed.swap(true, Ordering::Relaxed)
     }
 
     /// Claims the one check of a task; when one is under way, it will go round once more.
@@ -228,6 +235,13 @@ mod tests {
         task.end(exit(0));
         task.runs(Some(9));
         assert_eq!(task.exit().unwrap().code, 7);
+    }
+
+    #[test]
+    fn a_dispute_is_told_once() {
+        let task = task(1);
+        assert!(task.is_first_dispute());
+        assert!(!task.is_first_dispute());
     }
 
     #[test]

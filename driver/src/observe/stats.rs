@@ -84,12 +84,21 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
+    /// Without a control group, of which there is nothing to read.
+    pub(crate) fn new(compute: Compute) -> Self {
+        Self { folder: None, compute, before: None }
+    }
+
+    /// Whether there is nothing to read yet.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.folder.is_none()
+    }
+
     /// For the unit with this control group, if it has one.
-    pub(crate) fn new(control_group: Option<&str>, compute: Compute) -> Self {
-        let folder = control_group
+    pub(crate) fn find(&mut self, control_group: Option<&str>) {
+        self.folder = control_group
             .map(|path| Path::new(CGROUPS).join(path.trim_start_matches('/')))
             .filter(|path| !path.components().any(|c| c.as_os_str() == ".."));
-        Self { folder, compute, before: None }
     }
 
     /// One sample now. All parts that Nomad needs are there, whatever could be read.
@@ -217,7 +226,7 @@ mod tests {
     #[test]
     fn percents_follow_nomads_formula() {
         let compute = Compute { cores: 4.0, mhz: 8000.0 };
-        let mut sampler = Sampler::new(None, compute);
+        let mut sampler = Sampler::new(compute);
         let start = Instant::now();
         let first = sampler.cpu(&stat(1_000_000, 600_000, 400_000), start);
         assert_eq!((first.percent, first.total_ticks), (0.0, 0.0));
@@ -236,7 +245,7 @@ mod tests {
 
     #[test]
     fn without_a_cgroup_nothing_is_measured() {
-        let stats = Sampler::new(None, Compute::of_host()).sample("x");
+        let stats = Sampler::new(Compute::of_host()).sample("x");
         assert!(stats.timestamp.is_some());
         let usage = stats.agg_resource_usage.unwrap();
         assert!(usage.cpu.unwrap().measured_fields.is_empty());
@@ -253,10 +262,11 @@ mod tests {
 
     #[test]
     fn a_path_never_leaves_the_cgroup_tree() {
-        let compute = Compute::of_host();
-        assert!(Sampler::new(Some("/../../etc"), compute).folder.is_none());
-        let folder = Sampler::new(Some("/a.slice/b.service"), compute).folder;
-        assert_eq!(folder, Some(PathBuf::from("/sys/fs/cgroup/a.slice/b.service")));
+        let mut sampler = Sampler::new(Compute::of_host());
+        sampler.find(Some("/../../etc"));
+        assert!(sampler.is_blind());
+        sampler.find(Some("/a.slice/b.service"));
+        assert_eq!(sampler.folder, Some(PathBuf::from("/sys/fs/cgroup/a.slice/b.service")));
     }
 
     #[test]

@@ -162,7 +162,8 @@ fn line(level: &str, module: &str, fields: &Fields, now: SystemTime) -> String {
     out
 }
 
-fn cut(text: &str, most: usize) -> &str {
+/// The beginning of a text, of whole characters and at most so many bytes.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -241,6 +242,33 @@ mod tests {
              \"@module\":\"driver::x\",\"@timestamp\":\"1970-01-01T00:00:00.000000Z\",\
              \"level\":\"é\\\\\",\"n\":3}\n"
         );
+    }
+
+    /// Not a test: what the next one starts as a process of its own.
+    #[test]
+    #[ignore = "panics; started by panics_are_one_line_for_the_agent"]
+    fn panicking_process() {
+        install();
+        panic!("at the \"disco\"\nof {}", 7);
+    }
+
+    #[test]
+    fn panics_are_one_line_for_the_agent() {
+        let name = "process::log::tests::panicking_process";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", name, "--nocapture"])
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("disco")).collect();
+        let [line] = lines[..] else { panic!("{text}") };
+        assert!(
+            line.starts_with(r#"{"@level":"error","@message":"the plugin hit a bug"#),
+            "{line}"
+        );
+        let panic = r#","panic":"at the \"disco\"\nof 7","place":""#;
+        assert!(line.contains(panic) && line.ends_with("\"}"), "{line}");
     }
 
     #[test]

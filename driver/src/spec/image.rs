@@ -2,11 +2,13 @@
 //!
 //! A relative text is looked up below the agent's working directory, then below the plugin's
 //! folder, and is a name in the image store otherwise: the meaning that jobs of the older driver
-//! rely on. Looking is all that happens here; the helper opens the image, and only below the
+//! rely on. Where the plugin's account may not look, a path is refused, because it could mean
+//! another image than it says, and a name is the store's. Looking is all that happens here; the helper opens the image, and only below the
 //! folders of its policy. The plugin's account cannot look into the image store (0700), so there
 //! the name alone tells the kind, and the helper's launcher refuses an image that is of another.
 
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -28,8 +30,16 @@ pub(crate) fn resolve(text: &str, folders: &[PathBuf]) -> Result<(Image, ImageKi
     }
     for base in folders {
         let candidate = base.join(path);
-        if candidate.exists() {
-            return at(&candidate).map_err(problem);
+        match candidate.try_exists() {
+            Ok(true) => return at(&candidate).map_err(problem),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && text.contains('/') => {
+                return Err(problem(format!(
+                    "the plugin's account may not look into a folder on the way to {}",
+                    candidate.display()
+                ))
+                .remedy("write its absolute path, or let others pass: chmod o+x FOLDER"));
+            }
+            Ok(false) | Err(_) => {}
         }
     }
     if text.contains('/') {

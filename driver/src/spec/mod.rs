@@ -100,7 +100,12 @@ pub(crate) fn build(task: &TaskConfig, node: &Node<'_>) -> Result<TaskSpec, Fail
     let keys = TaskKeys::decode(&task.msgpack_driver_config, &mut problems);
     let spec = specify(task, &keys, node, &mut problems);
     judge(&problems)?;
-    spec.ok_or_else(|| Failure::last("job not valid"))
+    spec.ok_or_else(|| Failure::permanent("job not valid"))
+}
+
+/// The task's image, as it is written.
+pub(crate) fn image_of(task: &TaskConfig) -> String {
+    TaskKeys::decode(&task.msgpack_driver_config, &mut Vec::new()).image
 }
 
 fn specify(

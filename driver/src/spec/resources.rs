@@ -21,6 +21,12 @@ pub(crate) fn limits(resources: Option<&drivers::Resources>) -> Resources {
     Resources { memory_max, memory_low, cpu_weight: weight(shares), tasks_max: None }
 }
 
+/// Whether the job reserves cores, which tasks do not get yet.
+pub(crate) fn asks_for_cores(resources: Option<&drivers::Resources>) -> bool {
+    let linux = resources.and_then(|r| r.linux_resources.as_ref());
+    linux.is_some_and(|linux| !linux.cpuset_cpus.is_empty())
+}
+
 fn bytes(mib: i64) -> Option<u64> {
     let mib = u64::try_from(mib).ok().filter(|mib| *mib > 0)?;
     Some(mib.saturating_mul(MIB).clamp(limits::MEMORY_MIN, limits::MEMORY_MAX))

@@ -8,6 +8,7 @@ use super::{Node, version};
 use crate::config::Problem;
 use crate::config::blocks::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
 use crate::config::plugin::UserNamespaces;
+use crate::config::table::NOT_YET;
 use crate::config::task::TaskKeys;
 
 /// Uids below are the host's own users (UIDS-GIDS.md of systemd).
@@ -72,9 +73,7 @@ fn ownership(
 }
 
 fn later(key: &str, value: &str, remedy: &str) -> Problem {
-    Problem::new(key, "this version of the nspawn driver cannot do it yet")
-        .value(value)
-        .remedy(remedy)
+    Problem::new(key, NOT_YET).value(value).remedy(remedy)
 }
 
 /// `new` or `new:old`.

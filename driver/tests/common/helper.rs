@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proto::codec;
 use proto::error::{Code, Refusal};
@@ -28,6 +29,14 @@ pub(crate) struct World {
     pub(crate) refuse: Option<Refusal>,
     /// Whether a signal ends its task.
     pub(crate) signals_end: bool,
+    /// What kills are refused with.
+    pub(crate) refuse_kills: Option<Refusal>,
+    /// Whether starts wait before anything happens.
+    pub(crate) hold_starts: bool,
+    /// How many have come to that.
+    pub(crate) held: usize,
+    /// Whether it does what it is asked, but says nothing after its greeting.
+    pub(crate) mute: bool,
 }
 
 /// One run of the helper.
@@ -88,6 +97,10 @@ async fn serve(socket: UnixSeqpacket, epoch: u64, world: Arc<Mutex<World>>) {
                 Ok(Answer::Taken)
             }
             Verb::Start(start) => {
+                world.lock().unwrap().held += 1;
+                while world.lock().unwrap().hold_starts {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
                 let whole = std::mem::take(&mut assembly).finish(start.length).unwrap();
                 match begin(&world, codec::decode_whole(&whole).unwrap()) {
                     Some(result) => result,
@@ -96,6 +109,9 @@ async fn serve(socket: UnixSeqpacket, epoch: u64, world: Arc<Mutex<World>>) {
             }
             verb => answer(&world, verb),
         };
+        if world.lock().unwrap().mute && !matches!(result, Ok(Answer::Welcome(_))) {
+            continue;
+        }
         let reply = Reply { id: request.id, result };
         socket.send(&codec::encode(&reply).unwrap()).await.ok();
     }
@@ -161,6 +177,9 @@ fn answer(world: &Mutex<World>, verb: Verb) -> Result<Answer, Refusal> {
             Ok(Answer::Signaled)
         }
         Verb::Kill(kill) => {
+            if let Some(refusal) = &world.refuse_kills {
+                return Err(refusal.clone());
+            }
             let (_, state) = world.tasks.get_mut(&kill.key).ok_or_else(unknown)?;
             *state = State::Ended(exit(137, 9));
             Ok(Answer::Killed)

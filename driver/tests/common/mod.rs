@@ -147,9 +147,14 @@ impl Plugin {
 
     /// Configures the plugin for real, with a helper at `socket`.
     pub(crate) async fn configure(&self, socket: &Path) {
+        self.configure_with(socket, &[]).await;
+    }
+
+    /// The same with further keys.
+    pub(crate) async fn configure_with(&self, socket: &Path, keys: &[(&str, &str)]) {
         let mut base = BasePluginClient::new(self.channel().await);
         base.set_config(SetConfigRequest {
-            msgpack_config: helper_config(socket),
+            msgpack_config: helper_config(socket, keys),
             nomad_config: Some(NomadConfig::default()),
             plugin_api_version: "v0.1.0".to_owned(),
         })
@@ -198,18 +203,25 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-fn helper_config(socket: &Path) -> Vec<u8> {
-    let mut out = vec![0x81];
-    text(&mut out, "helper_socket");
-    text(&mut out, socket.to_str().unwrap());
+fn helper_config(socket: &Path, keys: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = vec![0x81 + u8::try_from(keys.len()).unwrap()];
+    for (key, value) in keys.iter().chain([&("helper_socket", socket.to_str().unwrap())]) {
+        text(&mut out, key);
+        text(&mut out, value);
+    }
     out
 }
 
 /// A job that runs a command in the image `busybox`.
 pub(crate) fn task(name: &str, instance: u32) -> TaskConfig {
+    task_of("busybox", name, instance)
+}
+
+/// A job that runs a command in an image.
+pub(crate) fn task_of(image: &str, name: &str, instance: u32) -> TaskConfig {
     let mut config = vec![0x82];
     text(&mut config, "image");
-    text(&mut config, "busybox");
+    text(&mut config, image);
     text(&mut config, "boot");
     config.push(0xc2);
     TaskConfig {

@@ -54,12 +54,34 @@ impl Node {
     }
 
     pub(crate) async fn stop(&mut self, id: &str, millis: i32, signal: &str) {
+        self.try_stop(id, millis, signal).await.unwrap();
+    }
+
+    pub(crate) async fn try_stop(
+        &mut self,
+        id: &str,
+        millis: i32,
+        signal: &str,
+    ) -> Result<(), tonic::Status> {
         let request = StopTaskRequest {
             task_id: id.to_owned(),
             timeout: Some(prost_types::Duration { seconds: 0, nanos: millis * 1_000_000 }),
             signal: signal.to_owned(),
         };
-        self.driver.stop_task(request).await.unwrap();
+        self.driver.stop_task(request).await.map(drop)
+    }
+
+    /// Another plugin process takes the place of this one.
+    pub(crate) async fn replace_plugin(&mut self, uid: Option<u32>, keys: &[(&str, &str)]) {
+        self.plugin = Plugin::start(&self.scratch, uid, &[]);
+        self.plugin.configure_with(&self.scratch.0.join("helper.sock"), keys).await;
+        self.driver = self.plugin.driver().await;
+    }
+
+    pub(crate) async fn recover(&mut self, handle: &TaskHandle) -> Result<(), tonic::Status> {
+        let handle = Some(handle.clone());
+        let request = RecoverTaskRequest { task_id: String::new(), handle };
+        self.driver.recover_task(request).await.map(drop)
     }
 
     pub(crate) async fn destroy(&mut self, id: &str) {

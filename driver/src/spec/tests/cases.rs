@@ -171,7 +171,7 @@ fn payload() -> Vec<Case> {
         ),
         one("ready", map(&[("command", list(&["x"]))]), "ready.command: this version"),
         one("ready", map(&[("timeout", "0".into())]), "ready.timeout = 0ns: must be 1s to 1h"),
-        one("ready", map(&[("timeout", "2h".into())]), "must be 1s to 1h"),
+        one("ready", map(&[("timeout", "1h1ms".into())]), "must be 1s to 1h"),
         one(
             "ready",
             map(&[("timeout", "soon".into())]),
