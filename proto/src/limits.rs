@@ -63,8 +63,9 @@ pub const RANGE_FIRST: u32 = 524_288;
 /// See [`RANGE_FIRST`].
 pub const RANGE_LAST: u32 = 1_878_982_656;
 
-/// Longest kill time-out that a unit gets, in milliseconds: one day.
-pub const KILL_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+/// Longest kill time-out that a unit gets, in milliseconds: systemd's own default, because a host waits
+/// for it when it goes down. The driver asks for 30 s.
+pub const KILL_TIMEOUT_MAX_MS: u64 = 90 * 1000;
 /// Time that the helper gives one start, in seconds, before it undoes it.
 pub const START_TIMEOUT_S: u64 = 120;
 /// Time that the helper gives a peer to greet it, in seconds.
@@ -83,6 +84,9 @@ pub const TASKS_LIMIT: std::ops::RangeInclusive<u64> = 1..=4_194_304;
 /// Binds, volumes, tmpfs and overlay mounts, hidden paths, devices and credentials of one task,
 /// each: systemd-nspawn handles them one after another while the task starts.
 pub const MOUNTS_MAX: usize = 128;
+/// Components of all paths of a task's mounts, devices and credentials together: each takes many
+/// times its bytes in memory, of which the helper's unit has 64 MiB.
+pub const PATHS_MAX: usize = 16 * 1024;
 /// Layers of one overlay mount (OVL_MAX_STACK of the kernel is 500; a start has to open each).
 pub const LAYERS_MAX: usize = 32;
 /// System call rules, sysctls, process limits, host entries and labels of one task, each.

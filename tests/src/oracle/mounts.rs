@@ -23,7 +23,16 @@ fn source(random: &mut Random, policy: &Settings) -> Source {
     let listed = [policy.binds_read_only.as_slice(), policy.binds_read_write.as_slice()].concat();
     match random.below(10) {
         0 => {
-            let folders: [&[&str]; 4] = [&["local", "data"], &["private"], &["secrets", "x"], &[]];
+            let folders: [&[&str]; 8] = [
+                &["local", "data"],
+                &["private"],
+                &["secrets", "x"],
+                &[],
+                &["alloc"],
+                &["alloc", "logs"],
+                &["alloc", "logs", "x"],
+                &["alloc", "data"],
+            ];
             Source::Task(relative(random.pick(&folders)))
         }
         1 | 2 if !listed.is_empty() => {
@@ -107,7 +116,7 @@ pub(super) fn credential(random: &mut Random, _policy: &Settings, spec: &mut Tas
     for _ in 0..random.pick(&[1, 1, 2]) {
         let name = constant!(CredentialName, random.pick(&["a", "b"]));
         let content = match random.below(6) {
-            0 => CredentialContent::File(relative(&["secrets", "x"])),
+            0 => CredentialContent::File(relative(random.pick(&texts::CREDENTIALS))),
             1 | 2 => {
                 let length = limits::CREDENTIAL_MAX + random.below(2);
                 CredentialContent::Value(Secret::new("x".repeat(length)))
@@ -124,7 +133,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
     let at = |n: usize| path(&format!("/mnt/{n}"));
     let own = || Source::Task(relative(&["local"]));
     let files = &mut spec.files;
-    match random.below(11) {
+    match random.below(12) {
         0 => files.binds = (0..mounts).map(|n| bind_at(own(), at(n), false)).collect(),
         1 => {
             let (size, inodes, mode) = (None, None, None);
@@ -151,6 +160,19 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
                 encrypted: false,
             };
             files.credentials = (0..mounts).map(one).collect();
+        }
+        6 => {
+            // Half of the bound in layers, the other half in upper folders and targets.
+            let part = limits::PATHS_MAX / limits::MOUNTS_MAX / 4;
+            let deep = |n| Source::Task(relative(&vec!["local"; n]));
+            let one = |n: usize| Overlay {
+                lower: vec![deep(part), deep(part)],
+                upper: Upper::Folder(deep(part)),
+                target: path(&format!("/{n}{}", "/x".repeat(part - 1))),
+            };
+            files.overlays = (0..limits::MOUNTS_MAX).map(one).collect();
+            files.binds.clear();
+            files.inaccessible = (0..over).map(at).collect();
         }
         _ => count_rules(random, spec, limits::RULES_MAX + over),
     }

@@ -2,7 +2,7 @@
 
 use super::Broken;
 use super::file::{ImagePath, Preset, Settings};
-use proto::spec::files::{Source, Upper};
+use proto::spec::files::{CredentialContent, Source, Upper};
 use proto::spec::{Image, ImageKind, Network, Root, TaskSpec};
 
 fn parts(path: &str) -> Vec<&str> {
@@ -44,26 +44,54 @@ fn entry<'a>(path: &str, policy: &'a Settings) -> Option<&'a ImagePath> {
     holding.max_by_key(|entry| parts(&entry.path).len())
 }
 
+/// Where Nomad mounts parts of the allocations again: in the folder beside its data.
+fn mounts(alloc_dir: &str) -> String {
+    format!("{}/alloc_mounts", parent(&parent(alloc_dir)).trim_end_matches('/'))
+}
+
+/// What an image may not show: `listed` is the entry that holds it, or the store.
+fn check_shown(path: &str, listed: &str, policy: &Settings, broken: &mut Broken) {
+    let allocs =
+        policy.alloc_dirs.iter().any(|dir| touches(path, dir) || touches(path, &mounts(dir)));
+    broken.policy("image-alloc", allocs && !same(path, "/"));
+    let shows = |folder: &str| touches(path, folder) && !within(listed, folder);
+    broken.policy("image-deny", policy.binds_deny.iter().any(|folder| shows(folder)));
+    let never = NEVER.iter().any(|folder| shows(folder));
+    let nomads = policy.alloc_dirs.iter().any(|dir| shows(&parent(dir)));
+    broken.policy("image-never", policy.preset == Preset::Strict && (never || nomads));
+}
+
 fn check_image(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     let writes = spec.root.mode == Root::Plain;
+    let path = image(spec, policy);
     let entry = match &spec.image {
-        Image::Named(_) => entry(&policy.images_store, policy),
-        Image::Path(path) => {
-            let path = path.to_string();
+        Image::Named(_) => {
+            check_shown(&path, &policy.images_store, policy, broken);
+            entry(&policy.images_store, policy)
+        }
+        Image::Path(_) => {
             let found = entry(&path, policy);
             let whole_host = same(&path, "/") && !writes;
             let good = found.is_some_and(|e| !same(&e.path, &path) || whole_host);
             broken.policy("image-place", !good);
-            // A disk image that a task could have made in its own image.
-            let inside = |e: &ImagePath| {
-                e.writable && !same(&e.path, "/") && parts(&path).len() > parts(&e.path).len() + 1
-            };
-            let disk = spec.root.kind == ImageKind::Disk && !within(&path, "/dev");
-            broken.policy("image-inside", disk && found.is_some_and(inside));
+            if let Some(found) = found {
+                check_shown(&path, &found.path, policy, broken);
+            }
             found
         }
     };
-    broken.policy("image-writable", writes && !entry.is_some_and(|entry| entry.writable));
+    let writable = entry.is_some_and(|entry| entry.writable);
+    broken.policy("image-writable", writes && !writable);
+    // A disk image that a task could have made in its own image.
+    let inside = |e: &ImagePath| {
+        let deep = within(&path, &e.path) && parts(&path).len() > parts(&e.path).len() + 1;
+        e.writable && !same(&e.path, "/") && deep
+    };
+    let disk = spec.root.kind == ImageKind::Disk && !within(&path, "/dev");
+    broken.policy("image-inside", disk && writable && policy.images_paths.iter().any(inside));
+    // An entry that is not writable is no part of what a task changes.
+    let kept = policy.images_paths.iter().any(|e| !e.writable && within(&e.path, &path));
+    broken.policy("image-holds", writes && kept);
 }
 
 /// The allocation's own folder, when it is where it must be.
@@ -141,6 +169,14 @@ fn shows_secrets(below: &[&str], own: &str) -> bool {
     kept(task, "private") || (task != own && kept(task, "secrets"))
 }
 
+/// Whether a folder of the allocation is, lies in or holds the logs, in the shared folder or where a
+/// task with a chroot has it again.
+fn touches_logs(below: &[&str]) -> bool {
+    let at = below.iter().take(2).position(|name| *name == "alloc");
+    let shared = at.and_then(|at| below.get(at + 1..)).map(|rest| rest.first().copied());
+    shared.is_some_and(|first| first.is_none_or(|first| first == "logs"))
+}
+
 fn check_source(
     spec: &TaskSpec,
     policy: &Settings,
@@ -150,8 +186,10 @@ fn check_source(
 ) {
     let path = source(spec, from);
     if within(&path, &spec.alloc_dir.to_string()) {
-        let below = path.trim_start_matches(&spec.alloc_dir.to_string());
-        broken.policy("bind-secrets", shows_secrets(&parts(below), spec.key.task.as_str()));
+        let below = parts(path.trim_start_matches(&spec.alloc_dir.to_string()));
+        let secrets = shows_secrets(&below, spec.key.task.as_str());
+        broken.policy("bind-secrets", secrets);
+        broken.policy("bind-logs", writes && !secrets && touches_logs(&below));
         return;
     }
     let listed = |list: &[String]| list.iter().any(|folder| within(&path, folder));
@@ -173,6 +211,8 @@ fn check_source(
         !own && (touches(&path, dir) || touches(&path, &data))
     });
     broken.policy("bind-nomad", nomads);
+    let again = policy.alloc_dirs.iter().any(|dir| touches(&path, &mounts(dir)));
+    broken.policy("bind-mounts", again);
 }
 
 fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
@@ -187,6 +227,18 @@ fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
         }
         if let Upper::Folder(folder) = &overlay.upper {
             check_source(spec, policy, folder, true, broken);
+        }
+    }
+}
+
+fn check_credentials(spec: &TaskSpec, broken: &mut Broken) {
+    for credential in &spec.files.credentials {
+        if let CredentialContent::File(below) = &credential.content {
+            let path = source(spec, &Source::Task(below.clone()));
+            let own = format!("{}/{}", spec.alloc_dir, spec.key.task);
+            let open = ["secrets", "local"].map(|folder| format!("{own}/{folder}"));
+            let good = open.iter().any(|folder| within(&path, folder));
+            broken.policy("credential-place", !good);
         }
     }
 }
@@ -251,5 +303,6 @@ pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     check_alloc(spec, policy, broken);
     check_network(spec, policy, broken);
     check_binds(spec, policy, broken);
+    check_credentials(spec, broken);
     check_devices(spec, policy, broken);
 }

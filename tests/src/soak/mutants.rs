@@ -16,7 +16,7 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 31] = [
+const FAULTS: [Fault; 41] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -25,6 +25,8 @@ const FAULTS: [Fault; 31] = [
         "once(\"label\", spec.labels.iter().take(1)",
     ),
     ("bounds.rs", "len() > CREDENTIAL_MAX", "len() > CREDENTIAL_MAX + 1"),
+    ("bounds.rs", ".sum::<usize>() + upper(&it.upper)", ".sum::<usize>()"),
+    ("bounds.rs", "at_most(components(files), PATHS_MAX,", "at_most(0, PATHS_MAX,"),
     (
         "contradictions.rs",
         "limit.soft.unwrap_or(u64::MAX) > limit.hard",
@@ -51,6 +53,11 @@ const FAULTS: [Fault; 31] = [
     ("users.rs", "&& !(known && aligned)", "&& !known"),
     ("images.rs", "holding.max_by_key(", "holding.min_by_key("),
     ("images.rs", "path.components().is_empty() && !writes", "path.components().is_empty()"),
+    ("images.rs", ".chain(&policy.alloc_mounts)", ""),
+    ("images.rs", "place.root.below(folder).is_none()", "true"),
+    ("images.rs", "policy.images_paths.iter().find(kept).filter(|_| writes)", "None::<&ImagePath>"),
+    ("images.rs", "entry.writable && depth > 1", "entry.writable && depth > 2"),
+    ("parse.rs", "binds_never.extend(alloc_mounts.iter().cloned());", ""),
     (
         "binds.rs",
         "one.below(other).is_some() || other.below(one).is_some()",
@@ -60,7 +67,10 @@ const FAULTS: [Fault; 31] = [
     ("binds.rs", "csi.as_str() == \"csi\"", "csi.as_str().starts_with(\"csi\")"),
     ("binds.rs", "host.place(to, true)", "host.place(to, false)"),
     ("binds.rs", "path.below(&self.spec.alloc_dir)", "path.below(&self.dirs.alloc_dir.root)"),
-    ("binds.rs", "\"secrets\", ..] => *task != own,", "\"secrets\", ..] => false,"),
+    ("allocation.rs", "\"secrets\", ..] => *task != own,", "\"secrets\", ..] => false,"),
+    ("allocation.rs", "[] | [\"logs\", ..]", "[\"logs\", ..]"),
+    ("allocation.rs", "| [_, \"alloc\", rest @ ..]", "| [_, _, \"alloc\", rest @ ..]"),
+    ("allocation.rs", "Some(\"secrets\" | \"local\")", "Some(\"secrets\" | \"local\" | \"tmp\")"),
     ("devices.rs", "(!write || allowed.write) && ", ""),
     ("glob.rs", "Some(*byte) != stop", "Some(*byte) != stop.or(Some(0)).filter(|_| false)"),
     ("isolation.rs", "\"kernel.sem\", \"fs", "\"kernel.sem*\", \"fs"),
