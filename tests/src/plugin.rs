@@ -3,7 +3,7 @@
 //! For benchmarks and for tests that drive hundreds of tasks: a call costs no scheduler. It runs the
 //! installed binary as root, so it drops its rights as on a node.
 
-use crate::{Rig, msgpack, product};
+use crate::{Rig, msgpack, product, world};
 use anyhow::{Context as _, Result, bail};
 use proto::nomad::base::base_plugin_client::BasePluginClient;
 use proto::nomad::base::{NomadConfig, SetConfigRequest};
@@ -181,13 +181,14 @@ impl Allocation {
         Ok(allocation)
     }
 
-    /// Takes it away again.
+    /// Takes it away again; then nothing of its tasks may be left on the host.
     ///
     /// # Errors
-    /// When something still holds it.
+    /// When something still holds it, or stays.
     pub fn remove(&self, rig: &Rig) -> Result<()> {
         const TAKE: &str = "umount \"$1/$2/secrets\" && rm -r \"$1\"";
-        rig.run(&["sh", "-c", TAKE, "sh", &self.dir(), &self.task]).map(drop)
+        rig.run(&["sh", "-c", TAKE, "sh", &self.dir(), &self.task])?;
+        world::wait_no_traces(rig.leader(), &self.id)
     }
 
     /// Its folder in the host.
