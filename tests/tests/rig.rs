@@ -43,8 +43,11 @@ fn a_job_runs_and_its_exit_code_and_bytes_arrive() {
     let task = alloc.task("t").unwrap();
     assert_eq!(task.exit(), Some((7, 0)));
     assert!(task.failed());
-    assert_eq!(alloc.logs("t", "stdout").unwrap(), b"out\0\n");
-    assert_eq!(alloc.logs("t", "stderr").unwrap(), b"err");
+    for (stream, expected) in [("stdout", &b"out\0\n"[..]), ("stderr", b"err")] {
+        let enough = |text: &[u8]| text.len() >= expected.len();
+        let seen = alloc.wait_logs("t", stream, Duration::from_secs(20), enough).unwrap();
+        assert_eq!(seen, expected, "{stream}");
+    }
     job.purge().unwrap();
     assert!(!rig.exists(&format!("/var/lib/nomad/alloc/{}", alloc.id)));
     rig.agent_restart().unwrap();
