@@ -67,6 +67,11 @@ impl Api {
         Self { leader }
     }
 
+    /// PID 1 of the instance, as numbered outside.
+    pub(crate) fn leader(&self) -> i32 {
+        self.leader
+    }
+
     /// GET, as JSON.
     ///
     /// # Errors

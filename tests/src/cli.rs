@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use nspawn_tests::host::{Config, Rig, instance::Ready, supervisor};
 use nspawn_tests::soak::{self, run::Part};
 use nspawn_tests::{Suite, cache, outer};
+use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -87,9 +88,13 @@ fn attach(suite: Suite) -> Result<Rig> {
     Rig::attach(suite, ready).context("cargo rig up")
 }
 
+/// Held by whoever makes or removes the known host: two at once would leave one that nobody knows.
+fn lock(suite: Suite) -> Result<File> {
+    cache::lock(&format!("up-{}", suite.name()))
+}
+
 fn up(args: &Args) -> Result<u8> {
-    // Two at once would leave a host that nobody knows.
-    let _guard = cache::lock(&format!("up-{}", args.suite.name()))?;
+    let _guard = lock(args.suite)?;
     if let Ok(rig) = attach(args.suite) {
         outer::say(&format!("{} is up already", rig.ready().machine));
         return Ok(0);
@@ -135,6 +140,7 @@ fn soak(words: &[String]) -> Result<u8> {
 
 fn demo(args: &Args) -> Result<u8> {
     let keep = args.has("--keep");
+    let _guard = lock(args.suite)?;
     outer::say("the first time, this builds a host, Nomad and the driver: about ten minutes");
     let mut config = Config::new(args.suite);
     config.own_debian = keep;
@@ -155,7 +161,10 @@ fn demo(args: &Args) -> Result<u8> {
 
 /// Lets a host outlive this process, where later commands find it.
 fn hold_on(suite: Suite, rig: &Rig) -> Result<()> {
-    std::fs::write(state_file(suite)?, serde_json::to_string(rig.ready())?)?;
+    let (file, part) = (state_file(suite)?, state_file(suite)?.with_extension("new"));
+    std::fs::write(&part, serde_json::to_string(rig.ready())?)?;
+    // Known, and whole, before it is on its own.
+    std::fs::rename(part, file)?;
     rig.keep()
 }
 
@@ -169,6 +178,7 @@ fn hold(args: &Args) -> Result<u8> {
 }
 
 fn down(args: &Args) -> Result<u8> {
+    let _guard = lock(args.suite)?;
     if let Ok(rig) = attach(args.suite) {
         rig.down()?;
         outer::say(&format!("{} is down", rig.ready().machine));

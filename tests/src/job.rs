@@ -8,7 +8,7 @@
 pub use crate::task::{Event, Task};
 
 use crate::task::story;
-use crate::{Rig, api::Api, wait};
+use crate::{Rig, api::Api, wait, world};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -137,10 +137,11 @@ impl Job {
     }
 
     /// Stops the job, waits for its allocations, removes their folders, then forgets the job. In this
-    /// order, because the server forgets ended allocations together with their job.
+    /// order, because the server forgets ended allocations together with their job. Then nothing of
+    /// them may be left on the host.
     ///
     /// # Errors
-    /// When an allocation does not end in time or its folder does not go.
+    /// When an allocation does not end in time or something of it stays.
     pub fn purge(&self) -> Result<()> {
         let allocs = self.allocs()?;
         self.stop()?;
@@ -148,7 +149,8 @@ impl Job {
             alloc.wait_done(Duration::from_secs(60))?;
             alloc.gc()?;
         }
-        self.api.delete(&format!("/v1/job/{}?purge=true", self.id)).map(drop)
+        self.api.delete(&format!("/v1/job/{}?purge=true", self.id))?;
+        allocs.iter().try_for_each(|alloc| world::wait_no_traces(self.api.leader(), &alloc.id))
     }
 }
 

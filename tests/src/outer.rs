@@ -5,6 +5,7 @@
 
 use crate::{cache, wait};
 use anyhow::{Context as _, Result, bail};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -18,6 +19,11 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// One line of progress for the person who waits.
 pub fn say(text: &str) {
     eprintln!("rig: {text}");
+}
+
+/// One line for whoever reads a test run: the harness keeps what the macros print to itself.
+pub fn tell(text: &str) {
+    drop(std::io::stderr().write_all(format!("{text}\n").as_bytes()));
 }
 
 /// Runs a command to its end and returns its standard output.

@@ -3,7 +3,7 @@
 //! For benchmarks and for tests that drive hundreds of tasks: a call costs no scheduler. It runs the
 //! installed binary as root, so it drops its rights as on a node.
 
-use crate::{Rig, msgpack, product, wait};
+use crate::{Rig, msgpack, product, world};
 use anyhow::{Context as _, Result, bail};
 use proto::nomad::base::base_plugin_client::BasePluginClient;
 use proto::nomad::base::{NomadConfig, SetConfigRequest};
@@ -66,8 +66,10 @@ impl Plugin {
     /// # Errors
     /// When it does not start.
     pub async fn start_with(rig: &Rig, config: &[u8]) -> Result<Self> {
-        let mut command =
-            rig.command(&["env", COOKIE, "PLUGIN_PROTOCOL_VERSIONS=2", product::PLUGIN]);
+        // The shell says its number and becomes the plugin.
+        let script = "echo $$; exec env \"$@\"";
+        let words = ["sh", "-c", script, "sh", COOKIE, "PLUGIN_PROTOCOL_VERSIONS=2"];
+        let mut command = rig.command(&[words.as_slice(), &[product::PLUGIN]].concat());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -84,17 +86,14 @@ impl Plugin {
                 log.push('\n');
             }
         });
-        let mut line = String::new();
-        let stdout = child.stdout.take().context("plugin's stdout")?;
-        BufReader::new(stdout).read_line(&mut line)?;
+        let (mut number, mut line) = (String::new(), String::new());
+        let mut stdout = BufReader::new(child.stdout.take().context("plugin's stdout")?);
+        stdout.read_line(&mut number)?;
+        stdout.read_line(&mut line)?;
+        let pid: i32 = number.trim_end().parse().context("the plugin's process")?;
         let Some(socket) = line.trim_end().split('|').nth(3) else {
             bail!("handshake {line:?}");
         };
-        let pattern = format!("^{}$", product::PLUGIN);
-        let pid: i32 = wait::until("the plugin's process", Duration::from_secs(5), || {
-            let found = rig.exec(&["pgrep", "-n", "-f", &pattern])?;
-            Ok(found.text().trim().parse().ok())
-        })?;
         let mut end = rig.command(&["kill", "-KILL", &pid.to_string()]);
         // That it has ended before is no news.
         end.stdout(Stdio::null()).stderr(Stdio::null());
@@ -182,13 +181,14 @@ impl Allocation {
         Ok(allocation)
     }
 
-    /// Takes it away again.
+    /// Takes it away again; then nothing of its tasks may be left on the host.
     ///
     /// # Errors
-    /// When something still holds it.
+    /// When something still holds it, or stays.
     pub fn remove(&self, rig: &Rig) -> Result<()> {
         const TAKE: &str = "umount \"$1/$2/secrets\" && rm -r \"$1\"";
-        rig.run(&["sh", "-c", TAKE, "sh", &self.dir(), &self.task]).map(drop)
+        rig.run(&["sh", "-c", TAKE, "sh", &self.dir(), &self.task])?;
+        world::wait_no_traces(rig.leader(), &self.id)
     }
 
     /// Its folder in the host.

@@ -3,11 +3,12 @@
 //! For [`crate::host`]. It trusts cargo and the repository's own `example` folder. Helper and driver
 //! are built by separate calls, because one call would unify features of shared crates.
 
-use crate::{Rig, cache, outer};
-use anyhow::{Context as _, Result};
+use crate::{Rig, cache, outer, wait};
+use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Which build of the helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +60,6 @@ pub fn build(variant: Variant) -> Result<Built> {
             Variant::StepHook => &["--features", "step-hook"],
         };
         cargo("nomad-nspawn-helper", &helper_target, features)?;
-        // By a call of its own: the tool links what the root binaries may not.
-        cargo(
-            "nomad-nspawn-helper",
-            &target(),
-            &["--features", "ctl", "--bin", "nomad-nspawnctl"],
-        )?;
         done.push(variant);
     }
     Ok(Built { helper: helper_target.join("release"), driver: plain })
@@ -96,9 +91,13 @@ fn cargo(package: &str, target: &Path, features: &[&str]) -> Result<()> {
 const FILES: [(&str, &str); 3] = [
     ("example/sysusers.d/nomad-nspawn.conf", "/usr/lib/sysusers.d/nomad-nspawn.conf"),
     ("example/tmpfiles.d/nomad-nspawn.conf", "/usr/lib/tmpfiles.d/nomad-nspawn.conf"),
-    ("example/policy.toml", "/etc/nomad-nspawn/policy.toml"),
+    ("example/policy.toml", POLICY),
 ];
 
+/// The helper's unit.
+const HELPER: &str = "nomad-nspawn-helper.service";
+/// The policy file.
+pub const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
 /// Where the plugin is installed.
 pub const PLUGIN: &str = "/opt/nomad/plugins/nspawn";
 /// Folder of the helper's two programs.
@@ -124,15 +123,35 @@ impl Rig {
         self.run(&["systemd-sysusers"])?;
         self.run(&["systemd-tmpfiles", "--create", "nomad-nspawn.conf"])?;
         self.run(&["systemctl", "daemon-reload"])?;
-        self.run(&[
-            "systemctl",
-            "enable",
-            "--now",
-            "nomad-nspawn-helper.socket",
-            "nomad-nspawn-helper.service",
-        ])
-        .with_context(|| self.unit_tail("nomad-nspawn-helper.service", 30))
-        .map(drop)
+        self.run(&["systemctl", "enable", "--now", "nomad-nspawn-helper.socket", HELPER])
+            .with_context(|| self.unit_tail(HELPER, 30))
+            .map(drop)
+    }
+
+    /// Replaces the policy file, and waits until the helper goes by it.
+    ///
+    /// # Errors
+    /// When the helper does not take it.
+    pub fn set_policy(&self, policy: impl AsRef<[u8]>) -> Result<()> {
+        self.write_file(POLICY, policy, 0o644)?;
+        let said = self.reload_policy()?;
+        if said.contains("policy read again") { Ok(()) } else { bail!("{said}") }
+    }
+
+    /// Makes the helper read its policy file; returns what it says of it.
+    ///
+    /// # Errors
+    /// When it says nothing in time.
+    pub fn reload_policy(&self) -> Result<String> {
+        let about =
+            |line: &&str| line.contains("policy read again") || line.contains("policy not read");
+        let said = |number| -> Result<Option<String>> {
+            Ok(self.journal(HELPER)?.lines().filter(about).nth(number).map(str::to_owned))
+        };
+        let before = self.journal(HELPER)?.lines().filter(about).count();
+        self.run(&["systemctl", "reload", HELPER])?;
+        let what = "the helper to say something of its policy";
+        wait::until(what, Duration::from_secs(10), || said(before))
     }
 
     /// Builds and installs `nomad-nspawnctl`, for the tests that use it: it links what the root

@@ -73,7 +73,7 @@ impl Stand {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let plugin = runtime.block_on(Plugin::start(&rig))?;
         let stand = Self { rig, runtime, plugin };
-        stand.set_policy(policy)?;
+        stand.rig.set_policy(policy)?;
         Ok(stand)
     }
 
@@ -107,15 +107,6 @@ impl Stand {
     /// When it does not report that health in time.
     pub fn health(&self, wanted: HealthState) -> Result<String> {
         self.runtime.block_on(self.plugin.health(wanted))
-    }
-
-    /// Replaces the policy file and makes the helper read it.
-    ///
-    /// # Errors
-    /// When the helper does not take it.
-    pub fn set_policy(&self, policy: &str) -> Result<()> {
-        self.rig.write_file("/etc/nomad-nspawn/policy.toml", policy, 0o644)?;
-        self.rig.run(&["systemctl", "reload", "nomad-nspawn-helper.service"]).map(drop)
     }
 
     /// Makes a new allocation.

@@ -4,12 +4,24 @@
 //! never waits without a limit.
 
 use anyhow::{Result, bail};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Shortest pause between two looks.
 const FIRST: Duration = Duration::from_millis(2);
 /// Longest pause between two looks.
 const LAST: Duration = Duration::from_millis(50);
+
+/// Sets a flag when it is dropped, also by a panic: a scope waits for its threads before the panic
+/// goes on, and a thread that looks at the flag would never end.
+#[derive(Debug)]
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Calls `look` until it gives a value, an error, or `limit` has passed.
 ///

@@ -49,8 +49,7 @@ fn p08_p17_p40_a_driver_that_checks_nothing_gets_the_oracles_verdict() {
     let (mut allowed, mut refused) = (0, 0);
     for _ in 0..FILES {
         let (text, settings) = next_policy(&mut random);
-        rig.write_file("/etc/nomad-nspawn/policy.toml", text.as_bytes(), 0o644).unwrap();
-        rig.run(&["systemctl", "restart", "nomad-nspawn-helper.service"]).unwrap();
+        rig.set_policy(&text).unwrap();
         let client = Door::of(&rig).unwrap().enter().unwrap();
         for _ in 0..SPECS {
             let (spec, _) = generate::spec(&mut random, &settings);

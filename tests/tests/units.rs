@@ -6,9 +6,9 @@
 
 use nspawn_tests::host::Config;
 use nspawn_tests::product::Variant;
-use nspawn_tests::{Rig, Suite};
+use nspawn_tests::{Rig, Suite, outer};
 
-/// Highest exposure, in tenths. Measured: 1.7 on 252 and on 257.
+/// Highest exposure, in tenths. Measured: 1.6 on 252 and on 257.
 const EXPOSURE_MAX: u32 = 20;
 
 /// The one directive that 252 does not know: its store is lost at a stop there (OPERATIONS.md).
@@ -36,7 +36,7 @@ fn check(suite: Suite) {
         .and_then(|(_, rest)| rest.split_once(": "))
         .and_then(|(_, rest)| rest.split_whitespace().next())
         .unwrap_or_else(|| panic!("no score in:\n{report}"));
-    println!("{}: exposure of nomad-nspawn-helper.service {score}", suite.name());
+    outer::tell(&format!("{}: exposure of nomad-nspawn-helper.service {score}", suite.name()));
     let tenths: u32 = score.replace('.', "").parse().unwrap();
     assert!(tenths <= EXPOSURE_MAX, "{}: exposure {score}\n{report}", suite.name());
 

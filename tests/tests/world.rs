@@ -1,7 +1,7 @@
 //! The world check itself: it finds one planted leftover of every class, and a running task in
 //! every class, and nothing when there is nothing.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use nspawn_tests::world::{Class, Difference};
 use nspawn_tests::{Config, Rig, World, wait};
@@ -53,9 +53,9 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         class: Class::Cgroup,
-        plant: "mkdir /sys/fs/cgroup/planted",
-        remove: "rmdir /sys/fs/cgroup/planted",
-        finds: "planted",
+        plant: "mkdir /sys/fs/cgroup/topmost",
+        remove: "rmdir /sys/fs/cgroup/topmost",
+        finds: "topmost",
     },
     Plant {
         class: Class::Transient,
@@ -120,9 +120,9 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         class: Class::Nft,
-        plant: "nft 'add table inet other; add set inet other s { type ipv4_addr; }; \
-                add element inet other s { 192.0.2.1, 192.0.2.2 }'",
-        remove: "nft delete table inet other",
+        plant: "nft 'add table inet sets; add set inet sets s { type ipv4_addr; }; \
+                add element inet sets s { 192.0.2.1, 192.0.2.2 }'",
+        remove: "nft delete table inet sets",
         finds: "192.0.2.2",
     },
     Plant {
@@ -177,29 +177,29 @@ fn every_planted_leftover_is_found_and_a_real_task_leaves_none() {
     let before = World::snapshot(&rig).unwrap();
     assert_eq!(before.diff(&World::snapshot(&rig).unwrap()), [], "an idle host changes by itself");
 
-    let mut missed = Vec::new();
-    for plant in PLANTS {
-        rig.sh(plant.plant).unwrap();
-        // A program that systemd-run has asked for runs a moment later.
-        let mut found = Vec::new();
-        let caught = wait::true_within("the leftover", Duration::from_secs(3), || {
-            found = before.diff(&World::snapshot(&rig)?);
-            Ok(found
-                .iter()
-                .any(|d| d.added && d.class == plant.class && d.what.contains(plant.finds)))
-        });
-        if caught.is_err() {
-            missed.push(format!("{}: {found:?}", plant.plant));
-        }
-        rig.sh(plant.remove).unwrap();
-        before.assert_same(&rig).unwrap();
-    }
-    assert!(missed.is_empty(), "not found:\n{}", missed.join("\n"));
-
+    planted_leftovers_are_found(&rig, &before);
     a_missing_thing_is_found(&rig, &before);
     open_descriptors_are_found(&rig, &before);
     a_task_shows_and_leaves_nothing(&rig);
     a_group_network_leaves_only_what_nomad_keeps(&rig);
+}
+
+fn planted_leftovers_are_found(rig: &Rig, before: &World) {
+    PLANTS.iter().for_each(|plant| drop(rig.sh(plant.plant).unwrap()));
+    let (mut missed, mut found) = (Vec::new(), Vec::new());
+    // A program that systemd-run has asked for runs a moment later.
+    wait::true_within("all leftovers to be found", Duration::from_secs(5), || {
+        found = before.diff(&World::snapshot(rig)?);
+        let is = |plant: &Plant, d: &Difference| {
+            d.added && d.class == plant.class && d.what.contains(plant.finds)
+        };
+        let is_missed = |plant: &&Plant| !found.iter().any(|d| is(plant, d));
+        missed = PLANTS.iter().filter(is_missed).map(|plant| plant.plant).collect();
+        Ok(missed.is_empty())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {missed:#?} in {found:#?}"));
+    PLANTS.iter().for_each(|plant| drop(rig.sh(plant.remove).unwrap()));
+    before.assert_same(rig).unwrap();
 }
 
 /// Bridge, tables and chains that Nomad's CNI plugins make once are no leftovers.

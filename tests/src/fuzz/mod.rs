@@ -6,6 +6,7 @@
 
 pub mod allocator;
 mod mutate;
+mod samples;
 mod targets;
 
 use crate::oracle::random::Random;

@@ -1,6 +1,6 @@
 //! The readers: packets, whole messages, policy files, names, job configurations, arguments.
 
-use super::{Read, Target};
+use super::{Read, Target, samples};
 use crate::oracle::compare::next_policy;
 use crate::oracle::file::{Preset, Settings};
 use crate::oracle::generate;
@@ -10,16 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use bincode::{Decode, Encode};
 use helper::task::door;
 use proto::codec::{self, CodecError};
-use proto::error::{Code, Refusal};
 use proto::limits;
-use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
+use proto::name::{ImageName, TaskKey, TaskName, VariableName};
 use proto::nomad::drivers::TaskConfig;
-use proto::parts::Part;
 use proto::path::{Absolute, Component};
-use proto::plan::{Order, Plan, Report};
+use proto::plan::Plan;
 use proto::secret::Secret;
 use proto::spec::{Payload, TaskSpec};
-use proto::wire::{Answer, Hello, Kill, List, Remove, Reply, Request, Signal, Start, Status, Verb};
 use serde_json::json;
 use std::path::Path;
 
@@ -62,24 +59,6 @@ fn whole<T: Encode + Decode<()> + 'static>(name: &'static str, samples: &[T]) ->
     Ok(Target { name, memory: WHOLE, corpus, read })
 }
 
-fn requests() -> Result<Vec<Request>> {
-    let key =
-        TaskKey { alloc: AllocId([7; 16]), task: TaskName::new("web")?, instance: Instance(9) };
-    let part = Part { offset: 8, bytes: vec![1, 2, 3] };
-    let verbs = [
-        Verb::Hello(Hello { oldest: 1, newest: 1 }),
-        Verb::Part(part),
-        Verb::Start(Start { length: 9 }),
-        Verb::Signal(Signal { key: key.clone(), signal: 15 }),
-        Verb::Kill(Kill { key: key.clone() }),
-        Verb::Status(Status { key: key.clone() }),
-        Verb::List(List { after: Some(key.clone()) }),
-        Verb::List(List { after: None }),
-        Verb::Remove(Remove { key }),
-    ];
-    Ok(verbs.into_iter().map(|verb| Request { epoch: 3, id: 4, verb }).collect())
-}
-
 fn specs() -> Vec<TaskSpec> {
     let mut random = Random::new(11);
     let mut all = Vec::new();
@@ -88,10 +67,6 @@ fn specs() -> Vec<TaskSpec> {
         all.extend((0..200).map(|_| generate::spec(&mut random, &settings).0));
     }
     all
-}
-
-fn refusal() -> Refusal {
-    Refusal::new(Code::Policy, "decide", "image /x", "lies below no folder")
 }
 
 fn policy() -> Target {
@@ -237,26 +212,13 @@ fn arguments() -> Result<Target> {
 /// # Errors
 /// When a sample cannot be encoded.
 pub fn all() -> Result<Vec<Target>> {
-    let plan = race::plan(Path::new("/host"))?;
-    let replies = [
-        Reply { id: 1, result: Ok(Answer::Taken) },
-        Reply { id: 2, result: Ok(Answer::Removed) },
-        Reply { id: 3, result: Err(refusal()) },
-    ];
-    let part = Part { offset: 0, bytes: vec![1, 2] };
-    let orders = [Order::Part(part), Order::Prepare { length: 9 }, Order::Go];
-    let reports = [
-        Report::Begun { pid: 7 },
-        Report::Prepared { notes: vec!["a note".to_owned()] },
-        Report::Failed(refusal()),
-    ];
     Ok(vec![
-        packet("Request", &requests()?)?,
-        packet("Reply", &replies)?,
-        packet("Order", &orders)?,
-        packet("Report", &reports)?,
+        packet("Request", &samples::requests()?)?,
+        packet("Reply", &samples::replies()?)?,
+        packet("Order", &samples::orders())?,
+        packet("Report", &samples::reports())?,
         whole("TaskSpec", &specs())?,
-        whole("Plan", &[plan])?,
+        whole("Plan", &samples::plans()?)?,
         policy(),
         names(),
         configurations(),

@@ -120,7 +120,8 @@ pub(crate) fn new_folder() -> Result<(PathBuf, File)> {
     Ok((dir, lock))
 }
 
-/// Removes the folders and cgroups of instances whose supervisor is dead.
+/// Removes the folders of instances whose supervisor is dead; their cgroups and links go when their
+/// slot is taken again.
 pub(crate) fn sweep() -> Result<()> {
     let _guard = cache::lock("instances")?;
     for entry in fs::read_dir(instances()?)? {

@@ -2,8 +2,8 @@
 //!
 //! It makes the instance's mounts in a mount namespace of its own, boots it, and takes it down when
 //! its owner ends in whatever way (end of file on standard input), when it gets SIGTERM, or when the
-//! instance powers off. Killed itself, its guard takes the instance along; what then is
-//! left (a folder, an empty cgroup) the next start sweeps away. It never mounts anything where the
+//! instance powers off. Killed itself, its guard takes the instance along; the folder that is left
+//! then the next start sweeps away, the empty cgroup the slot's next owner. It never mounts anything where the
 //! outer machine could see it.
 
 use super::instance::{self, Ready, Slot, Spec};

@@ -1,7 +1,7 @@
 //! An allocation made by hand, as Nomad makes one, for starts that no Nomad asks for.
 
 use super::{Client, LIMIT};
-use crate::{Rig, wait};
+use crate::{Rig, wait, world};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
@@ -121,6 +121,7 @@ impl<'a> Handmade<'a> {
         }
         let secrets = format!("{}/{}/secrets", self.dir(), self.key.task);
         self.rig.run(&["umount", &secrets])?;
-        self.rig.run(&["rm", "-r", &self.dir()]).map(drop)
+        self.rig.run(&["rm", "-r", &self.dir()])?;
+        world::wait_no_traces(self.rig.leader(), &self.key.alloc.to_string())
     }
 }

@@ -11,6 +11,7 @@ mod sites;
 
 pub(crate) use sites::plan;
 
+use crate::wait::Stop;
 use anyhow::{Context as _, Result, ensure};
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, renameat2};
 use nix::mount::{MsFlags, mount};
@@ -177,6 +178,7 @@ fn race(site: &Site, base: &Path, outside: &HashSet<Identity>, tries: u64) -> Re
     let (stop, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| swap_until(&pairs, &stop, &swaps));
+        let end = Stop(&stop);
         let ended = |opened: Result<Vec<Identity>, String>| match opened {
             Ok(all) if all.iter().any(|one| outside.contains(one)) => End::Outside,
             Ok(_) => End::Inside,
@@ -194,7 +196,7 @@ fn race(site: &Site, base: &Path, outside: &HashSet<Identity>, tries: u64) -> Re
             no_follow_arm.add(naive(no_follow));
             check_first_arm.add(naive(check_first));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         swapper.join().map_err(|_| anyhow::anyhow!("the swapping thread panicked"))??;
         let swaps = swaps.load(Ordering::Relaxed);
         ensure!(swaps > 0, "{}: nothing was swapped", site.name);

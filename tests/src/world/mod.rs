@@ -5,6 +5,9 @@
 //! instance wherever that is possible. It never cleans up what it finds.
 
 mod collect;
+mod traces;
+
+pub use traces::{traces, wait_no_traces};
 
 use crate::{Rig, wait};
 use anyhow::{Context as _, Result, bail};

@@ -9,7 +9,9 @@
     reason = "a test ends where something is missing"
 )]
 
+mod ends;
 mod fleet;
+mod killers;
 mod many;
 mod random;
 mod rounds;

@@ -1,17 +1,14 @@
-//! Random numbers that can be had again: the seed is printed and may be given as `SEED`.
+//! Random numbers that can be had again.
 
-use std::time::{Duration, SystemTime};
+use nspawn_tests::soak;
+use std::time::Duration;
 
 /// splitmix64.
 pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new() -> Self {
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
-        let given = std::env::var("SEED").ok().map(|seed| seed.parse().unwrap());
-        let seed = given.unwrap_or_else(|| u64::try_from(now).unwrap());
-        eprintln!("SEED={seed}");
-        Self(seed)
+        Self(soak::seed())
     }
 
     pub(crate) fn below(&mut self, end: usize) -> usize {

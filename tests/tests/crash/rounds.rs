@@ -2,12 +2,11 @@
 //! stop.
 
 use crate::fleet::{Fleet, LIMIT, SHIPS, Start, hcl};
+use crate::killers::{Killers, Victims, revive};
 use crate::random::Random;
 use crate::{Host, rig};
 use nix::sys::signal::Signal;
-use nspawn_tests::host::agent::UNIT;
 use nspawn_tests::job::Event;
-use nspawn_tests::processes::Part;
 use nspawn_tests::{Alloc, Job, Rig, World, wait};
 use std::time::{Duration, Instant};
 
@@ -53,17 +52,17 @@ fn no_task_notices_that_plugin_helper_or_agent_are_killed() {
     let before = World::snapshot(rig).unwrap();
     let mut random = Random::new();
     let fleet = Fleet::start(rig);
-    let (mut kills, mut jobs) = (0, Vec::new());
+    let (mut killers, mut jobs) = (Killers::default(), Vec::new());
     for round in 0..ROUNDS {
         let start = Instant::now();
         let with_agent = round % AGENT_EVERY == 0;
         let two = round % 2 == 1;
-        let (job, alloc, shot) = started_under_fire(rig, &mut random, round, with_agent);
-        kills += shot;
+        let victims = killers.draw(&mut random, with_agent);
+        let (job, alloc) = started_under_fire(rig, &mut random, round, &mut killers, victims);
         fleet.wait_recovered();
         let fate = FATES[random.below(FATES.len() - usize::from(!two))];
         let with_agent = round % AGENT_EVERY == AGENT_EVERY / 2;
-        let victims = victims(&mut random, with_agent);
+        let victims = killers.draw(&mut random, with_agent);
         eprintln!("round {round}: {victims:?} at {fate:?} of {}", alloc.id);
         let happened = Duration::from_millis(20) + random.up_to_ms(SPREAD_MS);
         let first = random.below(2) == 0;
@@ -71,11 +70,11 @@ fn no_task_notices_that_plugin_helper_or_agent_are_killed() {
             befall(rig, &job, &alloc, fate, two);
             std::thread::sleep(happened);
         }
-        kills += kill(rig, &victims);
+        killers.kill(rig, victims);
         if !first {
             befall(rig, &job, &alloc, fate, two);
         }
-        revive(rig, &victims);
+        revive(rig, victims);
         fleet.wait_recovered();
         assert_true_end(&alloc, fate);
         fleet.assert_untouched();
@@ -90,7 +89,7 @@ fn no_task_notices_that_plugin_helper_or_agent_are_killed() {
     fleet.assert_logs_complete();
     fleet.end();
     jobs.iter().for_each(|job| job.purge().unwrap());
-    eprintln!("{kills} processes killed in {} moments", 2 * ROUNDS);
+    killers.assert_all_struck();
     wait::true_within("runs that nobody was told of to be removed", ORPHANS, || {
         let all = ["systemctl", "list-units", "--all", "--plain", "--no-legend", RUNS];
         Ok(rig.run(&all)?.trim().is_empty())
@@ -99,45 +98,19 @@ fn no_task_notices_that_plugin_helper_or_agent_are_killed() {
     before.assert_same(rig).unwrap();
 }
 
-/// One victim or all three.
-fn victims(random: &mut Random, with_agent: bool) -> Vec<Part> {
-    if with_agent {
-        let all = vec![Part::Plugin, Part::Helper, Part::Agent];
-        return if random.below(2) == 0 { all } else { vec![Part::Agent] };
-    }
-    match random.below(5) {
-        0 | 1 => vec![Part::Plugin],
-        2 | 3 => vec![Part::Helper],
-        _ => vec![Part::Helper, Part::Plugin],
-    }
-}
-
-fn kill(rig: &Rig, victims: &[Part]) -> usize {
-    victims.iter().map(|part| rig.kill_part(*part).unwrap()).sum()
-}
-
-/// Brings back what does not come back by itself.
-fn revive(rig: &Rig, victims: &[Part]) {
-    if victims.contains(&Part::Agent) {
-        // A start before PID 1 knows of the end would do nothing.
-        wait::true_within("the agent's end", LIMIT, || Ok(rig.main_pid(UNIT)? == 0)).unwrap();
-        rig.agent_start().unwrap();
-    }
-}
-
 /// Starts a task while parts are killed. It may take Nomad a second try.
 fn started_under_fire(
     rig: &Rig,
     random: &mut Random,
     round: usize,
-    with_agent: bool,
-) -> (Job, Alloc, usize) {
-    let victims = victims(random, with_agent);
+    killers: &mut Killers,
+    victims: Victims,
+) -> (Job, Alloc) {
     let start = Start { count: 1, restarts: 3, two: round % 2 == 1 };
     let job = rig.run_job(&hcl(&format!("extra-{round}"), start)).unwrap();
     std::thread::sleep(random.up_to_ms(SPREAD_MS));
-    let kills = kill(rig, &victims);
-    revive(rig, &victims);
+    killers.kill(rig, victims);
+    revive(rig, victims);
     let alloc = job.alloc().unwrap();
     alloc.wait_running().unwrap();
     let tries = alloc.task("t").unwrap().restarts() + 1;
@@ -146,7 +119,7 @@ fn started_under_fire(
     assert_eq!(containers.len(), 1, "{containers:?}");
     let now = alloc.logs("t", "stdout").unwrap_or_default().len();
     alloc.wait_logs("t", "stdout", LIMIT, |text| text.len() > now).unwrap();
-    (job, alloc, kills)
+    (job, alloc)
 }
 
 fn befall(rig: &Rig, job: &Job, alloc: &Alloc, fate: Fate, two: bool) {

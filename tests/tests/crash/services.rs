@@ -1,20 +1,31 @@
 //! The host's own services are restarted, and the helper is killed again and again.
 
+use crate::ends::Ends;
 use crate::fleet::{Fleet, LIMIT, SHIPS};
 use crate::{Host, rig};
+use nix::sys::signal::Signal;
 use nspawn_tests::processes::Part;
 use nspawn_tests::{Rig, World, wait};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
 #[test]
 fn no_task_notices_that_pid_1_the_bus_or_machined_are_restarted() {
     undisturbed(|rig, fleet| {
-        for command in [
+        for (number, command) in [
             &["systemctl", "daemon-reexec"][..],
             &["systemctl", "restart", "dbus.service"],
             &["systemctl", "restart", "systemd-machined.service"],
             &["systemctl", "daemon-reload"],
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let ends = Ends::start(rig, &format!("service-{number}"));
+            ends.exit();
             rig.run(command).unwrap();
+            ends.kill();
+            ends.assert_told();
             fleet.assert_untouched();
             fleet.assert_reached(0);
             let listed = rig.run(&["machinectl", "list", "--no-legend"]).unwrap();
@@ -23,13 +34,30 @@ fn no_task_notices_that_pid_1_the_bus_or_machined_are_restarted() {
     });
 }
 
+/// So many different processes.
+const KILLS: usize = 20;
+
 #[test]
 fn no_task_notices_that_the_helper_is_killed_twenty_times() {
     undisturbed(|rig, fleet| {
-        for _ in 0..20 {
-            wait::true_within("a helper to kill", LIMIT, || Ok(rig.kill_part(Part::Helper)? > 0))
-                .unwrap();
+        let ends = Ends::start(rig, "helper");
+        let (mut killed, start) = (BTreeSet::new(), Instant::now());
+        while killed.len() < KILLS {
+            let helper = wait::until("a helper that has not been killed yet", LIMIT, || {
+                let all = rig.processes_of(Part::Helper);
+                Ok(all.into_iter().find(|process| !killed.contains(process)))
+            });
+            let helper = helper.unwrap();
+            helper.signal(Signal::SIGKILL).unwrap();
+            killed.insert(helper);
+            match killed.len() {
+                5 => ends.exit(),
+                15 => ends.kill(),
+                _ => {}
+            }
         }
+        eprintln!("{KILLS} helpers killed in {:.1} s", start.elapsed().as_secs_f64());
+        ends.assert_told();
         fleet.assert_untouched();
     });
 }

@@ -53,12 +53,7 @@ fn shared() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();
     HOST.get_or_init(|| {
         let rig = Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
-        rig.write_file("/etc/nomad-nspawn/policy.toml", POLICY, 0o644).unwrap();
-        rig.run(&["systemctl", "reload", HELPER]).unwrap();
-        wait::true_within("the policy to be read again", SOON, || {
-            Ok(rig.journal(HELPER)?.contains("policy read again"))
-        })
-        .unwrap();
+        rig.set_policy(POLICY).unwrap();
         // The slice of all tasks stays once it has been needed.
         let client = Door::of(&rig).unwrap().enter().unwrap();
         let first = Handmade::new(&rig, "first").unwrap();

@@ -1,8 +1,8 @@
 //! A task whose allocation's folder is gone is removed by the helper itself.
 
-use crate::{SOON, host, started};
-use nspawn_tests::hostile::{Client, Handmade};
-use nspawn_tests::wait;
+use crate::{SOON, started};
+use nspawn_tests::hostile::{Client, Door, Handmade};
+use nspawn_tests::{Config, Rig, wait};
 use proto::error::Code;
 use proto::wire::{Status, Verb};
 use std::time::Duration;
@@ -15,9 +15,11 @@ fn is_known(client: &Client, task: &Handmade<'_>) -> bool {
     }
 }
 
+/// On a host of its own: it takes two looks of the helper, and who kills helpers would wait for it.
 #[test]
 fn a_task_without_its_allocation_goes_and_others_stay() {
-    let (_life, rig, client) = host();
+    let rig = &Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
+    let client = Door::of(rig).unwrap().enter().unwrap();
     let [orphan, other] = [(); 2].map(|()| Handmade::new(rig, "orphan").unwrap());
     for task in [&orphan, &other] {
         started(&client, &task.spec(&["/bin/sleep", "1000"]).unwrap());

@@ -62,9 +62,7 @@ fn up(unprotected: &str, mode: &str) -> Rig {
          mkdir -p /var/lib/nomad; chmod {mode} /var/lib/nomad"
     ))
     .unwrap();
-    let policy = POLICY.replace("@unprotected@", unprotected);
-    rig.write_file("/etc/nomad-nspawn/policy.toml", policy, 0o644).unwrap();
-    rig.run(&["systemctl", "restart", "nomad-nspawn-helper.service"]).unwrap();
+    rig.set_policy(POLICY.replace("@unprotected@", unprotected)).unwrap();
     rig
 }
 

@@ -3,18 +3,10 @@
 
 use crate::{Task, bind, binds, host};
 use nix::fcntl::{OFlag, RenameFlags, renameat2};
+use nspawn_tests::wait::Stop;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const STARTS: usize = 40;
-
-/// Ends the swapper.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 #[test]
 fn a_swapped_source_never_leads_elsewhere() {
@@ -36,8 +28,7 @@ fn a_swapped_source_never_leads_elsewhere() {
             }
             swaps
         });
-        // Also when an assertion fails: the scope waits for the swapper.
-        let _stop = Stop(&done);
+        let end = Stop(&done);
         for _ in 0..STARTS {
             let files = binds([bind("/srv/closed/race/dir/sub", "/mnt/x")]);
             match Task::try_start(rig, files, "cat /mnt/x/f") {
@@ -54,7 +45,7 @@ fn a_swapped_source_never_leads_elsewhere() {
                 }
             }
         }
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         let swaps = swapper.join().unwrap();
         eprintln!("{STARTS} starts amid {swaps} swaps: {seen} saw the folder, {refused} refused");
     });

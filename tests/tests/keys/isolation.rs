@@ -90,9 +90,7 @@ fn key_syscall_filter() {
 #[test]
 fn key_sysctl() {
     let sysctl = |name: &str, value: &str| json!({ "sysctl": [{ name: value }] });
-    let read = |name: &str| format!("tr '\\t' ' ' < /proc/sys/{}", name.replace('.', "/"));
-    let outside = |name: &str| stand().rig.sh(&read(name)).unwrap();
-    for (name, value) in [
+    let all = [
         ("net.core.somaxconn", "321"),
         ("net.ipv4.ip_local_port_range", "20000 20100"),
         ("net.ipv4.ip_unprivileged_port_start", "500"),
@@ -100,11 +98,15 @@ fn key_sysctl() {
         ("kernel.msgmax", "9000"),
         ("kernel.sem", "100 200 30 40"),
         ("fs.mqueue.msg_max", "17"),
-    ] {
-        let before = outside(name);
-        assert_eq!(says(sysctl(name, value), &read(name)), format!("{value}\n"), "{name}");
-        assert_eq!(outside(name), before, "{name}");
-    }
+    ];
+    let files = all.map(|(name, _)| format!("/proc/sys/{}", name.replace('.', "/")));
+    let read = format!("cat {} | tr '\\t' ' '", files.join(" "));
+    let before = stand().rig.sh(&read).unwrap();
+    let keys: Vec<Value> = all.iter().map(|(name, value)| json!({ *name: value })).collect();
+    let values: String = all.iter().map(|(_, value)| format!("{value}\n")).collect();
+    assert_eq!(says(json!({ "sysctl": keys }), &read), values);
+    assert_eq!(stand().rig.sh(&read).unwrap(), before);
+    assert!(before.lines().zip(values.lines()).all(|(host, task)| host != task), "{before}");
     refusals(&[
         (sysctl("vm.swappiness", "1"), &["sysctl \"vm.swappiness\"", "the whole host's"]),
         (sysctl("kernel.core_pattern", "x"), &["sysctl \"kernel.core_pattern\""]),
@@ -136,16 +138,20 @@ fn key_selinux_context() {
 
 #[test]
 fn key_ulimit() {
-    let shown = |limits: Value, line: &str| {
-        let script = format!("grep '^{line} ' /proc/self/limits");
-        let text = says(json!({ "ulimit": [limits] }), &script);
-        let words: Vec<_> = text[line.len()..].split_whitespace().take(2).collect();
-        words.join(" ")
+    let shown = |limits: &[Value]| says(json!({ "ulimit": limits }), "cat /proc/self/limits");
+    let of = |text: &str, line: &str| {
+        let found = text.lines().find_map(|one| one.strip_prefix(line)).unwrap();
+        found.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     };
-    for (name, value, line, seen) in [
-        ("nofile", "100", "Max open files", "100 100"),
-        ("nofile", "100:200", "Max open files", "100 200"),
-        ("NOFILE", "50:60", "Max open files", "50 60"),
+    for (name, value, seen) in [
+        ("nofile", "100", "100 100"),
+        ("nofile", "100:200", "100 200"),
+        ("NOFILE", "50:60", "50 60"),
+    ] {
+        let text = shown(&[json!({ name: value })]);
+        assert_eq!(of(&text, "Max open files"), seen, "{name} = {value}");
+    }
+    let all = [
         ("core", "0", "Max core file size", "0 0"),
         ("nproc", "50:60", "Max processes", "50 60"),
         ("memlock", "100000:200000", "Max locked memory", "100000 200000"),
@@ -161,8 +167,10 @@ fn key_ulimit() {
         ("nice", "0", "Max nice priority", "0 0"),
         ("rtprio", "0", "Max realtime priority", "0 0"),
         ("rttime", "5:6", "Max realtime timeout", "5 6"),
-    ] {
-        assert_eq!(shown(json!({ name: value }), line), seen, "{name} = {value}");
+    ];
+    let text = shown(&all.map(|(name, value, ..)| json!({ name: value })));
+    for (name, value, line, seen) in all {
+        assert_eq!(of(&text, line), seen, "{name} = {value}");
     }
     let ulimit = |name: &str, value: &str| json!({ "ulimit": [{ name: value }] });
     refusals(&[

@@ -4,14 +4,7 @@ use crate::*;
 use nspawn_tests::stand::{Other, Refused};
 use proto::nomad::drivers::Mount;
 use proto::nomad::drivers::fingerprint_response::HealthState;
-use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
-
-/// One further plugin at a time: the newest process is taken for it.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn plugin(config: Value) -> Other<'static> {
     let other = stand().another_plugin_with(&config).unwrap();
@@ -37,7 +30,6 @@ fn refused(plugin: &Other<'_>, more: Value) -> Refused {
 
 #[test]
 fn plugin_key_enabled() {
-    let _turn = turn();
     let off = stand().another_plugin_with(&json!({ "enabled": false })).unwrap();
     let said = off.health(HealthState::Undetected).unwrap();
     assert_eq!(said, "disabled");
@@ -48,7 +40,6 @@ fn plugin_key_enabled() {
 
 #[test]
 fn plugin_key_volumes() {
-    let _turn = turn();
     stand().rig.sh("mkdir -p /srv/closed/volume; echo volume > /srv/closed/volume/file").unwrap();
     let volume = |task: &mut TaskConfig| {
         let (host_path, task_path) = ("/srv/closed/volume".to_owned(), "/v".to_owned());
@@ -66,7 +57,6 @@ fn plugin_key_volumes() {
 
 #[test]
 fn plugin_key_helper_socket() {
-    let _turn = turn();
     let same = plugin(json!({ "helper_socket": "/run/nomad-nspawn/helper.sock" }));
     assert_eq!(run(&same, json!({}), "echo runs"), "runs\n");
     let none = stand().another_plugin_with(&json!({ "helper_socket": "/run/none.sock" })).unwrap();
@@ -77,7 +67,6 @@ fn plugin_key_helper_socket() {
 
 #[test]
 fn plugin_key_dns_servers() {
-    let _turn = turn();
     let mut all = Vec::new();
     for config in [json!({ "dns_servers": ["192.0.2.5", "2001:db8::5"] }), json!({})] {
         let strict = STRICT_LIFE.write().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +95,6 @@ fn plugin_key_dns_servers() {
 
 #[test]
 fn plugin_key_logging() {
-    let _turn = turn();
     let script = "echo says out; echo says err >&2";
     for (driver, collected) in
         [("nomad", true), ("journald", false), ("both", true), ("none", false)]
@@ -129,7 +117,6 @@ fn plugin_key_logging() {
 
 #[test]
 fn plugin_key_disable_log_collection() {
-    let _turn = turn();
     let config = json!({ "disable_log_collection": true, "logging": { "driver": "journald" } });
     let off = plugin(config);
     assert!(off.capabilities().unwrap().disable_log_collection);
@@ -152,7 +139,6 @@ fn plugin_key_disable_log_collection() {
 
 #[test]
 fn plugin_key_extra_labels() {
-    let _turn = turn();
     let fields = |labels: Value| {
         let other = plugin(json!({ "extra_labels": labels, "logging": { "driver": "journald" } }));
         let task = other.start(&sh(json!({}), "echo says out"), |task| {
@@ -191,7 +177,6 @@ fn plugin_key_extra_labels() {
 
 #[test]
 fn plugin_key_user_namespaces() {
-    let _turn = turn();
     let map = "echo $(cat /proc/self/uid_map)";
     let identity = plugin(json!({ "user_namespaces": "identity" }));
     assert_eq!(run(&identity, json!({}), map), "0 0 65536\n");
@@ -208,7 +193,6 @@ fn plugin_key_user_namespaces() {
 /// A helper that is there and does not answer.
 #[test]
 fn plugin_key_helper_timeout() {
-    let _turn = turn();
     let _alone = STRICT_LIFE.write().unwrap_or_else(PoisonError::into_inner);
     let host = strict_stand();
     let unit = "nomad-nspawn-helper.service";
@@ -239,7 +223,6 @@ fn plugin_key_helper_timeout() {
 /// Tasks are taken over while the helper is away, in a bounded time.
 #[test]
 fn plugin_key_recover_timeout() {
-    let _turn = turn();
     let _alone = STRICT_LIFE.write().unwrap_or_else(PoisonError::into_inner);
     let host = strict_stand();
     let mut task = host.start(&sh(json!({}), "echo up; sleep 1000"), |_| {}).unwrap().unwrap();

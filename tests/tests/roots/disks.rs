@@ -166,14 +166,24 @@ fn a_journal_is_replayed_where_the_image_is_written_and_nowhere_else() {
     assert!(!needs_recovery());
 }
 
+/// A loop device: the kernel's, so it would outlive the host.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let freed = rig().run(&["busybox", "losetup", "-d", &self.0]);
+        assert!(freed.is_ok() || std::thread::panicking(), "{freed:?}");
+    }
+}
+
 #[test]
 fn a_block_device_is_an_image() {
     let path = rig().add_disk("ext4", "device").unwrap();
     // Others may take the free device first.
     let make = "for n in $(seq 50); do d=$(busybox losetup -f); busybox losetup $d $0 && \
                 echo $d && exit; done; exit 1";
-    let device = rig().run(&["sh", "-c", make, &path]).unwrap();
-    let image = Image::Path(Absolute::parse(&device).unwrap());
+    let device = Loop(rig().run(&["sh", "-c", make, &path]).unwrap());
+    let image = Image::Path(Absolute::parse(&device.0).unwrap());
     let change = |mode| {
         let image = image.clone();
         move |spec: &mut TaskSpec| {
@@ -186,7 +196,6 @@ fn a_block_device_is_an_image() {
     assert_eq!((ephemeral, sum(&path)), (format!("{OWNERS}\nwrote"), before));
     assert_eq!(run(change(Root::Plain), WHO), format!("{OWNERS}\nwrote"));
     assert_eq!(run(change(Root::ReadOnly), "cat /x"), "x");
-    rig().run(&["busybox", "losetup", "-d", &device]).unwrap();
 }
 
 /// A device node in the image names a device of the host.

@@ -56,8 +56,7 @@ fn rig() -> &'static Rig {
     RIG.get_or_init(|| {
         let rig = Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
         rig.run(&["mkdir", "/var/lib/machines/wrong"]).unwrap();
-        rig.write_file("/etc/nomad-nspawn/policy.toml", POLICY, 0o644).unwrap();
-        rig.run(&["systemctl", "restart", "nomad-nspawn-helper.service"]).unwrap();
+        rig.set_policy(POLICY).unwrap();
         rig.add_loop_nodes().unwrap();
         rig
     })

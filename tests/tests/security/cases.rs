@@ -9,7 +9,7 @@ use proto::limits::{CONNECTIONS_MAX, MESSAGE_MAX, PART_MAX, SPEC_MAX};
 use proto::name::{AllocId, Instance, TaskKey, TaskName};
 use proto::parts::Part;
 use proto::wire::{
-    Answer, Hello, Kill, List, Remove, Request, Signal, Start, Status, Verb, Welcome,
+    Answer, Hello, Kill, List, Remove, Request, Retire, Signal, Start, Status, Verb, Welcome,
 };
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -69,7 +69,9 @@ fn first_packets() -> Vec<(&'static str, Vec<u8>, Want)> {
             Want::Closed("bytes behind the end")
         }),
         ("a byte short", good[..good.len() - 1].to_vec(), Want::Closed("malformed message")),
-        ("verb 8", verb_number(8, &[]), Want::Closed("malformed message")),
+        ("verb 9", verb_number(9, &codec::encode(&key("t")).unwrap()), {
+            Want::Closed("malformed message")
+        }),
         ("verb 2^32-1", verb_number(u32::MAX, &[0; 40]), Want::Closed("malformed message")),
         ("a claim of 2^60 bytes", verb_number(1, &claim), Want::Closed("malformed message")),
         ("a newer driver", packet(0, hello(2, 3)), Want::Last("speaks versions 1 to 1")),
@@ -80,6 +82,9 @@ fn first_packets() -> Vec<(&'static str, Vec<u8>, Want)> {
         }),
         ("part before hello", packet(0, part(0, 9)), Want::Last("hello must come first")),
         ("start before hello", packet(0, Verb::Start(Start { length: 0 })), {
+            Want::Last("hello must come first")
+        }),
+        ("retire before hello", packet(0, Verb::Retire(Retire { key: key("t") })), {
             Want::Last("hello must come first")
         }),
         ("hello with an epoch", packet(7, hello(1, 1)), Want::Refused(Code::Epoch)),
@@ -121,6 +126,9 @@ fn later_requests() -> Vec<(&'static str, Vec<Verb>, Want)> {
         ("remove amid parts", vec![part(0, 9), Verb::Remove(Remove { key: key("t") })], {
             Want::Last("only parts and start may follow")
         }),
+        ("retire amid parts", vec![part(0, 9), Verb::Retire(Retire { key: key("t") })], {
+            Want::Last("only parts and start may follow")
+        }),
         ("signal 0", vec![signal(0)], Want::Refused(Code::Invalid)),
         ("signal 32", vec![signal(32)], Want::Refused(Code::Invalid)),
         ("signal 33", vec![signal(33)], Want::Refused(Code::Invalid)),
@@ -132,6 +140,7 @@ fn later_requests() -> Vec<(&'static str, Vec<Verb>, Want)> {
             Want::Refused(Code::Unknown)
         }),
         ("remove nobody", vec![Verb::Remove(Remove { key: key("t") })], Want::Answered),
+        ("retire nobody", vec![Verb::Retire(Retire { key: key("t") })], Want::Answered),
         ("list behind a key that is not there", vec![list_after("zz")], Want::Answered),
     ]
 }

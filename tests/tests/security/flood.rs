@@ -1,11 +1,12 @@
 //! A hundred thousand requests of a hostile client, and a good client beside it.
 
 use crate::{HELPER, Helper, bare};
-use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Door, Handmade, Heard, as_uid};
+use nspawn_tests::wait::{self, Stop};
+use nspawn_tests::{Rig, soak};
 use proto::name::{AllocId, Instance, TaskKey, TaskName};
 use proto::parts::Part;
-use proto::wire::{Answer, List, Signal, State, Status, Verb};
+use proto::wire::{Answer, List, Retire, Signal, State, Status, Verb};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,9 @@ fn flood(door: &Door, known: &TaskKey, mut random: Random, count: usize, closed:
         let bytes = match random.next() % 100 {
             0..50 => client.request(Verb::Status(Status { key: unknown(&mut random) })),
             50..75 => client.request(Verb::List(List { after: Some(unknown(&mut random)) })),
-            75..90 => client.request(Verb::Signal(Signal { key: unknown(&mut random), signal: 9 })),
+            75..88 => client.request(Verb::Signal(Signal { key: unknown(&mut random), signal: 9 })),
+            88..89 => client.request(Verb::Retire(Retire { key: unknown(&mut random) })),
+            89..90 => client.request(Verb::Retire(Retire { key: known.clone() })),
             90..92 => client.request(Verb::Status(Status { key: known.clone() })),
             92..94 => client.request(Verb::Part(Part { offset: 7, bytes: vec![0; 60_000] })),
             _ => {
@@ -118,11 +121,12 @@ fn start_some(rig: &Rig, door: &Door) -> Vec<String> {
 
 /// However many refusals there were: each start has its line.
 fn starts_are_written(rig: &Rig, keys: &[String]) {
-    let journal = rig.journal(HELPER).unwrap();
     for key in keys {
         let of_it = |line: &&str| line.contains("verb=\"start\"") && line.contains(key);
-        let line = journal.lines().find(of_it);
-        assert!(line.is_some_and(|line| line.contains("allowed")), "start of {key}: {line:?}");
+        let line = wait::until(&format!("the line of the start of {key}"), SOON, || {
+            Ok(rig.journal(HELPER)?.lines().find(of_it).map(str::to_owned))
+        });
+        assert!(line.as_ref().is_ok_and(|line| line.contains("allowed")), "{key}: {line:?}");
     }
 }
 
@@ -134,8 +138,7 @@ fn p26_a_flood_costs_the_good_client_little_and_leaves_nothing() {
     let task = Handmade::new(rig, "bystander").unwrap();
     let spec = task.spec(&["/bin/sleep", "600"]).unwrap();
     let Ok(Answer::Started(started)) = client.start(&spec).unwrap() else { panic!("no start") };
-    let seed = u64::from(std::process::id()) << 20 | u64::from(rig.leader().unsigned_abs());
-    println!("seed {seed}");
+    let seed = soak::seed();
     flood_all(&door, &task.key, seed, REQUESTS / 10);
     let before = Helper::look(rig);
 
@@ -144,8 +147,9 @@ fn p26_a_flood_costs_the_good_client_little_and_leaves_nothing() {
     let (closed, times, keys) = std::thread::scope(|scope| {
         let good = scope.spawn(|| good_client(&door, &task.key, &done));
         let starts = scope.spawn(|| start_some(rig, &door));
+        let end = Stop(&done);
         let closed = flood_all(&door, &task.key, seed ^ 1, REQUESTS);
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         (closed, good.join().unwrap(), starts.join().unwrap())
     });
     let took = start.elapsed();

@@ -4,10 +4,13 @@
 use crate::bare;
 use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Client, Door, Handmade};
+use nspawn_tests::wait::Stop;
 use proto::error::Code;
 use proto::wire::Answer;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Starts amid the swapping. Each meets the one or the other; all the same one in a billion runs.
+const STARTS: u32 = 32;
 const SENTENCE: &str = "is not the FIFO that the Nomad agent made";
 
 /// Starts a task whose FIFO was replaced by `script` (`$1` the FIFO, `$2` its folder).
@@ -93,7 +96,8 @@ fn p02_p03_a_folder_that_is_swapped_all_the_while_never_leads_out() {
                 std::thread::yield_now();
             }
         });
-        for instance in 0..16 {
+        let _end = Stop(&done);
+        for instance in 0..STARTS {
             let mut spec = task.spec(&["/bin/touch", "/local/touched"]).unwrap();
             spec.key.instance = proto::name::Instance(instance);
             match client.start(&spec).unwrap() {
@@ -104,10 +108,9 @@ fn p02_p03_a_folder_that_is_swapped_all_the_while_never_leads_out() {
             let remove = proto::wire::Remove { key: spec.key };
             assert_eq!(client.ask(proto::wire::Verb::Remove(remove)).unwrap(), Ok(Answer::Removed));
         }
-        done.store(true, Ordering::Relaxed);
     });
     println!("swapped folder: {ran} ran, {refusals} refused");
-    assert_eq!(ran + refusals, 16);
+    assert!(ran > 0 && refusals > 0, "{ran} ran, {refusals} refused: no race took place");
     assert_eq!(rig.sh("ls -A /root/victim").unwrap(), "");
     rig.sh("rm -r /root/victim").unwrap();
     task.remove(&client).unwrap();

@@ -1,34 +1,18 @@
 //! The policy file of a running helper: taken whole or not at all.
 
 use crate::{HELPER, bare};
+use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Client, Door, Handmade};
-use nspawn_tests::{Rig, wait};
+use nspawn_tests::product::POLICY;
 use proto::error::{Code, Refusal};
 use proto::spec::{Network, TaskSpec};
 use proto::wire::{Answer, Remove, Verb};
-use std::time::Duration;
-
-const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// Lines of the helper's journal about a policy that was read, or was not.
-fn said(rig: &Rig) -> Vec<String> {
-    let journal = rig.journal(HELPER).unwrap();
-    let about =
-        |line: &&str| line.contains("policy read again") || line.contains("policy not read");
-    journal.lines().filter(about).map(str::to_owned).collect()
-}
 
 /// Writes the file and has it read; returns what the helper says about it.
 fn reload(rig: &Rig, text: &[u8], mode: u32) -> String {
-    let before = said(rig).len();
     rig.write_file(POLICY, text, mode).unwrap();
     rig.run(&["chmod", &format!("{mode:o}"), POLICY]).unwrap();
-    rig.run(&["systemctl", "reload", HELPER]).unwrap();
-    wait::until("the helper to say something of its policy", LIMIT, || {
-        Ok(said(rig).get(before).cloned())
-    })
-    .unwrap()
+    rig.reload_policy().unwrap()
 }
 
 /// What the helper makes of a task in the host's network.

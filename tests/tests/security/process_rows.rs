@@ -23,7 +23,7 @@ fn p25_ten_thousand_messages_leave_no_descriptor() {
     for _ in 0..10_000 {
         assert!(client.ask(Verb::List(List { after: None })).unwrap().is_ok());
     }
-    assert_eq!(Helper::look(rig).descriptors, before.descriptors);
+    assert!(Helper::look(rig).descriptors <= before.descriptors, "{before:?}");
     let connections = Door::of(rig).unwrap();
     for _ in 0..500 {
         connections.enter().unwrap();
@@ -129,7 +129,7 @@ fn p42_a_helper_near_its_limit_keeps_no_descriptor_and_recovers() {
 #[test]
 fn p43_a_policy_file_of_another_stops_the_start() {
     let (_turn, rig) = bare();
-    let file = "/etc/nomad-nspawn/policy.toml";
+    let file = nspawn_tests::product::POLICY;
     let spoil = [
         (format!("chown 1000 {file}"), format!("chown 0 {file}")),
         (format!("chmod 0666 {file}"), format!("chmod 0644 {file}")),

@@ -1,11 +1,11 @@
 //! A hook, and one task that meets it.
 
 use nspawn_tests::shell::ShellJob;
+use nspawn_tests::world::traces;
 use nspawn_tests::{Alloc, Job, Rig, wait};
 use proto::plan::Step;
-use std::path::PathBuf;
+use std::fmt;
 use std::time::Duration;
-use std::{fmt, fs};
 
 /// Where test builds of helper and launcher look for hooks.
 pub(crate) const HOOKS: &str = "/run/nomad-nspawn/hook";
@@ -58,21 +58,13 @@ fn run(rig: &Rig, name: &str, restarts: usize) -> (Job, Alloc) {
     (job, alloc)
 }
 
-/// What the host holds of an allocation: unit, cgroup, folder of the upper layer.
-fn traces(rig: &Rig, alloc: &Alloc) -> Vec<PathBuf> {
-    let id = alloc.id.replace('-', "");
-    let root = PathBuf::from(format!("/proc/{}/root", rig.leader()));
-    let slice = rig.ready().cgroup.join("payload/machine.slice/machine-nspawn.slice");
-    let folders = [root.join("run/systemd/transient"), root.join("var/lib/nomad-nspawn"), slice];
-    let entries = folders.into_iter().flat_map(fs::read_dir).flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|p| p.to_string_lossy().contains(&id)).collect()
-}
-
 /// Waits until nothing is left of an allocation but what Nomad keeps itself.
 fn wait_gone(rig: &Rig, alloc: &Alloc, what: &str) {
     let mut left = Vec::new();
     wait::true_within("nothing to be left of the task", LIMIT, || {
-        left = traces(rig, alloc);
+        // The agent keeps the allocation's folder with the secrets mounted in it.
+        left = traces(rig.leader(), &alloc.id);
+        left.retain(|trace| !trace.contains("/var/lib/nomad/alloc/"));
         Ok(left.is_empty())
     })
     .unwrap_or_else(|error| panic!("{what}: {error:#}: {left:?}\n{}", journal(rig)));

@@ -1,8 +1,7 @@
 //! How a task's end is reported: code, signal and both streams, byte for byte.
 
 use crate::work::{Host, LIMIT, TASK, Work, assert_stream, both_modes, child, end, run_all};
-use nspawn_tests::wait;
-use std::time::{Duration, Instant};
+use nspawn_tests::{outer, wait};
 
 const CODES: [i64; 5] = [0, 1, 7, 133, 255];
 /// No line break at the end, and everything that a terminal or a text tool would change.
@@ -10,15 +9,14 @@ const OUT: &[u8] = b"out\0\r\n\t\x1b[31m\xff\xfe end";
 const ERR: &[u8] = b"err \\ \x07\x80";
 const SAY: &str = r"printf 'out\0\r\n\t\033[31m\377\376 end'; printf 'err \\ \007\200' >&2";
 
-/// What a "short" life is: the script takes less than 5 ms, where the host is not busy otherwise.
+/// What a "short" life is: less than 5 ms in the shell that runs it. The least of many: what else the
+/// machine does is none of the script's doing.
 fn assert_short(host: &Host, script: &str) {
-    let loops = "i=0; while [ $i -lt 20 ]; do busybox sh -c \"$0\" 2>&1; i=$((i+1)); done";
-    wait::true_within("a short life of less than 5 ms", LIMIT, || {
-        let start = Instant::now();
-        host.run(&["sh", "-c", loops, script])?;
-        Ok(start.elapsed() / 20 < Duration::from_millis(5))
-    })
-    .unwrap();
+    let lives = "for n in $(seq 50); do a=$(date +%s%N); busybox sh -c \"$0\" >/dev/null 2>&1; \
+                 b=$(date +%s%N); echo $((b - a)); done | sort -n | head -n 1";
+    let least: u64 = host.run(&["sh", "-c", lives, script]).unwrap().parse().unwrap();
+    outer::tell(&format!("a short life takes {} µs", least / 1000));
+    assert!(least < 5_000_000, "a short life takes {least} ns");
 }
 
 #[test]

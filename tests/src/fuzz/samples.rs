@@ -1,0 +1,153 @@
+//! Good messages of every kind: a reader that met none of a kind was never tried with it.
+
+use crate::race;
+use anyhow::Result;
+use proto::error::{Code, Refusal};
+use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
+use proto::parts::Part;
+use proto::path::{Absolute, Component, Relative};
+use proto::plan::{Order, Place, Plan, PlannedFiles, Report};
+use proto::secret::Secret;
+use proto::spec::files::{
+    Bind, Credential, CredentialContent, CredentialName, Device, DeviceAccess, Mapping, Overlay,
+    Tmpfs, Upper,
+};
+use proto::wire::{
+    Answer, Exit, Hello, Kill, List, Page, Remove, Reply, Request, Retire, Signal, Start, State,
+    Status, Task, Verb, Welcome,
+};
+use std::path::Path;
+
+fn key() -> Result<TaskKey> {
+    Ok(TaskKey { alloc: AllocId([7; 16]), task: TaskName::new("web")?, instance: Instance(9) })
+}
+
+pub(super) fn requests() -> Result<Vec<Request>> {
+    let key = key()?;
+    let part = Part { offset: 8, bytes: vec![1, 2, 3] };
+    let verbs = [
+        Verb::Hello(Hello { oldest: 1, newest: 1 }),
+        Verb::Part(part),
+        Verb::Start(Start { length: 9 }),
+        Verb::Signal(Signal { key: key.clone(), signal: 15 }),
+        Verb::Kill(Kill { key: key.clone() }),
+        Verb::Status(Status { key: key.clone() }),
+        Verb::List(List { after: Some(key.clone()) }),
+        Verb::List(List { after: None }),
+        Verb::Remove(Remove { key: key.clone() }),
+        Verb::Retire(Retire { key }),
+    ];
+    Ok(verbs.into_iter().map(|verb| Request { epoch: 3, id: 4, verb }).collect())
+}
+
+fn task(state: State) -> Result<Task> {
+    Ok(Task {
+        key: key()?,
+        unit: "nomad-nspawn-x.service".to_owned(),
+        machine: MachineName::new("web-1")?,
+        uid_base: Some(524_288),
+        leader: Some(7),
+        started_ms: 1,
+        state,
+        notes: vec!["a note".to_owned()],
+    })
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        version: 1,
+        features: 0,
+        epoch: 3,
+        helper: "1.0.0".to_owned(),
+        systemd: 257,
+        systemd_text: "257.13-1~deb13u1".to_owned(),
+        systemd_accepted: false,
+        host_network: true,
+        host_users: false,
+    }
+}
+
+fn refusal() -> Refusal {
+    Refusal::new(Code::Policy, "decide", "image /x", "lies below no folder")
+}
+
+pub(super) fn replies() -> Result<Vec<Reply>> {
+    let exit = Exit { code: 139, signal: 11, oom: true, ended_ms: 2, error: "lost".to_owned() };
+    let results = [
+        Ok(Answer::Welcome(welcome())),
+        Ok(Answer::Taken),
+        Ok(Answer::Started(task(State::Starting)?)),
+        Ok(Answer::Signaled),
+        Ok(Answer::Killed),
+        Ok(Answer::Status(task(State::Running)?)),
+        Ok(Answer::Status(task(State::Ended(exit))?)),
+        Ok(Answer::Page(Page { keys: vec![key()?, key()?], more: true })),
+        Ok(Answer::Removed),
+        Ok(Answer::Retired { found: true }),
+        Err(refusal()),
+    ];
+    Ok((1..).zip(results).map(|(id, result)| Reply { id, result }).collect())
+}
+
+pub(super) fn orders() -> [Order; 3] {
+    let part = Part { offset: 0, bytes: vec![1, 2] };
+    [Order::Part(part), Order::Prepare { length: 9 }, Order::Go]
+}
+
+pub(super) fn reports() -> [Report; 3] {
+    [
+        Report::Begun { pid: 7 },
+        Report::Prepared { notes: vec!["a note".to_owned()] },
+        Report::Failed(refusal()),
+    ]
+}
+
+fn files() -> Result<PlannedFiles> {
+    let below = Relative::new(vec![Component::new("data")?, Component::new("x")?])?;
+    let place = Place { root: Absolute::parse("/srv")?, below: below.clone() };
+    let target = Absolute::parse("/mnt/x")?;
+    Ok(PlannedFiles {
+        binds: vec![Bind {
+            source: place.clone(),
+            target: target.clone(),
+            read_only: true,
+            recursive: false,
+            mapping: Mapping::Owner,
+            propagated: true,
+        }],
+        tmpfs: vec![Tmpfs {
+            target: target.clone(),
+            size: Some(4096),
+            inodes: None,
+            mode: Some(0o1777),
+            read_only: false,
+            executable: true,
+        }],
+        overlays: vec![Overlay {
+            lower: vec![place.clone()],
+            upper: Upper::Folder(place.clone()),
+            target: target.clone(),
+        }],
+        inaccessible: vec![target.clone()],
+        devices: vec![Device {
+            host: place,
+            target,
+            access: DeviceAccess { read: true, write: false, mknod: true },
+        }],
+        credentials: [
+            CredentialContent::Value(Secret::new("value")),
+            CredentialContent::File(below),
+        ]
+        .into_iter()
+        .map(|content| {
+            Ok(Credential { name: CredentialName::new("key")?, content, encrypted: false })
+        })
+        .collect::<Result<_>>()?,
+        ..PlannedFiles::default()
+    })
+}
+
+pub(super) fn plans() -> Result<[Plan; 2]> {
+    let plan = race::plan(Path::new("/host"))?;
+    Ok([plan.clone(), Plan { files: files()?, ..plan }])
+}
