@@ -112,7 +112,7 @@ fn kept() -> Vec<Case> {
             }];
         }
     };
-    let deep = |spec: &mut TaskSpec| {
+    let deep = move |spec: &mut TaskSpec| {
         let lower = vec![Source::Task(below(&"/local".repeat(62))); 18];
         let overlay = |n| Overlay {
             lower: lower.clone(),
