@@ -126,8 +126,10 @@ mod tests {
         change(move |s| s.files.credentials = vec![credential.clone()])
     }
 
+    type Make = fn() -> Change;
+
     /// Refused and allowed alike whatever the preset.
-    fn check_both(words: &'static str, rows: Vec<(fn() -> Change, fn() -> Change)>) {
+    fn check_both(words: &'static str, rows: Vec<(Make, Make)>) {
         for (no, yes) in rows {
             for file in ["", COMPAT] {
                 check(vec![row("nomad.alloc_dirs", words, (file, no()), (file, yes()))]);

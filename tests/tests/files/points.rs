@@ -3,12 +3,14 @@
 
 use crate::{Task, bind, binds, host, path, read_only};
 use nix::fcntl::{OFlag, RenameFlags, renameat2};
-use nspawn_tests::Rig;
+use nspawn_tests::wait::Stop;
+use nspawn_tests::{Rig, wait};
 use proto::name::ImageName;
 use proto::plan::UnitId;
 use proto::spec::files::{Files, Tmpfs};
 use proto::spec::{Image, TaskSpec};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What systemd-nspawn was told to mount, by target.
 fn told(rig: &Rig, task: &Task<'_>) -> Vec<String> {
@@ -69,16 +71,16 @@ fn what_lies_below_another_mount_is_not_systemd_nspawns_to_mount() {
     let mut told = told(rig, &task);
     told.sort();
     assert_eq!(told, ["/alloc", "/local", "/secrets", "/srv", "/tmp/t"]);
-    nspawn_tests::wait::true_within(
-        "the payload to look",
-        std::time::Duration::from_secs(10),
-        || Ok(task.made.written(0)?.ends_with(b"tmpfs\n")),
-    )
+    let mut seen = Vec::new();
+    wait::true_within("the payload to look", Duration::from_secs(10), || {
+        seen.extend(task.made.written(0)?);
+        Ok(seen.ends_with(b"tmpfs\n"))
+    })
     .unwrap();
-    let seen = String::from_utf8(task.made.written(0).unwrap()).unwrap();
+    let seen = String::from_utf8(seen).unwrap();
     assert_eq!(seen, format!("{}tmpfs\n", "in\n".repeat(6)));
     let made = rig.run(&["ls", "/srv/closed/points/a"]).unwrap();
-    assert_eq!(made, "w\nx\n");
+    assert_eq!(made, "w\nx");
     task.remove();
 }
 
@@ -102,10 +104,9 @@ fn a_swapped_mount_point_never_leads_elsewhere() {
                     let at = nix::unistd::UnlinkatFlags::RemoveDir;
                     let _one_of_them = nix::unistd::unlinkat(&folder, name, at);
                 }
-                std::thread::sleep(std::time::Duration::from_micros(50));
+                std::thread::sleep(Duration::from_micros(50));
             }
         });
-        // Also when an assertion fails: the scope waits for the swapper.
         let _stop = Stop(&done);
         for _ in 0..STARTS {
             let inner = read_only("/srv/closed/source", "/mnt/a/dir/point");
@@ -126,16 +127,7 @@ fn a_swapped_mount_point_never_leads_elsewhere() {
     eprintln!("{STARTS} starts: {seen} ran, {refused} refused");
     assert!(seen > 0 && refused > 0, "{seen} ran, {refused} refused: no race took place");
     let victim = rig.run(&["find", "/srv/closed/victim", "-printf", "%p %u\\n"]).unwrap();
-    assert_eq!(victim, "/srv/closed/victim root\n");
-}
-
-/// Ends the swapper.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    assert_eq!(victim, "/srv/closed/victim root");
 }
 
 /// Nomad's log collector is host root and opens the files there by name.
@@ -145,7 +137,7 @@ fn nomads_log_folder_is_closed_to_the_payload() {
     let script = "
         for f in t.stdout.1 x; do
             ln -s /etc/passwd /alloc/logs/$f 2>/dev/null && echo linked
-            echo x >/alloc/logs/$f 2>/dev/null && echo written
+            (echo x >/alloc/logs/$f) 2>/dev/null && echo written
         done
         rm /alloc/logs/.t.stdout.fifo 2>/dev/null && echo removed
         mv /alloc/logs /alloc/old 2>/dev/null && echo moved

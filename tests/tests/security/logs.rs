@@ -56,15 +56,13 @@ fn p02_a_link_in_place_of_a_folder_is_not_followed() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     rig.sh("rm -rf /root/victim; mkdir -p /root/victim/logs; echo x >/root/victim/mark").unwrap();
-    for (folder, step) in
-        [("alloc/logs", "logs"), ("alloc", "task-dirs"), ("swapped/local", "task-dirs")]
-    {
+    for folder in ["alloc/logs", "alloc", "swapped/local"] {
         let task = Handmade::new(rig, "swapped").unwrap();
         let path = format!("{}/{folder}", task.dir());
         rig.run(&["sh", "-ec", "mv $1 $1.away; ln -s /root/victim $1", "sh", &path]).unwrap();
         let spec = task.spec(&["/bin/touch", "/alloc/touched", "/local/touched"]).unwrap();
         let refusal = client.start(&spec).unwrap().unwrap_err();
-        assert!(refusal.step == step && refusal.object.contains(folder), "{refusal:?}");
+        assert!(refusal.step == "task-dirs" && refusal.object.contains(folder), "{refusal:?}");
         assert!(refusal.reason.contains("Not a directory"), "{refusal}");
         rig.run(&["sh", "-ec", "rm $1; mv $1.away $1", "sh", &path]).unwrap();
         task.remove(&client).unwrap();
