@@ -38,6 +38,10 @@ fn check_label_value(text: &str) -> Result<(), &'static str> {
     if text.len() > limits::VALUE_MAX {
         return Err("at most 255 bytes");
     }
+    // PID 1 writes a field without quotes: when it reads its units again, each word is one of its own.
+    if text.split(' ').skip(1).any(|word| word.contains('=')) {
+        return Err("no = behind a blank");
+    }
     if text.bytes().all(|b| b.is_ascii_alphanumeric() || b" ._:/@+,=-".contains(&b)) {
         Ok(())
     } else {
@@ -80,4 +84,21 @@ pub enum Logs {
         /// Lines at or above this priority go to standard error (syslog(3): 0 to 7).
         priority: u8,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_of_a_label_is_another_field() {
+        for good in ["", "blue, 50:50 @home", "a=b=c", "a=b c", " x", "x "] {
+            assert!(LabelValue::new(good).is_ok(), "{good:?}");
+        }
+        for bad in
+            ["x OBJECT_SYSTEMD_UNIT=ssh.service", " NOMAD_TASK_NAME=y", "a  b=c", "a\tb", "é"]
+        {
+            assert!(LabelValue::new(bad).is_err(), "{bad:?}");
+        }
+    }
 }
