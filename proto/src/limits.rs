@@ -63,8 +63,9 @@ pub const RANGE_FIRST: u32 = 524_288;
 /// See [`RANGE_FIRST`].
 pub const RANGE_LAST: u32 = 1_878_982_656;
 
-/// Longest kill time-out that a unit gets, in milliseconds: one day.
-pub const KILL_TIMEOUT_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+/// Longest kill time-out that a unit gets, in milliseconds: systemd's own default, because a host waits
+/// for it when it goes down. The driver asks for 30 s.
+pub const KILL_TIMEOUT_MAX_MS: u64 = 90 * 1000;
 /// Time that the helper gives one start, in seconds, before it undoes it.
 pub const START_TIMEOUT_S: u64 = 120;
 /// Time that the helper gives a peer to greet it, in seconds.
