@@ -84,6 +84,9 @@ pub const TASKS_LIMIT: std::ops::RangeInclusive<u64> = 1..=4_194_304;
 /// Binds, volumes, tmpfs and overlay mounts, hidden paths, devices and credentials of one task,
 /// each: systemd-nspawn handles them one after another while the task starts.
 pub const MOUNTS_MAX: usize = 128;
+/// Components of all paths of a task's mounts, devices and credentials together: each takes many
+/// times its bytes in memory, of which the helper's unit has 64 MiB.
+pub const PATHS_MAX: usize = 16 * 1024;
 /// Layers of one overlay mount (OVL_MAX_STACK of the kernel is 500; a start has to open each).
 pub const LAYERS_MAX: usize = 32;
 /// System call rules, sysctls, process limits, host entries and labels of one task, each.

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 
 use proto::limits::{
     ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, LAYERS_MAX, MOUNTS_MAX, NAMESERVERS_MAX,
-    RULES_MAX, SEARCHES_MAX, VARIABLE_MAX, VARIABLES_MAX,
+    PATHS_MAX, RULES_MAX, SEARCHES_MAX, VARIABLE_MAX, VARIABLES_MAX,
 };
-use proto::spec::files::CredentialContent;
+use proto::spec::files::{CredentialContent, Source, Upper};
 use proto::spec::resolver::Resolver;
-use proto::spec::{Payload, TaskSpec};
+use proto::spec::{Files, Payload, TaskSpec};
 
-use super::{Denial, invalid};
+use super::{Denial, invalid, targets};
 
 pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     check_command(spec)?;
@@ -35,6 +35,7 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
         }
         at_most(overlay.lower.len(), LAYERS_MAX, &object)?;
     }
+    at_most(components(files), PATHS_MAX, "path components of mounts, devices and credentials")?;
     if let Resolver::Own { servers, searches, options } = &spec.names.resolver {
         at_most(servers.len(), NAMESERVERS_MAX, "nameservers")?;
         at_most(searches.len(), SEARCHES_MAX, "search domains")?;
@@ -52,6 +53,28 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     once("label", spec.labels.iter().map(|it| it.name.as_str()))?;
     once("sysctl", isolation.sysctls.iter().map(|it| it.name.as_str()))?;
     once("process limit", isolation.limits.iter().map(|it| it.resource.name()))
+}
+
+/// Components of all paths of these files.
+fn components(files: &Files) -> usize {
+    let source = |it: &Source| match it {
+        Source::Host(path) => path.components().len(),
+        Source::Task(path) => path.components().len(),
+    };
+    let upper = |it: &Upper| if let Upper::Folder(it) = it { source(it) } else { 0 };
+    let content = |it: &CredentialContent| match it {
+        CredentialContent::File(path) => path.components().len(),
+        CredentialContent::Value(_) => 0,
+    };
+    let binds = files.binds.iter().map(|it| source(&it.source));
+    let overlays = files
+        .overlays
+        .iter()
+        .map(|it| it.lower.iter().map(source).sum::<usize>() + upper(&it.upper));
+    let credentials = files.credentials.iter().map(|it| content(&it.content));
+    let devices = files.devices.iter().map(|it| &it.host);
+    let single = targets::all(files).chain(devices).map(|path| path.components().len());
+    binds.chain(overlays).chain(credentials).chain(single).sum()
 }
 
 fn at_most(count: usize, most: usize, what: &str) -> Result<(), Denial> {
@@ -105,6 +128,7 @@ mod tests {
     use super::*;
     use crate::policy::tests::{Change, absolute, bind, change, check_invalid, device, judged};
     use proto::name::VariableName;
+    use proto::path::Relative;
     use proto::secret::Secret;
     use proto::spec::files::{Credential, CredentialName, Overlay, Source, Tmpfs, Upper};
     use proto::spec::output::{Label, LabelName, LabelValue};
@@ -236,6 +260,51 @@ mod tests {
                 change(|s| s.isolation.limits = vec![limit(LimitName::Cpu)]),
             ),
         ]);
+    }
+
+    /// Bounds of each list alone would let one specification take most of the helper's memory.
+    #[test]
+    fn all_paths_together_have_a_bound() {
+        fn path(name: &str, length: usize) -> proto::path::Absolute {
+            absolute(&format!("/{name}").repeat(length))
+        }
+        fn own(length: usize) -> Relative {
+            path("local", length).below(&absolute("/")).unwrap()
+        }
+        fn bind_of(source: Source, length: usize) -> Vec<proto::spec::files::Bind> {
+            vec![proto::spec::files::Bind { source, target: path("b", length), ..bind("/", true) }]
+        }
+        // Each adds so many components.
+        let kinds: [fn(&mut Files, usize); 6] = [
+            |files, n| files.inaccessible.push(path("b", n)),
+            |files, n| files.binds = bind_of(Source::Host(path("x", n / 2)), n - n / 2),
+            |files, n| files.binds = bind_of(Source::Task(own(n / 2)), n - n / 2),
+            |files, n| {
+                let host = absolute(&format!("/dev{}", path("x", n - 3)));
+                files.devices = vec![proto::spec::files::Device { host, ..device("/", "r") }];
+            },
+            |files, n| {
+                let content = CredentialContent::File(own(n));
+                files.credentials = vec![Credential { content, ..credential(0, 1) }];
+            },
+            |files, n| {
+                let (upper, lower) = (Upper::Folder(Source::Task(own(n - 3))), layers(1).lower);
+                files.overlays.push(Overlay { lower, upper, target: path("b", 2) });
+            },
+        ];
+        for kind in kinds {
+            let with = |n| {
+                change(files(move |files| {
+                    // All but 40.
+                    let lower = vec![Source::Host(path("x", 42)); 3];
+                    let one = |n| Overlay { lower: lower.clone(), target: target(n), ..layers(1) };
+                    files.overlays = each(MOUNTS_MAX - 1, one);
+                    files.inaccessible = vec![path("a", 64), path("a", 24)];
+                    kind(files, n);
+                }))
+            };
+            check_invalid(vec![("16385, but at most 16384", with(41), with(40))]);
+        }
     }
 
     #[test]

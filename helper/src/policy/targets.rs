@@ -10,13 +10,18 @@ use super::{Denial, invalid};
 /// What the task has there already.
 const TAKEN: [&str; 6] = ["/", "/dev", "/run", "/alloc", "/local", "/secrets"];
 
-pub(super) fn check(files: &Files) -> Result<(), Denial> {
+/// Every mount point of these files.
+pub(super) fn all(files: &Files) -> impl Iterator<Item = &Absolute> {
     let binds = files.binds.iter().map(|bind| &bind.target);
     let tmpfs = files.tmpfs.iter().map(|tmpfs| &tmpfs.target);
     let overlays = files.overlays.iter().map(|overlay| &overlay.target);
     let devices = files.devices.iter().map(|device| &device.target);
+    binds.chain(tmpfs).chain(overlays).chain(devices).chain(&files.inaccessible)
+}
+
+pub(super) fn check(files: &Files) -> Result<(), Denial> {
     let mut seen = HashSet::new();
-    for target in binds.chain(tmpfs).chain(overlays).chain(devices).chain(&files.inaccessible) {
+    for target in all(files) {
         check_target(target)?;
         if !seen.insert(target) {
             return Err(invalid("target", target, "two mounts at one place; leave one out"));

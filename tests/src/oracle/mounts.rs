@@ -124,7 +124,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
     let at = |n: usize| path(&format!("/mnt/{n}"));
     let own = || Source::Task(relative(&["local"]));
     let files = &mut spec.files;
-    match random.below(11) {
+    match random.below(12) {
         0 => files.binds = (0..mounts).map(|n| bind_at(own(), at(n), false)).collect(),
         1 => {
             let (size, inodes, mode) = (None, None, None);
@@ -151,6 +151,19 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
                 encrypted: false,
             };
             files.credentials = (0..mounts).map(one).collect();
+        }
+        6 => {
+            // Half of the bound in layers, the other half in upper folders and targets.
+            let part = limits::PATHS_MAX / limits::MOUNTS_MAX / 4;
+            let deep = |n| Source::Task(relative(&vec!["local"; n]));
+            let one = |n: usize| Overlay {
+                lower: vec![deep(part), deep(part)],
+                upper: Upper::Folder(deep(part)),
+                target: path(&format!("/{n}{}", "/x".repeat(part - 1))),
+            };
+            files.overlays = (0..limits::MOUNTS_MAX).map(one).collect();
+            files.binds.clear();
+            files.inaccessible = (0..over).map(at).collect();
         }
         _ => count_rules(random, spec, limits::RULES_MAX + over),
     }

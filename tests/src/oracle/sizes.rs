@@ -4,7 +4,8 @@ use super::Broken;
 use super::file::Settings;
 use super::places::{image, is_plain, within};
 use proto::limits;
-use proto::spec::files::CredentialContent;
+use proto::path::Relative;
+use proto::spec::files::{CredentialContent, Source, Upper};
 use proto::spec::process::Ready;
 use proto::spec::resolver::Resolver;
 use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec, Users};
@@ -31,11 +32,45 @@ fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
         let layers = overlay.lower.len();
         broken.invalid("layers", layers == 0 || layers > limits::LAYERS_MAX);
     }
+    broken.invalid("many-components", components(spec) > limits::PATHS_MAX);
     if let Resolver::Own { servers, searches, options } = &spec.names.resolver {
         broken.invalid("many-servers", servers.len() > limits::NAMESERVERS_MAX);
         broken.invalid("many-searches", searches.len() > limits::SEARCHES_MAX);
         broken.invalid("many-options", options.len() > limits::SEARCHES_MAX);
     }
+}
+
+/// How long all paths of files are together, by the text of each.
+fn components(spec: &TaskSpec) -> usize {
+    let files = &spec.files;
+    let mut all: Vec<String> = files.inaccessible.iter().map(ToString::to_string).collect();
+    all.extend(files.tmpfs.iter().map(|tmpfs| tmpfs.target.to_string()));
+    let mut sources: Vec<&Source> = files.binds.iter().map(|bind| &bind.source).collect();
+    all.extend(files.binds.iter().map(|bind| bind.target.to_string()));
+    for device in &files.devices {
+        all.extend([device.host.to_string(), device.target.to_string()]);
+    }
+    for overlay in &files.overlays {
+        all.push(overlay.target.to_string());
+        sources.extend(&overlay.lower);
+        if let Upper::Folder(folder) = &overlay.upper {
+            sources.push(folder);
+        }
+    }
+    let mut below: Vec<&Relative> = Vec::new();
+    for source in sources {
+        match source {
+            Source::Host(path) => all.push(path.to_string()),
+            Source::Task(path) => below.push(path),
+        }
+    }
+    below.extend(files.credentials.iter().filter_map(|credential| match &credential.content {
+        CredentialContent::File(path) => Some(path),
+        CredentialContent::Value(_) => None,
+    }));
+    let names = |text: &String| text.split('/').filter(|name| !name.is_empty()).count();
+    let absolute: usize = all.iter().map(names).sum();
+    absolute + below.iter().map(|path| path.components().len()).sum::<usize>()
 }
 
 fn check_texts(spec: &TaskSpec, broken: &mut Broken) {

@@ -16,7 +16,7 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 31] = [
+const FAULTS: [Fault; 33] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -25,6 +25,8 @@ const FAULTS: [Fault; 31] = [
         "once(\"label\", spec.labels.iter().take(1)",
     ),
     ("bounds.rs", "len() > CREDENTIAL_MAX", "len() > CREDENTIAL_MAX + 1"),
+    ("bounds.rs", ".sum::<usize>() + upper(&it.upper)", ".sum::<usize>()"),
+    ("bounds.rs", "at_most(components(files), PATHS_MAX,", "at_most(0, PATHS_MAX,"),
     (
         "contradictions.rs",
         "limit.soft.unwrap_or(u64::MAX) > limit.hard",
