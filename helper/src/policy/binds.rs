@@ -1,33 +1,12 @@
-//! Places of the host that a task sees: its allocation, binds, overlay layers.
+//! Places of the host that a task sees: binds and overlay layers.
 //! Judged by path, component by component; the launcher opens them without following a link.
 
-use proto::path::{Absolute, Component, Relative};
+use proto::path::Absolute;
 use proto::plan::{Place, PlannedFiles, TaskDirs};
 use proto::spec::TaskSpec;
 use proto::spec::files::{Bind, Source};
 
-use super::{Denial, Policy, devices, invalid, place_below, refuse, unlisted};
-
-/// The task's folders below the allocation.
-pub(super) fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, Denial> {
-    let path = &spec.alloc_dir;
-    let object = format!("allocation folder {path}");
-    let alloc_dir = place_below(path, &policy.alloc_dirs).ok_or_else(|| {
-        let reason = "lies below no folder of [nomad] alloc_dirs in the policy file; add the \
-                      agent's client.alloc_dir (default: its data_dir with /alloc) there";
-        refuse("nomad.alloc_dirs", &object, reason)
-    })?;
-    match alloc_dir.below.components() {
-        [name] if name.as_str() == spec.key.alloc.to_string() => {
-            Ok(TaskDirs { alloc_dir, task: spec.key.task.clone(), agent_uid: policy.agent_uid })
-        }
-        _ => Err(refuse(
-            "nomad.alloc_dirs",
-            object,
-            "its last component must be the allocation's id, directly below alloc_dirs",
-        )),
-    }
-}
+use super::{Denial, Policy, allocation, devices, invalid, place_below, refuse, unlisted};
 
 /// Everything of [`proto::spec::Files`] with its places.
 pub(super) fn files(
@@ -37,6 +16,7 @@ pub(super) fn files(
 ) -> Result<PlannedFiles, Denial> {
     let files = &spec.files;
     let host = Host { spec, dirs, policy };
+    let credentials = files.credentials.iter().map(|it| allocation::credential(it, dirs));
     let dev = Absolute::parse("/dev").map_err(|e| invalid("device-name", "/dev", e))?;
     Ok(PlannedFiles {
         binds: files.binds.iter().map(|bind| host.bind(bind)).collect::<Result<_, _>>()?,
@@ -52,7 +32,7 @@ pub(super) fn files(
             .iter()
             .map(|device| devices::plan(device, &dev, policy))
             .collect::<Result<_, _>>()?,
-        credentials: files.credentials.clone(),
+        credentials: credentials.collect::<Result<_, _>>()?,
         unprotected: policy.binds_unprotected,
     })
 }
@@ -73,49 +53,11 @@ impl Host<'_> {
 
     fn place(&self, source: &Source, writes: bool) -> Result<Place, Denial> {
         match source {
-            Source::Task(below) => self.of_task(below),
+            Source::Task(below) => allocation::of_task(below, writes, self.dirs),
             Source::Host(path) => match path.below(&self.spec.alloc_dir) {
-                Some(below) => self.of_alloc(below.components()),
+                Some(below) => allocation::place(below.components(), writes, self.dirs),
                 None => self.of_host(path, writes),
             },
-        }
-    }
-
-    /// Below the task's own folder.
-    fn of_task(&self, below: &Relative) -> Result<Place, Denial> {
-        let task = Component::new(self.dirs.task.as_str())
-            .map_err(|e| invalid("path", &self.dirs.task, e))?;
-        self.of_alloc(&[std::slice::from_ref(&task), below.components()].concat())
-    }
-
-    /// Below the allocation: walked from the policy's folder, because the agent's account may be
-    /// able to put a link in the allocation's stead.
-    fn of_alloc(&self, below: &[Component]) -> Result<Place, Denial> {
-        if self.shows_secrets(below) {
-            let path = below.iter().map(Component::as_str).collect::<Vec<_>>().join("/");
-            let reason = "is or holds what Nomad keeps from tasks (private) or from other tasks \
-                          (secrets); bind a folder below local, or of alloc";
-            return Err(refuse(
-                "nomad.alloc_dirs",
-                format!("bind of {}/{path}", self.spec.alloc_dir),
-                reason,
-            ));
-        }
-        let Place { root, below: alloc } = self.dirs.alloc_dir.clone();
-        let below = Relative::new([alloc.components(), below].concat())
-            .map_err(|e| invalid("path", format!("a bind below {root}"), e))?;
-        Ok(Place { root, below })
-    }
-
-    /// Whether a folder of the allocation is or holds a `private` folder, or another task's
-    /// `secrets` (client/allocdir of Nomad).
-    fn shows_secrets(&self, below: &[Component]) -> bool {
-        let own = self.dirs.task.as_str();
-        match below.iter().map(Component::as_str).collect::<Vec<_>>().as_slice() {
-            ["alloc", ..] => false,
-            [] | [_] | [_, "private", ..] => true,
-            [task, "secrets", ..] => *task != own,
-            _ => false,
         }
     }
 
@@ -161,7 +103,7 @@ impl Host<'_> {
 }
 
 /// Whether one path is, holds or lies below the other.
-fn touches(one: &Absolute, other: &Absolute) -> bool {
+pub(super) fn touches(one: &Absolute, other: &Absolute) -> bool {
     one.below(other).is_some() || other.below(one).is_some()
 }
 
@@ -184,16 +126,12 @@ mod tests {
         })
     }
 
-    fn alloc_dir(path: &'static str) -> Change {
-        Box::new(move |s| s.alloc_dir = absolute(&path.replace("OWN", ALLOC)))
-    }
-
     #[test]
     fn binds_begin_below_a_listed_folder() {
         const READ_ONLY: &str = "[binds]\nread_only = [\"/srv\"]";
         const WRITE: &str = "[binds]\nread_write = [\"/srv\"]";
         let (read, write) = ("binds.read_only", "binds.read_write");
-        let own = "/var/lib/nomad/alloc/OWN/alloc";
+        let own = "/var/lib/nomad/alloc/OWN/alloc/data";
         check(vec![
             row(
                 read,
@@ -234,31 +172,6 @@ mod tests {
                 ("", binds(own, false)),
             ),
         ]);
-    }
-
-    #[test]
-    fn what_nomad_keeps_from_tasks_is_never_bound() {
-        let own = |path| ("", binds(path, true));
-        let rows = [
-            ("/var/lib/nomad/alloc/OWN", "/var/lib/nomad/alloc/OWN/alloc"),
-            ("/var/lib/nomad/alloc/OWN/web", "/var/lib/nomad/alloc/OWN/web/local"),
-            ("/var/lib/nomad/alloc/OWN/web/private", "/var/lib/nomad/alloc/OWN/web/secrets"),
-            ("/var/lib/nomad/alloc/OWN/other/private/x", "/var/lib/nomad/alloc/OWN/other/local/x"),
-            ("/var/lib/nomad/alloc/OWN/other/secrets", "/var/lib/nomad/alloc/OWN/alloc/secrets"),
-        ];
-        let words = "keeps from tasks (private)";
-        check(rows.map(|(no, yes)| row("nomad.alloc_dirs", words, own(no), own(yes))).into());
-        check(
-            rows.map(|(no, yes)| {
-                row(
-                    "nomad.alloc_dirs",
-                    words,
-                    (COMPAT, binds(no, false)),
-                    (COMPAT, binds(yes, false)),
-                )
-            })
-            .into(),
-        );
     }
 
     #[test]
@@ -326,29 +239,6 @@ mod tests {
                     binds("/data", true),
                 ),
                 ("[binds]\nread_only = [\"/data\"]", binds("/data", true)),
-            ),
-        ]);
-    }
-
-    #[test]
-    fn only_the_own_allocation_is_mounted() {
-        let rule = "nomad.alloc_dirs";
-        let own = || ("", alloc_dir("/opt/nomad/data/alloc/OWN"));
-        let id = "allocation's id";
-        check(vec![
-            row(rule, id, ("", alloc_dir("/var/lib/nomad/alloc")), own()),
-            row(rule, id, ("", alloc_dir("/var/lib/nomad/alloc/x/OWN")), own()),
-            row(
-                rule,
-                id,
-                ("", alloc_dir("/var/lib/nomad/alloc/17070707-0707-0707-0707-070707070707")),
-                own(),
-            ),
-            row(
-                rule,
-                "[nomad] alloc_dirs",
-                ("", alloc_dir("/tmp/OWN")),
-                ("[nomad]\nalloc_dirs = [\"/tmp\"]", alloc_dir("/tmp/OWN")),
             ),
         ]);
     }

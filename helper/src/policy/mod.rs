@@ -10,10 +10,11 @@
 //! | `file`, `parse`, `reader` | the file: who may write it, its keys, its text |
 //! | `bounds`, `contradictions`, `targets` | bounds, contradictions, mount points inside |
 //! | `images`, `users` | the image's place, the user namespace |
-//! | `binds`, `devices` | places of the host that a task sees |
+//! | `allocation`, `binds`, `devices` | places of the host that a task sees |
 //! | `isolation`, `network`, `resources` | capabilities and settings, network, ceilings |
 //! | `glob`, `names` | patterns, machine names |
 
+mod allocation;
 mod binds;
 mod bounds;
 mod contradictions;
@@ -102,7 +103,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
     resources::check(spec.resources)?;
     let kill_signal = resources::kill_signal(spec)?;
     let image = images::place(spec, policy)?;
-    let task_dirs = binds::task_dirs(spec, policy)?;
+    let task_dirs = allocation::task_dirs(spec, policy)?;
     users::check(spec.users, &image, policy)?;
     isolation::check(spec, policy)?;
     let files = binds::files(spec, &task_dirs, policy)?;

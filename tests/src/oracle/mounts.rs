@@ -23,7 +23,16 @@ fn source(random: &mut Random, policy: &Settings) -> Source {
     let listed = [policy.binds_read_only.as_slice(), policy.binds_read_write.as_slice()].concat();
     match random.below(10) {
         0 => {
-            let folders: [&[&str]; 4] = [&["local", "data"], &["private"], &["secrets", "x"], &[]];
+            let folders: [&[&str]; 8] = [
+                &["local", "data"],
+                &["private"],
+                &["secrets", "x"],
+                &[],
+                &["alloc"],
+                &["alloc", "logs"],
+                &["alloc", "logs", "x"],
+                &["alloc", "data"],
+            ];
             Source::Task(relative(random.pick(&folders)))
         }
         1 | 2 if !listed.is_empty() => {
@@ -107,7 +116,7 @@ pub(super) fn credential(random: &mut Random, _policy: &Settings, spec: &mut Tas
     for _ in 0..random.pick(&[1, 1, 2]) {
         let name = constant!(CredentialName, random.pick(&["a", "b"]));
         let content = match random.below(6) {
-            0 => CredentialContent::File(relative(&["secrets", "x"])),
+            0 => CredentialContent::File(relative(random.pick(&texts::CREDENTIALS))),
             1 | 2 => {
                 let length = limits::CREDENTIAL_MAX + random.below(2);
                 CredentialContent::Value(Secret::new("x".repeat(length)))

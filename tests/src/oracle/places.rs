@@ -2,7 +2,7 @@
 
 use super::Broken;
 use super::file::{ImagePath, Preset, Settings};
-use proto::spec::files::{Source, Upper};
+use proto::spec::files::{CredentialContent, Source, Upper};
 use proto::spec::{Image, ImageKind, Network, Root, TaskSpec};
 
 fn parts(path: &str) -> Vec<&str> {
@@ -141,6 +141,14 @@ fn shows_secrets(below: &[&str], own: &str) -> bool {
     kept(task, "private") || (task != own && kept(task, "secrets"))
 }
 
+/// Whether a folder of the allocation is, lies in or holds the logs, in the shared folder or where a
+/// task with a chroot has it again.
+fn touches_logs(below: &[&str]) -> bool {
+    let at = below.iter().take(2).position(|name| *name == "alloc");
+    let shared = at.and_then(|at| below.get(at + 1..)).map(|rest| rest.first().copied());
+    shared.is_some_and(|first| first.is_none_or(|first| first == "logs"))
+}
+
 fn check_source(
     spec: &TaskSpec,
     policy: &Settings,
@@ -150,8 +158,10 @@ fn check_source(
 ) {
     let path = source(spec, from);
     if within(&path, &spec.alloc_dir.to_string()) {
-        let below = path.trim_start_matches(&spec.alloc_dir.to_string());
-        broken.policy("bind-secrets", shows_secrets(&parts(below), spec.key.task.as_str()));
+        let below = parts(path.trim_start_matches(&spec.alloc_dir.to_string()));
+        let secrets = shows_secrets(&below, spec.key.task.as_str());
+        broken.policy("bind-secrets", secrets);
+        broken.policy("bind-logs", writes && !secrets && touches_logs(&below));
         return;
     }
     let listed = |list: &[String]| list.iter().any(|folder| within(&path, folder));
@@ -187,6 +197,18 @@ fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
         }
         if let Upper::Folder(folder) = &overlay.upper {
             check_source(spec, policy, folder, true, broken);
+        }
+    }
+}
+
+fn check_credentials(spec: &TaskSpec, broken: &mut Broken) {
+    for credential in &spec.files.credentials {
+        if let CredentialContent::File(below) = &credential.content {
+            let path = source(spec, &Source::Task(below.clone()));
+            let own = format!("{}/{}", spec.alloc_dir, spec.key.task);
+            let open = ["secrets", "local"].map(|folder| format!("{own}/{folder}"));
+            let good = open.iter().any(|folder| within(&path, folder));
+            broken.policy("credential-place", !good);
         }
     }
 }
@@ -251,5 +273,6 @@ pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     check_alloc(spec, policy, broken);
     check_network(spec, policy, broken);
     check_binds(spec, policy, broken);
+    check_credentials(spec, broken);
     check_devices(spec, policy, broken);
 }

@@ -8,7 +8,7 @@ pub(super) const OWN: &str = "07070707-0707-0707-0707-070707070707";
 pub(super) const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";
 
 /// Paths of the host; `OWN` and `OTHER` stand for the two allocation ids.
-pub(super) const PATHS: [&str; 61] = [
+pub(super) const PATHS: [&str; 69] = [
     "/",
     "/boot",
     "/data/alloc",
@@ -24,6 +24,8 @@ pub(super) const PATHS: [&str; 61] = [
     "/home/user/x",
     "/opt",
     "/opt/nomad",
+    "/opt/nomad/alloc_mounts",
+    "/opt/nomad/alloc_mounts/OWN",
     "/opt/nomad/data",
     "/opt/nomad/data/alloc/OWN",
     "/opt/nomad/data/alloc/OTHER/x",
@@ -49,13 +51,19 @@ pub(super) const PATHS: [&str; 61] = [
     "/usr/share",
     "/var",
     "/var/lib",
+    "/var/lib/alloc_mounts/client/csi/OWN",
     "/var/lib/machines",
     "/var/lib/machines/busybox",
     "/var/lib/machines2",
     "/var/lib/nomad",
     "/var/lib/nomad/alloc",
     "/var/lib/nomad/alloc/OWN",
+    "/var/lib/nomad/alloc/OWN/alloc",
+    "/var/lib/nomad/alloc/OWN/alloc/alloc/logs",
+    "/var/lib/nomad/alloc/OWN/alloc/data",
+    "/var/lib/nomad/alloc/OWN/alloc/logs",
     "/var/lib/nomad/alloc/OWN/alloc/secrets",
+    "/var/lib/nomad/alloc/OWN/other/alloc",
     "/var/lib/nomad/alloc/OWN/other/local",
     "/var/lib/nomad/alloc/OWN/other/private/x",
     "/var/lib/nomad/alloc/OWN/other/secrets",
@@ -70,6 +78,20 @@ pub(super) const PATHS: [&str; 61] = [
     "/var/lib/nomad/client/csi2/OWN",
     "/var/lib/nomad-nspawn",
     "/var/lib/nomad-nspawn/x",
+];
+
+/// Files of credentials, below the task's folder.
+pub(super) const CREDENTIALS: [&[&str]; 10] = [
+    &["secrets", "x"],
+    &["local", "x"],
+    &["secrets", "private", "x"],
+    &["local"],
+    &["private", "vault_token"],
+    &["private"],
+    &["tmp", "x"],
+    &["alloc", "logs", "x"],
+    &["secrets2", "x"],
+    &[],
 ];
 
 /// Folders that a policy lists for binds.

@@ -16,7 +16,7 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 33] = [
+const FAULTS: [Fault; 36] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -62,7 +62,10 @@ const FAULTS: [Fault; 33] = [
     ("binds.rs", "csi.as_str() == \"csi\"", "csi.as_str().starts_with(\"csi\")"),
     ("binds.rs", "host.place(to, true)", "host.place(to, false)"),
     ("binds.rs", "path.below(&self.spec.alloc_dir)", "path.below(&self.dirs.alloc_dir.root)"),
-    ("binds.rs", "\"secrets\", ..] => *task != own,", "\"secrets\", ..] => false,"),
+    ("allocation.rs", "\"secrets\", ..] => *task != own,", "\"secrets\", ..] => false,"),
+    ("allocation.rs", "[] | [\"logs\", ..]", "[\"logs\", ..]"),
+    ("allocation.rs", "| [_, \"alloc\", rest @ ..]", "| [_, _, \"alloc\", rest @ ..]"),
+    ("allocation.rs", "Some(\"secrets\" | \"local\")", "Some(\"secrets\" | \"local\" | \"tmp\")"),
     ("devices.rs", "(!write || allowed.write) && ", ""),
     ("glob.rs", "Some(*byte) != stop", "Some(*byte) != stop.or(Some(0)).filter(|_| false)"),
     ("isolation.rs", "\"kernel.sem\", \"fs", "\"kernel.sem*\", \"fs"),

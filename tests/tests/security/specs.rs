@@ -10,6 +10,9 @@ use proto::limits::{ARGUMENTS_MAX, VARIABLE_MAX, VARIABLES_MAX};
 use proto::name::{ImageName, TaskName, VariableName};
 use proto::path::Absolute;
 use proto::secret::Secret;
+use proto::spec::files::{
+    Bind, Credential, CredentialContent, CredentialName, Mapping, Overlay, Source, Upper,
+};
 use proto::spec::{Image, Network, Payload, Root, RootFs, TaskSpec, Users, Variable};
 use proto::wire::{Answer, Kill, List, Page, Remove, Signal, State, Status, Verb};
 
@@ -86,6 +89,47 @@ fn places() -> Vec<Case> {
     ]
 }
 
+/// What of its own allocation and of other folders no task gets, although its driver asks for it.
+fn kept() -> Vec<Case> {
+    let below = |text: &str| path(text).below(&path("/")).unwrap();
+    let credential = move |text: &'static str| {
+        move |spec: &mut TaskSpec| {
+            let content = CredentialContent::File(below(text));
+            let name = CredentialName::new("token").unwrap();
+            spec.files.credentials = vec![Credential { name, content, encrypted: false }];
+        }
+    };
+    let shared = |text: &'static str| {
+        move |spec: &mut TaskSpec| {
+            let source = Source::Host(path(&format!("{}/{text}", spec.alloc_dir)));
+            spec.files.binds = vec![Bind {
+                source,
+                target: path("/mnt/x"),
+                read_only: false,
+                recursive: true,
+                mapping: Mapping::Automatic,
+                propagated: false,
+            }];
+        }
+    };
+    let deep = move |spec: &mut TaskSpec| {
+        let lower = vec![Source::Task(below(&"/local".repeat(62))); 18];
+        let overlay = |n| Overlay {
+            lower: lower.clone(),
+            upper: Upper::Ephemeral,
+            target: path(&format!("/mnt/{n}")),
+        };
+        spec.files.overlays = (0..16).map(overlay).collect();
+    };
+    vec![
+        case(credential("/private/vault_token"), Code::Policy, "own secrets and local folders"),
+        case(credential("/tmp/x"), Code::Policy, "own secrets and local folders"),
+        case(shared("alloc"), Code::Policy, "a folder such as alloc/data"),
+        case(shared("alloc/logs"), Code::Policy, "a folder such as alloc/data"),
+        case(deep, Code::Invalid, "at most 16384"),
+    ]
+}
+
 fn values() -> Vec<Case> {
     let signal = |n| move |spec: &mut TaskSpec| spec.stop_signal = Some(n);
     let many = || (0..=VARIABLES_MAX).map(|n| variable(&format!("V{n}"), "")).collect::<Vec<_>>();
@@ -147,7 +191,8 @@ fn what_the_policy_does_not_allow_is_refused_by_rule() {
     let client = door.enter().unwrap();
     rig.run(&["ln", "-s", "/", "/var/lib/machines/link"]).unwrap();
     let task = Handmade::new(rig, "judged").unwrap();
-    for (n, (change, code, words)) in places().into_iter().chain(values()).enumerate() {
+    for (n, (change, code, words)) in places().into_iter().chain(kept()).chain(values()).enumerate()
+    {
         let mut spec = task.spec(&["true"]).unwrap();
         change(&mut spec);
         let whole = codec::encode_whole(&spec).unwrap();
