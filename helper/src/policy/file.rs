@@ -22,8 +22,12 @@ pub struct Policy {
     pub images_store: Absolute,
     /// Folders below which images may lie.
     pub images_paths: Vec<ImagePath>,
+    /// Folders that no image shows, unless an entry lies in one of them: the strict preset's.
+    pub images_never: Vec<Absolute>,
     /// Folders in which Nomad keeps allocations.
     pub alloc_dirs: Vec<Absolute>,
+    /// Folders in which Nomad mounts parts of allocations again.
+    pub alloc_mounts: Vec<Absolute>,
     /// Uid of the Nomad agent.
     pub agent_uid: u32,
     /// Whether every task needs a user namespace.

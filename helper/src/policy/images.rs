@@ -6,12 +6,52 @@ use proto::plan::Place;
 use proto::spec::files::DeviceAccess;
 use proto::spec::{Image, ImageKind, RootFs, TaskSpec};
 
+use super::binds::touches;
+use super::file::ImagePath;
 use super::{Denial, Policy, devices, invalid, refuse};
 
 /// The image's place.
 pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
     let writes = spec.root.mode.writes_image();
-    let (place, writable) = match &spec.image {
+    let (place, writable) = listed(spec, policy, writes)?;
+    let path = Absolute::parse(&place.to_string()).map_err(|e| invalid("image", &place, e))?;
+    check_shown(&path, &place, policy)?;
+    let bad = |reason| Err(refuse("images.paths", format!("image {place}"), reason));
+    // Who may write to the tree around it could have made it, and change it under the kernel. Where the
+    // entry that decides is not writable, nothing that holds it may be changed.
+    let around = |entry: &&ImagePath| {
+        let depth = path.below(&entry.path).map_or(0, |below| below.components().len());
+        entry.writable && depth > 1 && !entry.path.components().is_empty()
+    };
+    let made = spec.root.kind == ImageKind::Disk && !path.to_path().starts_with("/dev") && writable;
+    if let Some(entry) = policy.images_paths.iter().find(around).filter(|_| made) {
+        return bad(format!(
+            "lies inside of a folder that tasks may change as an image; move it to {}, or list its \
+             own folder in [images] paths of the policy file, not writable",
+            entry.path
+        ));
+    }
+    if writes && !writable {
+        return bad(format!(
+            "may not be changed; use ephemeral = true, or the policy file would allow it with \
+             {{ path = \"{}\", writable = true }} in [images] paths",
+            place.root
+        ));
+    }
+    let kept = |entry: &&ImagePath| !entry.writable && entry.path.below(&path).is_some();
+    if let Some(kept) = policy.images_paths.iter().find(kept).filter(|_| writes) {
+        return bad(format!(
+            "may not be changed: it is or holds {}, which [images] paths lists as not writable; use \
+             ephemeral = true, or move one of them",
+            kept.path
+        ));
+    }
+    Ok(place)
+}
+
+/// The image's place by the policy's lists, and whether it may be changed there.
+fn listed(spec: &TaskSpec, policy: &Policy, writes: bool) -> Result<(Place, bool), Denial> {
+    match &spec.image {
         Image::Named(name) => {
             let disk = spec.root.kind == ImageKind::Disk && !name.as_str().ends_with(".raw");
             let file = if disk { format!("{name}.raw") } else { name.to_string() };
@@ -19,7 +59,8 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
                 .and_then(|file| Relative::new(vec![file]))
                 .map_err(|e| invalid("image", name, e))?;
             let place = Place { root: policy.images_store.clone(), below };
-            (place, entry(&policy.images_store, policy).is_some_and(|(_, writable)| writable))
+            let holding = entry(&policy.images_store, policy);
+            Ok((place, holding.is_some_and(|(_, writable)| writable)))
         }
         Image::Path(path) => {
             let whole_host = path.components().is_empty() && !writes;
@@ -29,29 +70,36 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
                     let reason = "lies below no folder of [images] paths in the policy file; add \
                                   its parent folder there, or move the image";
                     refuse("images.paths", format!("image {path}"), reason)
-                })?
+                })
         }
+    }
+}
+
+/// An image shows all of itself: none is, holds or lies below what tasks may not see.
+fn check_shown(path: &Absolute, place: &Place, policy: &Policy) -> Result<(), Denial> {
+    let kept = |rule, folder: Option<&Absolute>, why: &str| {
+        let reason = format!("is, holds or lies below {}, {why}", folder?);
+        Some(refuse(rule, format!("image {path}"), reason))
     };
-    // Who may write to the tree around it could have made it, and change it under the kernel.
-    let deep = place.below.components().len() > 1 && !place.root.components().is_empty();
-    let disk = spec.root.kind == ImageKind::Disk && !place.to_path().starts_with("/dev");
-    if disk && writable && deep {
-        let reason = format!(
-            "lies inside of a folder that tasks may change as an image; move it to {}, or \
-             list its own folder in [images] paths of the policy file",
-            place.root
-        );
-        return Err(refuse("images.paths", format!("disk image {place}"), reason));
-    }
-    if writes && !writable {
-        let reason = format!(
-            "may not be changed; use ephemeral = true, or the policy file would allow it with \
-             {{ path = \"{}\", writable = true }} in [images] paths",
-            place.root
-        );
-        return Err(refuse("images.paths", format!("image {place}"), reason));
-    }
-    Ok(place)
+    // The whole host is given as such, where the policy lists it.
+    let whole = path.components().is_empty();
+    let mut allocs = policy.alloc_dirs.iter().chain(&policy.alloc_mounts);
+    let alloc = allocs.find(|folder| !whole && touches(path, folder));
+    // What the operator lists within such a folder is meant.
+    let broad = |folder: &&Absolute| touches(path, folder) && place.root.below(folder).is_none();
+    let (denied, never) =
+        (policy.binds_deny.iter().find(broad), policy.images_never.iter().find(broad));
+    let denial = kept("nomad.alloc_dirs", alloc, "where Nomad keeps allocations; move the image")
+        .or_else(|| {
+            let why = "which [binds] deny lists; move the image, or add its own folder to [images] paths";
+            kept("binds.deny", denied, why)
+        })
+        .or_else(|| {
+            let why = "which is shown only below a folder of its own in [images] paths, or, as good as \
+                       root, with preset = \"compat\"";
+            kept("preset", never, why)
+        });
+    denial.map_or(Ok(()), Err)
 }
 
 /// The longest entry of `images.paths` that is `path` or holds it, and whether it is writable.
@@ -117,23 +165,103 @@ mod tests {
         ]);
     }
 
+    /// What is read-only by its own entry is no part of an image that a task changes.
+    #[test]
+    fn an_image_that_is_changed_holds_no_entry_that_is_not() {
+        const GOLD: &str = "[images]\npaths = [{ path = \"/var/lib/machines\", writable = true }, \
+                            \"/var/lib/machines/a/gold\", \"/var/lib/machines/busybox\"]";
+        let words = "lists as not writable";
+        let (rule, plain) = ("images.paths", Root::Plain);
+        let at = |path| image(path, Root::Plain);
+        check(vec![
+            row(
+                rule,
+                words,
+                (GOLD, at("/var/lib/machines/a")),
+                (GOLD, image("/var/lib/machines/a", READ)),
+            ),
+            row(rule, words, (GOLD, named(plain)), (GOLD, named(READ))),
+            row(rule, words, (GOLD, at("/var/lib/machines/a")), (GOLD, at("/var/lib/machines/ab"))),
+            row(
+                rule,
+                "may not be changed",
+                (GOLD, at("/var/lib/machines/a/gold/x")),
+                (GOLD, at("/var/lib/machines/a/b")),
+            ),
+        ]);
+    }
+
+    /// What a broad entry holds beside images.
+    #[test]
+    fn an_image_shows_nothing_that_is_kept_from_tasks() {
+        const ALL: &str = "[images]\npaths = [\"/\"]";
+        const DENY: &str = "preset = \"compat\"\n[binds]\ndeny = [\"/srv/a\"]";
+        const MEANT: &str = "[images]\npaths = [\"/dev/vg\", \"/var/lib/nomad/plugins\", \
+                             \"/srv/a/b\", \"/etc\"]\n[binds]\ndeny = [\"/srv/a\"]";
+        const STORE: &str = "[binds]\ndeny = [\"/var\"]";
+        let read = |path| image(path, READ);
+        let never =
+            |path, good| row("preset", "of its own", (ALL, read(path)), (MEANT, read(good)));
+        let deny = |path, good| row("binds.deny", "/srv/a, ", (DENY, read(path)), good);
+        check(vec![
+            never("/", "/etc/x"),
+            never("/dev/vg/a", "/dev/vg/a"),
+            never("/var/lib/nomad/x", "/etc/x"),
+            never("/var/lib/nomad/plugins/x", "/var/lib/nomad/plugins/x"),
+            never("/etc/nomad-nspawn", "/etc/x"),
+            deny("/", (COMPAT, read("/"))),
+            deny("/srv", (DENY, read("/srv/ab"))),
+            deny("/srv/a/b/c", (MEANT, read("/srv/a/b/c"))),
+            deny("/srv/a", (STORE, named(READ))),
+        ]);
+    }
+
+    /// Not even a preset or an entry of its own makes an image of what tasks and Nomad write there.
+    #[test]
+    fn nothing_of_an_allocation_is_an_image() {
+        const ALLOCS: &str = "[images]\npaths = [\"/var/lib/nomad/alloc\", \"/var/lib/machines\"]";
+        let kept = "keeps allocations";
+        for file in [COMPAT, ALLOCS] {
+            let good = || (file, image("/var/lib/machines/x", READ));
+            let at = |path| row("nomad.alloc_dirs", kept, (file, image(path, READ)), good());
+            check(vec![at("/var/lib/nomad/alloc/other"), at("/var/lib/nomad/alloc/a/alloc/x.raw")]);
+        }
+        for path in ["/var", "/opt/nomad", "/opt/nomad/alloc_mounts/x", "/var/lib/nomad/alloc"] {
+            let good = (COMPAT, image("/", READ));
+            check(vec![row("nomad.alloc_dirs", kept, (COMPAT, image(path, READ)), good)]);
+        }
+    }
+
     /// A task that has the folder around it as its image could otherwise make the kernel mount
     /// any bytes, and change them meanwhile.
     #[test]
     fn a_disk_image_lies_in_no_image_that_tasks_write_to() {
         const OWN: &str = "[images]\npaths = [{ path = \"/srv\", writable = true }, \"/srv/a\"]";
+        const NESTED: &str = "[images]\npaths = [{ path = \"/srv\", writable = true }, \
+                              { path = \"/srv/a\", writable = true }]";
+        const STORE: &str = "[images]\npaths = [{ path = \"/var/lib\", writable = true }]";
+        const KEPT: &str = "[images]\npaths = [{ path = \"/var/lib\", writable = true }, \
+                            \"/var/lib/machines\"]";
         let disk = |path: &'static str| -> Change {
             Box::new(move |s| {
                 image(path, READ)(s);
                 s.root.kind = ImageKind::Disk;
             })
         };
+        let store = || -> Change { Box::new(|s| s.root.kind = ImageKind::Disk) };
         let words = "tasks may change";
         let good = || (OWN, disk("/srv/a/x.raw"));
         check(vec![
             row("images.paths", words, ("", disk("/var/lib/machines/a/x.raw")), good()),
             row("images.paths", words, (OWN, disk("/srv/b/x.raw")), (OWN, disk("/srv/x.raw"))),
             row("images.paths", words, (OWN, disk("/srv/b/x")), (COMPAT, disk("/srv/b/x"))),
+            row(
+                "images.paths",
+                words,
+                (NESTED, disk("/srv/a/x.raw")),
+                (NESTED, disk("/srv/x.raw")),
+            ),
+            row("images.paths", words, (STORE, store()), (KEPT, store())),
         ]);
     }
 

@@ -37,19 +37,24 @@ pub fn parse(text: &str) -> Result<Policy, String> {
     let images_store = path(keys.need("images.store")?)?;
     let images_paths = keys.list("images.paths", image_path)?;
     let alloc_dirs = keys.list("nomad.alloc_dirs", path)?;
-    let (mut binds_never, mut nomad_data) = (Vec::new(), Vec::new());
+    let alloc_mounts: Vec<_> = alloc_dirs.iter().filter_map(mounts).collect();
+    let (mut binds_never, mut nomad_data, mut images_never) = (Vec::new(), Vec::new(), Vec::new());
     if !compat {
         binds_never.extend(NEVER.split(' ').filter_map(|path| Absolute::parse(path).ok()));
+        nomad_data.extend(alloc_dirs.iter().filter_map(parent));
+        images_never = [binds_never.as_slice(), &nomad_data].concat();
+        binds_never.extend(alloc_mounts.iter().cloned());
         binds_never.push(images_store.clone());
         binds_never.extend(images_paths.iter().map(|entry| entry.path.clone()));
-        nomad_data.extend(alloc_dirs.iter().filter_map(parent));
     }
     let memory = limits::MEMORY_MIN..=limits::MEMORY_MAX;
     let optional = |key, range| keys.get(key).map(|item| item.size(range)).transpose();
     Ok(Policy {
         images_store,
         images_paths,
+        images_never,
         alloc_dirs,
+        alloc_mounts,
         agent_uid: number(keys.need("nomad.agent_uid")?, u32::MAX)?,
         userns_require: keys.need("userns.require")?.flag()?,
         userns_except: keys.list("userns.except", path)?,
@@ -58,14 +63,7 @@ pub fn parse(text: &str) -> Result<Policy, String> {
         binds_deny: keys.list("binds.deny", path)?,
         binds_never,
         nomad_data,
-        binds_unprotected: match one_of(
-            keys.need("binds.unprotected")?,
-            &["refuse", "unmapped", "as-asked"],
-        )? {
-            "refuse" => Unprotected::Refuse,
-            "unmapped" => Unprotected::Unmapped,
-            _ => Unprotected::AsAsked,
-        },
+        binds_unprotected: unprotected(keys.need("binds.unprotected")?)?,
         devices_allow: keys.list("devices.allow", device)?,
         caps_allow: keys
             .list("caps.allow", capability)?
@@ -131,6 +129,11 @@ fn parent(path: &Absolute) -> Option<Absolute> {
     Absolute::parse(path.parent().unwrap_or(&path).to_str()?).ok()
 }
 
+/// Where Nomad (1.8) mounts what is below `alloc_dir` again: beside its data folder.
+fn mounts(alloc_dir: &Absolute) -> Option<Absolute> {
+    Absolute::parse(&format!("{}/alloc_mounts", parent(&parent(alloc_dir)?)?)).ok()
+}
+
 fn path(item: Item<'_>) -> Result<Absolute, String> {
     Absolute::parse(item.text()?).map_err(|e| item.wrong(format!("is {e}")))
 }
@@ -146,6 +149,14 @@ fn one_of<'a>(item: Item<'a>, words: &[&str]) -> Result<&'a str, String> {
         return Ok(text);
     }
     Err(item.wrong(format!("is not one of {}", words.join(", "))))
+}
+
+fn unprotected(item: Item<'_>) -> Result<Unprotected, String> {
+    Ok(match one_of(item, &["refuse", "unmapped", "as-asked"])? {
+        "refuse" => Unprotected::Refuse,
+        "unmapped" => Unprotected::Unmapped,
+        _ => Unprotected::AsAsked,
+    })
 }
 
 /// A text that holds something and no blank or control character.
@@ -235,6 +246,15 @@ mod tests {
         );
         let nomad: Vec<_> = strict.nomad_data.iter().map(ToString::to_string).collect();
         assert_eq!(nomad, ["/var/lib/nomad", "/opt/nomad/data"]);
+        let own = parse("[nomad]\nalloc_dirs = [\"/alloc\", \"/data/nomad/alloc\"]").unwrap();
+        for (policy, expected) in [
+            (&strict, ["/var/lib/alloc_mounts", "/opt/nomad/alloc_mounts"]),
+            (&own, ["/alloc_mounts", "/data/alloc_mounts"]),
+        ] {
+            let mounts: Vec<_> = policy.alloc_mounts.iter().map(ToString::to_string).collect();
+            assert_eq!(mounts, expected);
+            assert!(policy.alloc_mounts.iter().all(|path| policy.binds_never.contains(path)));
+        }
     }
 
     #[test]
@@ -243,6 +263,10 @@ mod tests {
         assert_eq!(parse(COMPAT).unwrap(), compat);
         assert!(!compat.userns_require && compat.binds_unprotected == Unprotected::AsAsked);
         assert!(compat.binds_never.is_empty() && compat.nomad_data.is_empty());
+        assert!(
+            compat.images_never.is_empty()
+                && compat.alloc_mounts == parse("").unwrap().alloc_mounts
+        );
         assert_eq!(compat.caps_allow, Capabilities::ALL);
         // Other keys override it.
         let narrow = parse("preset = \"compat\"\n[userns]\nrequire = true").unwrap();

@@ -29,6 +29,12 @@ fn image_paths(random: &mut Random) -> Vec<ImagePath> {
             all.push(ImagePath { path: path.to_owned(), writable, table });
         }
     }
+    // One inside of the last, or inside of an image there; mostly with the other right.
+    if let (Some(last), true) = (all.last(), random.chance(60)) {
+        let path = format!("{}/{}", last.path, random.pick(&["web", "web/gold"]));
+        let writable = last.writable != random.chance(70);
+        all.push(ImagePath { path: path.replace("//", "/"), writable, table: true });
+    }
     all
 }
 

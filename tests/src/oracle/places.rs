@@ -44,26 +44,54 @@ fn entry<'a>(path: &str, policy: &'a Settings) -> Option<&'a ImagePath> {
     holding.max_by_key(|entry| parts(&entry.path).len())
 }
 
+/// Where Nomad mounts parts of the allocations again: in the folder beside its data.
+fn mounts(alloc_dir: &str) -> String {
+    format!("{}/alloc_mounts", parent(&parent(alloc_dir)).trim_end_matches('/'))
+}
+
+/// What an image may not show: `listed` is the entry that holds it, or the store.
+fn check_shown(path: &str, listed: &str, policy: &Settings, broken: &mut Broken) {
+    let allocs =
+        policy.alloc_dirs.iter().any(|dir| touches(path, dir) || touches(path, &mounts(dir)));
+    broken.policy("image-alloc", allocs && !same(path, "/"));
+    let shows = |folder: &str| touches(path, folder) && !within(listed, folder);
+    broken.policy("image-deny", policy.binds_deny.iter().any(|folder| shows(folder)));
+    let never = NEVER.iter().any(|folder| shows(folder));
+    let nomads = policy.alloc_dirs.iter().any(|dir| shows(&parent(dir)));
+    broken.policy("image-never", policy.preset == Preset::Strict && (never || nomads));
+}
+
 fn check_image(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     let writes = spec.root.mode == Root::Plain;
+    let path = image(spec, policy);
     let entry = match &spec.image {
-        Image::Named(_) => entry(&policy.images_store, policy),
-        Image::Path(path) => {
-            let path = path.to_string();
+        Image::Named(_) => {
+            check_shown(&path, &policy.images_store, policy, broken);
+            entry(&policy.images_store, policy)
+        }
+        Image::Path(_) => {
             let found = entry(&path, policy);
             let whole_host = same(&path, "/") && !writes;
             let good = found.is_some_and(|e| !same(&e.path, &path) || whole_host);
             broken.policy("image-place", !good);
-            // A disk image that a task could have made in its own image.
-            let inside = |e: &ImagePath| {
-                e.writable && !same(&e.path, "/") && parts(&path).len() > parts(&e.path).len() + 1
-            };
-            let disk = spec.root.kind == ImageKind::Disk && !within(&path, "/dev");
-            broken.policy("image-inside", disk && found.is_some_and(inside));
+            if let Some(found) = found {
+                check_shown(&path, &found.path, policy, broken);
+            }
             found
         }
     };
-    broken.policy("image-writable", writes && !entry.is_some_and(|entry| entry.writable));
+    let writable = entry.is_some_and(|entry| entry.writable);
+    broken.policy("image-writable", writes && !writable);
+    // A disk image that a task could have made in its own image.
+    let inside = |e: &ImagePath| {
+        let deep = within(&path, &e.path) && parts(&path).len() > parts(&e.path).len() + 1;
+        e.writable && !same(&e.path, "/") && deep
+    };
+    let disk = spec.root.kind == ImageKind::Disk && !within(&path, "/dev");
+    broken.policy("image-inside", disk && writable && policy.images_paths.iter().any(inside));
+    // An entry that is not writable is no part of what a task changes.
+    let kept = policy.images_paths.iter().any(|e| !e.writable && within(&e.path, &path));
+    broken.policy("image-holds", writes && kept);
 }
 
 /// The allocation's own folder, when it is where it must be.
@@ -183,6 +211,8 @@ fn check_source(
         !own && (touches(&path, dir) || touches(&path, &data))
     });
     broken.policy("bind-nomad", nomads);
+    let again = policy.alloc_dirs.iter().any(|dir| touches(&path, &mounts(dir)));
+    broken.policy("bind-mounts", again);
 }
 
 fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {

@@ -95,7 +95,7 @@ pub(super) const CREDENTIALS: [&[&str]; 10] = [
 ];
 
 /// Folders that a policy lists for binds.
-pub(super) const FOLDERS: [&str; 19] = [
+pub(super) const FOLDERS: [&str; 21] = [
     "/",
     "/srv",
     "/srv/data",
@@ -105,7 +105,9 @@ pub(super) const FOLDERS: [&str; 19] = [
     "/var",
     "/var/lib/nomad",
     "/var/lib/nomad/client/csi",
+    "/opt/nomad/alloc_mounts",
     "/opt/nomad/data/client/csi",
+    "/var/lib/alloc_mounts",
     "/etc",
     "/run",
     "/proc",
@@ -118,18 +120,36 @@ pub(super) const FOLDERS: [&str; 19] = [
 ];
 
 /// Folders with images.
-pub(super) const IMAGES: [&str; 6] =
-    ["/", "/var/lib/machines", "/var/lib/machines/group", "/srv/images", "/srv", "/home/user"];
+pub(super) const IMAGES: [&str; 9] = [
+    "/",
+    "/var/lib/machines",
+    "/var/lib/machines/group",
+    "/srv/images",
+    "/srv",
+    "/home/user",
+    "/var/lib",
+    "/var/lib/nomad/plugins",
+    "/dev",
+];
 
 /// Image paths.
-pub(super) const IMAGE_PATHS: [&str; 11] = [
+pub(super) const IMAGE_PATHS: [&str; 20] = [
     "/",
     "/var/lib/machines",
     "/var/lib/machines/busybox",
     "/var/lib/machines/group",
     "/var/lib/machines/group/web",
+    "/var/lib/machines/group/web/disk",
     "/var/lib/machines2/web",
+    "/var/lib/nomad",
+    "/var/lib/nomad/alloc/OTHER/web",
+    "/var/lib/nomad/alloc/OWN/alloc/disk",
+    "/var/lib/nomad/plugins/web",
+    "/opt/nomad/alloc_mounts/OWN",
+    "/srv/images",
     "/srv/images/web",
+    "/usr/share/web",
+    "/boot/web",
     "/srv/web",
     "/home/user/web",
     "/etc",

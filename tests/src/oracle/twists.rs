@@ -24,7 +24,9 @@ use std::net::{IpAddr, Ipv4Addr};
 type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
 
 /// Those with many cases stand several times.
-const ALL: [(&str, Twist); 41] = [
+const ALL: [(&str, Twist); 43] = [
+    ("image", image),
+    ("image", image),
     ("image", image),
     ("image", image),
     ("root", root),
@@ -84,11 +86,17 @@ macro_rules! constant {
 
 pub(super) use constant;
 
-fn image(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
-    spec.image = if random.chance(70) {
-        Image::Path(path(random.pick(&texts::IMAGE_PATHS)))
-    } else {
-        Image::Named(constant!(ImageName, random.pick(&["busybox", "group", "web"])))
+fn image(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    let below = random.pick(&["", "web", "web/disk"]);
+    spec.image = match random.below(12) {
+        0..4 => Image::Path(path(random.pick(&texts::IMAGE_PATHS))),
+        4 => Image::Path(path(random.pick(&texts::PATHS))),
+        5 | 6 => {
+            let entry = random.pick(&policy.images_paths).path;
+            Image::Path(path(&format!("/{entry}/{below}")))
+        }
+        7..9 => Image::Path(path(&format!("/{}/{below}", random.pick(&policy.binds_deny)))),
+        _ => Image::Named(constant!(ImageName, random.pick(&["busybox", "group", "web"]))),
     };
     if random.chance(20) {
         spec.root.kind = ImageKind::Disk;
@@ -98,8 +106,7 @@ fn image(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
         spec.root.mode = Root::Plain;
         return;
     }
-    let plain = random.chance(50);
-    spec.root.mode = mode(random, plain);
+    spec.root.mode = if random.chance(25) { Root::Plain } else { mode(random, true) };
 }
 
 fn root(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {

@@ -16,7 +16,7 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 36] = [
+const FAULTS: [Fault; 41] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -53,6 +53,11 @@ const FAULTS: [Fault; 36] = [
     ("users.rs", "&& !(known && aligned)", "&& !known"),
     ("images.rs", "holding.max_by_key(", "holding.min_by_key("),
     ("images.rs", "path.components().is_empty() && !writes", "path.components().is_empty()"),
+    ("images.rs", ".chain(&policy.alloc_mounts)", ""),
+    ("images.rs", "place.root.below(folder).is_none()", "true"),
+    ("images.rs", "policy.images_paths.iter().find(kept).filter(|_| writes)", "None::<&ImagePath>"),
+    ("images.rs", "entry.writable && depth > 1", "entry.writable && depth > 2"),
+    ("parse.rs", "binds_never.extend(alloc_mounts.iter().cloned());", ""),
     (
         "binds.rs",
         "one.below(other).is_some() || other.below(one).is_some()",
