@@ -14,6 +14,7 @@ mod exits;
 mod images;
 mod logs;
 mod network;
+mod resources;
 mod restarts;
 mod stop;
 mod work;
