@@ -11,6 +11,7 @@
 )]
 
 mod exits;
+mod gone;
 mod images;
 mod logs;
 mod network;
