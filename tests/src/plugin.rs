@@ -3,7 +3,7 @@
 //! For benchmarks and for tests that drive hundreds of tasks: a call costs no scheduler. It runs the
 //! installed binary as root, so it drops its rights as on a node.
 
-use crate::{Rig, msgpack, product, wait};
+use crate::{Rig, msgpack, product};
 use anyhow::{Context as _, Result, bail};
 use proto::nomad::base::base_plugin_client::BasePluginClient;
 use proto::nomad::base::{NomadConfig, SetConfigRequest};
@@ -15,7 +15,7 @@ use proto::nomad::drivers::{
 };
 use serde_json::json;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -90,11 +90,11 @@ impl Plugin {
         let Some(socket) = line.trim_end().split('|').nth(3) else {
             bail!("handshake {line:?}");
         };
-        let pattern = format!("^{}$", product::PLUGIN);
-        let pid: i32 = wait::until("the plugin's process", Duration::from_secs(5), || {
-            let found = rig.exec(&["pgrep", "-n", "-f", &pattern])?;
-            Ok(found.text().trim().parse().ok())
-        })?;
+        // The socket's folder is named after the process.
+        let folder = Path::new(socket).parent().and_then(Path::file_name);
+        let name = folder.with_context(|| format!("socket {socket}"))?.to_string_lossy();
+        let pid = name.split('-').next().unwrap_or_default();
+        let pid: i32 = pid.parse().with_context(|| format!("socket {socket}"))?;
         let mut end = rig.command(&["kill", "-KILL", &pid.to_string()]);
         // That it has ended before is no news.
         end.stdout(Stdio::null()).stderr(Stdio::null());
