@@ -16,6 +16,7 @@ mod output;
 mod properties;
 mod ranges;
 mod ready;
+mod watchdog;
 
 use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig, World, wait};
