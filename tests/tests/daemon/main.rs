@@ -11,6 +11,7 @@
 
 mod errors;
 mod images;
+mod many;
 mod orphans;
 mod output;
 mod properties;
