@@ -11,6 +11,7 @@
 
 mod errors;
 mod images;
+mod journal;
 mod many;
 mod orphans;
 mod output;
