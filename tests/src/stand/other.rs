@@ -46,6 +46,12 @@ impl Other<'_> {
         self.stand.start_by(self.plugin.driver(), allocation, 1, config, change)
     }
 
+    /// Its process id in the host.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.plugin.pid()
+    }
+
     /// What it has logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -11,11 +11,15 @@
 
 mod errors;
 mod images;
+mod journal;
+mod many;
+mod mount;
 mod orphans;
 mod output;
 mod properties;
 mod ranges;
 mod ready;
+mod watchdog;
 
 use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig, World, wait};

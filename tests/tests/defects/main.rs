@@ -9,6 +9,7 @@
 )]
 
 mod config;
+mod fresh;
 mod life;
 mod security;
 mod upkeep;

@@ -10,10 +10,13 @@
     reason = "a test ends where something is missing"
 )]
 
+mod descriptors;
 mod exits;
+mod gone;
 mod images;
 mod logs;
 mod network;
+mod resources;
 mod restarts;
 mod stop;
 mod work;
