@@ -103,5 +103,20 @@ fn of<'a>(task: &'a TaskConfig, label: &str) -> &'a str {
 /// A name of Nomad's as a label's value: what a label cannot hold becomes `_`, at most 255 bytes.
 fn plain(text: &str) -> String {
     let fits = |c: &char| LabelValue::new(c.to_string()).is_ok();
-    text.chars().map(|c| if fits(&c) { c } else { '_' }).take(limits::VALUE_MAX).collect()
+    let plain = text.chars().map(|c| if fits(&c) { c } else { '_' }).take(limits::VALUE_MAX);
+    let label: String = plain.collect();
+    // A word of it could be a field of its own.
+    if LabelValue::new(label.clone()).is_ok() { label } else { label.replace('=', "_") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn any_name_of_nomads_is_a_label() {
+        for (name, label) in [("shop é", "shop _"), ("a=b", "a=b"), ("a b=c", "a b_c")] {
+            assert_eq!(plain(name), label);
+        }
+    }
 }
