@@ -5,6 +5,8 @@ use nspawn_tests::{Rig, wait};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1024 * 1024;
+/// These tasks have nothing to tidy up: a tenth of a second, in nanoseconds.
+const KILL_TIMEOUT: u64 = 100_000_000;
 
 /// A file of the task's control group; `None` where the host has no such controller.
 fn control(rig: &Rig, unit: &str, file: &str) -> Option<String> {
@@ -36,7 +38,7 @@ fn the_agent_shows_the_cpu_and_the_memory_that_a_task_uses() {
     let script = "x=0123456789abcdef; for i in $(seq 20); do x=$x$x; done; echo holds 16 MiB; \
                   while :; do i=0; while [ $i -lt 9999 ]; do i=$((i+1)); done; sleep 0.1; done";
     let work = Work::sh(script).task("Resources", json!({ "CPU": 100, "MemoryMB": 128 }));
-    let task = work.run(&host, "figures");
+    let task = work.task("KillTimeout", KILL_TIMEOUT).run(&host, "figures");
     task.wait_says("holds 16 MiB\n");
     let shown = figures(&task, "CPU above zero", |shown| {
         let cpu = &shown["CpuStats"];
@@ -72,8 +74,8 @@ fn memory_and_cpu_of_the_job_are_limits_of_the_unit() {
     let rows = [(0, "67108864", "0"), (256, "268435456", "67108864"), (-1, "infinity", "67108864")];
     let tasks = rows.map(|row| {
         let resources = json!({ "CPU": 2000, "MemoryMB": 64, "MemoryMaxMB": row.0 });
-        let work = Work::command(&["/bin/sleep", "600"]).task("Resources", resources);
-        (row, work.run(&host, &format!("limits-{}", row.0)))
+        let work = Work::command(&["/bin/sleep", "600"]).task("KillTimeout", KILL_TIMEOUT);
+        (row, work.task("Resources", resources).run(&host, &format!("limits-{}", row.0)))
     });
     for ((_, most, low), task) in &tasks {
         task.alloc.wait_running().unwrap();
