@@ -12,7 +12,8 @@ fn the_example_mount_is_valid_and_makes_the_allocation_folder_harmless() {
     let file = format!("/etc/systemd/system/{UNIT}");
     let example = workspace().join(format!("example/systemd/{UNIT}.example"));
     rig.copy_in(&example, &file, 0o644).unwrap();
-    let verify = rig.sh(&format!("systemd-analyze verify {UNIT} 2>&1 | grep nomad || true"));
+    // It loads every unit that has to do with it, of which 252 does not know all keys.
+    let verify = rig.sh(&format!("systemd-analyze verify {UNIT} 2>&1 | grep {UNIT} || true"));
     assert_eq!(verify.unwrap(), "");
     rig.run(&["systemctl", "daemon-reload"]).unwrap();
     rig.run(&["systemctl", "start", UNIT]).unwrap();
