@@ -203,7 +203,9 @@ keys! {
         logging: Block<LoggingKeys>;
         /// Journal fields of the task's lines. Names: at most 64 capital letters, digits and `_`,
         /// a letter first, none that NOMAD_, NSPAWN_, MESSAGE, PRIORITY, CODE_, SYSLOG_, UNIT, USER_,
-        /// COREDUMP_ or OBJECT_ begins. Values: at most 255 letters, digits, blanks and `._:/@+,=-`.
+        /// COREDUMP_ or OBJECT_ begins. Values: at most 255 letters, digits, blanks and `._:/@+,=-`,
+        /// no `=` behind a blank. What follows a blank may be missing on lines after a `systemctl
+        /// daemon-reload`, because systemd keeps the fields without quotes.
         labels: Pairs;
     }
 }

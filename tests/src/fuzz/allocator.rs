@@ -52,11 +52,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Forgets the peak; what the thread holds now.
+/// Forgets what the thread has held until now; the number that [`peak_since`] counts from.
 #[must_use]
 pub fn begin() -> usize {
-    PEAK.set(HELD.get());
-    HELD.get()
+    // A thread frees what others have allocated, from its first moment on: room to go below.
+    let middle = usize::MAX / 4;
+    PEAK.set(middle);
+    HELD.set(middle);
+    middle
 }
 
 /// Most that the thread has held beyond `before`.

@@ -97,7 +97,7 @@ fn a_kept_layer_serves_one_run_at_a_time() {
     started(&client, &kept(1));
     let refusal = refused(&client, &kept(2));
     assert_eq!(refusal.code, Code::Busy, "{refusal}");
-    assert!(refusal.reason.contains("kept"), "{refusal}");
+    assert!(refusal.reason.contains("run 00000001 of it exists"), "{refusal}");
     removed(&client, &kept(1).key);
     started(&client, &kept(2));
     removed(&client, &kept(2).key);
