@@ -195,7 +195,7 @@ fn arguments() -> Result<Target> {
         }
         for (option, (source, target)) in options.into_iter().zip(binds) {
             let (_, value) = option.split_once('=').unwrap_or_default();
-            let wanted = [source.display().to_string(), target.to_string(), "norbind".to_owned()];
+            let wanted = [source.display().to_string(), target.to_string(), "rbind".to_owned()];
             if fields(value) != wanted {
                 return Err(format!("systemd-nspawn reads {value:?} as another bind"));
             }
