@@ -50,6 +50,16 @@ impl<'a> Handmade<'a> {
         Ok(Self { rig, key, streams })
     }
 
+    /// Makes the folders for another task of the allocation, whose output nobody reads.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn add_task(&self, task: &str) -> Result<TaskKey> {
+        let key = TaskKey { task: TaskName::new(task)?, ..self.key.clone() };
+        self.rig.run(&["sh", "-c", MAKE, "sh", &self.dir(), task])?;
+        Ok(key)
+    }
+
     /// The allocation's folder inside the instance.
     #[must_use]
     pub fn dir(&self) -> String {
@@ -119,9 +129,8 @@ impl<'a> Handmade<'a> {
             Ok(Answer::Removed) => {}
             other => bail!("remove: {other:?}"),
         }
-        let secrets = format!("{}/{}/secrets", self.dir(), self.key.task);
-        self.rig.run(&["umount", &secrets])?;
-        self.rig.run(&["rm", "-r", &self.dir()])?;
+        let all = r#"set -e; for m in "$1"/*/secrets; do umount "$m"; done; rm -r "$1""#;
+        self.rig.run(&["sh", "-c", all, "sh", &self.dir()])?;
         world::wait_no_traces(self.rig.leader(), &self.key.alloc.to_string())
     }
 }

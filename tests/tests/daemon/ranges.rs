@@ -1,7 +1,7 @@
 //! Uid ranges that a job names itself: one allocation at a time, locked with systemd-nspawn's own
 //! lock file, known again after the helper's death.
 
-use crate::{alone, host, next_life, refused, removed, run_of, started, status};
+use crate::{alone, host, next_life, refused, removed, started, status};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nspawn_tests::Rig;
 use nspawn_tests::hostile::Handmade;
@@ -44,7 +44,9 @@ fn a_fixed_range_belongs_to_one_allocation_through_the_helpers_death() {
     assert!(refusal.reason.contains(&one.key.alloc.to_string()), "{refusal}");
 
     // A second task of the allocation shares it, also when it leaves the choice to the helper.
-    let picks = run_of(&one, &SLEEP, 2);
+    let mut picks = one.spec(&SLEEP).unwrap();
+    picks.key = one.add_task("second").unwrap();
+    picks.key.instance = proto::name::Instance(2);
     assert_eq!(started(&client, &picks).uid_base, Some(BASE));
     removed(&client, &one.key);
     assert!(rig.exists(&lock(BASE)), "the lock went with the first of two tasks");

@@ -1,6 +1,6 @@
 //! A helper that hangs: PID 1 ends it and starts the next, and no task notices.
 
-use crate::{HELPER, SOON, alone, removed, run_of, started, status};
+use crate::{HELPER, SOON, alone, started, status};
 use nspawn_tests::hostile::{Door, Handmade};
 use nspawn_tests::wait;
 use proto::wire::State;
@@ -32,9 +32,9 @@ fn a_helper_that_hangs_is_replaced_and_tasks_live_on() {
     let client = Door::of(rig).unwrap().enter().unwrap();
     let now = status(&client, &task.key);
     assert_eq!((now.state, now.leader), (State::Running, before.leader));
-    let second = run_of(&task, &["/bin/true"], 2);
-    started(&client, &second);
-    removed(&client, &second.key);
+    let second = Handmade::new(rig, "second").unwrap();
+    started(&client, &second.spec(&["/bin/true"]).unwrap());
+    second.remove(&client).unwrap();
 
     task.remove(&client).unwrap();
     rig.run(&["rm", "-r", DROP_IN]).unwrap();
