@@ -105,10 +105,10 @@ impl Targets {
     ) -> Option<Absolute> {
         let target = absolute(key, text, problems)?;
         let problem = |rule: String| Problem::new(key, rule).value(text);
-        let first = target.components().first().map(Component::as_str);
-        if matches!(first, Some("proc" | "sys")) {
+        let names: Vec<_> = target.components().iter().map(Component::as_str).collect();
+        if let ["proc" | "sys", ..] | ["run", "host", ..] = names[..] {
             problems.push(
-                problem("nothing is mounted at or below /proc and /sys".to_owned())
+                problem("nothing is mounted at or below /proc, /sys and /run/host".to_owned())
                     .remedy("choose another place"),
             );
             return None;
@@ -191,7 +191,7 @@ mod tests {
             assert!(targets.take("bind", good, &mut problems).is_some(), "{good}: {problems:?}");
         }
         for bad in
-            ["/srv/", "/", "/proc", "/proc/x", "/sys/fs", "/dev", "/alloc/", "x", "", "/a/.."]
+            ["/srv/", "/", "/proc", "/run/host/x", "/sys/fs", "/dev", "/alloc/", "x", "", "/a/.."]
         {
             problems.clear();
             assert!(targets.take("tmpfs", bad, &mut problems).is_none(), "{bad}");

@@ -31,7 +31,7 @@ pub(super) async fn run(
         }
     };
     let count = found.len();
-    let known = |id| strange.contains(&id) || found.iter().any(|unit| unit.record.unit() == id);
+    let known = |id| found.iter().any(|unit| unit.record.unit() == id);
     context.streams.borrow_mut().adopt(&mut stored, known);
     for unit in found {
         adopt(context, unit, &mut stored);
@@ -66,7 +66,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     match &main {
         Some(main) => {
             leader::look(main, record.kind, &mut processes);
-            streams::watch(context, id, main.clone());
+            streams::watch(context, &record.key, main.clone());
         }
         None => context.streams.borrow_mut().ended(id),
     }

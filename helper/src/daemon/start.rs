@@ -72,10 +72,12 @@ async fn settle_kind(spec: &mut TaskSpec, policy: &Policy) -> Result<(), Refusal
     let file = path.with_file_name(format!("{name}.raw"));
     // A file system that hangs must not hold the loop up.
     let look = tokio::task::spawn_blocking(move || !path.exists() && file.is_file());
+    let abort = look.abort_handle();
     match tokio::time::timeout(LOOK, look).await {
         Ok(Ok(true)) => spec.root.kind = ImageKind::Disk,
         Ok(Ok(false)) => {}
         _ => {
+            abort.abort();
             let object = format!("image {name}");
             let reason = format!("the image store {} does not answer", policy.images_store);
             return Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason));
@@ -227,7 +229,7 @@ async fn attempt(
     hook::during(Step::Leader, payload(context, record, &main)).await?;
     if collected && let Some(writers) = launcher.streams().await {
         context.streams.borrow_mut().enter(record.unit(), writers);
-        streams::watch(context, record.unit(), main.clone());
+        streams::watch(context, &record.key, main.clone());
     }
     drop(launcher);
     match notice {

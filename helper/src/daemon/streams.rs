@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, fstat};
+use proto::name::TaskKey;
 use proto::plan::UnitId;
 
 use super::context::Context;
@@ -54,15 +55,19 @@ impl Writer {
     }
 }
 
-/// Tells of a task's end when its main process, systemd-nspawn, has ended.
-pub(super) fn watch(context: &Rc<Context>, unit: UnitId, main: Process) {
-    let context = context.clone();
+/// Tells of a task's end when systemd-nspawn has ended and, if that was killed, its payload too.
+pub(super) fn watch(context: &Rc<Context>, key: &TaskKey, main: Process) {
+    let (context, key) = (context.clone(), key.clone());
     tokio::task::spawn_local(async move {
-        if let Err(error) = main.ended().await {
-            tracing::warn!(%unit, %error, "its end is not seen: its output stays open until removal");
-            return;
+        let mut ended = main.ended().await;
+        let leader = context.table.borrow().get(&key).and_then(|entry| entry.leader.clone());
+        if let Some(leader) = leader {
+            ended = ended.and(leader.ended().await);
         }
-        context.streams.borrow_mut().ended(unit);
+        match ended {
+            Ok(()) => context.streams.borrow_mut().ended(UnitId::from(&key)),
+            Err(error) => tracing::warn!(%key, %error, "its output stays open until its removal"),
+        }
     });
 }
 

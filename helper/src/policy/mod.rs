@@ -37,6 +37,7 @@ pub use file::{Policy, load};
 pub use names::machine_name;
 pub use parse::parse;
 pub use resources::check_signal;
+pub(crate) use targets::target_rule;
 
 use proto::error::{Code, Refusal};
 use proto::limits;

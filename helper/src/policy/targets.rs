@@ -31,15 +31,18 @@ pub(super) fn check(files: &Files) -> Result<(), Denial> {
 }
 
 fn check_target(target: &Absolute) -> Result<(), Denial> {
-    let first = target.components().first().map(|part| part.as_str());
-    if matches!(first, Some("proc" | "sys")) {
-        return Err(invalid("target", target, "nothing is mounted at or below /proc and /sys"));
+    target_rule(target).map_or(Ok(()), |rule| Err(invalid("target", target, rule)))
+}
+
+/// Why nothing is mounted there. Links of the image are no way around it.
+pub(crate) fn target_rule(target: &Absolute) -> Option<&'static str> {
+    let names: Vec<_> = target.components().iter().map(|part| part.as_str()).collect();
+    if let ["proc" | "sys", ..] | ["run", "host", ..] = names[..] {
+        // Host root writes into the last one by path.
+        return Some("nothing is mounted at or below /proc, /sys and /run/host");
     }
-    if TAKEN.contains(&target.to_string().as_str()) {
-        let rule = "the task has a mount of its own there; choose a place below it, or another";
-        return Err(invalid("target", target, rule));
-    }
-    Ok(())
+    let taken = TAKEN.contains(&target.to_string().as_str());
+    taken.then_some("the task has a mount of its own there; choose a place below it, or another")
 }
 
 #[cfg(test)]
@@ -62,9 +65,11 @@ mod tests {
     fn mounts_have_places_of_their_own() {
         check_invalid(vec![
             ("two mounts at one place", at("/a/b", "/a//b/"), at("/a", "/a/b")),
-            ("/proc and /sys", at("/proc", "/a"), at("/procs", "/a")),
-            ("/proc and /sys", at("/a", "/sys/kernel/x"), at("/a", "/srv/sys")),
-            ("/proc and /sys", hidden("/proc/kcore"), hidden("/etc/shadow")),
+            ("/proc, /sys and /run/host", at("/proc", "/a"), at("/procs", "/a")),
+            ("/proc, /sys and /run/host", at("/a", "/sys/kernel/x"), at("/a", "/srv/sys")),
+            ("/proc, /sys and /run/host", at("/run/host", "/a"), at("/run/hosts", "/a")),
+            ("/proc, /sys and /run/host", at("/run/host/x", "/a"), at("/host/x", "/a")),
+            ("/proc, /sys and /run/host", hidden("/proc/kcore"), hidden("/etc/shadow")),
             ("mount of its own", at("/", "/a"), at("/b", "/a")),
             ("mount of its own", at("/dev", "/a"), at("/dev/a", "/a")),
             ("mount of its own", at("/run", "/a"), at("/run/a", "/a")),

@@ -77,9 +77,7 @@ fn close_logs(alloc: &Dir, attached: &OwnedFd, map: Option<BorrowedFd<'_>>) -> R
     let object = alloc.path.join("logs");
     let open =
         |top: &OwnedFd| open::beneath(top.as_fd(), Path::new("logs"), open::HANDLE, Mounts::Stay);
-    let Some(logs) = open::if_there(open(&alloc.handle)).at(object.display())? else {
-        return Ok(());
-    };
+    let logs = open(&alloc.handle).at(object.display())?;
     let clone = sys::clone_mount(logs.as_fd(), false).at(object.display())?;
     let attributes = sys::NO_DEV | sys::NO_SUID | sys::NO_EXEC | sys::READ_ONLY;
     sys::set_mount_attributes(clone.as_fd(), attributes, map).at(object.display())?;

@@ -20,7 +20,11 @@ use super::extras::{Extras, Mount};
 use super::open;
 use super::root::{self, Mounted, Point, make_path};
 use super::step::{At, Problem};
+use crate::policy::target_rule;
 use crate::sys;
+
+/// Links into /usr that a root in memory gets (base-filesystem.c of systemd).
+const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// A mount and where it goes.
 struct Inside {
@@ -29,17 +33,17 @@ struct Inside {
     handle: OwnedFd,
     /// Where it is seen, without links.
     real: Absolute,
-    /// The mount that it lies below, by number, and the path below that.
-    outer: Option<(usize, Vec<Component>)>,
 }
 
 /// Attaches what lies below other mounts, and has systemd-nspawn mount the rest.
 pub(super) fn attach_all(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Result<(), Problem> {
     let mut all = place_all(plan, root, std::mem::take(&mut extras.mounts))?;
+    // Outer ones first: what is attached below them goes where they have gone.
+    all.sort_by_key(|inside| inside.real.components().len());
     for number in 0..all.len() {
-        let Some(Inside { mount, handle, real, outer }) = all.get(number) else { continue };
-        let found = outer.clone().or_else(|| above(&all, |inside| &inside.real, real));
-        let outer = found.and_then(|(outer, below)| Some((&all.get(outer)?.handle, below)));
+        let Some(Inside { mount, handle, real }) = all.get(number) else { continue };
+        let outer = above(&all, |inside| &inside.real, real)
+            .and_then(|(outer, below)| Some((&all.get(outer)?.handle, below)));
         let Some((outer, below)) = outer else {
             extras.bind(&mount.stage, real);
             continue;
@@ -59,28 +63,36 @@ fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<
     for mount in mounts {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let handle = open_path(&mount.stage, flags, Mode::empty()).at(mount.stage.display())?;
-        let outer = above(&all, |inside| &inside.mount.target, &mount.target);
-        let real = match outer.as_ref().and_then(|(outer, below)| Some((all.get(*outer)?, below))) {
+        let outer = above(&all, |inside| &inside.mount.target, &mount.target)
+            .and_then(|(outer, below)| Some((all.get(outer)?, below)));
+        let real = match outer {
             Some((outer, below)) => {
-                outer.real.join(below).map_err(|rule| Problem::refused(&mount.target, rule))?
+                outer.real.join(&below).map_err(|rule| Problem::refused(&mount.target, rule))?
             }
             None => {
                 let point = root.provide(&mount.target, mount.kind)?;
                 // The image's links are not there when systemd-nspawn mounts over them.
-                if is_hidden(plan, &mount.target) { mount.target.clone() } else { point }
+                if is_hidden(plan, &mount.target, &point) { mount.target.clone() } else { point }
             }
         };
-        all.push(Inside { mount, handle, real, outer });
+        if let Some(rule) = target_rule(&real).filter(|_| real != mount.target) {
+            let reason = format!("a link of the image leads to {real}: {rule}");
+            return Err(Problem::refused(&mount.target, reason));
+        }
+        all.push(Inside { mount, handle, real });
     }
     Ok(all)
 }
 
-/// Whether the root is in memory there, without anything of the image.
-fn is_hidden(plan: &Plan, target: &Absolute) -> bool {
-    let first = target.components().first().map(Component::as_str);
+/// Whether the root is in memory there, without anything of the image but the links into /usr that
+/// systemd-nspawn makes anew.
+fn is_hidden(plan: &Plan, target: &Absolute, point: &Absolute) -> bool {
+    let first =
+        |path: &Absolute| path.components().first().map_or("", Component::as_str).to_owned();
+    let link = LINKS.contains(&first(target).as_str()) && first(point) == "usr";
     match plan.root.mode {
-        Root::Volatile(Volatile::Yes) => first != Some("usr"),
-        Root::Volatile(Volatile::State) => first == Some("var"),
+        Root::Volatile(Volatile::Yes) => first(target) != "usr" && !link,
+        Root::Volatile(Volatile::State) => first(target) == "var",
         _ => false,
     }
 }

@@ -189,7 +189,10 @@ fn check_targets(spec: &TaskSpec, broken: &mut Broken) {
     let targets: Vec<_> = binds.chain(tmpfs).chain(overlays).chain(devices).chain(hidden).collect();
     broken.invalid("target-twice", doubled(targets.iter()));
     for target in &targets {
-        broken.invalid("target-kernel", within(target, "/proc") || within(target, "/sys"));
+        broken.invalid(
+            "target-kernel",
+            ["/proc", "/sys", "/run/host"].iter().any(|folder| within(target, folder)),
+        );
         broken.invalid("target-root", target == "/");
         let own = ["/dev", "/run", "/alloc", "/local", "/secrets"];
         broken.invalid("target-own", own.contains(&target.as_str()));

@@ -157,7 +157,7 @@ pub(super) const IMAGE_PATHS: [&str; 20] = [
 ];
 
 /// Mount targets.
-pub(super) const TARGETS: [&str; 24] = [
+pub(super) const TARGETS: [&str; 27] = [
     "/mnt/a",
     "/mnt/b",
     "/mnt/c",
@@ -170,6 +170,9 @@ pub(super) const TARGETS: [&str; 24] = [
     "/secrets/x",
     "/dev/x",
     "/run/x",
+    "/run/hosts",
+    "/run/host",
+    "/run/host/x",
     "/procs",
     "/system",
     "/",

@@ -44,7 +44,7 @@ const FAULTS: [Fault; 41] = [
         "Ownership::Chown if false",
     ),
     ("contradictions.rs", "(1..=READY_TIMEOUT_MAX_S)", "(0..=READY_TIMEOUT_MAX_S)"),
-    ("targets.rs", "Some(\"proc\" | \"sys\")", "Some(\"proc\")"),
+    ("targets.rs", "[\"proc\" | \"sys\", ..]", "[\"proc\", ..]"),
     ("targets.rs", ".chain(devices).chain(&files.inaccessible)", ".chain(&files.inaccessible)"),
     ("targets.rs", "\"/local\", \"/secrets\"]", "\"/local\", \"/etc\"]"),
     ("users.rs", "Users::Fixed { base, .. } if base < FIRST_OTHER", "Users::Fixed { base: 0, .. }"),

@@ -84,6 +84,30 @@ fn what_lies_below_another_mount_is_not_systemd_nspawns_to_mount() {
     task.remove();
 }
 
+/// systemd-nspawn writes there by path, as host root.
+#[test]
+fn no_link_of_an_image_leads_to_systemd_nspawns_own_folders() {
+    let rig = host();
+    rig.sh("set -e; mkdir -p /srv/closed/own; cd /var/lib/machines; cp -a busybox led; \
+         ln -s /run led/r; ln -s /run/host led/h; ln -s / led/s; \
+         cp -a busybox folded; rm -rf folded/tmp; ln -s /alloc folded/tmp")
+        .unwrap();
+    let start = |name: &str, target: &str| {
+        let image = Image::Named(ImageName::new(name).unwrap());
+        let files = binds([bind("/srv/closed/own", target)]);
+        let task = Task::try_with(rig, |_| files, "exit 0", |spec| TaskSpec { image, ..spec });
+        task.map(Task::finish)
+    };
+    for target in ["/r/host", "/r/host/x", "/h", "/h/x", "/s", "/r", "/s/dev", "/s/proc/x"] {
+        let text = start("led", target).unwrap_err().to_string();
+        assert!(text.contains(target) && text.contains("a link of the image leads to"), "{text}");
+    }
+    start("led", "/r/other").unwrap();
+    let text = start("folded", "/mnt/x").unwrap_err().to_string();
+    assert!(text.contains("/tmp") && text.contains("or a link"), "{text}");
+    assert_eq!(rig.run(&["ls", "-A", "/srv/closed/own"]).unwrap(), "");
+}
+
 /// Another task takes the mount point away and puts a link in the place of the folder above it.
 #[test]
 fn a_swapped_mount_point_never_leads_elsewhere() {

@@ -210,7 +210,11 @@ fn rest() -> Vec<Case> {
             pairs(&[("/a", "/b:rbind:x")]),
             "must be a target, and options behind one colon",
         ),
-        one("bind", pairs(&[("/a", "/proc/x")]), "nothing is mounted at or below /proc and /sys"),
+        one(
+            "bind",
+            pairs(&[("/a", "/proc/x")]),
+            "nothing is mounted at or below /proc, /sys and /run/host",
+        ),
         one("bind", pairs(&[("/a", "/alloc")]), "the task has a mount of its own there"),
         one(
             "bind",

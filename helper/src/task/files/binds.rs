@@ -27,12 +27,8 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
             unmappable(context, bind)?;
         }
         let at = Path::new(STAGE).join(format!("bind{number}"));
-        if bind.propagated {
-            // Mounts of the host go on arriving below it.
-            root::attach_shared(clone.as_fd(), &at, source.kind)?;
-        } else {
-            root::attach_at(clone.as_fd(), &at, source.kind)?;
-        }
+        let attach = if bind.propagated { root::attach_propagated } else { root::attach_at };
+        attach(clone.as_fd(), &at, source.kind)?;
         context.extras.mount(at, &bind.target, source.kind);
     }
     Ok(())

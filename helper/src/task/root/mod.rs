@@ -156,16 +156,24 @@ pub(super) fn attach_at(
     at: &Path,
     kind: MountPoint,
 ) -> Result<(), Problem> {
-    attach_shared(mounted, at, kind)?;
-    let none = None::<&str>;
-    mount(none, at, none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).at(at.display())
+    attach_with(mounted, at, kind, MsFlags::MS_PRIVATE)
 }
 
-/// The same, but later mounts of the host arrive below it.
-pub(super) fn attach_shared(
+/// The same, but later mounts of the host arrive below it. Nothing goes the other way: it leaves the
+/// peers that it was cloned from.
+pub(super) fn attach_propagated(
     mounted: BorrowedFd<'_>,
     at: &Path,
     kind: MountPoint,
+) -> Result<(), Problem> {
+    attach_with(mounted, at, kind, MsFlags::MS_SLAVE)
+}
+
+fn attach_with(
+    mounted: BorrowedFd<'_>,
+    at: &Path,
+    kind: MountPoint,
+    propagation: MsFlags,
 ) -> Result<(), Problem> {
     let point = match kind {
         MountPoint::Folder => {
@@ -174,7 +182,9 @@ pub(super) fn attach_shared(
         }
         MountPoint::File => open::create(at).at(at.display())?.into(),
     };
-    sys::attach_mount(mounted, point.as_fd()).at(at.display())
+    sys::attach_mount(mounted, point.as_fd()).at(at.display())?;
+    let none = None::<&str>;
+    mount(none, at, none, propagation | MsFlags::MS_REC, none).at(at.display())
 }
 
 /// Makes a folder with exactly this mode.

@@ -49,11 +49,17 @@ const BASE_FOLDERS: [&str; 10] =
     ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
 
 impl Mounted {
-    /// Makes the folders that every container needs.
+    /// Makes the folders that every container needs. systemd-nspawn makes nodes and files in them by
+    /// path, as host root: none may be a link.
     pub(super) fn base_folders(&self) -> Result<(), Problem> {
         for name in BASE_FOLDERS {
-            make(&self.folder, Path::new(name), MountPoint::Folder, Some(self.owner))
-                .at(format!("/{name}"))?;
+            let (path, object) = (Path::new(name), format!("/{name}"));
+            make(&self.folder, path, MountPoint::Folder, Some(self.owner)).at(&object)?;
+            let found = open::beneath(self.folder.as_fd(), path, open::HANDLE, open::Mounts::Stay);
+            if found.is_err() {
+                let reason = "is no folder in the image, or a link: the container needs a folder";
+                return Err(Problem::refused(object, reason));
+            }
         }
         Ok(())
     }
