@@ -24,6 +24,7 @@ mod remove;
 mod requests;
 mod retire;
 mod serve;
+mod settle;
 mod start;
 mod status;
 mod streams;

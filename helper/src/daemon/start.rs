@@ -10,7 +10,7 @@ use proto::error::{Code, Refusal, printable};
 use proto::limits::{self, RANGE_WIDTH};
 use proto::name::{AllocId, TaskKey};
 use proto::plan::{LAUNCHER_FAILED, Plan, PlannedFiles, Range, Report, Step};
-use proto::spec::{Image, ImageKind, Label, Logs, Payload, TaskSpec, Users};
+use proto::spec::{Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
 use super::context::Context;
@@ -19,20 +19,17 @@ use super::process::{Process, nspawn};
 use super::ready::Notice;
 use super::record::{Kind, Record, Use};
 use super::table::Entry;
-use super::{leader, machined, notify, range, remove, status, streams, unit};
+use super::{leader, machined, notify, range, remove, settle, status, streams, unit};
 use crate::hook;
-use crate::policy::{self, Decision, Policy};
+use crate::policy::{self, Decision};
 
 /// Time for a launcher that PID 1 has executed to say its pid.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
-/// Time for the file system of the image store to answer.
-const LOOK: Duration = Duration::from_secs(10);
-
 /// Starts a task; returns when its payload runs, or has run.
 pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
-    accept_systemd(context).await?;
-    settle_kind(&mut spec, &context.policy()).await?;
+    settle::systemd(context).await?;
+    settle::kind(&mut spec, &context.policy()).await?;
     let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
     let record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
@@ -49,41 +46,6 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     drop(held);
     result?;
     status::of(context, &key).await
-}
-
-/// Refuses to run anything on a systemd with a known hole that the operator has not accepted.
-async fn accept_systemd(context: &Context) -> Result<(), Refusal> {
-    let version = context.systemd().await;
-    match proto::systemd::unfit(&version) {
-        Some(unfit) if !context.policy().accepts(&version) => {
-            let reason = format!("{unfit}; \"{version}\" added to [systemd] accept lifts that");
-            let object = format!("systemd {version}");
-            Err(Refusal::new(Code::Policy, Step::Decide.name(), object, reason))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A name of the store without folder means the disk image `NAME.raw`, as it does for machined.
-/// The plugin's account cannot look there; the launcher refuses what is of another kind.
-async fn settle_kind(spec: &mut TaskSpec, policy: &Policy) -> Result<(), Refusal> {
-    let Image::Named(name) = &spec.image else { return Ok(()) };
-    let path = policy.images_store.to_path().join(name.as_str());
-    let file = path.with_file_name(format!("{name}.raw"));
-    // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || !path.exists() && file.is_file());
-    let abort = look.abort_handle();
-    match tokio::time::timeout(LOOK, look).await {
-        Ok(Ok(true)) => spec.root.kind = ImageKind::Disk,
-        Ok(Ok(false)) => {}
-        _ => {
-            abort.abort();
-            let object = format!("image {name}");
-            let reason = format!("the image store {} does not answer", policy.images_store);
-            return Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason));
-        }
-    }
-    Ok(())
 }
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
