@@ -44,7 +44,7 @@ pub(crate) fn hcl(name: &str, start: Start) -> String {
 
 /// The ten tasks as they were when they had been started.
 pub(crate) struct Fleet<'r> {
-    rig: &'r Rig,
+    pub(crate) rig: &'r Rig,
     job: Job,
     allocs: Vec<Alloc>,
     containers: BTreeMap<String, Process>,
