@@ -135,7 +135,7 @@ async fn without_its_account_recovering_waits_for_nobody() {
     node.recover(&handle).await.unwrap();
     // A node that has the account waits for its helper.
     let account = nix::unistd::User::from_name("nomad-nspawn").unwrap();
-    let most = if account.is_none() { 500 } else { 3_000 };
+    let most = if account.is_none() { 900 } else { 3_000 };
     assert!(since.elapsed() < Duration::from_millis(most), "{:?}", since.elapsed());
 }
 

@@ -108,7 +108,7 @@ impl Job {
     /// When they are not placed in time; the message says why the evaluation failed.
     pub fn wait_allocs(&self, count: usize) -> Result<Vec<Alloc>> {
         let what = format!("{count} allocations of job {}", self.id);
-        wait::until(&what, Duration::from_secs(20), || {
+        wait::until(&what, Duration::from_secs(60), || {
             let list = self.allocs()?;
             Ok((list.len() >= count).then_some(list))
         })

@@ -52,6 +52,14 @@ fn machines(rig: &Rig) -> String {
     rig.run(&["machinectl", "list", "--no-legend"]).unwrap()
 }
 
+/// The recovery waits for the container's end; its systemd-nspawn tells machined after that.
+fn wait_unregistered(rig: &Rig, machine: &str) {
+    wait::true_within("the end of a registration", Duration::from_secs(5), || {
+        Ok(!machines(rig).contains(machine))
+    })
+    .unwrap();
+}
+
 fn unit_is_active(rig: &Rig, machine: &str) -> bool {
     rig.exec(&["systemctl", "is-active", &format!("old-{machine}")]).unwrap().success()
 }
@@ -92,16 +100,25 @@ async fn scenario(rig: &Rig) {
     let (booted, command, gone) = (allocation(1, "web"), allocation(2, "job"), allocation(3, "x"));
     let name = |allocation: &Allocation| format!("{}-{}", allocation.task, allocation.id);
     let (web, job) = (name(&booted), name(&command));
-    older(rig, &web, &["--directory=/var/lib/machines/debian", "--volatile=overlay", "--boot"]);
+    let init =
+        older(rig, &web, &["--directory=/var/lib/machines/debian", "--volatile=overlay", "--boot"])
+            .to_string();
     older(rig, &job, &["--directory=/var/lib/machines/busybox", "--", "/bin/sleep", "1000"]);
     // The same form of name, but no allocation: somebody else's machine.
     let other = "web-2e8b1c2d-1111-2222-3333-444455556666";
     older(rig, other, &["--directory=/var/lib/machines/debian", "--volatile=overlay", "--boot"]);
 
+    // A system that has not booted yet does not hear that it shall shut down.
+    wait::true_within("the container's boot", Duration::from_secs(60), || {
+        let enter = ["nsenter", "-t", &init, "-a", "systemctl", "is-system-running"];
+        let state = rig.exec(&enter)?;
+        Ok(["running", "degraded"].contains(&state.text().trim()))
+    })
+    .unwrap();
     let (text, took) = recover(&plugin, &booted).await;
     assert!(text.contains("older nspawn driver") && text.contains("has been stopped"), "{text}");
     assert!(took < Duration::from_secs(7), "shut down in order, not killed: {took:?}");
-    assert!(!machines(rig).contains(&web), "{}", machines(rig));
+    wait_unregistered(rig, &web);
     wait::true_within("the executor's end", Duration::from_secs(5), || {
         Ok(!unit_is_active(rig, &web))
     })
@@ -109,7 +126,7 @@ async fn scenario(rig: &Rig) {
     // PID 1 of the container without a handler: killed in the end.
     let (text, _) = recover(&plugin, &command).await;
     assert!(text.contains("has been stopped"), "{text}");
-    assert!(!machines(rig).contains(&job), "{}", machines(rig));
+    wait_unregistered(rig, &job);
     wait::true_within("the executor's end", Duration::from_secs(5), || {
         Ok(!unit_is_active(rig, &job))
     })

@@ -152,8 +152,8 @@ async fn deliver(mut stream: MessageStream, waiters: Waiters) {
     waiters.borrow_mut().clear();
 }
 
-/// Whether PID 1 answered with this error of its own.
+/// Whether PID 1 or systemd-machined answered with this error of its own.
 pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(full, _, _)
-        if full.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name))
+        if full.as_str().rsplit('.').next() == Some(name))
 }

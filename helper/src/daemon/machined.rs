@@ -7,7 +7,7 @@ use std::rc::Rc;
 use proto::name::TaskKey;
 use proto::plan::Step;
 
-use super::bus::MACHINED;
+use super::bus::{MACHINED, is_named};
 use super::context::Context;
 use crate::hook;
 
@@ -23,6 +23,8 @@ pub(super) fn register(context: &Rc<Context>, key: &TaskKey) {
         hook::during(Step::Register, async {
             if !leader.has_ended()
                 && let Err(error) = context.bus.call(MACHINED, "RegisterMachine", &body).await
+                // By an earlier process of ours, unless that died first.
+                && !is_named(&error, "MachineExists")
             {
                 tracing::info!(task = %key, %error, "not registered with systemd-machined");
             }
@@ -33,7 +35,7 @@ pub(super) fn register(context: &Rc<Context>, key: &TaskKey) {
 }
 
 /// Unregisters a task when its leader has ended.
-pub(super) async fn watch(context: &Rc<Context>, key: &TaskKey) {
+async fn watch(context: &Rc<Context>, key: &TaskKey) {
     let leader = context.table.borrow().get(key).and_then(|entry| entry.leader.clone());
     let Some(leader) = leader else { return };
     if leader.ended().await.is_ok() {

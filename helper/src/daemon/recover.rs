@@ -79,7 +79,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     tokio::task::spawn_local(async move {
         match main {
             Some(main) => start::resume(&context, &record, &main).await,
-            None => machined::watch(&context, &record.key).await,
+            None => machined::register(&context, &record.key),
         }
     });
 }

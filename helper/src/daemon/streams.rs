@@ -47,11 +47,14 @@ impl Writer {
         self.file().is_some_and(|own| (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
     }
 
-    /// Whether there is output that nobody reads: a writer sees `POLLERR` without one (poll(2)).
+    /// Whether there is output that nobody reads, and somebody still could: a writer sees `POLLERR`
+    /// without a reader (poll(2)).
     fn waits(&self) -> bool {
         let mut polled = [PollFd::new(self.fifo.as_fd(), PollFlags::empty())];
         let alone = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|events| events > 0);
-        alone && rustix::io::ioctl_fionread(&self.fifo).is_ok_and(|unread| unread > 0)
+        alone
+            && self.file().is_some()
+            && rustix::io::ioctl_fionread(&self.fifo).is_ok_and(|unread| unread > 0)
     }
 }
 

@@ -74,17 +74,18 @@ impl<'r> Fleet<'r> {
         let alloc = &self.allocs[ship];
         let count = |text: &[u8]| text.split(|b| *b == b'\n').filter(|l| *l == b"usr1").count();
         let before = count(&alloc.logs("t", "stdout").unwrap());
-        self.signal(alloc);
+        self.wait_reached(alloc);
         alloc.wait_logs("t", "stdout", LIMIT, |text| count(text) > before).unwrap();
     }
 
     /// The agent has taken over every task again. Before that, a plugin must not be killed once
     /// more: Nomad tries to recover a task once, and takes it for lost when that fails.
     pub(crate) fn wait_recovered(&self) {
-        self.allocs.iter().for_each(|alloc| self.signal(alloc));
+        self.allocs.iter().for_each(|alloc| self.wait_reached(alloc));
     }
 
-    fn signal(&self, alloc: &Alloc) {
+    /// The agent has, after a plugin's death, taken over this task.
+    pub(crate) fn wait_reached(&self, alloc: &Alloc) {
         let mut last = String::new();
         wait::true_within("the agent to reach a task again", LIMIT, || {
             let sent = alloc.signal("t", "SIGUSR1");

@@ -124,6 +124,7 @@ fn started_under_fire(
     assert_eq!(containers.len(), 1, "{containers:?}");
     let now = alloc.logs("t", "stdout").unwrap_or_default().len();
     alloc.wait_logs("t", "stdout", LIMIT, |text| text.len() > now).unwrap();
+    fleet.wait_reached(&alloc);
     (job, alloc)
 }
 

@@ -57,8 +57,10 @@ fn a_booted_system_is_ready_when_it_has_booted() {
 fn who_says_nothing_in_time_has_not_started() {
     let (_life, rig, client) = host();
     let task = Handmade::new(rig, "silent").unwrap();
-    for (script, text) in [("sleep 1000", "within 1 s"), ("exit 3", "before it said READY=1")] {
-        let refusal = refused(&client, &notify(&task, script, 1));
+    for (script, limit, text) in
+        [("sleep 1000", 1, "within 1 s"), ("sleep 0.5; exit 3", 10, "before it said READY=1")]
+    {
+        let refusal = refused(&client, &notify(&task, script, limit));
         assert_eq!((refusal.code, refusal.step.as_str()), (Code::Failed, "ready"), "{refusal}");
         assert!(refusal.is_retryable() && refusal.reason.contains(text), "{refusal}");
         let units = rig.run(&["systemctl", "list-units", "--all", "--plain", "--no-legend"]);

@@ -95,7 +95,8 @@ fn d36_a_reboot_inside_is_an_end() {
     let mut running = stand().start(&booted, |_| {}).unwrap().unwrap();
     running.wait_output("Reached target").unwrap();
     let leader = running.leader().unwrap();
-    stand().rig.run(&["nsenter", "-t", &leader, "-a", "systemctl", "reboot", "--force"]).unwrap();
+    // It may be killed with all the others before it has heard that its call went well.
+    stand().rig.exec(&["nsenter", "-t", &leader, "-a", "systemctl", "reboot", "--force"]).unwrap();
     let outcome = running.finish().unwrap();
     assert_eq!(outcome.code, 133, "{outcome:?}");
 }
@@ -138,7 +139,7 @@ fn d39_an_end_while_nobody_watched_is_told_at_once() {
     running.recover_by(&other).unwrap();
     let outcome = running.finish().unwrap();
     assert_eq!(outcome.code, 4);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -100,8 +100,11 @@ fn plugin_key_logging() {
         [("nomad", true), ("journald", false), ("both", true), ("none", false)]
     {
         let other = plugin(json!({ "logging": { "driver": driver } }));
-        let task = other.start(&sh(json!({}), script), |_| {}).unwrap().unwrap();
+        let mut task = other.start(&sh(json!({}), script), |_| {}).unwrap().unwrap();
         let unit = task.unit();
+        if collected {
+            task.wait_output("says out\n").unwrap();
+        }
         let outcome = task.finish().unwrap();
         assert_eq!(outcome.stdout == "says out\n", collected, "{driver}: {outcome:?}");
         if ["journald", "both"].contains(&driver) {

@@ -45,7 +45,7 @@ fn key_stop_signal() {
 #[test]
 fn key_ready() {
     // As PID 1, whose word alone counts.
-    let script = "exec perl -MIO::Socket::UNIX -e 'sleep 1; open my $f, \">\", \"/local/said\"; \
+    let script = "exec perl -MIO::Socket::UNIX -e 'sleep 3; open my $f, \">\", \"/local/said\"; \
                   IO::Socket::UNIX->new(Type => SOCK_DGRAM, Peer => $ENV{NOTIFY_SOCKET})\
                   ->send(\"READY=1\"); sleep 1000'";
     let keys = |ready: Value| sh(json!({ "image": "debian", "ready": ready }), script);

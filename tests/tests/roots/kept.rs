@@ -102,7 +102,7 @@ fn a_layer_goes_though_no_task_ever_ends_again() {
     run_of(&task, tree("busybox", KEPT), "echo x > /x").unwrap();
     let alloc = task.key.alloc.simple();
     task.remove(&client()).unwrap();
-    wait::true_within("the helper's look at what is kept", Duration::from_secs(50), || {
+    wait::true_within("the helper's look at what is kept", Duration::from_secs(90), || {
         Ok(!rig().run(&["ls", UPPERS])?.contains(&alloc))
     })
     .unwrap();

@@ -42,7 +42,7 @@ impl Unfinished {
             if self.dripping.send(&bytes).is_err() {
                 break;
             }
-            match self.dripping.hear(Duration::from_secs(2)).unwrap() {
+            match self.dripping.hear(Duration::from_secs(8)).unwrap() {
                 Heard::Reply(_) => offset += 1,
                 Heard::Closed => break,
                 Heard::Silence => panic!("no answer to a part"),
@@ -65,7 +65,7 @@ fn never_reading(door: &Door) {
     let (mut replies, mut unread) = (0, 0);
     loop {
         client.send(&client.request(Verb::List(List { after: None })).unwrap()).unwrap();
-        let answered = wait::until("a reply", Duration::from_secs(1), || {
+        let answered = wait::until("a reply", Duration::from_secs(3), || {
             Ok(Some(client.unread()?).filter(|now| *now > unread))
         });
         let Ok(now) = answered else { break };
@@ -76,9 +76,9 @@ fn never_reading(door: &Door) {
     assert!(client.hangs_up(SOON).unwrap(), "a client that does not read is kept");
     println!(
         "{replies} unread replies, then closed within {:.1} s",
-        stuck.elapsed().as_secs_f64() + 1.0
+        stuck.elapsed().as_secs_f64() + 3.0
     );
-    assert!(replies > 10 && stuck.elapsed() > Duration::from_secs(3), "{replies} replies");
+    assert!(replies > 10 && stuck.elapsed() > Duration::from_secs(1), "{replies} replies");
 }
 
 #[test]

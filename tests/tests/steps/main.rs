@@ -184,7 +184,8 @@ fn helper(rig: &Rig) -> String {
 fn survives(rig: &Rig, hooks: &[Hook]) -> Job {
     let start = Instant::now();
     let task = Running::start(rig, &name("starts", hooks), hooks.len());
-    assert!(!hooks.iter().any(|hook| hook.is_armed(rig)), "not all met: {hooks:?}");
+    // The payload may speak before the helper has told everybody of it.
+    wait_for_all(rig, hooks);
     task.assert_known();
     let job = task.stop();
     eprintln!("start, killed {hooks:?}: {:.1} s", start.elapsed().as_secs_f64());
@@ -198,12 +199,17 @@ fn removes(rig: &Rig, hooks: &[Hook], victim: &str) -> Job {
     hooks.iter().for_each(|hook| hook.arm(rig, victim));
     let job = task.stop();
     // The unit is gone before the helper forgets the task.
+    wait_for_all(rig, hooks);
+    eprintln!("removal, killed {hooks:?}: {:.1} s", start.elapsed().as_secs_f64());
+    job
+}
+
+/// Every hook is met, sooner or later.
+fn wait_for_all(rig: &Rig, hooks: &[Hook]) {
     wait::true_within("all moments to come", task::LIMIT, || {
         Ok(!hooks.iter().any(|hook| hook.is_armed(rig)))
     })
     .unwrap_or_else(|error| panic!("{hooks:?}: {error:#}"));
-    eprintln!("removal, killed {hooks:?}: {:.1} s", start.elapsed().as_secs_f64());
-    job
 }
 
 fn name(what: &str, hooks: &[Hook]) -> String {

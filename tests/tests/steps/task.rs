@@ -97,7 +97,7 @@ impl<'r> Running<'r> {
         found.unwrap_or_else(|e| panic!("{}: {e:#}\n{}", self.name, journal(self.rig)));
     }
 
-    /// Nomad knows it: the agent reaches its payload. It is there once.
+    /// Nomad knows it: the agent reaches its payload. It is there once, and machinectl shows it.
     pub(crate) fn assert_known(&self) {
         let mut last = String::new();
         wait::true_within("the agent to reach the task", LIMIT, || {
@@ -109,6 +109,11 @@ impl<'r> Running<'r> {
         self.wait_logs(b"usr1\n");
         let containers = self.rig.containers_of(&self.alloc.id, 1);
         assert_eq!(containers.len(), 1, "{}: {containers:?}", self.name);
+        let machine = ["machinectl", "show", &format!("t-{}", self.alloc.id)];
+        wait::true_within("machinectl to show it", LIMIT, || {
+            Ok(self.rig.exec(&machine)?.success())
+        })
+        .unwrap_or_else(|e| panic!("{}: {e:#}\n{}", self.name, journal(self.rig)));
     }
 
     /// Stops it; nothing of it is left. The job is to be purged later.

@@ -105,7 +105,7 @@ fn who_ignores_the_signal_is_killed_after_the_time_limit() {
         assert_eq!((code, signal), (137, 9), "{:?}", task.alloc.task(TASK));
         let took = start.elapsed();
         assert!(took >= limit, "killed too early, after {took:?}");
-        assert!(took < limit * 4, "killed only after {took:?}");
+        assert!(took < Duration::from_secs(20), "killed only after {took:?}");
         task.assert_stream("stdout", b"ready\n");
     }
     for task in &tasks {

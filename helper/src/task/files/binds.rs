@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use nix::mount::MsFlags;
 use proto::plan::{Place, Range, Unprotected};
 use proto::spec::files::{Bind, Mapping};
 
@@ -27,8 +28,8 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
             unmappable(context, bind)?;
         }
         let at = Path::new(STAGE).join(format!("bind{number}"));
-        let attach = if bind.propagated { root::attach_propagated } else { root::attach_at };
-        attach(clone.as_fd(), &at, source.kind)?;
+        let propagation = if bind.propagated { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+        root::attach_with(clone.as_fd(), &at, source.kind, propagation)?;
         context.extras.mount(at, &bind.target, source.kind);
     }
     Ok(())

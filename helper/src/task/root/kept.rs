@@ -107,7 +107,11 @@ pub fn has_orphans() -> bool {
 pub(in crate::task) fn claim_orphans(folder: &Path) -> io::Result<()> {
     for name in orphans()? {
         fs::create_dir_all(folder)?;
-        fs::rename(Path::new(UPPERS).join(&name), folder.join(&name))?;
+        match fs::rename(Path::new(UPPERS).join(&name), folder.join(&name)) {
+            // Another clean-up has it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
     }
     Ok(())
 }

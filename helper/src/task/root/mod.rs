@@ -159,17 +159,9 @@ pub(super) fn attach_at(
     attach_with(mounted, at, kind, MsFlags::MS_PRIVATE)
 }
 
-/// The same, but later mounts of the host arrive below it. Nothing goes the other way: it leaves the
-/// peers that it was cloned from.
-pub(super) fn attach_propagated(
-    mounted: BorrowedFd<'_>,
-    at: &Path,
-    kind: MountPoint,
-) -> Result<(), Problem> {
-    attach_with(mounted, at, kind, MsFlags::MS_SLAVE)
-}
-
-fn attach_with(
+/// The same with another propagation: as a slave (`MS_SLAVE`), later mounts of the host arrive below
+/// it. Nothing goes the other way: it leaves the peers that it was cloned from.
+pub(super) fn attach_with(
     mounted: BorrowedFd<'_>,
     at: &Path,
     kind: MountPoint,
