@@ -3,6 +3,8 @@
 //! One thread shares it; it never leaves the process.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use proto::plan::UnitId;
@@ -24,8 +26,10 @@ pub(super) struct Context {
     pub(super) bus: Bus,
     /// Tasks.
     pub(super) table: RefCell<Table>,
-    /// Units without a readable record, left alone.
-    pub(super) strange: RefCell<Vec<UnitId>>,
+    /// Removals of units that are not in the table.
+    pub(super) removing: RefCell<Vec<UnitId>>,
+    /// Stored descriptors that may belong to a task whose record cannot be read.
+    pub(super) unclaimed: RefCell<HashMap<String, OwnedFd>>,
     /// Uid ranges.
     pub(super) ranges: RefCell<Ranges>,
     /// Writers of the tasks' log FIFOs.
@@ -42,7 +46,8 @@ impl Context {
             policy: RefCell::new(Rc::new(policy)),
             bus: Bus::default(),
             table: RefCell::default(),
-            strange: RefCell::default(),
+            removing: RefCell::default(),
+            unclaimed: RefCell::default(),
             ranges: RefCell::default(),
             streams: RefCell::default(),
             assembling: Cell::new(0),

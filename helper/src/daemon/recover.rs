@@ -11,6 +11,7 @@ use proto::plan::UnitId;
 
 use super::context::Context;
 use super::process::{Process, nspawn};
+use super::record::{Form, Record};
 use super::table::Entry;
 use super::unit::Found;
 use super::{leader, machined, notify, range, ready, remove, start, streams, unit};
@@ -21,7 +22,7 @@ pub(super) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
-    let unit::All { found, strange, followers } = loop {
+    let unit::All { found, followers } = loop {
         match unit::find_all(&context.bus).await {
             Ok(all) => break all,
             Err(error) => {
@@ -32,17 +33,26 @@ pub(super) async fn run(
     };
     let count = found.len();
     let known = |id| found.iter().any(|unit| unit.record.unit() == id);
+    let unreadable: Vec<UnitId> = found
+        .iter()
+        .map(|unit| &unit.record)
+        .filter(|r| !r.is_readable())
+        .map(Record::unit)
+        .collect();
     context.streams.borrow_mut().adopt(&mut stored, known);
     for unit in found {
         adopt(context, unit, &mut stored);
     }
-    if strange.is_empty() {
-        stored.into_iter().for_each(|(name, fd)| sweep(&name, fd));
-    } else {
-        // Another version's, running: what is stored may be theirs.
-        tracing::error!(?strange, "units without a readable record: left alone");
+    context.unclaimed.replace(stored);
+    if !unreadable.is_empty() {
+        let units: Vec<_> = unreadable.into_iter().map(unit::name).collect();
+        tracing::error!(
+            ?units,
+            "units without a readable record, as of a later version: they can be removed, what is \
+             stored stays until then"
+        );
     }
-    context.strange.replace(strange);
+    sweep_unclaimed(context);
     ready::sweep();
     tokio::task::spawn_local(sweep_all(context.clone(), followers));
     tracing::info!(tasks = count, "table rebuilt");
@@ -99,8 +109,7 @@ fn sweep(name: &str, fd: OwnedFd) {
 /// Takes away what a task that is gone has left: the unit that carried its output, which ends by
 /// itself unless nobody takes the output, and its upper layer, e.g. after a reboot of the host.
 async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>) {
-    let is_left =
-        |id: &UnitId| !context.strange.borrow().contains(id) && !context.table.borrow().holds(*id);
+    let is_left = |id: &UnitId| !context.table.borrow().holds(*id);
     let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
     let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
     let clean = async {

@@ -17,7 +17,7 @@ use super::context::Context;
 use super::launch::Launcher;
 use super::process::{Process, nspawn};
 use super::ready::Notice;
-use super::record::{Kind, Record, Use};
+use super::record::{Form, Kind, Record, Use};
 use super::table::Entry;
 use super::{leader, machined, notify, range, remove, settle, status, streams, unit};
 use crate::hook;
@@ -101,6 +101,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
     };
     let mut record = Record {
+        form: Form::Whole,
         key: spec.key.clone(),
         machine: decision.machine.clone(),
         kind: Kind::of(&spec.payload),
@@ -109,6 +110,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         image_use: Use::of(&spec.root),
         followed: matches!(spec.logs, Logs::Both | Logs::Container { .. }),
         allocs: decision.task_dirs.alloc_dir.root.to_string(),
+        allocs_device: None,
     };
     {
         let table = context.table.borrow();
@@ -122,8 +124,8 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
                 format!("run {other} of it exists: remove it first"),
             );
         }
-        if context.strange.borrow().contains(&record.unit()) {
-            return busy(spec.key.to_string(), "its unit exists, of another version's".into());
+        if context.removing.borrow().contains(&record.unit()) {
+            return busy(spec.key.to_string(), "its removal is under way".into());
         }
         let most = context.policy().max_tasks;
         if table.len() >= most {

@@ -296,10 +296,8 @@ type Listed =
 /// All units of ours, read back from PID 1.
 #[derive(Default)]
 pub(super) struct All {
-    /// Tasks with a record.
+    /// Tasks.
     pub(super) found: Vec<Found>,
-    /// Tasks without a readable one.
-    pub(super) strange: Vec<UnitId>,
     /// Units that carry the output of a task, by that task.
     pub(super) followers: Vec<UnitId>,
 }
@@ -314,19 +312,15 @@ pub(super) async fn find_all(bus: &Bus) -> zbus::Result<All> {
     for (name, ..) in listed {
         all.followers.extend(id_of(FOLLOWER_PREFIX, &name));
         let Some(id) = id_of(PREFIX, &name) else { continue };
-        match read_back(bus, &name).await? {
-            Some(unit) if unit.record.unit() == id => all.found.push(unit),
-            _ => all.strange.push(id),
-        }
+        all.found.push(read_back(bus, id).await?);
     }
     Ok(all)
 }
 
-/// `None`: the unit holds no record that this version reads.
-async fn read_back(bus: &Bus, name: &str) -> zbus::Result<Option<Found>> {
+async fn read_back(bus: &Bus, id: UnitId) -> zbus::Result<Found> {
+    let name = &name(id);
     let fields: Vec<Vec<u8>> = bus.property(name, "Service", "LogExtraFields").await?;
     let main_pid = bus.property(name, "Service", "MainPID").await?;
     let started_us: u64 = bus.property(name, "Service", "ExecMainStartTimestamp").await?;
-    let found = |record| Found { record, main_pid, started_ms: started_us / 1000 };
-    Ok(Record::parse(&fields).map(found))
+    Ok(Found { record: Record::parse(id, &fields), main_pid, started_ms: started_us / 1000 })
 }
