@@ -309,10 +309,14 @@ pub(super) async fn find_all(bus: &Bus) -> zbus::Result<All> {
     let body = bus.call(MANAGER, "ListUnitsByPatterns", &patterns).await?;
     let listed: Vec<Listed> = body.deserialize()?;
     let mut all = All::default();
-    for (name, ..) in listed {
+    for (name, _, load, ..) in listed {
         all.followers.extend(id_of(FOLLOWER_PREFIX, &name));
         let Some(id) = id_of(PREFIX, &name) else { continue };
-        all.found.push(read_back(bus, id).await?);
+        // PID 1 lists a name that another unit mentions (a follower its task) as a unit, though
+        // there is none.
+        if load != "not-found" {
+            all.found.push(read_back(bus, id).await?);
+        }
     }
     Ok(all)
 }
