@@ -31,10 +31,15 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     settle::systemd(context).await?;
     settle::kind(&mut spec, &context.policy()).await?;
     let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
-    let record = claim(context, &spec, &decision)?;
+    let mut record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
     let gate = gate(context, &key);
-    let held = gate.lock().await;
+    let locked = gate.lock().await;
+    // Only now: nothing is looked at before the decision.
+    record.allocs_device = settle::device(&decision.task_dirs.alloc_dir.root).await;
+    if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
+        entry.record.allocs_device = record.allocs_device;
+    }
     let limit = Duration::from_secs(spec.start_limit_s());
     let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
     let result = started.unwrap_or_else(|_| {

@@ -33,7 +33,7 @@ mod settings;
 mod step;
 
 pub use nspawn::binary as nspawn_binary;
-pub use root::{has_orphans, is_gone, kept_base};
+pub use root::{device, has_orphans, is_gone, kept_base};
 
 use std::process::ExitCode;
 
