@@ -22,6 +22,7 @@ mod record;
 mod recover;
 mod remove;
 mod requests;
+mod resume;
 mod retire;
 mod serve;
 mod settle;

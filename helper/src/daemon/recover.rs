@@ -14,8 +14,8 @@ use super::process::{Process, nspawn};
 use super::record::{Form, Record};
 use super::table::Entry;
 use super::unit::Found;
-use super::{leader, machined, notify, range, ready, remove, start, streams, unit};
-use crate::task::UPPERS;
+use super::{leader, machined, notify, range, ready, remove, resume, start, streams, unit};
+use crate::task::{READY, UPPERS, executed_mark, executed_unit};
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
 pub(super) async fn run(
@@ -54,6 +54,7 @@ pub(super) async fn run(
     }
     sweep_unclaimed(context);
     ready::sweep();
+    sweep_marks(context);
     tokio::task::spawn_local(sweep_all(context.clone(), followers));
     tracing::info!(tasks = count, "table rebuilt");
     Ok(())
@@ -80,21 +81,47 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
         }
         None => context.streams.borrow_mut().ended(id),
     }
-    main = main.filter(|_| !leader::arrived(record.kind, nspawn(), &processes));
-    let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some());
+    // Ended while no helper was there, and not as systemd-nspawn. Of a task whose record cannot be
+    // read nothing is concluded: it runs until it is removed.
+    let executed = record.form != Form::Whole || executed_mark(id).exists();
+    let failed = main.is_none() && processes.leader.is_none() && !executed;
+    main = main
+        .filter(|_| record.is_readable() && !leader::arrived(record.kind, nspawn(), &processes));
+    let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);
     start::keep(context, &record, &processes);
     let context = context.clone();
     tokio::task::spawn_local(async move {
         match main {
-            Some(main) => start::resume(&context, &record, &main).await,
+            Some(main) => resume::run(&context, &record, &main).await,
+            None if failed => resume::abandon(&context, &record).await,
             None => machined::register(&context, &record.key),
         }
     });
 }
 
-/// Lets go of a stored descriptor whose unit is gone.
+/// Takes the marks of launchers away whose unit is gone.
+fn sweep_marks(context: &Context) {
+    for file in fs::read_dir(READY).into_iter().flatten().flatten() {
+        let unit = file.file_name().to_str().and_then(executed_unit);
+        if unit.is_some_and(|unit| !context.table.borrow().holds(unit))
+            && let Err(error) = fs::remove_file(file.path())
+        {
+            tracing::warn!(%error, path = %file.path().display(), "cannot remove a mark");
+        }
+    }
+}
+
+/// Gives up what is stored for no task. While there is a task whose record cannot be read, it may
+/// be that one's, e.g. the lock of its uid range.
+pub(super) fn sweep_unclaimed(context: &Context) {
+    if !context.table.borrow().has_unreadable() {
+        context.unclaimed.take().into_iter().for_each(|(name, fd)| sweep(&name, fd));
+    }
+}
+
+/// Gives up a stored descriptor whose unit is gone.
 fn sweep(name: &str, fd: OwnedFd) {
     tracing::info!(name, "stored descriptor without a unit: dropped");
     // A lock file that is gone was taken away by us; one of its name now is another's.

@@ -98,6 +98,11 @@ fn forget(context: &Context, key: &TaskKey) {
     let id = UnitId::from(key);
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
+    if let Err(error) = std::fs::remove_file(crate::task::executed_mark(id))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(task = %key, %error, "cannot remove the mark of its launcher");
+    }
     context.streams.borrow_mut().ended(id);
     let entry = context.table.borrow_mut().remove(key);
     if let Some(base) = entry.and_then(|entry| entry.record.locked_range()) {

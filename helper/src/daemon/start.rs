@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::error::{Code, Refusal, printable};
 use proto::limits::{self, RANGE_WIDTH};
 use proto::name::{AllocId, TaskKey};
-use proto::plan::{LAUNCHER_FAILED, Plan, PlannedFiles, Range, Report, Step};
+use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
 use proto::spec::{Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
@@ -53,43 +53,12 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     status::of(context, &key).await
 }
 
-/// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
-pub(super) async fn resume(context: &Rc<Context>, record: &Record, main: &Process) {
-    let gate = gate(context, &record.key);
-    let _held = gate.lock().await;
-    let limit = Duration::from_secs(limits::START_TIMEOUT_S);
-    let started = match tokio::time::timeout(limit, payload(context, record, main)).await {
-        Ok(Ok(())) => true,
-        // The payload may have ended before we looked.
-        Ok(Err(_)) => has_run(context, record).await,
-        Err(_) => false,
-    };
-    finish(context, &record.key, started).await;
-}
-
-/// Whether systemd-nspawn was executed and has ended: a launcher that fails says so by its status.
-async fn has_run(context: &Context, record: &Record) -> bool {
-    let ended = async {
-        loop {
-            match unit::look(&context.bus, record.unit()).await {
-                // PID 1 hears of its end as late as we do.
-                Ok(seen) if seen.loaded && seen.code == 0 => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                seen => return seen,
-            }
-        }
-    };
-    let seen = tokio::time::timeout(Duration::from_secs(1), ended).await;
-    matches!(seen, Ok(Ok(seen)) if seen.code != 0 && seen.status != i32::from(LAUNCHER_FAILED))
-}
-
-fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
+pub(super) fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
     context.table.borrow().get(key).map(|entry| entry.gate.clone()).unwrap_or_default()
 }
 
 /// The end of a start; the caller holds the task's gate.
-async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
+pub(super) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
     if started {
         machined::register(context, key);
     } else if let Err(error) = remove::undo(context, key).await {
@@ -347,7 +316,11 @@ async fn answered<T>(
 }
 
 /// Waits for the payload and keeps its descriptors where they outlive us.
-async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Result<(), Refusal> {
+pub(super) async fn payload(
+    context: &Rc<Context>,
+    record: &Record,
+    main: &Process,
+) -> Result<(), Refusal> {
     let key = &record.key;
     let found = |processes: &leader::Processes| {
         hook::run(Step::Store, || keep(context, record, processes));
