@@ -50,7 +50,7 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     finish(context, &key, result.is_ok()).await;
     drop(held);
     result?;
-    status::of(context, &key).await
+    status::after_start(context, &key).await
 }
 
 pub(super) fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
