@@ -57,6 +57,8 @@ pub(super) async fn run(
     sweep_marks(context);
     tokio::task::spawn_local(sweep_all(context.clone(), followers));
     tracing::info!(tasks = count, "table rebuilt");
+    // PID 1 answers now; a greeting must not wait for it.
+    drop(context.systemd().await);
     Ok(())
 }
 

@@ -18,6 +18,9 @@ use super::unit::Who;
 use super::{remove, retire, start, status};
 use crate::policy::check_signal;
 
+/// Longest wait of a greeting for the version of systemd, which a start reads again.
+const VERSION_WAIT: Duration = Duration::from_secs(1);
+
 /// What a connection remembers between requests.
 pub(super) struct Session {
     context: Rc<Context>,
@@ -108,7 +111,9 @@ impl Session {
         self.greeted = true;
         self.deadline = None;
         let policy = self.context.policy();
-        let systemd = self.context.systemd().await;
+        // A bus that hangs must not make the helper look dead.
+        let systemd = tokio::time::timeout(VERSION_WAIT, self.context.systemd()).await;
+        let systemd = systemd.unwrap_or_default();
         Ok(Answer::Welcome(Welcome {
             version,
             features: 0,

@@ -188,7 +188,7 @@ async fn launch(
     let failed = |step: Step, reason: String| Refusal::failed(step.name(), &name, reason);
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
     let systemd = proto::systemd::major(&context.systemd().await);
-    let job = context.bus.job_of(&name);
+    let job = context.bus.job_of(&name).await;
     let asked = unit::start(&context.bus, record, labels, decision, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     let said = answered(begun(&launcher, plan), job, &name);
@@ -232,7 +232,7 @@ async fn follow(
         ..plan
     };
     let (follower, socket) = Launcher::pair().map_err(|e| failed(e.to_string()))?;
-    let job = context.bus.job_of(&unit);
+    let job = context.bus.job_of(&unit).await;
     unit::start_follower(&context.bus, record, labels, socket).await.map_err(failed)?;
     let said = async {
         begun(&follower, &plan).await?;

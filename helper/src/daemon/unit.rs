@@ -187,7 +187,7 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let id = unit.to_string();
     let name = format!("{PREFIX}clean-{id}{SUFFIX}");
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand"]);
-    let done = bus.job_of(&name);
+    let done = bus.job_of(&name).await;
     let properties = vec![
         ("Description", Variant::from("Clean-up after a Nomad task")),
         ("Slice", Variant::from(SLICE)),
@@ -223,7 +223,7 @@ pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String
 
 /// Stops a unit, waits for it, and takes its record away.
 pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
-    let done = bus.job_of(name);
+    let done = bus.job_of(name).await;
     match bus.call(MANAGER, "StopUnit", &(name, "replace")).await {
         Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, done))
             .await

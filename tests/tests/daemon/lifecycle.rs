@@ -136,3 +136,21 @@ fn c2_a_name_that_only_another_unit_mentions_is_not_a_task() {
     stopped.unwrap();
     host.world.assert_same(rig).unwrap();
 }
+
+/// The greeting needs nothing but the helper.
+#[test]
+fn c7_a_bus_that_hangs_does_not_make_the_helper_look_dead() {
+    let (_alone, host, _) = alone();
+    let rig = &host.rig;
+    let old = rig.main_pid(HELPER).unwrap();
+    rig.run(&["systemctl", "restart", HELPER]).unwrap();
+    assert_ne!(rig.main_pid(HELPER).unwrap(), old);
+    let hung = Stopped::new(rig, "dbus.service");
+    let begun = Instant::now();
+    let entered = Door::of(rig).unwrap().enter();
+    let took = begun.elapsed();
+    drop(hung);
+    entered.unwrap();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    host.world.assert_same(rig).unwrap();
+}
