@@ -28,7 +28,9 @@ pub(super) struct Entry {
     pub(super) notes: Vec<String>,
     /// Whether its start is still under way.
     pub(super) starting: bool,
-    /// Held by a start, and by a removal after it: one of them at a time.
+    /// Whether systemd-machined has it, registered for its unit.
+    pub(super) registered: bool,
+    /// Held by a start, its registration and its removal: one of them at a time.
     pub(super) gate: Rc<tokio::sync::Mutex<()>>,
 }
 
@@ -41,6 +43,7 @@ impl Entry {
             payload: None,
             notes: Vec::new(),
             starting,
+            registered: false,
             gate: Rc::default(),
         }
     }

@@ -137,6 +137,26 @@ fn c2_a_name_that_only_another_unit_mentions_is_not_a_task() {
     host.world.assert_same(rig).unwrap();
 }
 
+#[test]
+fn c7_a_machined_that_hangs_costs_a_removal_seconds_not_minutes() {
+    let (_alone, host, client) = alone();
+    let rig = &host.rig;
+    let task = Handmade::new(rig, "machined").unwrap();
+    started(&client, &task.spec(&["/bin/sleep", "1000"]).unwrap());
+    wait::true_within("the registration", SOON, || {
+        Ok(rig.run(&["machinectl", "list", "--no-legend"])?.contains(&task.key.alloc.to_string()))
+    })
+    .unwrap();
+    let hung = Stopped::new(rig, "systemd-machined.service");
+    let begun = Instant::now();
+    removed(&client, &task.key);
+    let took = begun.elapsed();
+    drop(hung);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    task.remove(&client).unwrap();
+    host.world.assert_same(rig).unwrap();
+}
+
 /// The greeting needs nothing but the helper.
 #[test]
 fn c7_a_bus_that_hangs_does_not_make_the_helper_look_dead() {
@@ -152,5 +172,41 @@ fn c7_a_bus_that_hangs_does_not_make_the_helper_look_dead() {
     drop(hung);
     entered.unwrap();
     assert!(took < Duration::from_secs(4), "{took:?}");
+    host.world.assert_same(rig).unwrap();
+}
+
+/// Somebody else's machine bears the name: it is left alone, and a line says why the task is not
+/// shown.
+#[test]
+fn s11_a_machine_of_the_same_name_stays_and_is_written_down() {
+    let (_alone, host, client) = alone();
+    let rig = &host.rig;
+    let task = Handmade::new(rig, "namesake").unwrap();
+    let spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
+    let machine = started(&client, &spec).machine.to_string();
+    removed(&client, &spec.key);
+    let foreign = "s11-foreign.service";
+    plant(rig, foreign, &[], &["/bin/sleep", "1000"]);
+    let pid = rig.main_pid(foreign).unwrap().to_string();
+    let manager = ["org.freedesktop.machine1", "/org/freedesktop/machine1"];
+    let interface = "org.freedesktop.machine1.Manager";
+    let call = ["busctl", "call", manager[0], manager[1], interface];
+    let arguments = ["RegisterMachine", "sayssus", &machine, "0", "test", "container", &pid, ""];
+    rig.run(&[&call[..], &arguments[..]].concat()).unwrap();
+    let known = || rig.run(&["machinectl", "list", "--no-legend"]).unwrap().contains(&machine);
+    assert!(known());
+    started(&client, &spec);
+    let line = wait::true_within("the line in the journal", SOON, || {
+        let journal = rig.journal(HELPER)?;
+        let about = format!("task={}", task.key);
+        Ok(journal.lines().any(|l| l.contains("not registered") && l.contains(&about)))
+    });
+    removed(&client, &spec.key);
+    let stays = known();
+    rig.run(&["systemctl", "stop", foreign]).unwrap();
+    assert!(stays, "another's machine was unregistered");
+    line.unwrap();
+    wait::true_within("the foreign machine's end", SOON, || Ok(!known())).unwrap();
+    task.remove(&client).unwrap();
     host.world.assert_same(rig).unwrap();
 }
