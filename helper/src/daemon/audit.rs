@@ -6,6 +6,8 @@ use std::time::Duration;
 use proto::error::Refusal;
 use proto::wire::{Request, Verb};
 
+use super::journal::Lines;
+
 /// Lines a second; the rest is counted and told in one line.
 const LINES: u32 = 50;
 
@@ -76,8 +78,8 @@ pub(super) fn malformed() {
     MALFORMED.set(MALFORMED.get() + 1);
 }
 
-/// Tells the counts once a second, when there are any.
-pub(super) async fn summarize() {
+/// Writes the counts once a second, when there are any.
+pub(super) async fn summarize(journal: Lines) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
@@ -86,6 +88,10 @@ pub(super) async fn summarize() {
         let (lines, malformed) = (DROPPED.take(), MALFORMED.take());
         if lines > 0 || malformed > 0 {
             tracing::warn!(lines, malformed, "more refusals than are written one by one");
+        }
+        let dropped = journal.take_dropped();
+        if dropped > 0 {
+            tracing::warn!(dropped, "lines were lost: the journal did not take them in time");
         }
     }
 }

@@ -31,6 +31,7 @@ pub(super) async fn run(
             }
         }
     };
+    notify::adopt(stored.keys());
     let count = found.len();
     let known = |id| found.iter().any(|unit| unit.record.unit() == id);
     let unreadable: Vec<UnitId> = found
