@@ -25,6 +25,7 @@ const SLICE: &str = "machine-nspawn.slice";
 /// PID 1's words for what is not there.
 const NO_UNIT: &str = "NoSuchUnit";
 const NO_PROCESS: &str = "NoSuchProcess";
+const EXISTS: &str = "UnitExists";
 
 /// Longest wait for a unit whose main process has been killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -145,7 +146,7 @@ pub(super) async fn start(
         ("CPUWeight", decision.resources.cpu_weight),
     ];
     properties.extend(limits.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
-    start_transient(bus, &name(unit), properties).await
+    start_transient(bus, &name(unit), properties).await.map_err(|e| e.to_string())
 }
 
 /// Asks PID 1 for the unit that carries a task's output. It ends by itself when the task has.
@@ -173,13 +174,13 @@ pub(super) async fn start_follower(
         ("MemoryMax", Variant::from(FOLLOWER_MEMORY)),
         ("TasksMax", Variant::from(8_u64)),
     ]);
-    start_transient(bus, &follower(unit), properties).await
+    start_transient(bus, &follower(unit), properties).await.map_err(|e| e.to_string())
 }
 
-async fn start_transient(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> Result<(), String> {
+async fn start_transient(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> zbus::Result<()> {
     let auxiliary: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
     let body = (name, "fail", all, auxiliary);
-    bus.call(MANAGER, "StartTransientUnit", &body).await.map(drop).map_err(|e| e.to_string())
+    bus.call(MANAGER, "StartTransientUnit", &body).await.map(drop)
 }
 
 /// Runs `clean` for a unit that left its folder behind, and waits for its end.
@@ -196,11 +197,15 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("ExecStartEx", Variant::from(clean)),
     ];
-    start_transient(bus, &name, properties).await?;
-    match tokio::time::timeout(STOP_TIMEOUT, done).await {
-        Ok(done) => done.map(drop).map_err(|_| "the bus went away".to_owned()),
-        Err(_) => Err("the clean-up takes long: it goes on".to_owned()),
-    }
+    let done = match start_transient(bus, &name, properties).await {
+        Ok(()) => Some(done),
+        // That of an earlier removal, which waited as long as we do now. Its job may be over.
+        Err(e) if is_named(&e, EXISTS) => None,
+        Err(e) => return Err(e.to_string()),
+    };
+    tokio::time::timeout(STOP_TIMEOUT, settled(bus, &name, done))
+        .await
+        .map_err(|_| "the clean-up takes long: it goes on".to_owned())
 }
 
 /// Which processes of a unit get SIGKILL.
@@ -225,7 +230,7 @@ pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String
 pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
     let done = bus.job_of(name).await;
     match bus.call(MANAGER, "StopUnit", &(name, "replace")).await {
-        Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, done))
+        Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, Some(done)))
             .await
             .map_err(|_| "the unit does not stop".to_owned())?,
         Err(e) if is_named(&e, NO_UNIT) => return Ok(()),
@@ -237,10 +242,12 @@ pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
     }
 }
 
-/// Waits for a unit that was told to stop: for the job, and for the state, because a job may have
+/// Waits for a unit that stops or ends by itself: for the job, and for the state, because a job may have
 /// been another and the bus may have gone away.
-async fn settled(bus: &Bus, name: &str, job: tokio::sync::oneshot::Receiver<String>) {
-    drop(job.await);
+async fn settled(bus: &Bus, name: &str, job: Option<tokio::sync::oneshot::Receiver<String>>) {
+    if let Some(job) = job {
+        drop(job.await);
+    }
     loop {
         let state = bus.property::<String>(name, "Unit", "ActiveState").await;
         if state.is_ok_and(|state| state == "inactive" || state == "failed") {

@@ -175,6 +175,26 @@ fn c7_a_bus_that_hangs_does_not_make_the_helper_look_dead() {
     host.world.assert_same(rig).unwrap();
 }
 
+/// An earlier removal gave up waiting for its clean-up, which goes on.
+#[test]
+fn c10_a_clean_up_that_runs_already_is_waited_for() {
+    let (_life, rig, client) = host();
+    let task = Handmade::new(rig, "cleaned").unwrap();
+    let spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
+    started(&client, &spec);
+    let upper = format!("/var/lib/nomad-nspawn/{}-{}", spec.key.alloc.simple(), spec.key.instance);
+    // A mount that the unit's own clean-up cannot remove.
+    rig.sh(&format!("mkdir {upper}/busy && mount -t tmpfs busy {upper}/busy")).unwrap();
+    let script = format!("sleep 5; umount {upper}/busy; rm -rf {upper}");
+    let properties = ["Type=oneshot", "CollectMode=inactive-or-failed"];
+    let name = unit("clean-", &spec.key);
+    plant(rig, &name, &properties, &["--no-block", "/bin/sh", "-c", &script]);
+    wait::true_within("the clean-up", SOON, || Ok(exists(rig, &name))).unwrap();
+    let answer = client.ask(Verb::Remove(Remove { key: spec.key.clone() })).unwrap();
+    assert_eq!(answer, Ok(Answer::Removed));
+    task.remove(&client).unwrap();
+}
+
 /// Somebody else's machine bears the name: it is left alone, and a line says why the task is not
 /// shown.
 #[test]
