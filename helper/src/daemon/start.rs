@@ -13,7 +13,7 @@ use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
 use proto::spec::{Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
-use super::context::Context;
+use super::context::{Context, Held};
 use super::launch::Launcher;
 use super::process::{Process, nspawn};
 use super::ready::Notice;
@@ -27,7 +27,12 @@ use crate::policy::{self, Decision};
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Starts a task; returns when its payload runs, or has run.
-pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
+/// `held`: what the specification counts in the bound of all.
+pub(super) async fn run(
+    context: &Rc<Context>,
+    mut spec: TaskSpec,
+    held: Held,
+) -> Result<Task, Refusal> {
     settle::systemd(context).await?;
     settle::kind(&mut spec, &context.policy()).await?;
     let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
@@ -41,14 +46,15 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
         entry.record.allocs_device = record.allocs_device;
     }
     let limit = Duration::from_secs(spec.start_limit_s());
-    let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
+    let attempt = attempt(context, spec, decision, &record, held);
+    let started = tokio::time::timeout(limit, attempt).await;
     let result = started.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
         let reason = format!("not started after {} s; see journalctl -u {unit}", limit.as_secs());
         Err(Refusal::failed("start", unit, reason))
     });
     finish(context, &key, result.is_ok()).await;
-    drop(held);
+    drop(locked);
     result?;
     status::after_start(context, &key).await
 }
@@ -139,6 +145,7 @@ async fn attempt(
     mut spec: TaskSpec,
     mut decision: Decision,
     record: &Record,
+    held: Held,
 ) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ready", unit::name(record.unit()), reason);
     let limit = spec.process.ready.limit_s();
@@ -148,7 +155,7 @@ async fn attempt(
     let collected = matches!(spec.logs, Logs::Fifos);
     let plan = plan(spec, &mut decision, record);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
-    // As large as a job likes, and a start may last an hour.
+    // As large as a job likes.
     drop(decision);
     let plan = Some(plan).filter(|_| record.followed);
     let notes = tokio::select! {
@@ -170,6 +177,9 @@ async fn attempt(
         streams::watch(context, &record.key, main.clone());
     }
     drop(launcher);
+    // Nothing of the specification is left. A payload may take an hour to be ready, and must not
+    // keep others from being started.
+    drop(held);
     match notice {
         Some(notice) => notice.wait(&main).await,
         None => Ok(()),

@@ -195,6 +195,57 @@ fn c10_a_clean_up_that_runs_already_is_waited_for() {
     task.remove(&client).unwrap();
 }
 
+/// Environment of about as many bytes.
+fn large(mut spec: TaskSpec, bytes: usize) -> TaskSpec {
+    spec.environment = (0..bytes.div_ceil(100_000))
+        .map(|number| Variable {
+            name: VariableName::new(format!("LARGE_{number}")).unwrap(),
+            value: Secret::new("x".repeat(100_000)),
+        })
+        .collect();
+    spec
+}
+
+/// Six jobs that never say READY=1, whose environments together fill what the helper holds of
+/// specifications at once.
+#[test]
+fn s4_starts_that_wait_to_be_ready_hold_nobody_else_up() {
+    let (_life, rig, client) = host();
+    let waiting: Vec<_> = (0..6).map(|_| Handmade::new(rig, "unready").unwrap()).collect();
+    let other = Handmade::new(rig, "other").unwrap();
+    std::thread::scope(|scope| {
+        let starts: Vec<_> = waiting
+            .iter()
+            .map(|task| {
+                let spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
+                let mut spec = large(spec, 1_300_000);
+                spec.process.ready = Ready::Notify { timeout_s: 300 };
+                let client = Door::of(rig).unwrap().enter().unwrap();
+                scope.spawn(move || client.start(&spec).unwrap())
+            })
+            .collect();
+        for task in &waiting {
+            wait::true_within("the payload", Duration::from_secs(60), || {
+                let status = Verb::Status(Status { key: task.key.clone() });
+                Ok(matches!(client.ask(status)?, Ok(Answer::Status(task)) if task.leader.is_some()))
+            })
+            .unwrap();
+        }
+        let spec = large(other.spec(&["/bin/sleep", "1000"]).unwrap(), 1_300_000);
+        let answer = Door::of(rig).unwrap().enter().unwrap().start(&spec).unwrap();
+        for task in &waiting {
+            removed(&client, &task.key);
+        }
+        for start in starts {
+            assert!(start.join().unwrap().is_err(), "it was not ready");
+        }
+        assert!(matches!(answer, Ok(Answer::Started(_))), "{answer:?}");
+    });
+    for task in waiting.into_iter().chain([other]) {
+        task.remove(&client).unwrap();
+    }
+}
+
 /// Somebody else's machine bears the name: it is left alone, and a line says why the task is not
 /// shown.
 #[test]
