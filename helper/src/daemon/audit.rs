@@ -40,7 +40,8 @@ pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Optio
     // Reading changes nothing and happens often.
     let reading =
         matches!(request.verb, Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_));
-    // A flood of refusals must not hide what was started or killed. Only the second costs nothing.
+    // A flood of refusals must not hide what was started or killed. Only the second costs nothing;
+    // starts have a pace.
     let acted = refusal.is_none()
         && match request.verb {
             Verb::Start(_) => true,

@@ -12,6 +12,7 @@ use proto::plan::UnitId;
 use tokio::sync::OnceCell;
 
 use super::bus::Bus;
+use super::pace::Pace;
 use super::range::Ranges;
 use super::streams::Streams;
 use super::table::Table;
@@ -54,6 +55,7 @@ impl Context {
             ranges: RefCell::default(),
             streams: RefCell::default(),
             assembling: Cell::new(0),
+            pace: Pace::default(),
             systemd: OnceCell::new(),
         }
     }

@@ -15,6 +15,7 @@ mod leader;
 mod machined;
 mod notify;
 mod orphans;
+mod pace;
 mod passed;
 mod process;
 mod range;

@@ -18,6 +18,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Removes a task; kills it when it runs. An unknown task is fine, but PID 1 must not have a unit
 /// of that name either: "removed" is never said of a container that runs.
 pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+    context.pace.wait().await;
     let Some(entry) = context.table.borrow().get(key).cloned() else {
         return remove_unknown(context, key).await;
     };

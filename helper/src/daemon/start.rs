@@ -40,6 +40,7 @@ pub(super) async fn run(
     let key = spec.key.clone();
     let gate = gate(context, &key);
     let locked = gate.lock().await;
+    context.pace.wait().await;
     // Only now: nothing is looked at before the decision.
     record.allocs_device = settle::device(&decision.task_dirs.alloc_dir.root).await;
     if let Some(entry) = context.table.borrow_mut().get_mut(&key) {

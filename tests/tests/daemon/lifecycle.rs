@@ -246,6 +246,36 @@ fn s4_starts_that_wait_to_be_ready_hold_nobody_else_up() {
     }
 }
 
+/// What makes PID 1 work has a rate; whoever asks for more waits, and others are answered.
+#[test]
+fn s7_a_flood_of_removals_is_slowed_down() {
+    const COUNT: u32 = 400;
+    let (_alone, host, client) = alone();
+    let rig = &host.rig;
+    let flooding = Door::of(rig).unwrap().enter().unwrap();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(move || {
+            for number in 0..COUNT {
+                let task = TaskName::new("nobody").unwrap();
+                let alloc = AllocId([0x57; 16]);
+                removed(&flooding, &TaskKey { alloc, task, instance: Instance(number) });
+            }
+        });
+        while !flood.is_finished() {
+            let asked = Instant::now();
+            assert!(client.ask(Verb::List(List { after: None })).unwrap().is_ok());
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        flood.join().unwrap();
+    });
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(3), "{COUNT} in {took:?}");
+    assert!(took < Duration::from_secs(30), "{COUNT} in {took:?}");
+    host.world.assert_same(rig).unwrap();
+}
+
 /// Somebody else's machine bears the name: it is left alone, and a line says why the task is not
 /// shown.
 #[test]
