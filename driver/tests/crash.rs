@@ -32,12 +32,19 @@ async fn a_start_that_loses_its_helper_is_taken_over_when_the_payload_runs() {
     let two = node.start(2).await.unwrap();
     assert_eq!(node.verbs()[1..], ["remove 00000001", "start 00000002"]);
     assert_eq!(node.wait(&id(&two)).await.result.unwrap().exit_code, 3);
+    // Nor one that ends with the status of a launcher that failed.
+    let status = i32::from(proto::plan::LAUNCHER_FAILED);
+    node.world.lock().unwrap().lose_starts = vec![State::Ended(exit(status, 0))];
+    let three = node.start(3).await.unwrap();
+    assert_eq!(node.verbs()[3..], ["remove 00000002", "start 00000003"]);
+    assert_eq!(node.wait(&id(&three)).await.result.unwrap().exit_code, status);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_loses_its_helper_is_undone_and_repeated_when_the_launcher_failed() {
     let mut node = Node::new().await;
-    let failed = State::Ended(exit(proto::plan::LAUNCHER_FAILED.into(), 0));
+    let error = "the exit record is gone".to_owned();
+    let failed = State::Ended(proto::wire::Exit { error, ..exit(1, 0) });
     node.world.lock().unwrap().lose_starts = vec![failed.clone(); 2];
     node.start(1).await.unwrap();
     assert_eq!(

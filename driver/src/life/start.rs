@@ -13,10 +13,9 @@ use proto::error::Code;
 use proto::limits;
 use proto::name::TaskKey;
 use proto::nomad::drivers::{TaskConfig, TaskHandle};
-use proto::plan::LAUNCHER_FAILED;
 use proto::spec::process::Ready;
 use proto::spec::{Payload, TaskSpec};
-use proto::wire::{self, Exit, State};
+use proto::wire::{self, State};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Driver;
@@ -129,7 +128,8 @@ impl Driver {
             match &task.state {
                 State::Starting if Instant::now() < deadline => sleep(PAUSE).await,
                 State::Running => return Ok(Some(task)),
-                State::Ended(exit) if has_run(exit) => return Ok(Some(task)),
+                // An end that is not certain is not a payload's.
+                State::Ended(exit) if exit.error.is_empty() => return Ok(Some(task)),
                 State::Starting | State::Ended(_) => {
                     self.helper.remove(key, PATIENCE).await?;
                     return Ok(None);
@@ -243,11 +243,6 @@ fn waits(spec: &TaskSpec, most: usize) -> String {
         Ready::Started => "tasks",
     };
     format!("Waits for other starts: this node starts {most} {which} at once")
-}
-
-/// Whether that is the end of a payload, and not of the launcher before it.
-fn has_run(exit: &Exit) -> bool {
-    exit.error.is_empty() && (exit.signal != 0 || exit.code != i32::from(LAUNCHER_FAILED))
 }
 
 /// Everything that the helper could not be asked is worth another try.

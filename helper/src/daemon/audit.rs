@@ -6,6 +6,8 @@ use std::time::Duration;
 use proto::error::Refusal;
 use proto::wire::{Request, Verb};
 
+use super::journal::Lines;
+
 /// Lines a second; the rest is counted and told in one line.
 const LINES: u32 = 50;
 
@@ -38,7 +40,8 @@ pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Optio
     // Reading changes nothing and happens often.
     let reading =
         matches!(request.verb, Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_));
-    // A flood of refusals must not hide what was started or killed. Only the second costs nothing.
+    // A flood of refusals must not hide what was started or killed. Only the second costs nothing;
+    // starts have a pace.
     let acted = refusal.is_none()
         && match request.verb {
             Verb::Start(_) => true,
@@ -76,8 +79,8 @@ pub(super) fn malformed() {
     MALFORMED.set(MALFORMED.get() + 1);
 }
 
-/// Tells the counts once a second, when there are any.
-pub(super) async fn summarize() {
+/// Writes the counts once a second, when there are any.
+pub(super) async fn summarize(journal: Lines) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
@@ -86,6 +89,10 @@ pub(super) async fn summarize() {
         let (lines, malformed) = (DROPPED.take(), MALFORMED.take());
         if lines > 0 || malformed > 0 {
             tracing::warn!(lines, malformed, "more refusals than are written one by one");
+        }
+        let dropped = journal.take_dropped();
+        if dropped > 0 {
+            tracing::warn!(dropped, "lines were lost: the journal did not take them in time");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::systemd::unit_path;
 use tokio::sync::{Mutex, oneshot};
@@ -32,40 +32,65 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// Longest wait for one reply.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for a connection that can be used.
+const CONNECT: Duration = Duration::from_secs(20);
 
-/// Waiters for the end of a unit's job, by unit name.
-type Waiters = Rc<RefCell<Vec<(String, oneshot::Sender<String>)>>>;
+/// Who waits for the end of a unit's job.
+#[derive(Debug)]
+struct Waiter {
+    unit: String,
+    /// Number of the connection over which the job's end will be heard.
+    connection: u64,
+    sender: oneshot::Sender<String>,
+}
+
+type Waiters = Rc<RefCell<Vec<Waiter>>>;
+
+/// The connection, as far as there is one.
+#[derive(Debug, Default)]
+struct Link {
+    connection: Option<Connection>,
+    /// How many there have been.
+    number: u64,
+    /// When the last try to make one failed, and why.
+    failed: Option<(Instant, String)>,
+}
 
 /// The connection.
 #[derive(Debug, Default)]
 pub(super) struct Bus {
-    connection: Mutex<Option<Connection>>,
+    link: Mutex<Link>,
     waiters: Waiters,
 }
 
 impl Bus {
-    async fn connection(&self) -> zbus::Result<Connection> {
-        let mut current = self.connection.lock().await;
-        if let Some(connection) = current.as_ref().filter(|connection| !connection.is_closed()) {
-            return Ok(connection.clone());
+    /// The connection and its number.
+    async fn connection(&self) -> zbus::Result<(Connection, u64)> {
+        let asked = Instant::now();
+        let mut link = self.link.lock().await;
+        if let Some(connection) = link.connection.as_ref().filter(|open| !open.is_closed()) {
+            return Ok((connection.clone(), link.number));
         }
-        let connection = zbus::connection::Builder::system().method_timeout(TIMEOUT).build();
-        let connection = tokio::time::timeout(TIMEOUT, connection)
-            .await
-            .map_err(|_| zbus::Error::Failure("the bus does not answer".to_owned()))??;
-        let rule = MatchRule::builder()
-            .msg_type(Type::Signal)
-            .sender(SYSTEMD)
-            .interface(MANAGER.2)
-            .member("JobRemoved")
-            .build()?;
-        let stream =
-            MessageStream::for_match_rule(rule, &connection, NonZeroUsize::new(256)).await?;
-        let (service, path, interface) = MANAGER;
-        connection.call_method(Some(service), path, Some(interface), "Subscribe", &()).await?;
-        tokio::task::spawn_local(deliver(stream, self.waiters.clone()));
-        *current = Some(connection.clone());
-        Ok(connection)
+        // Whoever waited for a try that failed fails with it: a bus that hangs must not take the
+        // full time of each of them, one after another.
+        if let Some((_, why)) = link.failed.as_ref().filter(|(when, _)| *when >= asked) {
+            return Err(zbus::Error::Failure(why.clone()));
+        }
+        let made = tokio::time::timeout(CONNECT, connect()).await;
+        let made = made
+            .unwrap_or_else(|_| Err(zbus::Error::Failure("the bus does not answer".to_owned())));
+        match made {
+            Ok((connection, stream)) => {
+                link.number += 1;
+                tokio::task::spawn_local(deliver(stream, self.waiters.clone(), link.number));
+                link.connection = Some(connection.clone());
+                Ok((connection, link.number))
+            }
+            Err(error) => {
+                link.failed = Some((Instant::now(), error.to_string()));
+                Err(error)
+            }
+        }
     }
 
     /// Calls a method.
@@ -79,11 +104,10 @@ impl Bus {
         B: serde::Serialize + DynamicType,
     {
         let (service, path, interface) = object;
-        let connection = self.connection().await?;
+        let (connection, _) = self.connection().await?;
         let reply = connection.call_method(Some(service), path, Some(interface), method, body);
         Ok(reply.await?.body())
     }
-
     /// Unit and leader of a machine.
     pub(super) async fn machine(&self, path: &str) -> zbus::Result<(String, u32)> {
         let machine = (MACHINED.0, path, "org.freedesktop.machine1.Machine");
@@ -122,38 +146,92 @@ impl Bus {
         T::try_from(value).map_err(|e| zbus::Error::Failure(format!("{name}: {e}")))
     }
 
+    /// The unit of a machine.
+    pub(super) async fn unit_of_machine(&self, name: &str) -> zbus::Result<String> {
+        let body = self.call(MACHINED, "GetMachine", &(name,)).await?;
+        let path: ObjectPath<'_> = body.deserialize()?;
+        let machine = (MACHINED.0, path.as_str(), "org.freedesktop.machine1.Machine");
+        self.get(machine, "Unit").await
+    }
+
     /// A wait for the end of the unit's next job. Ask before the call that makes the job.
-    pub(super) fn job_of(&self, unit: &str) -> oneshot::Receiver<String> {
+    pub(super) async fn job_of(&self, unit: &str) -> oneshot::Receiver<String> {
         let (sender, receiver) = oneshot::channel();
-        self.waiters.borrow_mut().push((unit.to_owned(), sender));
+        // Without a connection the call that makes the job fails, and its caller with it.
+        let connection = self.connection().await.map_or(0, |(_, number)| number);
+        self.waiters.borrow_mut().push(Waiter { unit: unit.to_owned(), connection, sender });
         receiver
     }
 }
 
-/// Hands job results to their waiters until the connection ends; then nobody waits for nothing.
-async fn deliver(mut stream: MessageStream, waiters: Waiters) {
+/// A connection, and the ends of jobs that are heard over it.
+async fn connect() -> zbus::Result<(Connection, MessageStream)> {
+    let connection = zbus::connection::Builder::system().method_timeout(TIMEOUT).build().await?;
+    let rule = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(SYSTEMD)
+        .interface(MANAGER.2)
+        .member("JobRemoved")
+        .build()?;
+    let stream = MessageStream::for_match_rule(rule, &connection, NonZeroUsize::new(256)).await?;
+    let (service, path, interface) = MANAGER;
+    connection.call_method(Some(service), path, Some(interface), "Subscribe", &()).await?;
+    Ok((connection, stream))
+}
+
+/// Gives waiters for that unit's job their result. Those that gave up are dropped on the way.
+fn wake(waiters: &mut Vec<Waiter>, unit: &str, result: &str) {
+    for waiter in waiters.extract_if(.., |w| w.sender.is_closed() || w.unit == unit) {
+        // The waiter may just have given up.
+        drop(waiter.sender.send(result.to_owned()));
+    }
+}
+
+/// Ends the waits for what would have been heard over a connection that is gone. Those for a later
+/// one go on.
+fn end_waits(waiters: &mut Vec<Waiter>, connection: u64) {
+    waiters.retain(|waiter| waiter.connection > connection);
+}
+
+/// Passes job results to their waiters until the connection ends; then the waits that depend on it end.
+async fn deliver(mut stream: MessageStream, waiters: Waiters, connection: u64) {
     while let Some(message) = poll_fn(|cx| Pin::new(&mut stream).poll_next(cx)).await {
         let Ok(message) = message else { continue };
         let body = message.body();
-        let Ok((_, _, unit, result)) = body.deserialize::<(u32, ObjectPath<'_>, &str, &str)>()
-        else {
-            continue;
-        };
-        let mut waiting = waiters.borrow_mut();
-        // Waiters that gave up are dropped on the way.
-        let (ready, rest): (Vec<_>, Vec<_>) =
-            waiting.drain(..).filter(|(_, s)| !s.is_closed()).partition(|(name, _)| name == unit);
-        *waiting = rest;
-        for (_, sender) in ready {
-            // The waiter may just have given up.
-            drop(sender.send(result.to_owned()));
+        if let Ok((_, _, unit, result)) = body.deserialize::<(u32, ObjectPath<'_>, &str, &str)>() {
+            wake(&mut waiters.borrow_mut(), unit, result);
         }
     }
-    waiters.borrow_mut().clear();
+    end_waits(&mut waiters.borrow_mut(), connection);
 }
 
 /// Whether PID 1 or systemd-machined answered with this error of its own.
 pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(full, _, _)
         if full.as_str().rsplit('.').next() == Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c6_the_end_of_a_connection_ends_no_wait_of_the_next_one() {
+        let mut waiters = Vec::new();
+        let mut wait = |unit: &str, connection| {
+            let (sender, receiver) = oneshot::channel();
+            waiters.push(Waiter { unit: unit.to_owned(), connection, sender });
+            receiver
+        };
+        let (mut old, mut new) = (wait("a", 1), wait("a", 2));
+        let (mut other, given_up) = (wait("b", 2), wait("b", 2));
+        drop(given_up);
+        end_waits(&mut waiters, 1);
+        assert_eq!(old.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(new.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        wake(&mut waiters, "a", "done");
+        assert_eq!(new.try_recv().as_deref(), Ok("done"));
+        assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(waiters.len(), 1, "who gave up is gone");
+    }
 }

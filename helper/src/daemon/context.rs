@@ -3,12 +3,16 @@
 //! One thread shares it; it never leaves the process.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use proto::limits;
 use proto::plan::UnitId;
 use tokio::sync::OnceCell;
 
 use super::bus::Bus;
+use super::pace::Pace;
 use super::range::Ranges;
 use super::streams::Streams;
 use super::table::Table;
@@ -24,14 +28,18 @@ pub(super) struct Context {
     pub(super) bus: Bus,
     /// Tasks.
     pub(super) table: RefCell<Table>,
-    /// Units without a readable record, left alone.
-    pub(super) strange: RefCell<Vec<UnitId>>,
+    /// Removals of units that are not in the table.
+    pub(super) removing: RefCell<Vec<UnitId>>,
+    /// Stored descriptors that may belong to a task whose record cannot be read.
+    pub(super) unclaimed: RefCell<HashMap<String, OwnedFd>>,
     /// Uid ranges.
     pub(super) ranges: RefCell<Ranges>,
     /// Writers of the tasks' log FIFOs.
     pub(super) streams: RefCell<Streams>,
-    /// Bytes of unfinished specifications of all connections.
-    pub(super) assembling: Cell<usize>,
+    /// Bytes of the specifications of all connections, see [`Held`].
+    assembling: Cell<usize>,
+    /// How often PID 1 is given work.
+    pub(super) pace: Pace,
     systemd: OnceCell<String>,
 }
 
@@ -42,10 +50,12 @@ impl Context {
             policy: RefCell::new(Rc::new(policy)),
             bus: Bus::default(),
             table: RefCell::default(),
-            strange: RefCell::default(),
+            removing: RefCell::default(),
+            unclaimed: RefCell::default(),
             ranges: RefCell::default(),
             streams: RefCell::default(),
             assembling: Cell::new(0),
+            pace: Pace::default(),
             systemd: OnceCell::new(),
         }
     }
@@ -59,6 +69,36 @@ impl Context {
     /// The policy in force now; a reload does not change it under a running decision.
     pub(super) fn policy(&self) -> Rc<Policy> {
         self.policy.borrow().clone()
+    }
+}
+
+/// Bytes of one specification in the bound that all connections share; given back when dropped.
+pub(super) struct Held {
+    context: Rc<Context>,
+    bytes: usize,
+}
+
+impl Held {
+    /// None yet.
+    pub(super) fn new(context: &Rc<Context>) -> Self {
+        Self { context: context.clone(), bytes: 0 }
+    }
+
+    /// Whether as many more are within the bound.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        self.context.assembling.get().saturating_add(bytes) <= limits::ASSEMBLY_MAX
+    }
+
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.context.assembling.set(self.context.assembling.get() + bytes);
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let left = self.context.assembling.get().saturating_sub(self.bytes);
+        self.context.assembling.set(left);
     }
 }
 

@@ -65,10 +65,11 @@ pub(super) fn look(main: &Process, kind: Kind, processes: &mut Processes) {
     }
 }
 
-/// Opens a child, and makes sure that the pid is still that child's.
+/// Opens a child, and makes sure that the pid is still that child's. The parent must live after that
+/// look: the children of one that has ended may be those of another process with its pid.
 fn child(parent: &Process, pid: u32) -> Option<Process> {
     let process = Process::open(pid).ok()?;
-    parent.children().contains(&pid).then_some(process)
+    (parent.children().contains(&pid) && !parent.has_ended()).then_some(process)
 }
 
 /// Whether the process has ended or executes something else than systemd-nspawn.
@@ -80,5 +81,31 @@ fn runs_payload(process: &Process, nspawn: Option<Identity>) -> bool {
     match nspawn.map(|nspawn| process.executes(nspawn)) {
         Some(Ok(same)) => !same,
         _ => !NSPAWN_NAMES.contains(&process.comm().as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn s10_the_children_of_a_reused_pid_are_not_taken() {
+        let mut shell = Command::new("sh").args(["-c", "sleep 100 & wait"]).spawn().unwrap();
+        let living = Process::open(shell.id()).unwrap();
+        let pid = loop {
+            if let Some(&pid) = living.children().first() {
+                break pid;
+            }
+            std::thread::sleep(LOOK);
+        };
+        let taken = child(&living, pid).unwrap();
+        // An ended process whose pid is the shell's now.
+        let mut ended = Command::new("true").spawn().unwrap();
+        let parent = Process::open(ended.id()).unwrap();
+        ended.wait().unwrap();
+        assert!(child(&parent.with_reused_pid(shell.id()), pid).is_none());
+        taken.signal(9).unwrap();
+        shell.wait().unwrap();
     }
 }

@@ -1,37 +1,76 @@
 //! Registration with systemd-machined, so that machinectl shows and reaches tasks.
 //!
-//! Best effort: nothing of ours depends on it, and a failure is a line in the journal.
+//! Best effort: nothing of ours depends on it, a failure is a line in the journal, and nobody waits
+//! longer than [`PATIENCE`] for it. Only what is our unit's is ever unregistered.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proto::name::TaskKey;
 use proto::plan::Step;
 
 use super::bus::{MACHINED, is_named};
 use super::context::Context;
+use super::table::Entry;
+use super::unit;
 use crate::hook;
+
+/// Longest wait for machined.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Registers a task in the background and unregisters it when its leader has ended.
 pub(super) fn register(context: &Rc<Context>, key: &TaskKey) {
     let (context, key) = (context.clone(), key.clone());
     tokio::task::spawn_local(async move {
-        let Some(entry) = context.table.borrow().get(&key).cloned() else { return };
-        let Some(leader) = entry.leader else { return };
-        let id: &[u8] = &key.alloc.0;
-        let body =
-            (entry.record.machine.as_str(), id, "nomad-nspawn", "container", leader.pid(), "");
-        hook::during(Step::Register, async {
-            if !leader.has_ended()
-                && let Err(error) = context.bus.call(MACHINED, "RegisterMachine", &body).await
-                // By an earlier process of ours, unless that died first.
-                && !is_named(&error, "MachineExists")
-            {
-                tracing::info!(task = %key, %error, "not registered with systemd-machined");
-            }
-        })
-        .await;
+        hook::during(Step::Register, enter(&context, &key)).await;
         watch(&context, &key).await;
     });
+}
+
+/// Registers a task that is still there.
+async fn enter(context: &Rc<Context>, key: &TaskKey) {
+    let Some(gate) = context.table.borrow().get(key).map(|entry| entry.gate.clone()) else {
+        return;
+    };
+    // A removal at the same moment comes before this or after it.
+    let _held = gate.lock().await;
+    let Some(entry) = context.table.borrow().get(key).cloned() else { return };
+    let registered = entry.record.is_readable() && is_ours(context, &entry).await;
+    if let Some(entry) = context.table.borrow_mut().get_mut(key) {
+        entry.registered = registered;
+    }
+}
+
+/// Registers the leader; whether the machine of that name is this task's afterwards.
+async fn is_ours(context: &Rc<Context>, entry: &Entry) -> bool {
+    let Some(leader) = &entry.leader else { return false };
+    let (key, name) = (&entry.record.key, entry.record.machine.as_str());
+    let id: &[u8] = &key.alloc.0;
+    let body = (name, id, "nomad-nspawn", "container", leader.pid(), "");
+    let entered = !leader.has_ended()
+        && match within(context.bus.call(MACHINED, "RegisterMachine", &body)).await {
+            // It lives still: the number was its own all the time.
+            Ok(_) if !leader.has_ended() => return true,
+            Ok(_) => true,
+            // By an earlier process of ours, or by somebody else.
+            Err(error) if is_named(&error, "MachineExists") => false,
+            Err(error) => {
+                tracing::info!(task = %key, %error, "not registered with systemd-machined");
+                return false;
+            }
+        };
+    let holder = within(context.bus.unit_of_machine(name)).await;
+    let ours = holder.as_ref().is_ok_and(|holder| *holder == unit::name(entry.record.unit()));
+    if entered && !ours {
+        // The leader had ended, and its number was another's already.
+        leave(context, key, name).await;
+    } else if let Ok(holder) = holder
+        && !ours
+    {
+        let error = format!("unit {holder} is registered as {name}");
+        tracing::info!(task = %key, error, "not registered with systemd-machined");
+    }
+    ours
 }
 
 /// Unregisters a task when its leader has ended.
@@ -45,11 +84,24 @@ async fn watch(context: &Rc<Context>, key: &TaskKey) {
 
 /// Takes the registration away; machined keeps it otherwise until the unit is stopped.
 pub(super) async fn unregister(context: &Rc<Context>, key: &TaskKey) {
-    let Some(name) = context.table.borrow().get(key).map(|entry| entry.record.machine.clone())
-    else {
-        return;
-    };
-    if let Err(error) = context.bus.call(MACHINED, "UnregisterMachine", &(name.as_str(),)).await {
+    let registered = context.table.borrow_mut().get_mut(key).and_then(|entry| {
+        std::mem::take(&mut entry.registered).then(|| entry.record.machine.clone())
+    });
+    if let Some(name) = registered {
+        leave(context, key, name.as_str()).await;
+    }
+}
+
+async fn leave(context: &Context, key: &TaskKey, name: &str) {
+    let body = (name,);
+    let call = context.bus.call(MACHINED, "UnregisterMachine", &body);
+    if let Err(error) = within(call).await {
         tracing::debug!(task = %key, %error, "not unregistered");
     }
+}
+
+async fn within<T>(answer: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {
+    tokio::time::timeout(PATIENCE, answer)
+        .await
+        .unwrap_or_else(|_| Err(zbus::Error::Failure("it does not answer".to_owned())))
 }

@@ -9,11 +9,13 @@
 mod audit;
 mod bus;
 mod context;
+mod journal;
 mod launch;
 mod leader;
 mod machined;
 mod notify;
 mod orphans;
+mod pace;
 mod passed;
 mod process;
 mod range;
@@ -22,6 +24,7 @@ mod record;
 mod recover;
 mod remove;
 mod requests;
+mod resume;
 mod retire;
 mod serve;
 mod settle;
@@ -52,25 +55,36 @@ const THREADS: usize = 16;
 /// Runs the daemon until systemd ends it.
 #[must_use]
 pub fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false).init();
+    let lines = match journal::Lines::new(std::io::stdout()) {
+        Ok(lines) => lines,
+        Err(error) => {
+            eprintln!("no thread for the journal: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let writer = lines.clone();
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .with_writer(move || writer.clone())
+        .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)
         .build();
     let result = match runtime {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, run()),
+        Ok(runtime) => LocalSet::new().block_on(&runtime, run(lines.clone())),
         Err(error) => Err(format!("no runtime: {error}")),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = &result {
+        tracing::error!("{error}");
     }
+    lines.finish();
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn run() -> Result<(), String> {
+async fn run(lines: journal::Lines) -> Result<(), String> {
     let mut passed = passed::take()?;
     let none = "no socket passed: start nomad-nspawn-helper.socket, which starts this service";
     let listener = passed.remove(DRIVER).ok_or(none)?;
@@ -82,7 +96,8 @@ async fn run() -> Result<(), String> {
     tokio::task::spawn_local(reload_on_hangup(context.clone()));
     notify::ready();
     tokio::task::spawn_local(notify::watchdog());
-    tokio::task::spawn_local(audit::summarize());
+    tokio::task::spawn_local(notify::flush());
+    tokio::task::spawn_local(audit::summarize(lines));
     tokio::task::spawn_local(orphans::sweep(context.clone()));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     tokio::select! {

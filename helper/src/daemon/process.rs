@@ -83,7 +83,13 @@ impl Process {
     /// Whether it is in a unit's cgroup.
     pub(super) fn is_in_unit(&self, unit: &str) -> bool {
         let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).unwrap_or_default();
-        text.split(['/', '\n']).any(|part| part == unit)
+        text.lines().any(|line| unit_of(line) == Some(unit))
+    }
+
+    /// The same process under another number, as after its end.
+    #[cfg(test)]
+    pub(super) fn with_reused_pid(self, pid: u32) -> Self {
+        Self { pid, ..self }
     }
 
     /// Whether it executes the given file.
@@ -118,6 +124,13 @@ impl Identity {
     }
 }
 
+/// The unit of a line of /proc/PID/cgroup: what stands right below the slices. Below a unit its
+/// payload makes what names it likes.
+fn unit_of(line: &str) -> Option<&str> {
+    let is_slice = |part: &&str| part.ends_with(".slice");
+    line.split('/').skip_while(|part| !is_slice(part)).find(|part| !is_slice(part))
+}
+
 /// Whether a process is PID 1 of a pid namespace below ours.
 pub(super) fn is_namespace_init(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -130,4 +143,30 @@ fn pid_of(fd: BorrowedFd<'_>) -> Option<u32> {
     use std::os::fd::AsRawFd;
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s10_a_payload_cannot_name_itself_another_unit() {
+        let task = Some("nomad-nspawn-a.service");
+        for (line, expected) in [
+            ("0::/machine.slice/machine-nspawn.slice/nomad-nspawn-a.service/supervisor", task),
+            ("0::/machine.slice/machine-nspawn.slice/nomad-nspawn-a.service", task),
+            // Below another manager that has not unshared its cgroups.
+            ("0::/outer/machine.slice/machine-nspawn.slice/nomad-nspawn-a.service/payload", task),
+            ("1:name=systemd:/machine.slice/machine-old.scope/payload", Some("machine-old.scope")),
+            (
+                "0::/machine.slice/machine-nspawn.slice/nomad-nspawn-a.service/payload/\
+                 machine.slice/machine-nspawn.slice/nomad-nspawn-b.service",
+                task,
+            ),
+            ("0::/init.scope", None),
+            ("0::/", None),
+        ] {
+            assert_eq!(unit_of(line), expected, "{line}");
+        }
+    }
 }

@@ -4,14 +4,27 @@
 //! the task carry the same fields. Values are written in letters, digits and `._/-` alone, all
 //! other bytes as `+` and two hexadecimal digits: nothing in them can end a line or begin a
 //! specifier.
+//!
+//! Tasks outlive an upgrade, so each build reads the records of all earlier ones (examples stand in
+//! the tests): a new field has a default for records without it, and [`VERSION`] rises only when
+//! a field changes its meaning. A record that cannot be read still names a unit of ours, which is
+//! shown, killed and removed by its id alone.
 
 use std::path::Path;
 
+use proto::limits::RANGE_WIDTH;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use proto::plan::{Range, UnitId};
 use proto::spec::{ImageKind, Ownership, Payload, Root, RootFs};
 
 use super::range;
+use crate::policy;
+
+/// What the fields of a record mean; 0 in records of before there was a version.
+const VERSION: u32 = 1;
+
+/// Name of a task whose record does not hold one that can be read.
+const UNREADABLE: &str = "unreadable";
 
 /// What runs in a task, as far as its end must be read differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +86,21 @@ fn value_of<T: Copy>(all: &[(T, &'static str)], name: &str) -> Option<T> {
     all.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
 }
 
+/// How much of a record could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Nothing but the unit's id is certain.
+    Unreadable,
+    /// All of it; of a build whose launchers leave no mark ([`crate::task::has_run`]).
+    Unmarked,
+    /// All of it.
+    Whole,
+}
+
 /// The record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
+    pub(super) form: Form,
     pub(super) key: TaskKey,
     pub(super) machine: MachineName,
     pub(super) kind: Kind,
@@ -86,15 +111,19 @@ pub(super) struct Record {
     pub(super) image_use: Use,
     /// Whether a unit of its own carries the task's output.
     pub(super) followed: bool,
-    /// Folder of all allocations.
+    /// Directory of all allocations.
     pub(super) allocs: String,
+    /// Device of its file system at the start; `None` when it could not be seen.
+    pub(super) allocs_device: Option<u64>,
 }
 
 impl Record {
     /// The fields for LogExtraFields=.
     pub(super) fn fields(&self) -> Vec<Vec<u8>> {
         let users = |range: Range| format!("{}-{}", range.base, range.width);
+        let number = |number: u64| number.to_string();
         [
+            ("NSPAWN_RECORD", VERSION.to_string()),
             ("NOMAD_ALLOC_ID", self.key.alloc.to_string()),
             ("NOMAD_TASK_NAME", escape(self.key.task.as_str())),
             ("NOMAD_TASK_INSTANCE", self.key.instance.to_string()),
@@ -105,40 +134,46 @@ impl Record {
             ("NSPAWN_IMAGE_USE", name_of(&Use::ALL, &self.image_use).to_owned()),
             ("NSPAWN_FOLLOWED", if self.followed { "yes" } else { "no" }.to_owned()),
             ("NSPAWN_ALLOCS", escape(&self.allocs)),
+            ("NSPAWN_ALLOCS_DEVICE", self.allocs_device.map_or("none".to_owned(), number)),
         ]
         .into_iter()
         .map(|(name, value)| format!("{name}={value}").into_bytes())
         .collect()
     }
 
-    /// Reads the fields back; `None` when they are not ours.
-    pub(super) fn parse(fields: &[Vec<u8>]) -> Option<Self> {
-        let field = |name: &str| {
-            fields.iter().find_map(|field| {
-                let (n, value) = std::str::from_utf8(field).ok()?.split_once('=')?;
-                (n == name).then_some(value)
-            })
-        };
-        let alloc: AllocId = field("NOMAD_ALLOC_ID")?.parse().ok()?;
-        let task = TaskName::new(unescape(field("NOMAD_TASK_NAME")?)?).ok()?;
-        let instance = u32::from_str_radix(field("NOMAD_TASK_INSTANCE")?, 16).ok()?;
-        let users = match field("NSPAWN_UIDS")? {
-            "none" => None,
-            range => {
-                let (base, width) = range.split_once('-')?;
-                Some(Range { base: base.parse().ok()?, width: width.parse().ok()? })
-            }
-        };
-        Some(Self {
-            key: TaskKey { alloc, task, instance: Instance(instance) },
-            machine: MachineName::new(field("NSPAWN_MACHINE")?).ok()?,
-            kind: value_of(&Kind::ALL, field("NSPAWN_PAYLOAD")?)?,
-            users,
-            image: unescape(field("NSPAWN_IMAGE")?)?,
-            image_use: value_of(&Use::ALL, field("NSPAWN_IMAGE_USE")?)?,
-            followed: field("NSPAWN_FOLLOWED")? == "yes",
-            allocs: unescape(field("NSPAWN_ALLOCS")?)?,
-        })
+    /// Reads the record of a unit back.
+    pub(super) fn parse(unit: UnitId, fields: &[Vec<u8>]) -> Self {
+        let fields = Fields(fields);
+        // Another unit's record is not this one's.
+        let whole = fields.record().filter(|record| record.unit() == unit);
+        whole.unwrap_or_else(|| Self::unreadable(unit, &fields))
+    }
+
+    /// What holds for a unit without a readable record. It may have a unit that carries its output;
+    /// of its range and its image nothing is known.
+    #[allow(clippy::expect_used, reason = "a constant that is a valid name")]
+    fn unreadable(unit: UnitId, fields: &Fields<'_>) -> Self {
+        let constant = || TaskName::new(UNREADABLE).expect("a valid name");
+        let task = fields.task().unwrap_or_else(constant);
+        let UnitId { alloc, instance } = unit;
+        let key = TaskKey { alloc, task, instance };
+        Self {
+            form: Form::Unreadable,
+            machine: policy::machine_name(&key),
+            key,
+            kind: Kind::Command,
+            users: None,
+            image: String::new(),
+            image_use: Use::Reads,
+            followed: true,
+            allocs: String::new(),
+            allocs_device: None,
+        }
+    }
+
+    /// Whether all of it could be read.
+    pub(super) fn is_readable(&self) -> bool {
+        self.form != Form::Unreadable
     }
 
     /// Why another task cannot run beside this one, in words behind this one's name.
@@ -172,6 +207,78 @@ impl Record {
     }
 }
 
+/// The fields of a unit.
+struct Fields<'a>(&'a [Vec<u8>]);
+
+impl Fields<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find_map(|field| {
+            let (n, value) = std::str::from_utf8(field).ok()?.split_once('=')?;
+            (n == name).then_some(value)
+        })
+    }
+
+    /// A field that an earlier build did not write: `default` without it, `None` when it cannot be
+    /// read.
+    fn get_or<T>(&self, name: &str, default: T, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        self.get(name).map_or(Some(default), read)
+    }
+
+    fn task(&self) -> Option<TaskName> {
+        TaskName::new(unescape(self.get("NOMAD_TASK_NAME")?)?).ok()
+    }
+
+    /// The whole record; `None` when it is of a later version, or a field cannot be read.
+    fn record(&self) -> Option<Record> {
+        let form = match self.get_or("NSPAWN_RECORD", 0, |text| text.parse().ok())? {
+            0 => Form::Unmarked,
+            1..=VERSION => Form::Whole,
+            _ => return None,
+        };
+        let instance = u32::from_str_radix(self.get("NOMAD_TASK_INSTANCE")?, 16).ok()?;
+        let alloc: AllocId = self.get("NOMAD_ALLOC_ID")?.parse().ok()?;
+        let key = TaskKey { alloc, task: self.task()?, instance: Instance(instance) };
+        // The first builds noted an image only for a task that writes to it.
+        let written = self.get_or("NSPAWN_WRITES", String::new(), unescape)?;
+        let image_use = if written.is_empty() { Use::Reads } else { Use::Writes };
+        Some(Record {
+            form,
+            key,
+            machine: MachineName::new(self.get("NSPAWN_MACHINE")?).ok()?,
+            kind: value_of(&Kind::ALL, self.get("NSPAWN_PAYLOAD")?)?,
+            users: self.users()?,
+            image: self.get_or("NSPAWN_IMAGE", written, unescape)?,
+            image_use: self.get_or("NSPAWN_IMAGE_USE", image_use, |n| value_of(&Use::ALL, n))?,
+            followed: self.get_or("NSPAWN_FOLLOWED", false, |text| Some(text == "yes"))?,
+            allocs: self.get_or("NSPAWN_ALLOCS", String::new(), unescape)?,
+            allocs_device: self.get_or("NSPAWN_ALLOCS_DEVICE", None, |text| {
+                unless_none(text, |n| n.parse().ok())
+            })?,
+        })
+    }
+
+    /// The user namespace, in one field or in the two of earlier builds.
+    fn users(&self) -> Option<Option<Range>> {
+        let range = |base: &str, width: Option<&str>| {
+            let width = width.map_or(Some(RANGE_WIDTH), |width| width.parse().ok())?;
+            Some(Range { base: base.parse().ok()?, width })
+        };
+        match self.get("NSPAWN_UIDS") {
+            Some(text) => unless_none(text, |text| {
+                text.split_once('-').and_then(|(base, width)| range(base, Some(width)))
+            }),
+            None => unless_none(self.get("NSPAWN_UID_BASE")?, |base| {
+                range(base, self.get("NSPAWN_UID_WIDTH"))
+            }),
+        }
+    }
+}
+
+/// What may be the word `none`; the outer `None` when it cannot be read.
+fn unless_none<T>(text: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    if text == "none" { Some(None) } else { read(text).map(Some) }
+}
+
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -199,80 +306,4 @@ fn unescape(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use proto::spec::output::LabelName;
-
-    fn record(alloc: u8, image: &str, image_use: Use) -> Record {
-        let task = TaskName::new("web").unwrap();
-        let key = TaskKey { alloc: AllocId([alloc; 16]), task, instance: Instance(0xbeef) };
-        Record {
-            machine: crate::policy::machine_name(&key),
-            key,
-            kind: Kind::ProcessTwo,
-            users: Some(Range { base: 524_288, width: 1000 }),
-            image: image.to_owned(),
-            image_use,
-            followed: true,
-            allocs: "/var/lib/nomad/alloc".to_owned(),
-        }
-    }
-
-    /// Rows: the holder's use, the newcomer's, both on one image; whether they clash.
-    #[test]
-    fn who_may_share_an_image() {
-        use Use::{Alone, Reads, Writes};
-        for (mine, theirs, clash) in [
-            (Reads, Reads, false),
-            (Reads, Writes, false),
-            (Writes, Reads, false),
-            (Writes, Writes, true),
-            (Reads, Alone, true),
-            (Alone, Reads, true),
-            (Alone, Alone, true),
-        ] {
-            for (holder, other) in
-                [("/images/a", "/images/a"), ("/images", "/images/a"), ("/images/a", "/images")]
-            {
-                let result = record(1, holder, mine).clash(&record(2, other, theirs));
-                assert_eq!(result.is_some(), clash, "{mine:?} {theirs:?} {holder} {other}");
-            }
-            let apart = record(1, "/images/a", mine).clash(&record(2, "/images/ab", theirs));
-            assert_eq!(apart, None, "{mine:?} {theirs:?}");
-        }
-    }
-
-    #[test]
-    fn no_label_can_be_taken_for_a_field_of_the_record() {
-        for field in record(1, "/a", Use::Reads).fields() {
-            let field = String::from_utf8(field).unwrap();
-            let name = field.split('=').next().unwrap();
-            assert!(LabelName::new(name).is_err(), "{name}");
-        }
-        assert!(LabelName::new("OBJECT_SYSTEMD_UNIT").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn records_round_trip(
-            task in "\\PC{1,30}",
-            image in "/\\PC{1,20}",
-            width in proptest::option::of(1_u32..=65_536),
-            followed in any::<bool>(),
-            image_use in proptest::sample::select(&[Use::Reads, Use::Writes, Use::Alone][..]),
-        ) {
-            if let Ok(task) = TaskName::new(task) {
-                let mut record = record(3, &image, image_use);
-                record.key.task = task;
-                record.followed = followed;
-                record.users = width.map(|width| Range { base: width / 2, width });
-                let fields = record.fields();
-                for field in &fields {
-                    prop_assert!(field.iter().all(|b| b.is_ascii_graphic() && *b != b'%' && *b != b'"'));
-                }
-                prop_assert_eq!(Record::parse(&fields), Some(record));
-            }
-        }
-    }
-}
+mod tests;

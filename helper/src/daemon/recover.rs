@@ -11,17 +11,18 @@ use proto::plan::UnitId;
 
 use super::context::Context;
 use super::process::{Process, nspawn};
+use super::record::{Form, Record};
 use super::table::Entry;
 use super::unit::Found;
-use super::{leader, machined, notify, range, ready, remove, start, streams, unit};
-use crate::task::UPPERS;
+use super::{leader, machined, notify, range, ready, remove, resume, start, streams, unit};
+use crate::task::{READY, UPPERS, executed_mark, executed_unit};
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
 pub(super) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
-    let unit::All { found, strange, followers } = loop {
+    let unit::All { found, followers } = loop {
         match unit::find_all(&context.bus).await {
             Ok(all) => break all,
             Err(error) => {
@@ -30,22 +31,35 @@ pub(super) async fn run(
             }
         }
     };
+    notify::adopt(stored.keys());
     let count = found.len();
     let known = |id| found.iter().any(|unit| unit.record.unit() == id);
+    let unreadable: Vec<UnitId> = found
+        .iter()
+        .map(|unit| &unit.record)
+        .filter(|r| !r.is_readable())
+        .map(Record::unit)
+        .collect();
     context.streams.borrow_mut().adopt(&mut stored, known);
     for unit in found {
         adopt(context, unit, &mut stored);
     }
-    if strange.is_empty() {
-        stored.into_iter().for_each(|(name, fd)| sweep(&name, fd));
-    } else {
-        // Another version's, running: what is stored may be theirs.
-        tracing::error!(?strange, "units without a readable record: left alone");
+    context.unclaimed.replace(stored);
+    if !unreadable.is_empty() {
+        let units: Vec<_> = unreadable.into_iter().map(unit::name).collect();
+        tracing::error!(
+            ?units,
+            "units without a readable record, as of a later version: they can be removed, what is \
+             stored stays until then"
+        );
     }
-    context.strange.replace(strange);
+    sweep_unclaimed(context);
     ready::sweep();
+    sweep_marks(context);
     tokio::task::spawn_local(sweep_all(context.clone(), followers));
     tracing::info!(tasks = count, "table rebuilt");
+    // PID 1 answers now; a greeting must not wait for it.
+    drop(context.systemd().await);
     Ok(())
 }
 
@@ -70,21 +84,47 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
         }
         None => context.streams.borrow_mut().ended(id),
     }
-    main = main.filter(|_| !leader::arrived(record.kind, nspawn(), &processes));
-    let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some());
+    // Ended while no helper was there, and not as systemd-nspawn. Of a task whose record cannot be
+    // read nothing is concluded: it runs until it is removed.
+    let executed = record.form != Form::Whole || executed_mark(id).exists();
+    let failed = main.is_none() && processes.leader.is_none() && !executed;
+    main = main
+        .filter(|_| record.is_readable() && !leader::arrived(record.kind, nspawn(), &processes));
+    let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);
     start::keep(context, &record, &processes);
     let context = context.clone();
     tokio::task::spawn_local(async move {
         match main {
-            Some(main) => start::resume(&context, &record, &main).await,
+            Some(main) => resume::run(&context, &record, &main).await,
+            None if failed => resume::abandon(&context, &record).await,
             None => machined::register(&context, &record.key),
         }
     });
 }
 
-/// Lets go of a stored descriptor whose unit is gone.
+/// Takes the marks of launchers away whose unit is gone.
+fn sweep_marks(context: &Context) {
+    for file in fs::read_dir(READY).into_iter().flatten().flatten() {
+        let unit = file.file_name().to_str().and_then(executed_unit);
+        if unit.is_some_and(|unit| !context.table.borrow().holds(unit))
+            && let Err(error) = fs::remove_file(file.path())
+        {
+            tracing::warn!(%error, path = %file.path().display(), "cannot remove a mark");
+        }
+    }
+}
+
+/// Gives up what is stored for no task. While there is a task whose record cannot be read, it may
+/// be that one's, e.g. the lock of its uid range.
+pub(super) fn sweep_unclaimed(context: &Context) {
+    if !context.table.borrow().has_unreadable() {
+        context.unclaimed.take().into_iter().for_each(|(name, fd)| sweep(&name, fd));
+    }
+}
+
+/// Gives up a stored descriptor whose unit is gone.
 fn sweep(name: &str, fd: OwnedFd) {
     tracing::info!(name, "stored descriptor without a unit: dropped");
     // A lock file that is gone was taken away by us; one of its name now is another's.
@@ -99,8 +139,7 @@ fn sweep(name: &str, fd: OwnedFd) {
 /// Takes away what a task that is gone has left: the unit that carried its output, which ends by
 /// itself unless nobody takes the output, and its upper layer, e.g. after a reboot of the host.
 async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>) {
-    let is_left =
-        |id: &UnitId| !context.strange.borrow().contains(id) && !context.table.borrow().holds(*id);
+    let is_left = |id: &UnitId| !context.table.borrow().holds(*id);
     let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
     let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
     let clean = async {

@@ -9,15 +9,19 @@ use proto::plan::{Step, UnitId};
 
 use super::context::Context;
 use super::unit::Who;
-use super::{machined, notify, unit};
+use super::{machined, notify, recover, unit};
 use crate::hook;
 
 /// Time after which a start that has not ended is killed once more.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Removes a task; kills it when it runs. An unknown task is fine.
+/// Removes a task; kills it when it runs. An unknown task is fine, but PID 1 must not have a unit
+/// of that name either: "removed" is never said of a container that runs.
 pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
-    let Some(entry) = context.table.borrow().get(key).cloned() else { return Ok(()) };
+    context.pace.wait().await;
+    let Some(entry) = context.table.borrow().get(key).cloned() else {
+        return remove_unknown(context, key).await;
+    };
     let _held = loop {
         if entry.starting {
             // So that it ends and lets go of the gate. Again and again: PID 1 may not have made the
@@ -34,6 +38,23 @@ pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
     undo(context, key).await
 }
 
+/// Takes away what PID 1 has under the name of a task that is not in the table.
+async fn remove_unknown(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+    let id = UnitId::from(key);
+    // Another task's unit: the task's name is no part of the id.
+    if context.table.borrow().holds(id) {
+        return Ok(());
+    }
+    // No gate keeps a start of it away.
+    context.removing.borrow_mut().push(id);
+    let result = undo(context, key).await;
+    let mut removing = context.removing.borrow_mut();
+    if let Some(at) = removing.iter().position(|other| *other == id) {
+        removing.swap_remove(at);
+    }
+    result
+}
+
 /// Kills processes of a task.
 pub(super) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
     let kill = unit::kill(&context.bus, UnitId::from(key), who);
@@ -46,7 +67,7 @@ pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
     hook::during(Step::Unregister, machined::unregister(context, key)).await;
     // Not all of them: the unit's own clean-up may be running.
     kill(context, key, Who::Main).await?;
-    let followed = context.table.borrow().get(key).is_some_and(|entry| entry.record.followed);
+    let followed = context.table.borrow().get(key).is_none_or(|entry| entry.record.followed);
     // The follower behind the task: what that wrote last arrives first.
     let names = std::iter::once(unit::name(id)).chain(followed.then(|| unit::follower(id)));
     for name in names {
@@ -78,11 +99,17 @@ fn forget(context: &Context, key: &TaskKey) {
     let id = UnitId::from(key);
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
+    if let Err(error) = std::fs::remove_file(crate::task::executed_mark(id))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(task = %key, %error, "cannot remove the mark of its launcher");
+    }
     context.streams.borrow_mut().ended(id);
     let entry = context.table.borrow_mut().remove(key);
     if let Some(base) = entry.and_then(|entry| entry.record.locked_range()) {
         context.ranges.borrow_mut().release(base);
     }
+    recover::sweep_unclaimed(context);
 }
 
 fn failed(step: Step, id: UnitId, reason: String) -> Refusal {

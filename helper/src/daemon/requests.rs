@@ -13,10 +13,13 @@ use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
 use proto::{codec, limits};
 use tokio::time::Instant;
 
-use super::context::Context;
+use super::context::{Context, Held};
 use super::unit::Who;
 use super::{remove, retire, start, status};
 use crate::policy::check_signal;
+
+/// Longest wait of a greeting for the version of systemd, which a start reads again.
+const VERSION_WAIT: Duration = Duration::from_secs(1);
 
 /// What a connection remembers between requests.
 pub(super) struct Session {
@@ -26,19 +29,14 @@ pub(super) struct Session {
     /// When the greeting must have come, or the specification that is being sent be complete.
     pub(super) deadline: Option<Instant>,
     /// Bytes of this connection that count in the bound of all.
-    held: usize,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.release();
-    }
+    held: Held,
 }
 
 impl Session {
     pub(super) fn new(context: Rc<Context>) -> Self {
         let deadline = Some(Instant::now() + Duration::from_secs(limits::GREETING_TIMEOUT_S));
-        Self { context, greeted: false, assembly: Assembly::default(), deadline, held: 0 }
+        let held = Held::new(&context);
+        Self { context, greeted: false, assembly: Assembly::default(), deadline, held }
     }
 
     /// Answers one request; with the answer, the task that it was about.
@@ -108,7 +106,9 @@ impl Session {
         self.greeted = true;
         self.deadline = None;
         let policy = self.context.policy();
-        let systemd = self.context.systemd().await;
+        // A bus that hangs must not make the helper look dead.
+        let systemd = tokio::time::timeout(VERSION_WAIT, self.context.systemd()).await;
+        let systemd = systemd.unwrap_or_default();
         Ok(Answer::Welcome(Welcome {
             version,
             features: 0,
@@ -123,41 +123,27 @@ impl Session {
     }
 
     fn part(&mut self, part: &Part) -> Result<Answer, Refusal> {
-        let assembling = self.context.assembling.get() + part.bytes.len();
-        if assembling > limits::ASSEMBLY_MAX {
+        if !self.held.fits(part.bytes.len()) {
             let reason = "too many starts are being sent at once";
             return Err(Refusal::new(Code::Busy, "decode", "part", reason));
         }
         self.assembly.take(part).map_err(protocol)?;
-        self.context.assembling.set(assembling);
-        self.held += part.bytes.len();
+        self.held.add(part.bytes.len());
         // From the first part on: a byte now and then must not keep it open.
         let limit = Duration::from_secs(limits::ASSEMBLY_TIMEOUT_S);
         self.deadline.get_or_insert_with(|| Instant::now() + limit);
         Ok(Answer::Taken)
     }
 
-    /// Gives back what the parts took from the bound that all connections share.
-    fn release(&mut self) {
-        let left = self.context.assembling.get().saturating_sub(self.held);
-        self.context.assembling.set(left);
-        self.held = 0;
-    }
-
     async fn start(&mut self, wanted: &Start, task: &mut String) -> Result<Answer, Refusal> {
         let assembly = std::mem::take(&mut self.assembly);
+        let held = std::mem::replace(&mut self.held, Held::new(&self.context));
         self.deadline = None;
-        // Counted until the end: the plan made of it is as large.
-        let result = async {
-            let whole = assembly.finish(wanted.length).map_err(protocol)?;
-            let spec: TaskSpec = codec::decode_whole(&whole).map_err(protocol)?;
-            drop(whole);
-            *task = spec.key.to_string();
-            start::run(&self.context, spec).await.map(Answer::Started)
-        };
-        let result = result.await;
-        self.release();
-        result
+        let whole = assembly.finish(wanted.length).map_err(protocol)?;
+        let spec: TaskSpec = codec::decode_whole(&whole).map_err(protocol)?;
+        drop(whole);
+        *task = spec.key.to_string();
+        start::run(&self.context, spec, held).await.map(Answer::Started)
     }
 
     fn known(&self, key: &proto::name::TaskKey) -> Result<super::table::Entry, Refusal> {

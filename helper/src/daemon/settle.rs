@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use proto::error::{Code, Refusal};
+use proto::path::Absolute;
 use proto::plan::Step;
 use proto::spec::{Image, ImageKind, TaskSpec};
 
 use super::context::Context;
 use crate::policy::Policy;
 
-/// Time for the file system of the image store to answer.
+/// Time for a file system to answer.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Refuses to run anything on a systemd with a known hole that the operator has not accepted.
@@ -26,6 +27,19 @@ pub(super) async fn systemd(context: &Context) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// Device of the file system of all allocations; `None` when it cannot be seen or does not answer.
+pub(super) async fn device(allocs: &Absolute) -> Option<u64> {
+    let path = allocs.to_path();
+    // A file system that hangs must not hold the loop up.
+    let look = tokio::task::spawn_blocking(move || crate::task::device(&path));
+    let abort = look.abort_handle();
+    let device = tokio::time::timeout(LOOK, look).await;
+    if device.is_err() {
+        abort.abort();
+    }
+    device.ok()?.ok()?
 }
 
 /// A name of the store without folder means the disk image `NAME.raw`, as it does for machined.

@@ -9,15 +9,15 @@ use std::time::Duration;
 use proto::error::{Code, Refusal, printable};
 use proto::limits::{self, RANGE_WIDTH};
 use proto::name::{AllocId, TaskKey};
-use proto::plan::{LAUNCHER_FAILED, Plan, PlannedFiles, Range, Report, Step};
+use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
 use proto::spec::{Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
-use super::context::Context;
+use super::context::{Context, Held};
 use super::launch::Launcher;
 use super::process::{Process, nspawn};
 use super::ready::Notice;
-use super::record::{Kind, Record, Use};
+use super::record::{Form, Kind, Record, Use};
 use super::table::Entry;
 use super::{leader, machined, notify, range, remove, settle, status, streams, unit};
 use crate::hook;
@@ -27,64 +27,45 @@ use crate::policy::{self, Decision};
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Starts a task; returns when its payload runs, or has run.
-pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
+/// `held`: what the specification counts in the bound of all.
+pub(super) async fn run(
+    context: &Rc<Context>,
+    mut spec: TaskSpec,
+    held: Held,
+) -> Result<Task, Refusal> {
     settle::systemd(context).await?;
     settle::kind(&mut spec, &context.policy()).await?;
     let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
-    let record = claim(context, &spec, &decision)?;
+    let mut record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
     let gate = gate(context, &key);
-    let held = gate.lock().await;
+    let locked = gate.lock().await;
+    context.pace.wait().await;
+    // Only now: nothing is looked at before the decision.
+    record.allocs_device = settle::device(&decision.task_dirs.alloc_dir.root).await;
+    if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
+        entry.record.allocs_device = record.allocs_device;
+    }
     let limit = Duration::from_secs(spec.start_limit_s());
-    let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
+    let attempt = attempt(context, spec, decision, &record, held);
+    let started = tokio::time::timeout(limit, attempt).await;
     let result = started.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
         let reason = format!("not started after {} s; see journalctl -u {unit}", limit.as_secs());
         Err(Refusal::failed("start", unit, reason))
     });
     finish(context, &key, result.is_ok()).await;
-    drop(held);
+    drop(locked);
     result?;
-    status::of(context, &key).await
+    status::after_start(context, &key).await
 }
 
-/// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
-pub(super) async fn resume(context: &Rc<Context>, record: &Record, main: &Process) {
-    let gate = gate(context, &record.key);
-    let _held = gate.lock().await;
-    let limit = Duration::from_secs(limits::START_TIMEOUT_S);
-    let started = match tokio::time::timeout(limit, payload(context, record, main)).await {
-        Ok(Ok(())) => true,
-        // The payload may have ended before we looked.
-        Ok(Err(_)) => has_run(context, record).await,
-        Err(_) => false,
-    };
-    finish(context, &record.key, started).await;
-}
-
-/// Whether systemd-nspawn was executed and has ended: a launcher that fails says so by its status.
-async fn has_run(context: &Context, record: &Record) -> bool {
-    let ended = async {
-        loop {
-            match unit::look(&context.bus, record.unit()).await {
-                // PID 1 hears of its end as late as we do.
-                Ok(seen) if seen.loaded && seen.code == 0 => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                seen => return seen,
-            }
-        }
-    };
-    let seen = tokio::time::timeout(Duration::from_secs(1), ended).await;
-    matches!(seen, Ok(Ok(seen)) if seen.code != 0 && seen.status != i32::from(LAUNCHER_FAILED))
-}
-
-fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
+pub(super) fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
     context.table.borrow().get(key).map(|entry| entry.gate.clone()).unwrap_or_default()
 }
 
 /// The end of a start; the caller holds the task's gate.
-async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
+pub(super) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
     if started {
         machined::register(context, key);
     } else if let Err(error) = remove::undo(context, key).await {
@@ -101,6 +82,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
     };
     let mut record = Record {
+        form: Form::Whole,
         key: spec.key.clone(),
         machine: decision.machine.clone(),
         kind: Kind::of(&spec.payload),
@@ -109,6 +91,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         image_use: Use::of(&spec.root),
         followed: matches!(spec.logs, Logs::Both | Logs::Container { .. }),
         allocs: decision.task_dirs.alloc_dir.root.to_string(),
+        allocs_device: None,
     };
     {
         let table = context.table.borrow();
@@ -122,8 +105,8 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
                 format!("run {other} of it exists: remove it first"),
             );
         }
-        if context.strange.borrow().contains(&record.unit()) {
-            return busy(spec.key.to_string(), "its unit exists, of another version's".into());
+        if context.removing.borrow().contains(&record.unit()) {
+            return busy(spec.key.to_string(), "its removal is under way".into());
         }
         let most = context.policy().max_tasks;
         if table.len() >= most {
@@ -163,6 +146,7 @@ async fn attempt(
     mut spec: TaskSpec,
     mut decision: Decision,
     record: &Record,
+    held: Held,
 ) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ready", unit::name(record.unit()), reason);
     let limit = spec.process.ready.limit_s();
@@ -172,7 +156,7 @@ async fn attempt(
     let collected = matches!(spec.logs, Logs::Fifos);
     let plan = plan(spec, &mut decision, record);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
-    // As large as a job likes, and a start may last an hour.
+    // As large as a job likes.
     drop(decision);
     let plan = Some(plan).filter(|_| record.followed);
     let notes = tokio::select! {
@@ -194,6 +178,9 @@ async fn attempt(
         streams::watch(context, &record.key, main.clone());
     }
     drop(launcher);
+    // Nothing of the specification is left. A payload may take an hour to be ready, and must not
+    // keep others from being started.
+    drop(held);
     match notice {
         Some(notice) => notice.wait(&main).await,
         None => Ok(()),
@@ -212,7 +199,7 @@ async fn launch(
     let failed = |step: Step, reason: String| Refusal::failed(step.name(), &name, reason);
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
     let systemd = proto::systemd::major(&context.systemd().await);
-    let job = context.bus.job_of(&name);
+    let job = context.bus.job_of(&name).await;
     let asked = unit::start(&context.bus, record, labels, decision, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     let said = answered(begun(&launcher, plan), job, &name);
@@ -256,7 +243,7 @@ async fn follow(
         ..plan
     };
     let (follower, socket) = Launcher::pair().map_err(|e| failed(e.to_string()))?;
-    let job = context.bus.job_of(&unit);
+    let job = context.bus.job_of(&unit).await;
     unit::start_follower(&context.bus, record, labels, socket).await.map_err(failed)?;
     let said = async {
         begun(&follower, &plan).await?;
@@ -340,7 +327,11 @@ async fn answered<T>(
 }
 
 /// Waits for the payload and keeps its descriptors where they outlive us.
-async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Result<(), Refusal> {
+pub(super) async fn payload(
+    context: &Rc<Context>,
+    record: &Record,
+    main: &Process,
+) -> Result<(), Refusal> {
     let key = &record.key;
     let found = |processes: &leader::Processes| {
         hook::run(Step::Store, || keep(context, record, processes));

@@ -25,8 +25,34 @@ pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
         let seen = seen.map_err(|e| Refusal::failed("status", key, e))?;
         state(&entry, &seen)
     };
+    Ok(task(key, entry, state))
+}
+
+/// How a task stands whose payload has just been started. That PID 1 cannot be asked now is not a
+/// start that failed: the driver would remove a task that runs.
+pub(super) async fn after_start(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
+    let result = of(context, key).await;
+    let entry = context.table.borrow().get(key).cloned();
+    or_known(result, key, entry)
+}
+
+fn or_known(
+    result: Result<Task, Refusal>,
+    key: &TaskKey,
+    entry: Option<Entry>,
+) -> Result<Task, Refusal> {
+    match (result, entry) {
+        (Err(error), Some(entry)) if error.code == Code::Failed => {
+            tracing::warn!(task = %key, %error, "started; how it stands is not known now");
+            Ok(task(key, entry, State::Running))
+        }
+        (result, _) => result,
+    }
+}
+
+fn task(key: &TaskKey, entry: Entry, state: State) -> Task {
     let running = !matches!(state, State::Ended(_));
-    Ok(Task {
+    Task {
         key: key.clone(),
         unit: unit::name(entry.record.unit()),
         machine: entry.record.machine,
@@ -35,7 +61,7 @@ pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
         started_ms: entry.started_ms,
         state,
         notes: entry.notes,
-    })
+    }
 }
 
 fn state(entry: &Entry, seen: &Seen) -> State {
@@ -89,6 +115,7 @@ fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::record::Record;
 
     fn seen(code: i32, status: i32) -> Seen {
         Seen {
@@ -100,6 +127,22 @@ mod tests {
             result: "exit-code".into(),
             ended_us: 5_000,
         }
+    }
+
+    #[test]
+    fn c5_a_bus_error_after_the_start_is_not_a_failed_start() {
+        use proto::name::{AllocId, Instance, TaskName};
+        let task = TaskName::new("web").unwrap();
+        let key = TaskKey { alloc: AllocId([1; 16]), task, instance: Instance(1) };
+        let record = Record::parse(proto::plan::UnitId::from(&key), &[]);
+        let entry = || Some(Entry::new(record.clone(), 7, false));
+        let failed = || Err(Refusal::failed("status", &key, "the bus does not answer"));
+        let known = or_known(failed(), &key, entry()).unwrap();
+        assert_eq!((known.state, known.started_ms, known.key), (State::Running, 7, key.clone()));
+        // Removed meanwhile.
+        assert!(or_known(failed(), &key, None).is_err());
+        let unknown = Err(Refusal::new(Code::Unknown, "status", &key, "no such task"));
+        assert!(or_known(unknown, &key, entry()).is_err());
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub(super) struct Entry {
     pub(super) notes: Vec<String>,
     /// Whether its start is still under way.
     pub(super) starting: bool,
-    /// Held by a start, and by a removal after it: one of them at a time.
+    /// Whether systemd-machined has it, registered for its unit.
+    pub(super) registered: bool,
+    /// Held by a start, its registration and its removal: one of them at a time.
     pub(super) gate: Rc<tokio::sync::Mutex<()>>,
 }
 
@@ -41,6 +43,7 @@ impl Entry {
             payload: None,
             notes: Vec::new(),
             starting,
+            registered: false,
             gate: Rc::default(),
         }
     }
@@ -58,11 +61,24 @@ impl Table {
     }
 
     pub(super) fn get(&self, key: &TaskKey) -> Option<&Entry> {
-        self.tasks.get(key)
+        self.tasks.get(key).or_else(|| self.tasks.get(&self.unreadable(key)?))
     }
 
     pub(super) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
-        self.tasks.get_mut(key)
+        let key = self.unreadable(key).unwrap_or_else(|| key.clone());
+        self.tasks.get_mut(&key)
+    }
+
+    /// The key of that task's entry when its record could not be read: its name may be unknown.
+    fn unreadable(&self, key: &TaskKey) -> Option<TaskKey> {
+        let unit = UnitId::from(key);
+        let same = |record: &&Record| !record.is_readable() && record.unit() == unit;
+        self.records().find(same).map(|record| record.key.clone())
+    }
+
+    /// Whether there is a task whose record could not be read.
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.records().any(|record| !record.is_readable())
     }
 
     /// Whether a unit of this id exists: the task's name is no part of it.
@@ -81,7 +97,8 @@ impl Table {
     }
 
     pub(super) fn remove(&mut self, key: &TaskKey) -> Option<Entry> {
-        self.tasks.remove(key)
+        let key = self.unreadable(key).unwrap_or_else(|| key.clone());
+        self.tasks.remove(&key)
     }
 
     /// The task beside which another one cannot run, and why.

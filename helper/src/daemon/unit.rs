@@ -25,6 +25,7 @@ const SLICE: &str = "machine-nspawn.slice";
 /// PID 1's words for what is not there.
 const NO_UNIT: &str = "NoSuchUnit";
 const NO_PROCESS: &str = "NoSuchProcess";
+const EXISTS: &str = "UnitExists";
 
 /// Longest wait for a unit whose main process has been killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -145,7 +146,7 @@ pub(super) async fn start(
         ("CPUWeight", decision.resources.cpu_weight),
     ];
     properties.extend(limits.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
-    start_transient(bus, &name(unit), properties).await
+    start_transient(bus, &name(unit), properties).await.map_err(|e| e.to_string())
 }
 
 /// Asks PID 1 for the unit that carries a task's output. It ends by itself when the task has.
@@ -173,13 +174,13 @@ pub(super) async fn start_follower(
         ("MemoryMax", Variant::from(FOLLOWER_MEMORY)),
         ("TasksMax", Variant::from(8_u64)),
     ]);
-    start_transient(bus, &follower(unit), properties).await
+    start_transient(bus, &follower(unit), properties).await.map_err(|e| e.to_string())
 }
 
-async fn start_transient(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> Result<(), String> {
+async fn start_transient(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> zbus::Result<()> {
     let auxiliary: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
     let body = (name, "fail", all, auxiliary);
-    bus.call(MANAGER, "StartTransientUnit", &body).await.map(drop).map_err(|e| e.to_string())
+    bus.call(MANAGER, "StartTransientUnit", &body).await.map(drop)
 }
 
 /// Runs `clean` for a unit that left its folder behind, and waits for its end.
@@ -187,7 +188,7 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let id = unit.to_string();
     let name = format!("{PREFIX}clean-{id}{SUFFIX}");
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand"]);
-    let done = bus.job_of(&name);
+    let done = bus.job_of(&name).await;
     let properties = vec![
         ("Description", Variant::from("Clean-up after a Nomad task")),
         ("Slice", Variant::from(SLICE)),
@@ -196,11 +197,15 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("ExecStartEx", Variant::from(clean)),
     ];
-    start_transient(bus, &name, properties).await?;
-    match tokio::time::timeout(STOP_TIMEOUT, done).await {
-        Ok(done) => done.map(drop).map_err(|_| "the bus went away".to_owned()),
-        Err(_) => Err("the clean-up takes long: it goes on".to_owned()),
-    }
+    let done = match start_transient(bus, &name, properties).await {
+        Ok(()) => Some(done),
+        // That of an earlier removal, which waited as long as we do now. Its job may be over.
+        Err(e) if is_named(&e, EXISTS) => None,
+        Err(e) => return Err(e.to_string()),
+    };
+    tokio::time::timeout(STOP_TIMEOUT, settled(bus, &name, done))
+        .await
+        .map_err(|_| "the clean-up takes long: it goes on".to_owned())
 }
 
 /// Which processes of a unit get SIGKILL.
@@ -223,9 +228,9 @@ pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String
 
 /// Stops a unit, waits for it, and takes its record away.
 pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
-    let done = bus.job_of(name);
+    let done = bus.job_of(name).await;
     match bus.call(MANAGER, "StopUnit", &(name, "replace")).await {
-        Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, done))
+        Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, Some(done)))
             .await
             .map_err(|_| "the unit does not stop".to_owned())?,
         Err(e) if is_named(&e, NO_UNIT) => return Ok(()),
@@ -237,10 +242,12 @@ pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
     }
 }
 
-/// Waits for a unit that was told to stop: for the job, and for the state, because a job may have
+/// Waits for a unit that stops or ends by itself: for the job, and for the state, because a job may have
 /// been another and the bus may have gone away.
-async fn settled(bus: &Bus, name: &str, job: tokio::sync::oneshot::Receiver<String>) {
-    drop(job.await);
+async fn settled(bus: &Bus, name: &str, job: Option<tokio::sync::oneshot::Receiver<String>>) {
+    if let Some(job) = job {
+        drop(job.await);
+    }
     loop {
         let state = bus.property::<String>(name, "Unit", "ActiveState").await;
         if state.is_ok_and(|state| state == "inactive" || state == "failed") {
@@ -296,10 +303,8 @@ type Listed =
 /// All units of ours, read back from PID 1.
 #[derive(Default)]
 pub(super) struct All {
-    /// Tasks with a record.
+    /// Tasks.
     pub(super) found: Vec<Found>,
-    /// Tasks without a readable one.
-    pub(super) strange: Vec<UnitId>,
     /// Units that carry the output of a task, by that task.
     pub(super) followers: Vec<UnitId>,
 }
@@ -311,22 +316,22 @@ pub(super) async fn find_all(bus: &Bus) -> zbus::Result<All> {
     let body = bus.call(MANAGER, "ListUnitsByPatterns", &patterns).await?;
     let listed: Vec<Listed> = body.deserialize()?;
     let mut all = All::default();
-    for (name, ..) in listed {
+    for (name, _, load, ..) in listed {
         all.followers.extend(id_of(FOLLOWER_PREFIX, &name));
         let Some(id) = id_of(PREFIX, &name) else { continue };
-        match read_back(bus, &name).await? {
-            Some(unit) if unit.record.unit() == id => all.found.push(unit),
-            _ => all.strange.push(id),
+        // PID 1 lists a name that another unit mentions (a follower its task) as a unit, though
+        // there is none.
+        if load != "not-found" {
+            all.found.push(read_back(bus, id).await?);
         }
     }
     Ok(all)
 }
 
-/// `None`: the unit holds no record that this version reads.
-async fn read_back(bus: &Bus, name: &str) -> zbus::Result<Option<Found>> {
+async fn read_back(bus: &Bus, id: UnitId) -> zbus::Result<Found> {
+    let name = &name(id);
     let fields: Vec<Vec<u8>> = bus.property(name, "Service", "LogExtraFields").await?;
     let main_pid = bus.property(name, "Service", "MainPID").await?;
     let started_us: u64 = bus.property(name, "Service", "ExecMainStartTimestamp").await?;
-    let found = |record| Found { record, main_pid, started_ms: started_us / 1000 };
-    Ok(Record::parse(&fields).map(found))
+    Ok(Found { record: Record::parse(id, &fields), main_pid, started_ms: started_us / 1000 })
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::{fs, io};
 
@@ -19,7 +20,7 @@ use super::logs::{self, Streams};
 use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
 use super::{
-    dirs, files, hints, isolation, machine_id, mount_points, names, namespace, nspawn, root,
+    dirs, files, hints, isolation, machine_id, mount_points, names, namespace, nspawn, open, root,
     settings,
 };
 
@@ -52,7 +53,13 @@ fn run(
         namespace::reap()?;
         orders.wait_for_go()
     })?;
-    steps.run(Step::Exec, || execute(orders, ready))
+    let mark = super::executed_mark(plan.unit);
+    steps.run(Step::Exec, || {
+        let failed = execute(orders, ready, &mark);
+        // It comes back only when nothing was executed.
+        open::if_there(fs::remove_file(&mark)).at(mark.display())?;
+        failed
+    })
 }
 
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
@@ -115,12 +122,17 @@ fn renew_cgroup_lock() -> io::Result<()> {
     }
 }
 
-fn execute(orders: &Orders, ready: Ready) -> Result<std::convert::Infallible, Problem> {
+fn execute(
+    orders: &Orders,
+    ready: Ready,
+    mark: &Path,
+) -> Result<std::convert::Infallible, Problem> {
     if let Err(error) = renew_cgroup_lock() {
         eprintln!("the start may take some milliseconds more: own cgroup: {error}");
     }
     let journal = io::stderr().as_fd().try_clone_to_owned().at("standard error")?;
     let [stdout, stderr] = ready.streams.open(Some(orders))?;
+    fs::write(mark, "").at(mark.display())?;
     dup2_stdin(&ready.null).at("standard input")?;
     dup2_stdout(&stdout).at("standard output")?;
     dup2_stderr(&stderr).at("standard error")?;

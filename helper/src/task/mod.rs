@@ -33,7 +33,7 @@ mod settings;
 mod step;
 
 pub use nspawn::binary as nspawn_binary;
-pub use root::{has_orphans, is_gone, kept_base};
+pub use root::{device, has_orphans, is_gone, kept_base};
 
 use std::process::ExitCode;
 
@@ -42,8 +42,23 @@ const STAGE: &str = "/run/nomad-nspawn/stage";
 /// Folder of the upper layers, one sub-folder a task; root's, 0700.
 pub const UPPERS: &str = "/var/lib/nomad-nspawn";
 
-/// Folder of the sockets on which systemd-nspawn says that a task is ready.
+/// Directory of the sockets on which systemd-nspawn reports that a task is ready, and of the marks
+/// of launchers.
 pub const READY: &str = "/run/nomad-nspawn";
+const EXECUTED: &str = "executed-";
+
+/// Mark that a launcher makes right before it executes systemd-nspawn: an end of the unit's main
+/// process is a payload's then. No exit status could mean that, because a payload may end with any.
+#[must_use]
+pub fn executed_mark(unit: proto::plan::UnitId) -> std::path::PathBuf {
+    std::path::Path::new(READY).join(format!("{EXECUTED}{unit}"))
+}
+
+/// The unit of such a mark.
+#[must_use]
+pub fn executed_unit(name: &str) -> Option<proto::plan::UnitId> {
+    proto::plan::UnitId::parse(name.strip_prefix(EXECUTED)?)
+}
 
 /// Socket on which systemd-nspawn says that a task is ready ([`proto::spec::process::Ready`]).
 #[must_use]

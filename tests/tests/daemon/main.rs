@@ -12,6 +12,7 @@
 mod errors;
 mod images;
 mod journal;
+mod lifecycle;
 mod many;
 mod mount;
 mod orphans;

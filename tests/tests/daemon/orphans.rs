@@ -42,3 +42,24 @@ fn a_task_without_its_allocation_goes_and_others_stay() {
     .unwrap();
     other.remove(&client).unwrap();
 }
+
+/// The disk of all allocations is unmounted, and what lies below it is not empty: nothing is known
+/// of the allocations then.
+#[test]
+fn c3_tasks_outlive_a_disk_of_allocations_that_is_unmounted() {
+    const ALLOCS: &str = "/var/lib/nomad/alloc";
+    let rig = &Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
+    let client = Door::of(rig).unwrap().enter().unwrap();
+    rig.sh(&format!("mkdir -p {ALLOCS}/stale && mount -t tmpfs disk {ALLOCS}")).unwrap();
+    let task = Handmade::new(rig, "unmounted").unwrap();
+    started(&client, &task.spec(&["/bin/sleep", "1000"]).unwrap());
+    // From the helper's view as well.
+    rig.run(&["umount", "--lazy", ALLOCS]).unwrap();
+    assert!(!rig.exists(&task.dir()) && rig.exists(&format!("{ALLOCS}/stale")));
+    // Three looks.
+    std::thread::sleep(Duration::from_secs(62));
+    assert!(is_known(&client, &task), "killed for a disk that is not mounted");
+    let status = crate::status(&client, &task.key);
+    assert_eq!(status.state, proto::wire::State::Running);
+    crate::removed(&client, &task.key);
+}

@@ -3,11 +3,11 @@
 //! One folder each below [`UPPERS`], named by allocation, uid range and task. The files in it belong
 //! to that range, so the daemon gives the allocation the same one again ([`kept_base`]). A layer
 //! goes when its allocation's folder is gone, as Nomad's own data of the allocation does: each
-//! `clean` takes such layers along. As long as the folder of all allocations is missing too (a
-//! disk that is not mounted), nothing goes.
+//! `clean` takes such layers along. As long as the directory of all allocations is missing or empty
+//! too, or on another device than when the layer was made (a disk that is not mounted), nothing goes.
 
 use std::os::fd::AsFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -21,6 +21,8 @@ use crate::task::{UPPERS, open};
 const PREFIX: &str = "kept-";
 /// A link to the allocation's folder.
 const ALLOC: &str = "alloc";
+/// A link whose text is the device of the directory of all allocations.
+const DEVICE: &str = "device";
 
 fn names() -> io::Result<Vec<String>> {
     let names = fs::read_dir(UPPERS)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
@@ -73,26 +75,39 @@ pub(super) fn find_or_make(
     open::beneath(folder.as_fd(), Path::new(task), open::HANDLE, stay).at(task)?;
     // Renamed when complete: a half-made one is the run's own, and goes with it.
     let new = make(upper(plan.unit))?;
-    symlink(plan.task_dirs.alloc_dir.to_path(), new.join(ALLOC)).at(new.display())?;
+    let alloc = alloc.to_path();
+    symlink(&alloc, new.join(ALLOC)).at(new.display())?;
+    let device = alloc.parent().and_then(device).map(|device| device.to_string());
+    symlink(device.as_deref().unwrap_or("none"), new.join(DEVICE)).at(new.display())?;
     fs::rename(&new, &path).at(path.display())?;
     Ok(path)
 }
 
-/// Whether an allocation's folder is gone though other allocations are there: an empty folder may
-/// be a mount point whose file system has not come yet.
+/// Device of the file system of a directory.
 #[must_use]
-pub fn is_gone(alloc: &Path) -> bool {
+pub fn device(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|meta| meta.dev())
+}
+
+/// Whether an allocation's directory is gone though other allocations are there, on the device of
+/// their directory at the start: what lies below a file system that is not mounted may be empty
+/// or stale.
+#[must_use]
+pub fn is_gone(alloc: &Path, at_start: Option<u64>) -> bool {
     let missing = fs::symlink_metadata(alloc).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-    let others = || fs::read_dir(alloc.parent()?).ok()?.next();
-    missing && others().is_some()
+    let Some(all) = alloc.parent().filter(|_| missing && at_start.is_some()) else { return false };
+    device(all) == at_start && fs::read_dir(all).is_ok_and(|mut others| others.next().is_some())
 }
 
 /// The layers whose allocation is gone.
 fn orphans() -> io::Result<Vec<String>> {
     let mut names = names()?;
-    // Without the link it has just been taken by another `clean`.
+    // Without the links it has just been taken by another `clean`.
     names.retain(|name| {
-        fs::read_link(Path::new(UPPERS).join(name).join(ALLOC)).is_ok_and(|alloc| is_gone(&alloc))
+        let layer = Path::new(UPPERS).join(name);
+        let device = fs::read_link(layer.join(DEVICE)).ok();
+        let device = device.and_then(|text| text.to_str()?.parse().ok());
+        fs::read_link(layer.join(ALLOC)).is_ok_and(|alloc| is_gone(&alloc, device))
     });
     Ok(names)
 }
@@ -121,16 +136,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_gone_where_the_folder_of_all_allocations_is_missing() {
+    fn c3_nothing_is_gone_where_the_directory_of_all_allocations_is_not_that_of_the_start() {
         let all = std::env::temp_dir().join(format!("nspawn-kept-{}", std::process::id()));
         let alloc = all.join("a");
-        assert!(!is_gone(&alloc));
+        assert!(!is_gone(&alloc, device(&all)));
         fs::create_dir(&all).unwrap();
-        assert!(!is_gone(&alloc), "a mount point without its file system");
+        assert!(!is_gone(&alloc, device(&all)), "a mount point without its file system");
         fs::create_dir(all.join("b")).unwrap();
-        assert!(is_gone(&alloc));
+        assert!(is_gone(&alloc, device(&all)));
+        assert!(!is_gone(&alloc, device(Path::new("/proc"))), "below a disk that is not mounted");
+        assert!(!is_gone(&alloc, None), "of an earlier build");
         fs::create_dir(&alloc).unwrap();
-        assert!(!is_gone(&alloc));
+        assert!(!is_gone(&alloc, device(&all)));
         fs::remove_dir_all(&all).unwrap();
     }
 

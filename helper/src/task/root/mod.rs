@@ -36,7 +36,7 @@ use crate::sys;
 
 pub(super) use image::Image;
 pub(super) use kept::claim_orphans;
-pub use kept::{has_orphans, is_gone, kept_base};
+pub use kept::{device, has_orphans, is_gone, kept_base};
 pub(super) use provide::{Mounted, Point, is_nspawns_own, make_path};
 
 /// Where systemd-nspawn finds the root.

@@ -1,0 +1,82 @@
+//! Starts whose helper died: they go on where the payload may run, and are undone elsewhere.
+//!
+//! Trusts PID 1, the kernel and the launcher's mark; never takes an exit status for proof of what
+//! has run.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proto::limits;
+use proto::plan::LAUNCHER_FAILED;
+
+use super::context::Context;
+use super::process::Process;
+use super::record::{Form, Record};
+use super::start::{finish, gate, payload};
+use super::unit::{self, Seen};
+
+/// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
+pub(super) async fn run(context: &Rc<Context>, record: &Record, main: &Process) {
+    let gate = gate(context, &record.key);
+    let _held = gate.lock().await;
+    let limit = Duration::from_secs(limits::START_TIMEOUT_S);
+    let started = match tokio::time::timeout(limit, payload(context, record, main)).await {
+        Ok(Ok(())) => true,
+        // The payload may have ended before we looked.
+        Ok(Err(_)) => has_run(context, record).await,
+        Err(_) => false,
+    };
+    finish(context, &record.key, started).await;
+}
+
+/// Undoes a start whose launcher ended before systemd-nspawn while no helper was there.
+pub(super) async fn abandon(context: &Rc<Context>, record: &Record) {
+    let gate = gate(context, &record.key);
+    let _held = gate.lock().await;
+    finish(context, &record.key, false).await;
+}
+
+/// Whether systemd-nspawn was executed and has ended.
+async fn has_run(context: &Context, record: &Record) -> bool {
+    let ended = async {
+        loop {
+            match unit::look(&context.bus, record.unit()).await {
+                // PID 1 hears of its end as late as we do.
+                Ok(seen) if seen.loaded && seen.code == 0 => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                seen => return seen,
+            }
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(1), ended).await;
+    let marked = crate::task::executed_mark(record.unit()).exists();
+    matches!(seen, Ok(Ok(seen)) if seen.code != 0 && was_executed(record.form, marked, &seen))
+}
+
+/// Whether a main process that has ended was systemd-nspawn: its launcher leaves a mark. Those of
+/// earlier builds have only their exit status, which a payload may have as well.
+fn was_executed(form: Form, marked: bool, seen: &Seen) -> bool {
+    match form {
+        Form::Whole => marked,
+        Form::Unmarked | Form::Unreadable => seen.status != i32::from(LAUNCHER_FAILED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c4_a_payload_that_ends_as_a_failed_launcher_does_has_run() {
+        let ended = |status| Seen { loaded: true, code: 1, status, ..Seen::default() };
+        let failed = i32::from(LAUNCHER_FAILED);
+        assert!(was_executed(Form::Whole, true, &ended(failed)));
+        // It may have been killed with any status.
+        assert!(!was_executed(Form::Whole, false, &ended(failed)));
+        assert!(!was_executed(Form::Whole, false, &ended(0)));
+        // An earlier build's launcher leaves no mark.
+        assert!(was_executed(Form::Unmarked, false, &ended(0)));
+        assert!(!was_executed(Form::Unmarked, false, &ended(failed)));
+    }
+}
