@@ -94,7 +94,7 @@ fn touches_logs(below: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, change, check, row};
+    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, change, check, row, target};
     use proto::spec::files::{CredentialName, Overlay, Source, Upper};
 
     fn alloc_dir(path: &'static str) -> Change {
@@ -115,7 +115,7 @@ mod tests {
     fn upper(path: &'static str) -> Change {
         let (lower, upper) = (Source::Task(below("local")), Source::Task(below(path)));
         let overlay =
-            Overlay { lower: vec![lower], upper: Upper::Folder(upper), target: absolute("/o") };
+            Overlay { lower: vec![lower], upper: Upper::Folder(upper), target: target("/o") };
         change(move |s| s.files.overlays = vec![overlay.clone()])
     }
 

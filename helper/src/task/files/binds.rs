@@ -83,7 +83,7 @@ fn mapping(
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.
 fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     let root = open::folder(&root::path()).at("root")?;
-    let target = open::in_root(root.as_fd(), &bind.target.to_path());
+    let target = open::in_root(root.as_fd(), &bind.target.path().to_path());
     let Some(target) = open::if_there(target).at(&bind.target)? else {
         return Ok(Owner { uid: range.base, gid: range.base });
     };

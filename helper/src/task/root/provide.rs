@@ -96,7 +96,7 @@ impl Mounted {
     }
 
     /// A path from one of the root's folders as the container sees it.
-    fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
+    pub(in crate::task) fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
         let spelled = |fd: &OwnedFd| fs::read_link(open::link(fd.as_fd()));
         let top = spelled(&self.folder)?;
         let folder = spelled(folder)?;
