@@ -198,7 +198,7 @@ const FILE: &str = "[binds]\nread_only = [\"/opt\"]\nread_write = [\"/srv\"]\n\
                     [devices]\nallow = [\"/dev/fuse:rw\"]";
 
 /// Refused places of the host for whatever is mounted from there.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 17] = [
     "/",
     "/etc/shadow",
     "/proc/1/root",
@@ -212,6 +212,9 @@ const SOURCES: [&str; 14] = [
     "/var/lib/nomad/alloc/OWN",
     "/var/lib/nomad/alloc/OWN/web",
     "/var/lib/nomad/alloc/OWN/web/private",
+    "/var/lib/nomad/alloc/OWN/web/etc",
+    "/var/lib/nomad/alloc/OWN/other/etc/crontab",
+    "/var/lib/nomad/alloc/OWN/other/alloc",
     "/var/lib/nomad/alloc/OWN/other/secrets",
 ];
 /// What is refused beside them where it would be written to.
@@ -222,7 +225,7 @@ const WRITTEN: [&str; 4] = [
     "/var/lib/nomad/alloc/OWN/alloc/logs/x",
 ];
 /// Refused places below the task's own directory.
-const OF_TASK: [&str; 2] = ["", "private/x"];
+const OF_TASK: [&str; 5] = ["", "private/x", "etc/crontab", "alloc/data", "locals"];
 
 /// Places that no mount point may have.
 const TARGETS: [&str; 12] = [

@@ -1,11 +1,16 @@
 //! Ways out that an audit found: each is tried as its attacker would, and the host is looked at after.
 
-use crate::{at, host, path};
+use crate::{at, bind, host, path, read_only, relative};
+use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Door, Handmade};
 use proto::codec;
 use proto::error::Refusal;
 use proto::name::ImageName;
+use proto::spec::files::{
+    Bind, Credential, CredentialContent, CredentialName, Files, Overlay, Source, Upper,
+};
 use proto::spec::{Image, Layer, Pivot, Root, RootFs};
+use proto::wire::Answer;
 
 fn named(name: &str) -> Image {
     Image::Named(ImageName::new(name).unwrap())
@@ -53,4 +58,91 @@ fn s1_a_pivot_never_leads_host_root_over_links_of_the_image() {
         }
         start(mode, "/old/root").unwrap();
     }
+}
+
+/// Nomad builds the root of an exec task of hard links: its /etc/crontab is the host's own file.
+fn linked(rig: &Rig) -> Handmade<'_> {
+    rig.write_file("/var/lib/nomad/crontab", "of the host\n", 0o600).unwrap();
+    let made = Handmade::new(rig, "t").unwrap();
+    let script = "set -e; mkdir -p \"$0/job/etc\" \"$0/job/local\" \"$0/alloc/data\"; \
+                  for at in job/etc t/local alloc/data; do ln /var/lib/nomad/crontab \"$0/$at\"; done";
+    rig.run(&["sh", "-c", script, &made.dir()]).unwrap();
+    made
+}
+
+/// Starts a task with these files, which depend on the allocation, and looks at the host's file.
+fn try_linked(
+    rig: &Rig,
+    files: impl FnOnce(&str) -> Files,
+    image: Option<&str>,
+) -> Result<String, Refusal> {
+    let made = linked(rig);
+    let client = Door::of(rig).unwrap().enter().unwrap();
+    let script = "for f in /m /m/crontab; do cat $f && echo owned >$f; done 2>/dev/null; exit 0";
+    let mut spec = made.spec(&["/bin/sh", "-c", script]).unwrap();
+    spec.files = files(&made.dir());
+    if let Some(below) = image {
+        spec.image = Image::Path(path(&format!("{}/{below}", made.dir())));
+    }
+    let said = client.start(&spec).unwrap().map(|answer| {
+        assert!(matches!(answer, Answer::Started(_)));
+        made.wait_ended(&client).unwrap();
+        String::from_utf8(made.written(0).unwrap()).unwrap()
+    });
+    made.remove(&client).unwrap();
+    let victim = rig.run(&["cat", "/var/lib/nomad/crontab"]).unwrap();
+    assert_eq!(victim, "of the host", "the task said {said:?}");
+    said
+}
+
+#[test]
+fn s2_hard_links_of_the_host_in_another_tasks_root_are_out_of_reach() {
+    let rig = host();
+    let binds = |one: Bind| Files { binds: vec![one], ..Files::default() };
+    let overlay = |lower: &str, upper: Option<&str>| {
+        let host = |text: &str| Source::Host(path(text));
+        let upper = upper.map_or(Upper::Ephemeral, |text| Upper::Folder(host(text)));
+        let (lower, target) = (vec![host(lower)], at("/m"));
+        Files { overlays: vec![Overlay { lower, upper, target }], ..Files::default() }
+    };
+    let place = |refused: Result<String, Refusal>| {
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("decide") && text.contains("[nomad] alloc_dirs"), "{text}");
+    };
+    for below in ["job/etc/crontab", "job/etc", "job"] {
+        place(try_linked(rig, |dir| binds(bind(&format!("{dir}/{below}"), "/m")), None));
+        place(try_linked(rig, |dir| binds(read_only(&format!("{dir}/{below}"), "/m")), None));
+        place(try_linked(rig, |dir| overlay(&format!("{dir}/{below}"), None), None));
+        let own = |dir: &str| format!("{dir}/alloc/data");
+        place(try_linked(rig, |dir| overlay(&own(dir), Some(&format!("{dir}/{below}"))), None));
+    }
+    let credential = |below: &str| {
+        let content = CredentialContent::File(relative(below));
+        let name = CredentialName::new("token").unwrap();
+        Files {
+            credentials: vec![Credential { name, content, encrypted: false }],
+            ..Files::default()
+        }
+    };
+    let text = try_linked(rig, |_| credential("etc/crontab"), None).unwrap_err().to_string();
+    assert!(text.contains("own secrets and local"), "{text}");
+    let text = try_linked(rig, |_| Files::default(), Some("job")).unwrap_err().to_string();
+    assert!(text.contains("[images] paths"), "{text}");
+}
+
+/// Where a task may write, a file with a second name elsewhere may still be the host's.
+#[test]
+fn s2_a_file_with_another_name_elsewhere_is_not_bound_writable() {
+    let rig = host();
+    let binds = |one: Bind| Files { binds: vec![one], ..Files::default() };
+    let own = |read_only| {
+        let source = Source::Task(relative("local/crontab"));
+        binds(Bind { source, read_only, ..bind("/", "/m") })
+    };
+    let text = try_linked(rig, |_| own(false), None).unwrap_err().to_string();
+    assert!(text.contains("local/crontab") && text.contains("hard link"), "{text}");
+    let shared = |dir: &str| binds(bind(&format!("{dir}/alloc/data/crontab"), "/m"));
+    let text = try_linked(rig, shared, None).unwrap_err().to_string();
+    assert!(text.contains("hard link"), "{text}");
+    assert_eq!(try_linked(rig, |_| own(true), None).unwrap(), "of the host\n");
 }

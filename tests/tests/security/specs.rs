@@ -125,8 +125,8 @@ fn kept() -> Vec<Case> {
     vec![
         case(credential("/private/vault_token"), Code::Policy, "own secrets and local folders"),
         case(credential("/tmp/x"), Code::Policy, "own secrets and local folders"),
-        case(shared("alloc"), Code::Policy, "a folder such as alloc/data"),
-        case(shared("alloc/logs"), Code::Policy, "a folder such as alloc/data"),
+        case(shared("alloc"), Code::Policy, "a directory such as alloc/data"),
+        case(shared("alloc/logs"), Code::Policy, "a directory such as alloc/data"),
         case(deep, Code::Invalid, "at most 16384"),
     ]
 }
