@@ -1,16 +1,19 @@
 //! Ways out that an audit found: each is tried as its attacker would, and the host is looked at after.
 
 use crate::{at, bind, host, path, read_only, relative};
-use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Door, Handmade};
+use nspawn_tests::product::Variant;
+use nspawn_tests::{Config, Rig, wait};
 use proto::codec;
 use proto::error::Refusal;
 use proto::name::ImageName;
+use proto::plan::UnitId;
 use proto::spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Files, Overlay, Source, Upper,
 };
-use proto::spec::{Image, Layer, Pivot, Root, RootFs};
+use proto::spec::{Image, Layer, Pivot, Root, RootFs, Volatile};
 use proto::wire::Answer;
+use std::time::Duration;
 
 fn named(name: &str) -> Image {
     Image::Named(ImageName::new(name).unwrap())
@@ -145,4 +148,71 @@ fn s2_a_file_with_another_name_elsewhere_is_not_bound_writable() {
     let text = try_linked(rig, shared, None).unwrap_err().to_string();
     assert!(text.contains("hard link"), "{text}");
     assert_eq!(try_linked(rig, |_| own(true), None).unwrap(), "of the host\n");
+}
+
+/// Starts a task whose launcher stops before systemd-nspawn is executed; until it goes on, another task
+/// puts links to a directory of the host into the image. Returns what the task has written.
+fn start_while_swapped(rig: &Rig, mode: Root) -> String {
+    const HOOK: &str = "/run/nomad-nspawn/hook/exec.before";
+    const LIMIT: Duration = Duration::from_secs(30);
+    rig.sh("set -e; cd /var/lib/machines; rm -rf s3; cp -a s3.fresh s3").unwrap();
+    let made = Handmade::new(rig, "t").unwrap();
+    let source = format!("{}/alloc/data", made.dir());
+    rig.write_file(&format!("{source}/f"), "in\n", 0o644).unwrap();
+    // SIGSTOP.
+    rig.write_file(HOOK, "self 19", 0o600).unwrap();
+    let script = "cat /mnt/deep/f /mnt/file; ls /dev/null";
+    let mut spec = made.spec(&["/bin/sh", "-c", script]).unwrap();
+    (spec.image, spec.root) = (named("s3"), RootFs::tree(mode));
+    let file = format!("{source}/f");
+    spec.files.binds = vec![read_only(&source, "/mnt/deep"), read_only(&file, "/mnt/file")];
+    let unit = format!("nomad-nspawn-{}.service", UnitId::from(&made.key));
+    let client = || Door::of(rig).unwrap().enter().unwrap();
+    let started = std::thread::scope(|scope| {
+        let started = scope.spawn(|| client().start(&spec).unwrap());
+        let stopped = format!(
+            "p=$(systemctl show -P MainPID {unit}); test \"$p\" != 0 && grep -q '^State:.T' \
+             /proc/$p/status && echo $p"
+        );
+        let pid = wait::until("the launcher to stop", LIMIT, || Ok(rig.sh(&stopped).ok())).unwrap();
+        // A remount makes the kernel forget what it has seen of the image, as a lack of memory does.
+        rig.sh(&format!(
+            "set -e; cd /var/lib/machines/s3; for d in dev run mnt var; do mv $d $d.was; \
+             ln -s /srv/s3 $d; done; export LIBMOUNT_FORCE_MOUNT2=always; \
+             nsenter -t {pid} -m mount -o remount /run/nomad-nspawn/stage/root; kill -CONT {pid}",
+            pid = pid.trim()
+        ))
+        .unwrap();
+        started.join().unwrap()
+    });
+    let found = rig.run(&["find", "/srv/s3", "-mindepth", "1"]).unwrap();
+    assert_eq!(found, "", "{mode:?}: {started:?}");
+    started.unwrap_or_else(|e| panic!("{mode:?}: {e}\n{}", rig.journal_tail(20)));
+    made.wait_ended(&client()).unwrap();
+    let said = String::from_utf8(made.written(0).unwrap()).unwrap();
+    made.remove(&client()).unwrap();
+    said
+}
+
+/// A host of its own, with the build that can be stopped.
+#[test]
+fn s3_an_image_that_changes_meanwhile_never_leads_host_root_out() {
+    let product = Some(Variant::StepHook);
+    let config = Config { agent: false, product, ..Config::from_env().unwrap() };
+    let rig = Rig::up(&config).unwrap();
+    rig.sh("set -e; mkdir -m 0700 -p /run/nomad-nspawn/hook; mkdir -p /srv/s3; \
+         mkdir -p /var/lib/nomad; chmod 0700 /var/lib/nomad; \
+         cd /var/lib/machines; cp -a busybox s3.fresh; cd s3.fresh; \
+         mkdir -p dev run var mnt/deep; echo image >mnt/file")
+        .unwrap();
+    for mode in [
+        Root::Ephemeral(Layer::Disk),
+        Root::ReadOnly,
+        Root::Volatile(Volatile::State),
+        Root::Volatile(Volatile::Yes),
+    ] {
+        let said = start_while_swapped(&rig, mode);
+        assert_eq!(said, "in\nin\n/dev/null\n", "{mode:?}");
+    }
+    rig.down().unwrap();
 }
