@@ -1,7 +1,8 @@
 //! Step hooks of test builds: end a process at a named step. A normal build has none of it.
 //!
 //! A test writes a process id (or `self`) to `/run/nomad-nspawn/hook/<step>.<before|after>`; the
-//! process that meets the step takes the file away and sends SIGKILL to that process.
+//! process that meets the step takes the file away and sends SIGKILL to that process, or the signal
+//! whose number follows it.
 
 use proto::plan::Step;
 
@@ -34,11 +35,12 @@ fn reached(step: Step, moment: &str) {
     if std::fs::remove_file(&file).is_err() {
         return;
     }
-    let pid = match target.trim() {
+    let (pid, signal) = target.trim().split_once(' ').unwrap_or((target.trim(), "9"));
+    let pid = match pid {
         "self" => std::process::id(),
         pid => pid.parse().unwrap_or(0),
     };
-    if let Ok(process) = crate::sys::open_process(pid) {
-        let _ = crate::sys::signal_process(std::os::fd::AsFd::as_fd(&process), 9);
+    if let (Ok(process), Ok(signal)) = (crate::sys::open_process(pid), signal.parse()) {
+        let _ = crate::sys::signal_process(std::os::fd::AsFd::as_fd(&process), signal);
     }
 }

@@ -13,6 +13,7 @@
 //! | [`capability`] | sets of Linux capabilities |
 //! | [`name`] | validated names: what is not valid cannot be decoded |
 //! | [`path`] | paths as lists of components |
+//! | [`target`] | where a mount may be inside: the one rule for every mount point |
 //! | [`secret`] | job values that may not be printed |
 //! | [`spec`] | what the driver asks for: one task |
 //! | [`systemd`] | versions of systemd with known holes |
@@ -39,4 +40,5 @@ pub mod plan;
 pub mod secret;
 pub mod spec;
 pub mod systemd;
+pub mod target;
 pub mod wire;

@@ -14,6 +14,7 @@ use crate::parts::Part;
 use crate::path::{Absolute, Component, Relative};
 use crate::spec::files::{Bind, Credential, Device, Overlay, Tmpfs};
 use crate::spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
+use crate::target::Target;
 
 /// Exit status of a launcher that did not get as far as systemd-nspawn.
 pub const LAUNCHER_FAILED: u8 = 78;
@@ -124,7 +125,7 @@ pub struct PlannedFiles {
     /// Overlay mounts.
     pub overlays: Vec<Overlay<Place>>,
     /// Paths that are hidden.
-    pub inaccessible: Vec<Absolute>,
+    pub inaccessible: Vec<Target>,
     /// Device nodes.
     pub devices: Vec<Device<Place>>,
     /// Credentials.

@@ -4,9 +4,8 @@
 use nspawn_tests::hostile::Door;
 use nspawn_tests::oracle::compare::next_policy;
 use nspawn_tests::oracle::random::Random;
-use nspawn_tests::oracle::{Verdict, generate, judge};
+use nspawn_tests::oracle::{Verdict, generate, judge, wire};
 use nspawn_tests::{Config, Rig, soak};
-use proto::codec;
 use proto::error::Code;
 use proto::plan::Step;
 use proto::spec::Ownership;
@@ -57,7 +56,7 @@ fn p08_p17_p40_a_driver_that_checks_nothing_gets_the_oracles_verdict() {
             let (spec, _) = generate::spec(&mut random, &settings);
             let (oracle, broken) = judge(&spec, &settings);
             let may_start = matches!(oracle, Verdict::Allowed(_));
-            let Ok(whole) = codec::encode_whole(&spec) else { continue };
+            let Ok(whole) = wire::bytes(&spec) else { continue };
             // An image of the host's own must keep its owners.
             if may_start && spec.root.ownership == Ownership::Chown {
                 continue;
@@ -65,6 +64,12 @@ fn p08_p17_p40_a_driver_that_checks_nothing_gets_the_oracles_verdict() {
             let answer = client.start_bytes(&whole).unwrap();
             let told = format!("seed {seed}, {broken:?}, policy:\n{text}\n{answer:?}\n{spec:?}");
             match answer {
+                // A mount point that no specification can hold.
+                Err(refusal) if refusal.code == Code::Protocol => {
+                    assert!(wire::received(&spec).is_none(), "{told}");
+                    assert_eq!(oracle, Verdict::Invalid, "{told}");
+                    refused += 1;
+                }
                 Err(refusal) if refusal.step == Step::Decide.name() => {
                     let right = match oracle {
                         Verdict::Invalid => Code::Invalid,

@@ -120,8 +120,9 @@ fn specify(
     let alloc_dir = collect(alloc_dir, problems);
     let network = collect(network::network(task.network_isolation_spec.as_ref(), keys), problems);
     let users = root::users(keys, node, problems);
-    let mut root = root::root(keys, users, node, problems);
-    let files = files(task, keys, node, problems);
+    let mut targets = Targets::default();
+    let mut root = root::root(keys, users, node, &mut targets, problems);
+    let files = files(task, keys, node, &mut targets, problems);
     let isolation = isolation::isolation(keys, network.as_ref(), node, problems);
     isolation::counts(keys, problems);
     let process = process::process(keys, &task.user, problems);
@@ -185,16 +186,16 @@ fn files(
     task: &TaskConfig,
     keys: &TaskKeys,
     node: &Node<'_>,
+    targets: &mut Targets,
     problems: &mut Vec<Problem>,
 ) -> Files {
-    let mut targets = Targets::default();
     let mut files = Files {
-        binds: binds::binds(keys, &task.mounts, node, &mut targets, problems),
-        devices: devices::devices(keys, &task.devices, &mut targets, problems),
+        binds: binds::binds(keys, &task.mounts, node, targets, problems),
+        devices: devices::devices(keys, &task.devices, targets, problems),
         credentials: devices::credentials(keys, problems),
         ..Files::default()
     };
-    mounts::add(keys, node, &mut files, &mut targets, problems);
+    mounts::add(keys, node, &mut files, targets, problems);
     if files.binds.len() > limits::MOUNTS_MAX {
         problems.push(Problem::new(
             "bind",

@@ -6,11 +6,9 @@ use std::collections::HashMap;
 
 use proto::path::{Absolute, Component, Relative};
 use proto::spec::files::Source;
+use proto::target::Target;
 
 use crate::config::Problem;
-
-/// What a task has mounts of its own at.
-const TAKEN: [&str; 6] = ["/", "/dev", "/run", "/alloc", "/local", "/secrets"];
 
 /// Reads an absolute path; a problem names the key.
 pub(crate) fn absolute(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<Absolute> {
@@ -92,7 +90,7 @@ pub(crate) fn split(text: &str) -> Vec<String> {
 /// The places inside that are mounted upon: each once, and none of the task's own mounts.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
-    taken: HashMap<Absolute, String>,
+    taken: HashMap<Target, String>,
 }
 
 impl Targets {
@@ -102,24 +100,16 @@ impl Targets {
         key: &str,
         text: &str,
         problems: &mut Vec<Problem>,
-    ) -> Option<Absolute> {
-        let target = absolute(key, text, problems)?;
+    ) -> Option<Target> {
+        let path = absolute(key, text, problems)?;
         let problem = |rule: String| Problem::new(key, rule).value(text);
-        let names: Vec<_> = target.components().iter().map(Component::as_str).collect();
-        if let ["proc" | "sys", ..] | ["run", "host", ..] = names[..] {
-            problems.push(
-                problem("nothing is mounted at or below /proc, /sys and /run/host".to_owned())
-                    .remedy("choose another place"),
-            );
-            return None;
-        }
-        if TAKEN.contains(&target.to_string().as_str()) {
-            problems.push(
-                problem("the task has a mount of its own there".to_owned())
-                    .remedy("choose a place below it, or another"),
-            );
-            return None;
-        }
+        let target = match Target::new(path) {
+            Ok(target) => target,
+            Err(refused) => {
+                problems.push(problem(refused.rule.to_owned()).remedy("choose another place"));
+                return None;
+            }
+        };
         if let Some(other) = self.taken.insert(target.clone(), key.to_owned()) {
             problems.push(
                 problem(format!("{other} is mounted at the same place")).remedy("leave one out"),

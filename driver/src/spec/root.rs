@@ -3,7 +3,7 @@
 use proto::limits;
 use proto::spec::{ImageKind, Layer, Ownership, Pivot, Root, RootFs, Users, Volatile};
 
-use super::place::{absolute, split};
+use super::place::{Targets, absolute, split};
 use super::{Node, version};
 use crate::config::Problem;
 use crate::config::blocks::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
@@ -37,6 +37,7 @@ pub(crate) fn root(
     keys: &TaskKeys,
     users: Users,
     node: &Node<'_>,
+    targets: &mut Targets,
     problems: &mut Vec<Problem>,
 ) -> RootFs {
     let mode = mode(keys);
@@ -44,7 +45,7 @@ pub(crate) fn root(
         kind: ImageKind::Tree,
         mode,
         ownership: ownership(keys, users, mode, node, problems),
-        pivot: keys.pivot_root.as_ref().and_then(|text| pivot(text, problems)),
+        pivot: keys.pivot_root.as_ref().and_then(|text| pivot(text, targets, problems)),
     }
 }
 
@@ -77,7 +78,7 @@ fn later(key: &str, value: &str, remedy: &str) -> Problem {
 }
 
 /// `new` or `new:old`.
-fn pivot(text: &str, problems: &mut Vec<Problem>) -> Option<Pivot> {
+fn pivot(text: &str, targets: &mut Targets, problems: &mut Vec<Problem>) -> Option<Pivot> {
     let parts = split(text);
     let (new, old) = match parts.as_slice() {
         [new] => (new, None),
@@ -91,7 +92,7 @@ fn pivot(text: &str, problems: &mut Vec<Problem>) -> Option<Pivot> {
         }
     };
     let new = absolute("pivot_root", new, problems);
-    let old = old.map(|old| absolute("pivot_root", old, problems));
+    let old = old.map(|old| targets.take("pivot_root", old, problems));
     if new.as_ref().is_some_and(|new| new.components().is_empty()) {
         problems.push(
             Problem::new("pivot_root", "/ is the root already")

@@ -1,8 +1,9 @@
-//! What is settled before a decision: whether tasks may run on this systemd, and what kind of image a
+//! What is settled with a decision: whether tasks may run on this systemd, and what kind of image a
 //! name means.
 //!
 //! Never waits for a file system in the loop itself.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::error::{Code, Refusal};
@@ -11,7 +12,7 @@ use proto::plan::Step;
 use proto::spec::{Image, ImageKind, TaskSpec};
 
 use super::context::Context;
-use crate::policy::Policy;
+use crate::policy::{self, Decision, Policy};
 
 /// Time for a file system to answer.
 const LOOK: Duration = Duration::from_secs(10);
@@ -42,24 +43,117 @@ pub(super) async fn device(allocs: &Absolute) -> Option<u64> {
     device.ok()?.ok()?
 }
 
-/// A name of the store without folder means the disk image `NAME.raw`, as it does for machined.
-/// The plugin's account cannot look there; the launcher refuses what is of another kind.
-pub(super) async fn kind(spec: &mut TaskSpec, policy: &Policy) -> Result<(), Refusal> {
-    let Image::Named(name) = &spec.image else { return Ok(()) };
-    let path = policy.images_store.to_path().join(name.as_str());
-    let file = path.with_file_name(format!("{name}.raw"));
+/// Decides, and settles what kind of image a name of the store means: without a directory of that
+/// name, `NAME` is the disk image `NAME.raw`, as it is for machined. The plugin's account cannot look
+/// there; the launcher refuses what is of another kind.
+///
+/// Both readings are judged before anything is looked for: root looks only for what the policy gives
+/// in one of them.
+pub(super) async fn decide(spec: &mut TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
+    decide_by(spec, policy, is_disk).await
+}
+
+async fn decide_by<L: Future<Output = Result<bool, Refusal>>>(
+    spec: &mut TaskSpec,
+    policy: &Policy,
+    look: impl FnOnce(PathBuf, PathBuf) -> L,
+) -> Result<Decision, Refusal> {
+    let decided = policy::decide(spec, policy);
+    let name = match &spec.image {
+        Image::Named(name) if spec.root.kind == ImageKind::Tree => name.as_str(),
+        _ => return decided,
+    };
+    if name.ends_with(".raw") {
+        return decided;
+    }
+    let directory = policy.images_store.to_path().join(name);
+    let file = directory.with_file_name(format!("{name}.raw"));
+    spec.root.kind = ImageKind::Disk;
+    let is_given = decided.is_ok() || policy::decide(spec, policy).is_ok();
+    if is_given && look(directory, file).await? {
+        // Each is as large as the specification.
+        drop(decided);
+        return policy::decide(spec, policy);
+    }
+    spec.root.kind = ImageKind::Tree;
+    decided
+}
+
+/// Whether there is the file, and no directory.
+async fn is_disk(directory: PathBuf, file: PathBuf) -> Result<bool, Refusal> {
+    let object = format!("image {}", directory.display());
     // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || !path.exists() && file.is_file());
+    let look = tokio::task::spawn_blocking(move || !directory.exists() && file.is_file());
     let abort = look.abort_handle();
     match tokio::time::timeout(LOOK, look).await {
-        Ok(Ok(true)) => spec.root.kind = ImageKind::Disk,
-        Ok(Ok(false)) => {}
+        Ok(Ok(found)) => Ok(found),
         _ => {
             abort.abort();
-            let object = format!("image {name}");
-            let reason = format!("the image store {} does not answer", policy.images_store);
-            return Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason));
+            let reason = "the image store does not answer";
+            Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
         }
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
+    use proto::path::Absolute;
+    use proto::spec::{Network, Root};
+    use std::cell::Cell;
+
+    const ALLOC: &str = "/var/lib/nomad/alloc/07070707-0707-0707-0707-070707070707";
+
+    /// What is decided, whether anything was looked for, and the kind that the image has then.
+    async fn decided(
+        file: &str,
+        found: bool,
+        change: impl FnOnce(&mut TaskSpec),
+    ) -> (Result<String, Code>, bool, ImageKind) {
+        let task = TaskName::new("web").unwrap();
+        let key = TaskKey { alloc: AllocId([7; 16]), task, instance: Instance(1) };
+        let image = Image::Named(ImageName::new("busybox").unwrap());
+        let mut spec = TaskSpec::new(key, Absolute::parse(ALLOC).unwrap(), image);
+        change(&mut spec);
+        let looked = Cell::new(false);
+        let look = |directory: PathBuf, file: PathBuf| {
+            assert!(directory.ends_with("busybox") && file.ends_with("busybox.raw"));
+            looked.set(true);
+            std::future::ready(Ok(found))
+        };
+        let policy = policy::parse(file).unwrap();
+        let result = decide_by(&mut spec, &policy, look).await;
+        let image = result.map(|decision| decision.image.to_string()).map_err(|e| e.code);
+        (image, looked.get(), spec.root.kind)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn s8_nothing_is_looked_for_that_is_not_allowed() {
+        for found in [false, true] {
+            let (result, looked, _) = decided("", found, |s| s.network = Network::Host).await;
+            assert_eq!((result, looked), (Err(Code::Policy), false));
+        }
+        let named = |path: &str| Ok(format!("/var/lib/machines/{path}"));
+        let seen = decided("", false, |_| {}).await;
+        assert_eq!(seen, (named("busybox"), true, ImageKind::Tree));
+        let seen = decided("", true, |_| {}).await;
+        assert_eq!(seen, (named("busybox.raw"), true, ImageKind::Disk));
+        let seen = decided("", true, |s| s.root.kind = ImageKind::Disk).await;
+        assert_eq!(seen, (named("busybox.raw"), false, ImageKind::Disk));
+        let raw = |s: &mut TaskSpec| s.image = Image::Named(ImageName::new("a.raw").unwrap());
+        assert_eq!(decided("", true, raw).await, (named("a.raw"), false, ImageKind::Tree));
+    }
+
+    /// What one of the two readings does not allow may be allowed in the other.
+    #[tokio::test(flavor = "current_thread")]
+    async fn s8_the_kind_that_is_there_is_the_one_that_is_judged() {
+        const GOLD: &str = "[images]\npaths = [{ path = \"/var/lib/machines\", writable = true }, \
+                            \"/var/lib/machines/busybox\"]";
+        let plain = |s: &mut TaskSpec| s.root.mode = Root::Plain;
+        let (result, looked, _) = decided(GOLD, false, plain).await;
+        assert_eq!((result, looked), (Err(Code::Policy), true));
+        let (result, looked, _) = decided(GOLD, true, plain).await;
+        assert_eq!((result.is_ok(), looked), (true, true));
+    }
 }

@@ -21,7 +21,7 @@ use super::record::{Form, Kind, Record, Use};
 use super::table::Entry;
 use super::{leader, machined, notify, range, remove, settle, status, streams, unit};
 use crate::hook;
-use crate::policy::{self, Decision};
+use crate::policy::Decision;
 
 /// Time for a launcher that PID 1 has executed to say its pid.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -34,8 +34,8 @@ pub(super) async fn run(
     held: Held,
 ) -> Result<Task, Refusal> {
     settle::systemd(context).await?;
-    settle::kind(&mut spec, &context.policy()).await?;
-    let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
+    let policy = context.policy();
+    let decision = hook::during(Step::Decide, settle::decide(&mut spec, &policy)).await?;
     let mut record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
     let gate = gate(context, &key);

@@ -41,20 +41,30 @@ pub(super) fn of_task(below: &Relative, writes: bool, dirs: &TaskDirs) -> Result
 /// able to put a link in the allocation's stead.
 pub(super) fn place(below: &[Component], writes: bool, dirs: &TaskDirs) -> Result<Place, Denial> {
     let names: Vec<_> = below.iter().map(Component::as_str).collect();
-    let reason = if shows_secrets(&names, dirs.task.as_str()) {
-        "is or holds what Nomad keeps from tasks (private) or from other tasks (secrets); bind a \
-         folder below local, or of alloc"
-    } else if writes && touches_logs(&names) {
-        "is, holds or lies in the folder of Nomad's logs, whose files the agent opens by name as \
-         root; bind it read-only, or a folder such as alloc/data"
-    } else {
-        let Place { root, below: alloc } = dirs.alloc_dir.clone();
-        let below = Relative::new([alloc.components(), below].concat())
-            .map_err(|e| invalid("path", format!("a place below {root}"), e))?;
-        return Ok(Place { root, below });
+    let own = dirs.task.as_str();
+    let reason = match names[..] {
+        ["alloc"] | ["alloc", "logs", ..] if writes => {
+            "is or holds the directory of Nomad's logs, whose files the agent opens by name as root; \
+             bind it read-only, or a directory such as alloc/data"
+        }
+        ["alloc", ..] | [_, "local", ..] => return at(below, dirs),
+        [task, "secrets" | "tmp", ..] if task == own => return at(below, dirs),
+        // Whatever else lies there is Nomad's, another task's, or, in the root of an exec task, a
+        // hard link of one of the host's own files.
+        _ => {
+            "is nothing of the allocation that this task may have: alloc, local of a task, and its \
+             own secrets and tmp; a refusal that no line of the policy file lifts ([nomad] alloc_dirs)"
+        }
     };
     let object = format!("bind of {}/{}", dirs.alloc_dir, names.join("/"));
     Err(refuse("nomad.alloc_dirs", object, reason))
+}
+
+fn at(below: &[Component], dirs: &TaskDirs) -> Result<Place, Denial> {
+    let Place { root, below: alloc } = dirs.alloc_dir.clone();
+    let below = Relative::new([alloc.components(), below].concat())
+        .map_err(|e| invalid("path", format!("a place below {root}"), e))?;
+    Ok(Place { root, below })
 }
 
 /// A credential, whose file the launcher reads as root.
@@ -73,28 +83,10 @@ pub(super) fn credential(credential: &Credential, dirs: &TaskDirs) -> Result<Cre
     Ok(credential.clone())
 }
 
-/// Whether a folder of the allocation is or holds a `private` folder, or another task's `secrets`
-/// (client/allocdir of Nomad).
-fn shows_secrets(below: &[&str], own: &str) -> bool {
-    match below {
-        ["alloc", ..] => false,
-        [] | [_] | [_, "private", ..] => true,
-        [task, "secrets", ..] => *task != own,
-        _ => false,
-    }
-}
-
-/// Whether a folder of the allocation is, holds or lies in `alloc/logs`. Tasks in a chroot of Nomad's
-/// (exec) have all of `alloc` a second time, in their own folder.
-fn touches_logs(below: &[&str]) -> bool {
-    let (["alloc", rest @ ..] | [_, "alloc", rest @ ..]) = below else { return false };
-    matches!(rest, [] | ["logs", ..])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, change, check, row};
+    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, change, check, row, target};
     use proto::spec::files::{CredentialName, Overlay, Source, Upper};
 
     fn alloc_dir(path: &'static str) -> Change {
@@ -115,7 +107,7 @@ mod tests {
     fn upper(path: &'static str) -> Change {
         let (lower, upper) = (Source::Task(below("local")), Source::Task(below(path)));
         let overlay =
-            Overlay { lower: vec![lower], upper: Upper::Folder(upper), target: absolute("/o") };
+            Overlay { lower: vec![lower], upper: Upper::Folder(upper), target: target("/o") };
         change(move |s| s.files.overlays = vec![overlay.clone()])
     }
 
@@ -138,17 +130,47 @@ mod tests {
     }
 
     #[test]
-    fn what_nomad_keeps_from_tasks_is_never_bound() {
+    fn a_task_has_what_is_listed_of_its_allocation_and_nothing_else() {
         check_both(
-            "keeps from tasks (private)",
+            "nothing of the allocation that this task may have",
             vec![
                 (|| own("", true), || own("alloc", true)),
                 (|| own("web", true), || own("web/local", true)),
                 (|| own("web/private", false), || own("web/secrets", false)),
+                (|| own("web/etc", true), || own("web/tmp/x", false)),
                 (|| own("other/private/x", false), || own("other/local/x", false)),
                 (|| own("other/secrets", true), || own("alloc/secrets", true)),
+                (|| own("other/tmp", true), || own("alloc/tmp", true)),
             ],
         );
+    }
+
+    /// An exec task's root is made of hard links of the host's files, with `alloc` in it once more.
+    #[test]
+    fn s2_the_root_of_an_exec_task_is_out_of_reach() {
+        let lower = |path: &'static str| {
+            let host = absolute(&format!("/var/lib/nomad/alloc/{ALLOC}/{path}"));
+            let (lower, target) = (vec![Source::Host(host)], target("/o"));
+            let overlay = Overlay { lower, upper: Upper::Ephemeral, target };
+            change(move |s| s.files.overlays = vec![overlay.clone()])
+        };
+        check_both(
+            "nothing of the allocation that this task may have",
+            vec![
+                (|| own("other/etc/crontab", false), || own("other/local/crontab", false)),
+                (|| own("other/etc/crontab", true), || own("other/local/crontab", true)),
+                (|| own("other/usr/bin", true), || own("alloc/usr/bin", true)),
+                (|| own("other/alloc/data", true), || own("alloc/data", true)),
+                (|| own("other/locals", true), || own("other/local", true)),
+                (|| upper("etc"), || upper("local/etc")),
+                (|| upper("alloc/data"), || upper("tmp")),
+            ],
+        );
+        for file in ["", COMPAT] {
+            let words = "nothing of the allocation";
+            let good = (file, lower("other/local/etc"));
+            check(vec![row("nomad.alloc_dirs", words, (file, lower("other/etc")), good)]);
+        }
     }
 
     #[test]
@@ -160,17 +182,14 @@ mod tests {
                 s.files.binds.iter_mut().for_each(|bind| bind.propagated = true);
             })
         };
-        let words = "folder of Nomad's logs";
+        let words = "directory of Nomad's logs";
         check_both(
             words,
             vec![
                 (|| own("alloc", false), || own("alloc", true)),
                 (|| own("alloc/logs", false), || own("alloc/logs", true)),
                 (|| own("alloc/logs/x", false), || own("alloc/data", false)),
-                (|| own("other/alloc", false), || own("other/alloc", true)),
-                (|| own("other/alloc/logs", false), || own("other/alloc/data", false)),
-                (|| upper("alloc"), || upper("local/alloc")),
-                (|| upper("alloc/logs/x"), || own("alloc/alloc/logs", false)),
+                (|| own("alloc/logs", false), || own("alloc/alloc/logs", false)),
             ],
         );
         let read = ("", own("alloc", true));

@@ -110,7 +110,7 @@ pub(super) fn touches(one: &Absolute, other: &Absolute) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, check, judged, row};
+    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, check, judged, row, target};
     use proto::spec::files::{Overlay, Upper};
 
     fn binds(path: &'static str, read_only: bool) -> Change {
@@ -122,7 +122,7 @@ mod tests {
         Box::new(move |s| {
             let upper = upper.map_or(Upper::Ephemeral, |path| Upper::Folder(host(path)));
             s.files.overlays =
-                vec![Overlay { lower: vec![host(lower)], upper, target: absolute("/o") }];
+                vec![Overlay { lower: vec![host(lower)], upper, target: target("/o") }];
         })
     }
 

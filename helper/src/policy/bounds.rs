@@ -9,7 +9,7 @@ use proto::limits::{
 };
 use proto::spec::files::{CredentialContent, Source, Upper};
 use proto::spec::resolver::Resolver;
-use proto::spec::{Files, Payload, TaskSpec};
+use proto::spec::{Payload, TaskSpec};
 
 use super::{Denial, invalid, targets};
 
@@ -35,7 +35,7 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
         }
         at_most(overlay.lower.len(), LAYERS_MAX, &object)?;
     }
-    at_most(components(files), PATHS_MAX, "path components of mounts, devices and credentials")?;
+    at_most(components(spec), PATHS_MAX, "path components of mounts, devices and credentials")?;
     if let Resolver::Own { servers, searches, options } = &spec.names.resolver {
         at_most(servers.len(), NAMESERVERS_MAX, "nameservers")?;
         at_most(searches.len(), SEARCHES_MAX, "search domains")?;
@@ -55,8 +55,9 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     once("process limit", isolation.limits.iter().map(|it| it.resource.name()))
 }
 
-/// Components of all paths of these files.
-fn components(files: &Files) -> usize {
+/// Components of all paths of mounts, devices and credentials.
+fn components(spec: &TaskSpec) -> usize {
+    let files = &spec.files;
     let source = |it: &Source| match it {
         Source::Host(path) => path.components().len(),
         Source::Task(path) => path.components().len(),
@@ -72,9 +73,9 @@ fn components(files: &Files) -> usize {
         .iter()
         .map(|it| it.lower.iter().map(source).sum::<usize>() + upper(&it.upper));
     let credentials = files.credentials.iter().map(|it| content(&it.content));
-    let devices = files.devices.iter().map(|it| &it.host);
-    let single = targets::all(files).chain(devices).map(|path| path.components().len());
-    binds.chain(overlays).chain(credentials).chain(single).sum()
+    let devices = files.devices.iter().map(|it| it.host.components().len());
+    let targets = targets::all(spec).map(|it| it.path().components().len());
+    binds.chain(overlays).chain(credentials).chain(devices).chain(targets).sum()
 }
 
 fn at_most(count: usize, most: usize, what: &str) -> Result<(), Denial> {
@@ -126,7 +127,9 @@ fn check_environment(spec: &TaskSpec) -> Result<(), Denial> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{Change, absolute, bind, change, check_invalid, device, judged};
+    use crate::policy::tests::{
+        self, Change, absolute, bind, change, check_invalid, device, judged,
+    };
     use proto::name::VariableName;
     use proto::path::Relative;
     use proto::secret::Secret;
@@ -160,8 +163,8 @@ mod tests {
         move |s| set(&mut s.isolation)
     }
 
-    fn target(n: usize) -> proto::path::Absolute {
-        absolute(&format!("/m/{n}"))
+    fn target(n: usize) -> proto::target::Target {
+        tests::target(&format!("/m/{n}"))
     }
 
     fn label(n: usize) -> Label {
@@ -268,15 +271,22 @@ mod tests {
         fn path(name: &str, length: usize) -> proto::path::Absolute {
             absolute(&format!("/{name}").repeat(length))
         }
+        fn target_of(name: &str, length: usize) -> proto::target::Target {
+            proto::target::Target::new(path(name, length)).unwrap()
+        }
         fn own(length: usize) -> Relative {
             path("local", length).below(&absolute("/")).unwrap()
         }
         fn bind_of(source: Source, length: usize) -> Vec<proto::spec::files::Bind> {
-            vec![proto::spec::files::Bind { source, target: path("b", length), ..bind("/", true) }]
+            vec![proto::spec::files::Bind {
+                source,
+                target: target_of("b", length),
+                ..bind("/", true)
+            }]
         }
         // Each adds so many components.
         let kinds: [fn(&mut Files, usize); 6] = [
-            |files, n| files.inaccessible.push(path("b", n)),
+            |files, n| files.inaccessible.push(target_of("b", n)),
             |files, n| files.binds = bind_of(Source::Host(path("x", n / 2)), n - n / 2),
             |files, n| files.binds = bind_of(Source::Task(own(n / 2)), n - n / 2),
             |files, n| {
@@ -289,7 +299,7 @@ mod tests {
             },
             |files, n| {
                 let (upper, lower) = (Upper::Folder(Source::Task(own(n - 3))), layers(1).lower);
-                files.overlays.push(Overlay { lower, upper, target: path("b", 2) });
+                files.overlays.push(Overlay { lower, upper, target: target_of("b", 2) });
             },
         ];
         for kind in kinds {
@@ -299,7 +309,7 @@ mod tests {
                     let lower = vec![Source::Host(path("x", 42)); 3];
                     let one = |n| Overlay { lower: lower.clone(), target: target(n), ..layers(1) };
                     files.overlays = each(MOUNTS_MAX - 1, one);
-                    files.inaccessible = vec![path("a", 64), path("a", 24)];
+                    files.inaccessible = vec![target_of("a", 64), target_of("a", 24)];
                     kind(files, n);
                 }))
             };

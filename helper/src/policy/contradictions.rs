@@ -71,7 +71,7 @@ fn check_process(spec: &TaskSpec) -> Result<(), Denial> {
 
 #[cfg(test)]
 mod tests {
-    use crate::policy::tests::{Change, absolute, change, check_invalid, device};
+    use crate::policy::tests::{Change, change, check_invalid, device, target};
     use proto::spec::files::Tmpfs;
     use proto::spec::process::{LimitName, ProcessLimit, Ready, UserName};
     use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs, Users, Volatile};
@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn mode(mode: u16) -> Change {
-        let target = absolute("/cache");
+        let target = target("/cache");
         let (size, inodes, mode) = (None, None, Some(mode));
         let tmpfs = Tmpfs { target, size, inodes, mode, read_only: false, executable: false };
         change(move |s| s.files.tmpfs = vec![tmpfs.clone()])

@@ -37,7 +37,6 @@ pub use file::{Policy, load};
 pub use names::machine_name;
 pub use parse::parse;
 pub use resources::check_signal;
-pub(crate) use targets::target_rule;
 
 use proto::error::{Code, Refusal};
 use proto::limits;
@@ -99,7 +98,7 @@ pub fn decide(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
 pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
     bounds::check(spec)?;
     contradictions::check(spec)?;
-    targets::check(&spec.files)?;
+    targets::check(spec)?;
     users::check_range(spec.users, policy)?;
     resources::check(spec.resources)?;
     let kill_signal = resources::kill_signal(spec)?;
@@ -156,6 +155,8 @@ fn place_below<'a>(
 }
 
 #[cfg(test)]
+mod fields;
+#[cfg(test)]
 mod tests;
 
 /// Random specifications under random files: whatever they say, there is an answer, and a good one
@@ -173,6 +174,7 @@ mod random {
     use proto::spec::{
         Files, Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, Volatile,
     };
+    use proto::target::Target;
     use tests::{ALLOC, COMPAT, absolute, bind, device, spec};
 
     const FILES: [&str; 6] = [
@@ -197,10 +199,10 @@ mod random {
     }
 
     /// A place inside, mostly one that may be mounted on.
-    fn target() -> impl Strategy<Value = Absolute> {
+    fn target() -> impl Strategy<Value = Target> {
         prop_oneof![
-            8 => "/m/[a-z]{8}".prop_map(|text| absolute(&text)),
-            1 => path(),
+            8 => "/m/[a-z]{8}".prop_map(|text| Target::parse(&text).unwrap()),
+            1 => path().prop_filter_map("refused", |path| Target::new(path).ok()),
         ]
     }
 
@@ -247,7 +249,7 @@ mod random {
             list(device, 0..2),
             list(overlay, 0..2),
             list(tmpfs, 0..2),
-            list(path(), 0..2),
+            list(target(), 0..2),
         )
             .prop_map(|(binds, devices, overlays, tmpfs, inaccessible)| Files {
                 binds,

@@ -6,11 +6,16 @@ use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
 use proto::plan::Unprotected;
 use proto::spec::files::{Bind, Device, Mapping, Source};
 use proto::spec::{Image, Network, Root};
+use proto::target::Target;
 
 pub(super) const ALLOC: &str = "07070707-0707-0707-0707-070707070707";
 
 pub(super) fn absolute(path: &str) -> Absolute {
     Absolute::parse(path).unwrap()
+}
+
+pub(super) fn target(path: &str) -> Target {
+    Target::parse(path).unwrap()
 }
 
 pub(super) fn spec() -> TaskSpec {
@@ -25,7 +30,7 @@ pub(super) fn spec() -> TaskSpec {
 pub(super) fn bind(path: &str, read_only: bool) -> Bind {
     Bind {
         source: Source::Host(absolute(&path.replace("OWN", ALLOC))),
-        target: absolute("/mnt"),
+        target: target("/mnt"),
         read_only,
         recursive: true,
         mapping: Mapping::Automatic,
@@ -36,7 +41,7 @@ pub(super) fn bind(path: &str, read_only: bool) -> Bind {
 pub(super) fn device(path: &str, letters: &str) -> Device {
     let has = |letter| letters.contains(letter);
     let access = DeviceAccess { read: has('r'), write: has('w'), mknod: has('m') };
-    Device { host: absolute(path), target: absolute("/dev/x"), access }
+    Device { host: absolute(path), target: target("/dev/x"), access }
 }
 
 pub(super) fn judged(file: &str, change: impl Fn(&mut TaskSpec)) -> Result<Decision, Denial> {

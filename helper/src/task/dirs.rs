@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use proto::path::Absolute;
 use proto::plan::{Plan, TaskDirs};
 
 use super::STAGE;
@@ -65,8 +64,7 @@ pub(super) fn mount_all(
         if dir.name == NAMES[0] {
             close_logs(&dir, &clone, map)?;
         }
-        let target = Absolute::parse(&format!("/{}", dir.name));
-        extras.mount(at, &target.map_err(|e| Problem::refused(dir.name, e))?, MountPoint::Folder);
+        extras.mount_own(at, dir.name).map_err(|e| Problem::refused(dir.name, e))?;
     }
     Ok(())
 }

@@ -8,10 +8,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use proto::path::{Absolute, Relative};
+use proto::path::Relative;
 use proto::plan::{Place, Plan};
+use proto::target::Target;
 
-use super::extras::Extras;
+use super::extras::{Extras, MountTarget};
 use super::{dirs, files, logs, nspawn, open};
 
 /// Opens a place as images, bind sources, credentials and network namespaces are.
@@ -49,10 +50,10 @@ pub fn credential(plan: &Plan, below: &Relative) -> Result<Vec<u8>, String> {
 
 /// systemd-nspawn's arguments with a bind of each of these pairs.
 #[must_use]
-pub fn arguments(plan: &Plan, binds: &[(&Path, &Absolute)]) -> Vec<String> {
+pub fn arguments(plan: &Plan, binds: &[(&Path, &Target)]) -> Vec<String> {
     let mut extras = Extras::default();
     for (source, target) in binds {
-        extras.bind(source, target);
+        extras.bind(source, &MountTarget::Free((*target).clone()));
     }
     nspawn::arguments(plan, &extras)
 }

@@ -74,7 +74,7 @@ fn has(plan: &Plan, root: &OwnedFd, path: &str) -> bool {
         .chain(files.tmpfs.iter().map(|tmpfs| &tmpfs.target))
         .chain(files.overlays.iter().map(|overlay| &overlay.target));
     own.iter().any(|own| Path::new(path).starts_with(own))
-        || targets.into_iter().any(|target| absolute.below(target).is_some())
+        || targets.into_iter().any(|target| absolute.below(target.path()).is_some())
         || !matches!(
             open::in_root(root.as_fd(), &absolute.to_path()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound

@@ -22,11 +22,11 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use proto::path::Absolute;
 use proto::plan::{Plan, TaskDirs, UnitId};
 use proto::spec::Logs;
+use proto::target::Target;
 
-use super::extras::{Extras, MountPoint};
+use super::extras::{Extras, MountPoint, MountTarget};
 use super::open::{self, Mounts};
 use super::orders::Orders;
 use super::root::attach_at;
@@ -86,8 +86,8 @@ pub(super) fn find(
         for folder in ["/run/systemd", "/run/systemd/journal"] {
             extras.arguments.push(format!("--tmpfs={folder}:nosuid,nodev,mode=0755"));
         }
-        let target = Absolute::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e))?;
-        extras.bind(&pipe(plan.unit, "syslog"), &target);
+        let target = Target::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e))?;
+        extras.bind(&pipe(plan.unit, "syslog"), &MountTarget::Free(target));
         extras.words.push("systemd.journald.forward_to_syslog=1".to_owned());
     }
     let streams = match plan.logs {

@@ -12,15 +12,16 @@ use std::path::Path;
 use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use proto::name::InvalidName;
 use proto::path::{Absolute, Component};
 use proto::plan::Plan;
 use proto::spec::{Root, Volatile};
+use proto::target::Target;
 
-use super::extras::{Extras, Mount};
+use super::extras::{Extras, Mount, MountTarget};
 use super::open;
 use super::root::{self, Mounted, Point, make_path};
 use super::step::{At, Problem};
-use crate::policy::target_rule;
 use crate::sys;
 
 /// Links into /usr that a root in memory gets (base-filesystem.c of systemd).
@@ -32,17 +33,17 @@ struct Inside {
     /// The mounted object: on the stage, then where it was attached.
     handle: OwnedFd,
     /// Where it is seen, without links.
-    real: Absolute,
+    real: MountTarget,
 }
 
 /// Attaches what lies below other mounts, and has systemd-nspawn mount the rest.
 pub(super) fn attach_all(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Result<(), Problem> {
     let mut all = place_all(plan, root, std::mem::take(&mut extras.mounts))?;
     // Outer ones first: what is attached below them goes where they have gone.
-    all.sort_by_key(|inside| inside.real.components().len());
+    all.sort_by_key(|inside| inside.real.path().components().len());
     for number in 0..all.len() {
         let Some(Inside { mount, handle, real }) = all.get(number) else { continue };
-        let outer = above(&all, |inside| &inside.real, real)
+        let outer = above(&all, |inside| inside.real.path(), real.path())
             .and_then(|(outer, below)| Some((&all.get(outer)?.handle, below)));
         let Some((outer, below)) = outer else {
             extras.bind(&mount.stage, real);
@@ -58,30 +59,34 @@ pub(super) fn attach_all(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Re
 
 /// Finds out where each is seen; outer ones first, whose links hold for all below them.
 fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<Inside>, Problem> {
-    mounts.sort_by_key(|mount| mount.target.components().len());
+    mounts.sort_by_key(|mount| mount.target.path().components().len());
     let mut all: Vec<Inside> = Vec::new();
     for mount in mounts {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let handle = open_path(&mount.stage, flags, Mode::empty()).at(mount.stage.display())?;
-        let outer = above(&all, |inside| &inside.mount.target, &mount.target)
+        let target = mount.target.path();
+        let outer = above(&all, |inside| inside.mount.target.path(), target)
             .and_then(|(outer, below)| Some((all.get(outer)?, below)));
         let real = match outer {
             Some((outer, below)) => {
-                outer.real.join(&below).map_err(|rule| Problem::refused(&mount.target, rule))?
+                outer.real.path().join(&below).map_err(|rule| Problem::refused(target, rule))?
             }
             None => {
-                let point = root.provide(&mount.target, mount.kind)?;
+                let point = root.provide(target, mount.kind)?;
                 // The image's links are not there when systemd-nspawn mounts over them.
-                if is_hidden(plan, &mount.target, &point) { mount.target.clone() } else { point }
+                if is_hidden(plan, target, &point) { target.clone() } else { point }
             }
         };
-        if let Some(rule) = target_rule(&real).filter(|_| real != mount.target) {
-            let reason = format!("a link of the image leads to {real}: {rule}");
-            return Err(Problem::refused(&mount.target, reason));
-        }
+        let real = mount.target.led_to(real.clone()).map_err(|e| led_astray(target, &real, &e))?;
         all.push(Inside { mount, handle, real });
     }
     Ok(all)
+}
+
+/// A link of the image leads where nothing may be mounted.
+fn led_astray(target: &Absolute, real: &Absolute, refused: &InvalidName) -> Problem {
+    let reason = format!("a link of the image leads to {real}: {}", refused.rule);
+    Problem::refused(target, reason)
 }
 
 /// Whether the root is in memory there, without anything of the image but the links into /usr that
@@ -126,12 +131,12 @@ fn attach(
             "cannot be made as a mount point in the mount around it ({reason}): make it there \
              beforehand"
         );
-        Problem::refused(&mount.target, reason)
+        Problem::refused(mount.target.path(), reason)
     };
     let point = as_user(plan.container_root(), make).map_err(|problem| told(problem.reason()))?;
     let Point::There(point) = point else { return Err(told("it is gone again")) };
-    let copy = sys::clone_mount(handle.as_fd(), true).at(&mount.target)?;
-    sys::attach_mount(copy.as_fd(), point.as_fd()).at(&mount.target)?;
+    let copy = sys::clone_mount(handle.as_fd(), true).at(mount.target.path())?;
+    sys::attach_mount(copy.as_fd(), point.as_fd()).at(mount.target.path())?;
     Ok(copy)
 }
 
@@ -152,13 +157,19 @@ fn hide_all(
     all: &[Inside],
     extras: &mut Extras,
 ) -> Result<(), Problem> {
-    for path in &plan.files.inaccessible {
-        let in_image = open::in_root(root.folder.as_fd(), &path.to_path());
-        let is_missing = in_image.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-        let is_mounted = above(all, |inside| &inside.mount.target, path).is_some();
-        if is_missing && !root::is_nspawns_own(path) && !is_mounted {
-            let reason = "does not exist in the image: only what exists can be hidden";
-            return Err(Problem::refused(format!("inaccessible path {path}"), reason));
+    for target in &plan.files.inaccessible {
+        let path = target.path();
+        let is_mounted = above(all, |inside| inside.mount.target.path(), path).is_some();
+        if !is_mounted && !root::is_nspawns_own(path) {
+            let object = format!("inaccessible path {path}");
+            let found = open::in_root(root.folder.as_fd(), &path.to_path());
+            let Some(found) = open::if_there(found).at(&object)? else {
+                let reason = "does not exist in the image: only what exists can be hidden";
+                return Err(Problem::refused(object, reason));
+            };
+            // systemd-nspawn follows the image's links to it.
+            let real = root.inside(&found, Path::new("")).at(&object)?;
+            Target::new(real.clone()).map_err(|e| led_astray(path, &real, &e))?;
         }
         // This option knows no escapes.
         extras.arguments.push(format!("--inaccessible={path}"));

@@ -19,10 +19,10 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::{UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use proto::limits::HOSTS_FILE_MAX;
-use proto::path::Absolute;
 use proto::plan::Plan;
 use proto::spec::resolver::{HostEntry, Resolver, ResolverFile, ResolverUse, Timezone};
 use proto::spec::{Root, Volatile};
+use proto::target::Target;
 
 use super::STAGE;
 use super::extras::{Extras, MountPoint};
@@ -192,7 +192,7 @@ impl Names<'_> {
     fn mount(&mut self, name: &str) -> Result<(), Problem> {
         let path = format!("/etc/{name}");
         let target =
-            Absolute::parse(&path).map_err(|rule| Problem::refused(&path, rule.to_string()))?;
+            Target::parse(&path).map_err(|rule| Problem::refused(&path, rule.to_string()))?;
         self.extras.mount(Path::new(STAGE).join(name), &target, MountPoint::File);
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::limits;
 use crate::name::text_name;
 use crate::path::{Absolute, Relative};
 use crate::secret::Secret;
+use crate::target::Target;
 
 fn check_credential(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > limits::COMPONENT_MAX {
@@ -37,8 +38,8 @@ pub struct Files {
     pub tmpfs: Vec<Tmpfs>,
     /// Overlay mounts.
     pub overlays: Vec<Overlay>,
-    /// Paths that are hidden; they must exist.
-    pub inaccessible: Vec<Absolute>,
+    /// Paths that are hidden; they must exist. Each is mounted over, as systemd-nspawn does it.
+    pub inaccessible: Vec<Target>,
     /// Device nodes.
     pub devices: Vec<Device>,
     /// Credentials for PID 1 of the container (systemd.exec(5)).
@@ -52,7 +53,7 @@ pub struct Bind<S = Source> {
     /// Where it is.
     pub source: S,
     /// Where it is mounted inside.
-    pub target: Absolute,
+    pub target: Target,
     /// Whether nothing can be written through it.
     pub read_only: bool,
     /// Whether mounts below the source come along.
@@ -108,7 +109,7 @@ pub enum Mapping {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Tmpfs {
     /// Where it is mounted inside.
-    pub target: Absolute,
+    pub target: Target,
     /// Size in bytes; `None`: the kernel's default, half of the memory.
     pub size: Option<u64>,
     /// Number of inodes; `None`: the kernel's default.
@@ -129,7 +130,7 @@ pub struct Overlay<S = Source> {
     /// Where changes go.
     pub upper: Upper<S>,
     /// Where it is mounted inside.
-    pub target: Absolute,
+    pub target: Target,
 }
 
 impl<S> Overlay<S> {
@@ -171,7 +172,7 @@ pub struct Device<S = Absolute> {
     /// The host's node.
     pub host: S,
     /// Where it is inside.
-    pub target: Absolute,
+    pub target: Target,
     /// What may be done with it.
     pub access: DeviceAccess,
 }

@@ -25,6 +25,7 @@ pub use resolver::Names;
 use crate::name::{ImageName, TaskKey, VariableName};
 use crate::path::Absolute;
 use crate::secret::Secret;
+use crate::target::Target;
 
 /// One task to start.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -195,10 +196,10 @@ pub enum Ownership {
 /// Another folder of the image as root (systemd-nspawn(1), `--pivot-root=`).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Pivot {
-    /// The folder that becomes the root.
+    /// The folder that becomes the root. Nothing is mounted there: it is opened within the image.
     pub new: Absolute,
-    /// Where the old root is then; `None`: nowhere.
-    pub old: Option<Absolute>,
+    /// Where the old root is mounted then; `None`: nowhere.
+    pub old: Option<Target>,
 }
 
 /// The task's user namespace.

@@ -12,6 +12,7 @@ use proto::spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, DeviceAccess, Mapping, Overlay,
     Tmpfs, Upper,
 };
+use proto::target::Target;
 use proto::wire::{
     Answer, Exit, Hello, Kill, List, Page, Remove, Reply, Request, Retire, Signal, Start, State,
     Status, Task, Verb, Welcome,
@@ -105,7 +106,7 @@ pub(super) fn reports() -> [Report; 3] {
 fn files() -> Result<PlannedFiles> {
     let below = Relative::new(vec![Component::new("data")?, Component::new("x")?])?;
     let place = Place { root: Absolute::parse("/srv")?, below: below.clone() };
-    let target = Absolute::parse("/mnt/x")?;
+    let target = Target::parse("/mnt/x")?;
     Ok(PlannedFiles {
         binds: vec![Bind {
             source: place.clone(),

@@ -178,7 +178,7 @@ fn arguments() -> Result<Target> {
         let words: Vec<Secret> = text.split('\n').map(Secret::new).collect();
         let count = words.len();
         let plan = Plan { payload: Payload::Command { words }, ..plan.clone() };
-        let target = Absolute::parse(&text);
+        let target = proto::target::Target::parse(&text);
         let source = Path::new("/run/nomad-nspawn/stage/bind-0");
         let binds: Vec<_> = target.iter().map(|target| (source, target)).collect();
         let all = door::arguments(&plan, &binds);

@@ -2,7 +2,8 @@
 
 use super::file::Settings;
 use super::random::Random;
-use super::{Verdict, generate, judge};
+use super::{Verdict, generate, judge, wire};
+use proto::path::Absolute;
 use proto::spec::TaskSpec;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,7 +77,11 @@ pub fn compare(
             let (oracle, broken) = judge(&spec, &settings);
             tally.count(&oracle, broken.all().collect());
             let product = match &decide {
-                Ok(decide) => decide(&spec),
+                Ok(decide) => match wire::received(&spec) {
+                    Some(spec) => decide(&spec),
+                    // What cannot be decoded is refused before any policy.
+                    None => Verdict::Invalid,
+                },
                 Err(error) => Verdict::Other(format!("the file is refused: {error}")),
             };
             if product != oracle {
@@ -95,6 +100,23 @@ pub fn compare(
         }
     }
     Ok(tally)
+}
+
+/// Compares who holds a mount point with the oracle's rule `tries` times from a seed.
+///
+/// # Errors
+/// After how many places the two differ.
+pub fn compare_targets(
+    seed: u64,
+    tries: u64,
+    holds: impl Fn(&Absolute) -> bool,
+) -> Result<(), u64> {
+    let mut random = Random::new(seed);
+    (0..tries).try_for_each(|number| {
+        let path = super::mounts::place(&mut random);
+        let same = holds(&path) == super::sizes::is_free(&path.to_string());
+        if same { Ok(()) } else { Err(number) }
+    })
 }
 
 impl Tally {

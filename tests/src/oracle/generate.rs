@@ -3,7 +3,7 @@
 use super::file::{File, ImagePath, Preset, Settings};
 use super::random::Random;
 use super::texts::{self, OWN, path, relative};
-use super::twists;
+use super::{twists, wire};
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
 use proto::spec::files::{Bind, Mapping, Source, Tmpfs};
@@ -137,7 +137,7 @@ fn extras(random: &mut Random, spec: &mut TaskSpec) {
     if random.chance(30) {
         spec.files.binds.push(Bind {
             source: Source::Task(relative(&["local", "x"])),
-            target: path("/mnt/own"),
+            target: wire::target(&path("/mnt/own")),
             read_only: random.chance(50),
             recursive: random.chance(50),
             mapping: random.pick(&[Mapping::Automatic, Mapping::None, Mapping::Identity]),
@@ -146,7 +146,7 @@ fn extras(random: &mut Random, spec: &mut TaskSpec) {
     }
     if random.chance(20) {
         spec.files.tmpfs.push(Tmpfs {
-            target: path("/mnt/memory"),
+            target: wire::target(&path("/mnt/memory")),
             size: given(random, 50, |r| r.next()),
             inodes: None,
             mode: given(random, 50, |r| r.pick(&[0, 0o755, 0o7777])),

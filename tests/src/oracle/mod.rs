@@ -13,6 +13,7 @@
 //! | [`places`] | paths, binds, devices, networks (`Policy`) |
 //! | `grants` | users, capabilities, ceilings, settings (`Policy`) |
 //! | [`generate`], `twists`, `mounts`, `texts` | random policy files and specifications |
+//! | [`wire`] | what a specification becomes on its way |
 //! | [`compare`] | runs both, counts, and shows where they differ |
 
 pub mod compare;
@@ -25,6 +26,7 @@ pub mod random;
 mod sizes;
 mod texts;
 mod twists;
+pub mod wire;
 
 use file::Settings;
 use proto::spec::TaskSpec;

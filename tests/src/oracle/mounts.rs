@@ -4,6 +4,7 @@ use super::file::Settings;
 use super::random::Random;
 use super::texts::{self, path, relative};
 use super::twists::constant;
+use super::wire;
 use proto::limits;
 use proto::path::Absolute;
 use proto::secret::Secret;
@@ -16,25 +17,36 @@ use proto::spec::process::{
     HostName, LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
 };
 use proto::spec::resolver::HostEntry;
-use proto::spec::{Label, TaskSpec};
+use proto::spec::{Label, Pivot, TaskSpec};
+use proto::target::Target;
 use std::net::{IpAddr, Ipv4Addr};
 
-fn source(random: &mut Random, policy: &Settings) -> Source {
+/// A place of the allocation, of every kind: the shared directory's, the task's own, another's.
+fn of_alloc(random: &mut Random, alloc_dir: &Absolute) -> Absolute {
+    let mut text = alloc_dir.to_string();
+    for names in [&texts::ALLOC_FIRST[..], &texts::ALLOC_SECOND, &texts::ALLOC_THIRD] {
+        let name = random.pick(names);
+        if name.is_empty() {
+            break;
+        }
+        text = format!("{text}/{name}");
+    }
+    path(&text)
+}
+
+/// A place below the task's own directory.
+fn of_task(random: &mut Random) -> Source {
+    let second = random.pick(&texts::ALLOC_SECOND);
+    let names = [second, random.pick(&texts::ALLOC_THIRD)];
+    let names: Vec<_> = names.into_iter().take_while(|name| !name.is_empty()).collect();
+    Source::Task(relative(&names))
+}
+
+fn source(random: &mut Random, policy: &Settings, alloc_dir: &Absolute) -> Source {
     let listed = [policy.binds_read_only.as_slice(), policy.binds_read_write.as_slice()].concat();
     match random.below(10) {
-        0 => {
-            let folders: [&[&str]; 8] = [
-                &["local", "data"],
-                &["private"],
-                &["secrets", "x"],
-                &[],
-                &["alloc"],
-                &["alloc", "logs"],
-                &["alloc", "logs", "x"],
-                &["alloc", "data"],
-            ];
-            Source::Task(relative(random.pick(&folders)))
-        }
+        0 => of_task(random),
+        3..6 => Source::Host(of_alloc(random, alloc_dir)),
         1 | 2 if !listed.is_empty() => {
             let rest = random.pick(&["", "/x", "x", "/OWN/x"]);
             Source::Host(path(&format!("{}{rest}", random.pick(&listed))))
@@ -43,8 +55,8 @@ fn source(random: &mut Random, policy: &Settings) -> Source {
     }
 }
 
-/// Half of them are fine beyond doubt, so that other rules decide.
-fn target(random: &mut Random) -> Absolute {
+/// A place inside; half of them are fine beyond doubt, so that other rules decide.
+pub(super) fn place(random: &mut Random) -> Absolute {
     match random.below(8) {
         0..4 => path(&format!("/mnt/{}", random.next())),
         4 => path(random.pick(&["/mnt/own", "/mnt/memory"])),
@@ -52,14 +64,20 @@ fn target(random: &mut Random) -> Absolute {
     }
 }
 
-fn bind_at(source: Source, target: Absolute, read_only: bool) -> Bind {
+/// The same as a mount point.
+fn target(random: &mut Random) -> Target {
+    wire::target(&place(random))
+}
+
+fn bind_at(source: Source, target: Target, read_only: bool) -> Bind {
     let mapping = Mapping::Automatic;
     Bind { source, target, read_only, recursive: false, mapping, propagated: false }
 }
 
 pub(super) fn bind(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     for _ in 0..random.pick(&[1, 1, 1, 2]) {
-        let bind = bind_at(source(random, policy), target(random), random.chance(50));
+        let bind =
+            bind_at(source(random, policy, &spec.alloc_dir), target(random), random.chance(50));
         spec.files.binds.push(bind);
     }
 }
@@ -68,13 +86,14 @@ pub(super) fn overlay(random: &mut Random, policy: &Settings, spec: &mut TaskSpe
     let most = limits::LAYERS_MAX;
     let layers = random.pick(&[1, 1, 1, 2, 0, most, most + 1]);
     let mut lower = vec![Source::Task(relative(&["local"])); layers];
-    if let (Some(first), true) = (lower.first_mut(), random.chance(60)) {
-        *first = source(random, policy);
+    let number = random.below(layers);
+    if let (Some(one), true) = (lower.get_mut(number), random.chance(60)) {
+        *one = source(random, policy, &spec.alloc_dir);
     }
     let upper = match random.below(4) {
         0 => Upper::ReadOnly,
         1 => Upper::Ephemeral,
-        _ => Upper::Folder(source(random, policy)),
+        _ => Upper::Folder(source(random, policy, &spec.alloc_dir)),
     };
     spec.files.overlays.push(Overlay { lower, upper, target: target(random) });
 }
@@ -108,8 +127,17 @@ pub(super) fn device(random: &mut Random, policy: &Settings, spec: &mut TaskSpec
 }
 
 pub(super) fn hidden(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
-    let one = path(random.pick(&texts::TARGETS));
-    spec.files.inaccessible.push(one);
+    spec.files.inaccessible.push(target(random));
+}
+
+pub(super) fn pivot(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    let new = match random.below(3) {
+        0 => path(random.pick(&texts::TARGETS)),
+        1 => path(random.pick(&texts::PATHS)),
+        _ => path("/usr"),
+    };
+    let old = random.chance(80).then(|| target(random));
+    spec.root.pivot = Some(Pivot { new, old });
 }
 
 pub(super) fn credential(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
@@ -117,6 +145,10 @@ pub(super) fn credential(random: &mut Random, _policy: &Settings, spec: &mut Tas
         let name = constant!(CredentialName, random.pick(&["a", "b"]));
         let content = match random.below(6) {
             0 => CredentialContent::File(relative(random.pick(&texts::CREDENTIALS))),
+            3 => match of_task(random) {
+                Source::Task(below) => CredentialContent::File(below),
+                Source::Host(_) => CredentialContent::Value(Secret::new("x")),
+            },
             1 | 2 => {
                 let length = limits::CREDENTIAL_MAX + random.below(2);
                 CredentialContent::Value(Secret::new("x".repeat(length)))
@@ -130,7 +162,7 @@ pub(super) fn credential(random: &mut Random, _policy: &Settings, spec: &mut Tas
 pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     let over = random.below(2);
     let mounts = limits::MOUNTS_MAX + over;
-    let at = |n: usize| path(&format!("/mnt/{n}"));
+    let at = |n: usize| wire::target(&path(&format!("/mnt/{n}")));
     let own = || Source::Task(relative(&["local"]));
     let files = &mut spec.files;
     match random.below(12) {
@@ -168,7 +200,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
             let one = |n: usize| Overlay {
                 lower: vec![deep(part), deep(part)],
                 upper: Upper::Folder(deep(part)),
-                target: path(&format!("/{n}{}", "/x".repeat(part - 1))),
+                target: wire::target(&path(&format!("/{n}{}", "/x".repeat(part - 1)))),
             };
             files.overlays = (0..limits::MOUNTS_MAX).map(one).collect();
             files.binds.clear();

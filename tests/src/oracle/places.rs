@@ -154,27 +154,16 @@ fn touches(path: &str, folder: &str) -> bool {
     within(path, folder) || within(folder, path)
 }
 
-/// Whether a folder of the allocation is, lies in or holds a task's private folder, or another
-/// task's secrets.
-fn shows_secrets(below: &[&str], own: &str) -> bool {
-    let kept = |task: &str, folder: &str| match (below.first(), below.get(1)) {
-        (None, _) => true,
-        (Some(first), None) => *first == task,
-        (Some(first), Some(second)) => *first == task && *second == folder,
-    };
-    if below.first() == Some(&"alloc") {
-        return false;
-    }
-    let task = below.first().copied().unwrap_or("any");
-    kept(task, "private") || (task != own && kept(task, "secrets"))
-}
-
-/// Whether a folder of the allocation is, lies in or holds the logs, in the shared folder or where a
-/// task with a chroot has it again.
-fn touches_logs(below: &[&str]) -> bool {
-    let at = below.iter().take(2).position(|name| *name == "alloc");
-    let shared = at.and_then(|at| below.get(at + 1..)).map(|rest| rest.first().copied());
-    shared.is_some_and(|first| first.is_none_or(|first| first == "logs"))
+/// What a task may have of its allocation (POLICY.md, "What needs no line"): the shared directory,
+/// `local` of any task, its own `secrets` and `tmp`. To write, not the shared one itself nor its logs.
+fn check_own(below: &[&str], task: &str, writes: bool, broken: &mut Broken) {
+    let (first, second) = (below.first().copied(), below.get(1).copied());
+    let shared = first == Some("alloc");
+    let local = first.is_some() && second == Some("local");
+    let own = first == Some(task) && (second == Some("secrets") || second == Some("tmp"));
+    broken.policy("alloc-place", !shared && !local && !own);
+    let logs = second.is_none() || second == Some("logs");
+    broken.policy("alloc-logs", shared && logs && writes);
 }
 
 fn check_source(
@@ -187,9 +176,7 @@ fn check_source(
     let path = source(spec, from);
     if within(&path, &spec.alloc_dir.to_string()) {
         let below = parts(path.trim_start_matches(&spec.alloc_dir.to_string()));
-        let secrets = shows_secrets(&below, spec.key.task.as_str());
-        broken.policy("bind-secrets", secrets);
-        broken.policy("bind-logs", writes && !secrets && touches_logs(&below));
+        check_own(&below, spec.key.task.as_str(), writes, broken);
         return;
     }
     let listed = |list: &[String]| list.iter().any(|folder| within(&path, folder));

@@ -1,8 +1,8 @@
 //! Bounds, ranges, doubled names and contradictions: what is refused whatever the policy says.
 
-use super::Broken;
 use super::file::Settings;
 use super::places::{image, is_plain, within};
+use super::{Broken, wire};
 use proto::limits;
 use proto::path::Relative;
 use proto::spec::files::{CredentialContent, Source, Upper};
@@ -43,15 +43,10 @@ fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
 /// How long all paths of files are together, by the text of each.
 fn components(spec: &TaskSpec) -> usize {
     let files = &spec.files;
-    let mut all: Vec<String> = files.inaccessible.iter().map(ToString::to_string).collect();
-    all.extend(files.tmpfs.iter().map(|tmpfs| tmpfs.target.to_string()));
+    let mut all: Vec<String> = wire::targets(spec).into_iter().map(wire::place).collect();
     let mut sources: Vec<&Source> = files.binds.iter().map(|bind| &bind.source).collect();
-    all.extend(files.binds.iter().map(|bind| bind.target.to_string()));
-    for device in &files.devices {
-        all.extend([device.host.to_string(), device.target.to_string()]);
-    }
+    all.extend(files.devices.iter().map(|device| device.host.to_string()));
     for overlay in &files.overlays {
-        all.push(overlay.target.to_string());
         sources.extend(&overlay.lower);
         if let Upper::Folder(folder) = &overlay.upper {
             sources.push(folder);
@@ -180,23 +175,27 @@ fn check_doubled(spec: &TaskSpec, broken: &mut Broken) {
 }
 
 fn check_targets(spec: &TaskSpec, broken: &mut Broken) {
-    let files = &spec.files;
-    let binds = files.binds.iter().map(|bind| bind.target.to_string());
-    let tmpfs = files.tmpfs.iter().map(|tmpfs| tmpfs.target.to_string());
-    let overlays = files.overlays.iter().map(|overlay| overlay.target.to_string());
-    let devices = files.devices.iter().map(|device| device.target.to_string());
-    let hidden = files.inaccessible.iter().map(ToString::to_string);
-    let targets: Vec<_> = binds.chain(tmpfs).chain(overlays).chain(devices).chain(hidden).collect();
+    let targets: Vec<_> = wire::targets(spec).into_iter().map(wire::place).collect();
     broken.invalid("target-twice", doubled(targets.iter()));
     for target in &targets {
-        broken.invalid(
-            "target-kernel",
-            ["/proc", "/sys", "/run/host"].iter().any(|folder| within(target, folder)),
-        );
-        broken.invalid("target-root", target == "/");
-        let own = ["/dev", "/run", "/alloc", "/local", "/secrets"];
-        broken.invalid("target-own", own.contains(&target.as_str()));
+        check_target(target, broken);
     }
+}
+
+/// Whether a mount may be there.
+pub(super) fn is_free(target: &str) -> bool {
+    let mut broken = Broken::default();
+    check_target(target, &mut broken);
+    broken.invalid.is_empty()
+}
+
+/// Where no mount may be.
+fn check_target(target: &str, broken: &mut Broken) {
+    let kernels = ["/proc", "/sys", "/run/host"].iter().any(|folder| within(target, folder));
+    broken.invalid("target-kernel", kernels);
+    broken.invalid("target-root", target == "/");
+    let own = ["/dev", "/run", "/alloc", "/local", "/secrets"];
+    broken.invalid("target-own", own.contains(&target));
 }
 
 /// All rules of this kind.

@@ -80,6 +80,18 @@ pub(super) const PATHS: [&str; 69] = [
     "/var/lib/nomad-nspawn/x",
 ];
 
+/// First components of places of an allocation.
+pub(super) const ALLOC_FIRST: [&str; 7] = ["alloc", "alloc", "web", "web", "other", "webs", ""];
+
+/// Second components.
+pub(super) const ALLOC_SECOND: [&str; 16] = [
+    "local", "local", "local", "data", "data", "secrets", "tmp", "private", "logs", "logs2", "etc",
+    "usr", "alloc", "locals", "tmp2", "",
+];
+
+/// Third components.
+pub(super) const ALLOC_THIRD: [&str; 7] = ["", "", "x", "logs", "local", "crontab", "secrets"];
+
 /// Files of credentials, below the task's folder.
 pub(super) const CREDENTIALS: [&[&str]; 10] = [
     &["secrets", "x"],

@@ -2,7 +2,7 @@
 
 use super::file::Settings;
 use super::generate::{mode, payload};
-use super::mounts::{bind, count, credential, device, hidden, overlay, tmpfs};
+use super::mounts::{bind, count, credential, device, hidden, overlay, pivot, tmpfs};
 use super::random::Random;
 use super::texts::{self, OTHER, OWN, path};
 use proto::capability::{Capabilities, NAMES};
@@ -16,21 +16,22 @@ use proto::spec::process::{
 };
 use proto::spec::resolver::{Resolver, ResolverOption, SearchDomain};
 use proto::spec::{
-    Image, ImageKind, Label, Logs, Network, Ownership, Payload, Pivot, Root, TaskSpec, Users,
-    Variable,
+    Image, ImageKind, Label, Logs, Network, Ownership, Payload, Root, TaskSpec, Users, Variable,
 };
 use std::net::{IpAddr, Ipv4Addr};
 
 type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
 
 /// Those with many cases stand several times.
-const ALL: [(&str, Twist); 43] = [
+const ALL: [(&str, Twist); 45] = [
     ("image", image),
     ("image", image),
     ("image", image),
     ("image", image),
     ("root", root),
     ("root", root),
+    ("pivot", pivot),
+    ("pivot", pivot),
     ("users", users),
     ("users", users),
     ("start", start),
@@ -109,7 +110,7 @@ fn image(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     spec.root.mode = if random.chance(25) { Root::Plain } else { mode(random, true) };
 }
 
-fn root(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+fn root(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     spec.root.mode = if random.chance(40) { Root::Plain } else { mode(random, true) };
     spec.root.kind = if random.chance(30) { ImageKind::Disk } else { ImageKind::Tree };
     spec.root.ownership = match random.below(3) {
@@ -118,8 +119,7 @@ fn root(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
         _ => Ownership::Off,
     };
     if random.chance(20) {
-        let old = random.chance(50).then(|| path("/old"));
-        spec.root.pivot = Some(Pivot { new: path("/usr"), old });
+        pivot(random, policy, spec);
     }
 }
 
@@ -170,6 +170,9 @@ fn start(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
     if random.chance(60) {
         spec.process.user = Some(constant!(UserName, "web"));
     }
+    // It is walked inside, by the payload's own rights: any path.
+    let directory = path(random.pick(&texts::TARGETS));
+    spec.process.directory = random.chance(30).then_some(directory);
     spec.process.hostname = random.chance(50).then(|| constant!(HostName, "web.example"));
 }
 

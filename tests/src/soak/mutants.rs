@@ -12,11 +12,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// File below helper/src/policy, text, and what takes its place.
+/// File below helper/src/policy, or proto/src/target.rs; text, and what takes its place.
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 41] = [
+const FAULTS: [Fault; 47] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -26,7 +26,7 @@ const FAULTS: [Fault; 41] = [
     ),
     ("bounds.rs", "len() > CREDENTIAL_MAX", "len() > CREDENTIAL_MAX + 1"),
     ("bounds.rs", ".sum::<usize>() + upper(&it.upper)", ".sum::<usize>()"),
-    ("bounds.rs", "at_most(components(files), PATHS_MAX,", "at_most(0, PATHS_MAX,"),
+    ("bounds.rs", "at_most(components(spec), PATHS_MAX,", "at_most(0, PATHS_MAX,"),
     (
         "contradictions.rs",
         "limit.soft.unwrap_or(u64::MAX) > limit.hard",
@@ -44,9 +44,16 @@ const FAULTS: [Fault; 41] = [
         "Ownership::Chown if false",
     ),
     ("contradictions.rs", "(1..=READY_TIMEOUT_MAX_S)", "(0..=READY_TIMEOUT_MAX_S)"),
-    ("targets.rs", "[\"proc\" | \"sys\", ..]", "[\"proc\", ..]"),
+    ("target.rs", "[\"proc\" | \"sys\", ..]", "[\"proc\", ..]"),
+    ("target.rs", "| [\"run\", \"host\", ..]", "| [\"run\", \"host\", _, ..]"),
+    ("target.rs", "&[\"local\"], &[\"secrets\"]]", "&[\"local\"], &[\"etc\"]]"),
+    (
+        "target.rs",
+        "TAKEN.contains(&names.as_slice())",
+        "!names.is_empty() && TAKEN.contains(&names.as_slice())",
+    ),
     ("targets.rs", ".chain(devices).chain(&files.inaccessible)", ".chain(&files.inaccessible)"),
-    ("targets.rs", "\"/local\", \"/secrets\"]", "\"/local\", \"/etc\"]"),
+    ("targets.rs", ".chain(&files.inaccessible).chain(pivot)", ".chain(&files.inaccessible)"),
     ("users.rs", "Users::Fixed { base, .. } if base < FIRST_OTHER", "Users::Fixed { base: 0, .. }"),
     ("users.rs", "base.checked_add(width).is_none()", "base == u32::MAX"),
     ("users.rs", "it.to_path() == path", "path.starts_with(it.to_path())"),
@@ -67,9 +74,20 @@ const FAULTS: [Fault; 41] = [
     ("binds.rs", "csi.as_str() == \"csi\"", "csi.as_str().starts_with(\"csi\")"),
     ("binds.rs", "host.place(to, true)", "host.place(to, false)"),
     ("binds.rs", "path.below(&self.spec.alloc_dir)", "path.below(&self.dirs.alloc_dir.root)"),
-    ("allocation.rs", "\"secrets\", ..] => *task != own,", "\"secrets\", ..] => false,"),
-    ("allocation.rs", "[] | [\"logs\", ..]", "[\"logs\", ..]"),
-    ("allocation.rs", "| [_, \"alloc\", rest @ ..]", "| [_, _, \"alloc\", rest @ ..]"),
+    ("allocation.rs", "..] if task == own => return", "..] => return"),
+    ("allocation.rs", "| [_, \"local\", ..] => return", "| [_, \"local\" | \"etc\", ..] => return"),
+    ("allocation.rs", "| [_, \"local\", ..] => return", "| [_, _, ..] => return"),
+    (
+        "allocation.rs",
+        "[task, \"secrets\" | \"tmp\", ..]",
+        "[task, \"secrets\" | \"tmp\" | \"private\", ..]",
+    ),
+    ("allocation.rs", "[\"alloc\"] | [\"alloc\", \"logs\", ..]", "[\"alloc\", \"logs\", ..]"),
+    (
+        "allocation.rs",
+        "[\"alloc\"] | [\"alloc\", \"logs\", ..]",
+        "[\"alloc\"] | [\"alloc\", \"logs\"]",
+    ),
     ("allocation.rs", "Some(\"secrets\" | \"local\")", "Some(\"secrets\" | \"local\" | \"tmp\")"),
     ("devices.rs", "(!write || allowed.write) && ", ""),
     ("glob.rs", "Some(*byte) != stop", "Some(*byte) != stop.or(Some(0)).filter(|_| false)"),
@@ -83,6 +101,9 @@ const FAULTS: [Fault; 41] = [
     ),
     ("resources.rs", ".unwrap_or(TASKS_DEFAULT).min(most)", ".unwrap_or(TASKS_DEFAULT)"),
 ];
+
+/// The file of the protocol that holds the rule for mount points.
+const TARGET: &str = "target.rs";
 
 /// How many faults there are.
 pub const COUNT: usize = FAULTS.len();
@@ -107,6 +128,7 @@ name = "policy-mutants"
 version = "0.0.0"
 edition = "2024"
 [dependencies]
+bincode = { version = "=2.0.1", default-features = false, features = ["std", "derive"] }
 libc = "0.2"
 nspawn-proto = { path = "WORKSPACE/proto" }
 toml = { version = "1", default-features = false, features = ["std", "parse", "serde"] }
@@ -123,6 +145,18 @@ use oracle::compare::{Product, compare};
 use oracle::{Facts, TASKS_DEFAULT, Verdict};
 use proto::error::Code;
 use proto::plan::Unprotected;
+// For the copies of proto/src/target.rs.
+use proto::{name, path};
+
+macro_rules! run_target {
+    ($number:literal, $module:ident, $seed:expr, $tries:expr) => {{
+        let holds = |path: &path::Absolute| $module::Target::new(path.clone()).is_ok();
+        match oracle::compare::compare_targets($seed, $tries, holds) {
+            Ok(()) => println!("{} survived", $number),
+            Err(after) => println!("{} {after}", $number),
+        }
+    }};
+}
 
 macro_rules! run {
     ($number:literal, $module:ident, $seed:expr, $tries:expr) => {{
@@ -163,7 +197,7 @@ fn copy(from: &Path, to: &Path, fault: Option<Fault>) -> Result<()> {
         let mut text = fs::read_to_string(entry.path())?;
         if let Some((file, old, new)) = fault.filter(|(file, ..)| entry.file_name() == *file) {
             let count = text.matches(old).count();
-            ensure!(count == 1, "helper/src/policy/{file} holds {old:?} {count} times, not once");
+            ensure!(count == 1, "{file} holds {old:?} {count} times, not once");
             text = text.replace(old, new);
         }
         let target = to.join(entry.file_name());
@@ -190,9 +224,17 @@ fn write(seed: u64, tries: u64, faults: &[Fault]) -> Result<()> {
     for number in 0..=faults.len() {
         let fault = number.checked_sub(1).and_then(|n| faults.get(n)).copied();
         let tries = if fault.is_some() { tries } else { SANE };
-        copy(&policy, &folder.join(format!("src/all/m{number}")), fault)?;
-        writeln!(main, "#[path = \"all/m{number}/mod.rs\"]\nmod m{number};")?;
-        writeln!(body, "    run!({number}, m{number}, {seed}, {tries});")?;
+        let to = folder.join(format!("src/all/m{number}"));
+        // The rule for mount points is the protocol's own, a file that stands alone.
+        let of_target = fault.is_some_and(|(file, ..)| file == TARGET);
+        let (from, main_file, macro_name) = if of_target {
+            (root.join("proto/src"), TARGET, "run_target")
+        } else {
+            (policy.clone(), "mod.rs", "run")
+        };
+        copy(&from, &to, fault)?;
+        writeln!(main, "#[path = \"all/m{number}/{main_file}\"]\nmod m{number};")?;
+        writeln!(body, "    {macro_name}!({number}, m{number}, {seed}, {tries});")?;
     }
     writeln!(main, "fn main() {{\n{body}}}")?;
     fs::write(folder.join("src/main.rs"), main)?;

@@ -6,6 +6,7 @@ use nspawn_tests::hostile::{Door, Handmade};
 use nspawn_tests::{Rig, wait};
 use proto::path::Absolute;
 use proto::spec::files::{Bind, Mapping, Source};
+use proto::target::Target;
 use proto::wire::{Answer, Kill, Signal, Verb};
 
 /// The lines about one task, once there are as many.
@@ -29,7 +30,7 @@ fn every_decision_is_one_line_that_says_who_what_and_why() {
     let mut forbidden = task.spec(&["/bin/true"]).unwrap();
     forbidden.files.binds = vec![Bind {
         source: Source::Host(Absolute::parse("/home/audited").unwrap()),
-        target: Absolute::parse("/mnt").unwrap(),
+        target: Target::parse("/mnt").unwrap(),
         read_only: true,
         recursive: false,
         mapping: Mapping::Automatic,

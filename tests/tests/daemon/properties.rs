@@ -7,6 +7,7 @@ use proto::path::Absolute;
 use proto::spec::Label;
 use proto::spec::files::{Bind, Device, DeviceAccess, Mapping, Source};
 use proto::spec::output::{LabelName, LabelValue};
+use proto::target::Target;
 
 fn label(name: &str, value: &str) -> Label {
     Label { name: LabelName::new(name).unwrap(), value: LabelValue::new(value).unwrap() }
@@ -51,7 +52,7 @@ fn path(text: &str) -> Absolute {
 
 fn device(host: &str, write: bool) -> Device {
     let access = DeviceAccess { read: true, write, mknod: false };
-    Device { host: path(host), target: path("/dev/asked"), access }
+    Device { host: path(host), target: Target::parse("/dev/asked").unwrap(), access }
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn remarks_of_the_launcher_come_with_the_answer() {
     let mut spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
     spec.files.binds = vec![Bind {
         source: Source::Host(path("/srv/daemon-remarks")),
-        target: path("/mnt"),
+        target: Target::parse("/mnt").unwrap(),
         read_only: false,
         recursive: false,
         mapping: Mapping::Automatic,

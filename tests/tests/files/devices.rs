@@ -1,12 +1,12 @@
 //! Device nodes.
 
-use crate::{host, path, refused, run};
+use crate::{at, host, path, refused, run};
 use proto::spec::files::{Device, DeviceAccess, Files};
 
 fn device(node: &str, target: &str, access: &str) -> Device {
     let has = |letter| access.contains(letter);
     let access = DeviceAccess { read: has('r'), write: has('w'), mknod: has('m') };
-    Device { host: path(node), target: path(target), access }
+    Device { host: path(node), target: at(target), access }
 }
 
 fn devices(all: impl Into<Vec<Device>>) -> Files {

@@ -13,6 +13,7 @@
 mod binds;
 mod credentials;
 mod devices;
+mod escapes;
 mod mounts;
 mod overlays;
 mod owners;
@@ -27,6 +28,7 @@ use proto::error::Refusal;
 use proto::path::{Absolute, Component, Relative};
 use proto::spec::TaskSpec;
 use proto::spec::files::{Bind, Files, Mapping, Source};
+use proto::target::Target;
 use proto::wire::Answer;
 use std::sync::OnceLock;
 
@@ -148,6 +150,11 @@ fn path(text: &str) -> Absolute {
     Absolute::parse(text).unwrap()
 }
 
+/// A mount point inside.
+fn at(text: &str) -> Target {
+    Target::parse(text).unwrap()
+}
+
 fn relative(text: &str) -> Relative {
     let parts: Result<Vec<_>, _> = text.split('/').map(Component::new).collect();
     Relative::new(parts.unwrap()).unwrap()
@@ -157,7 +164,7 @@ fn relative(text: &str) -> Relative {
 fn bind(source: &str, target: &str) -> Bind {
     Bind {
         source: Source::Host(path(source)),
-        target: path(target),
+        target: at(target),
         read_only: false,
         recursive: true,
         mapping: Mapping::Automatic,

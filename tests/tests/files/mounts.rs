@@ -1,11 +1,11 @@
 //! File systems in memory and hidden paths.
 
-use crate::{host, path, refused, run};
+use crate::{at, host, refused, run};
 use proto::spec::files::{Files, Tmpfs};
 
 fn tmpfs(target: &str) -> Tmpfs {
     Tmpfs {
-        target: path(target),
+        target: at(target),
         size: None,
         inodes: None,
         mode: None,
@@ -47,7 +47,7 @@ fn file_systems_in_memory_are_as_asked_for() {
 fn hidden_paths_cannot_be_looked_into() {
     let rig = host();
     let files =
-        Files { inaccessible: ["/etc/passwd", "/srv"].map(path).to_vec(), ..Files::default() };
+        Files { inaccessible: ["/etc/passwd", "/srv"].map(at).to_vec(), ..Files::default() };
     let script = "
         cat /etc/passwd 2>/dev/null && exit 1
         ls -A /srv 2>/dev/null
@@ -57,7 +57,7 @@ fn hidden_paths_cannot_be_looked_into() {
         cat /etc/group | head -n 1
     ";
     assert_eq!(run(rig, files, script), "0\n0\nroot:x:0:\n");
-    let files = Files { inaccessible: vec![path("/no/such/file")], ..Files::default() };
+    let files = Files { inaccessible: vec![at("/no/such/file")], ..Files::default() };
     let text = refused(rig, files);
     assert!(text.contains("/no/such/file"), "{text}");
 }

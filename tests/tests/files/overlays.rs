@@ -1,6 +1,6 @@
 //! Overlay mounts: layers, what becomes of changes, and whose they are.
 
-use crate::{Task, host, path, refused, run};
+use crate::{Task, at, host, path, refused, run};
 use nspawn_tests::Rig;
 use proto::spec::files::{Files, Overlay, Source, Upper};
 use proto::spec::{TaskSpec, Users};
@@ -19,7 +19,7 @@ fn layers(rig: &Rig, name: &str) -> Vec<Source> {
 }
 
 fn overlay(lower: Vec<Source>, upper: Upper) -> Files {
-    let one = Overlay { lower, upper, target: path("/mnt/o") };
+    let one = Overlay { lower, upper, target: at("/mnt/o") };
     Files { overlays: vec![one], ..Files::default() }
 }
 

@@ -1,7 +1,7 @@
 //! Mount points in folders that others share: systemd-nspawn, which is host root and goes by path,
 //! has nothing to do with them.
 
-use crate::{Task, bind, binds, host, path, read_only};
+use crate::{Task, at, bind, binds, host, read_only};
 use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use nspawn_tests::wait::Stop;
 use nspawn_tests::{Rig, wait};
@@ -45,7 +45,7 @@ fn what_lies_below_another_mount_is_not_systemd_nspawns_to_mount() {
         ],
         tmpfs: vec![
             Tmpfs {
-                target: path("/local/t"),
+                target: at("/local/t"),
                 size: None,
                 inodes: None,
                 mode: None,
@@ -53,7 +53,7 @@ fn what_lies_below_another_mount_is_not_systemd_nspawns_to_mount() {
                 executable: false,
             },
             Tmpfs {
-                target: path("/tmp/t"),
+                target: at("/tmp/t"),
                 size: None,
                 inodes: None,
                 mode: None,

@@ -167,6 +167,7 @@ fn key_pivot_root() {
     refusals(&[
         (keys("new"), &["pivot_root", "absolute"]),
         (keys("/"), &["pivot_root", "/ is the root already"]),
+        (keys("/new:/run/host"), &["pivot_root", "/run/host", "nothing is mounted at or below"]),
         (keys("/a:/b:/c"), &["pivot_root", "one or two absolute paths"]),
     ]);
     let refused = stand().refusal(&sh(keys("/missing"), "true")).unwrap();

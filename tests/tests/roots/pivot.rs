@@ -3,11 +3,13 @@
 use crate::*;
 use proto::path::Absolute;
 use proto::spec::Pivot;
+use proto::target::Target;
 
 fn pivot(name: &str, mode: Root, new: &str, old: Option<&str>) -> impl FnOnce(&mut TaskSpec) {
     let change = tree(name, mode);
     let path = |text: &str| Absolute::parse(text).unwrap();
-    let pivot = Pivot { new: path(new), old: old.map(path) };
+    let old = old.map(|text| Target::parse(text).unwrap());
+    let pivot = Pivot { new: path(new), old };
     move |spec| {
         change(spec);
         spec.root.pivot = Some(pivot);

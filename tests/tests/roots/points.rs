@@ -2,15 +2,16 @@
 
 use crate::*;
 use nspawn_tests::Suite;
-use proto::path::{Absolute, Component, Relative};
+use proto::path::{Component, Relative};
 use proto::spec::files::{Bind, Mapping, Source};
+use proto::target::Target;
 
 /// A bind of a file or folder below the task's /local.
 fn bind(source: &str, target: &str) -> Bind {
     let names = ["local", source].map(|name| Component::new(name).unwrap());
     Bind {
         source: Source::Task(Relative::new(names.to_vec()).unwrap()),
-        target: Absolute::parse(target).unwrap(),
+        target: Target::parse(target).unwrap(),
         read_only: true,
         recursive: true,
         mapping: Mapping::Automatic,

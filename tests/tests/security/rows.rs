@@ -9,6 +9,7 @@ use proto::error::Code;
 use proto::path::{Absolute, Component, Relative};
 use proto::spec::files::{Bind, Mapping, Source};
 use proto::spec::{Image, TaskSpec};
+use proto::target::Target;
 use proto::wire::{Answer, Signal, Verb};
 
 fn started(client: &Client, spec: &TaskSpec) {
@@ -39,7 +40,7 @@ fn bind(below: &[&str], target: &str) -> Bind {
     let below = below.iter().map(|part| Component::new(*part).unwrap()).collect();
     Bind {
         source: Source::Task(Relative::new(below).unwrap()),
-        target: Absolute::parse(target).unwrap(),
+        target: Target::parse(target).unwrap(),
         read_only: false,
         recursive: false,
         mapping: Mapping::Automatic,

@@ -14,6 +14,7 @@ use proto::spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Mapping, Overlay, Source, Upper,
 };
 use proto::spec::{Image, Network, Payload, Root, RootFs, TaskSpec, Users, Variable};
+use proto::target::Target;
 use proto::wire::{Answer, Kill, List, Page, Remove, Retire, Signal, State, Status, Verb};
 
 const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";
@@ -104,7 +105,7 @@ fn kept() -> Vec<Case> {
             let source = Source::Host(path(&format!("{}/{text}", spec.alloc_dir)));
             spec.files.binds = vec![Bind {
                 source,
-                target: path("/mnt/x"),
+                target: Target::parse("/mnt/x").unwrap(),
                 read_only: false,
                 recursive: true,
                 mapping: Mapping::Automatic,
@@ -117,15 +118,15 @@ fn kept() -> Vec<Case> {
         let overlay = |n| Overlay {
             lower: lower.clone(),
             upper: Upper::Ephemeral,
-            target: path(&format!("/mnt/{n}")),
+            target: Target::parse(&format!("/mnt/{n}")).unwrap(),
         };
         spec.files.overlays = (0..16).map(overlay).collect();
     };
     vec![
         case(credential("/private/vault_token"), Code::Policy, "own secrets and local folders"),
         case(credential("/tmp/x"), Code::Policy, "own secrets and local folders"),
-        case(shared("alloc"), Code::Policy, "a folder such as alloc/data"),
-        case(shared("alloc/logs"), Code::Policy, "a folder such as alloc/data"),
+        case(shared("alloc"), Code::Policy, "a directory such as alloc/data"),
+        case(shared("alloc/logs"), Code::Policy, "a directory such as alloc/data"),
         case(deep, Code::Invalid, "at most 16384"),
     ]
 }

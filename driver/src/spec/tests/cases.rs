@@ -71,6 +71,12 @@ fn payload() -> Vec<Case> {
         one("pivot_root", "/a:b".into(), r#"pivot_root = "b": must be an absolute path"#),
         one("pivot_root", "/a:/b:/c".into(), "one or two absolute paths joined by a colon"),
         one("pivot_root", "/".into(), "/ is the root already"),
+        one("pivot_root", "/a:/run/host".into(), r#"pivot_root = "/run/host": nothing is mounted"#),
+        one("pivot_root", "/a:/run".into(), "the task has a mount of its own there"),
+        (
+            vec![("pivot_root", "/a:/b".into()), ("bind", pairs(&[("/a", "/b")]))],
+            "pivot_root is mounted at the same place (leave one out)",
+        ),
         one(
             "image",
             "/".into(),

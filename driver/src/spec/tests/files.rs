@@ -5,9 +5,14 @@ use proto::nomad::drivers::{Device, Mount};
 use proto::path::Absolute;
 use proto::secret::Secret;
 use proto::spec::files::{CredentialContent, Mapping, Source, Upper};
+use proto::target::Target;
 
 fn path(text: &str) -> Absolute {
     Absolute::parse(text).unwrap()
+}
+
+fn target(text: &str) -> Target {
+    Target::parse(text).unwrap()
 }
 
 #[test]
@@ -18,7 +23,7 @@ fn binds_have_options_and_escapes() {
         bind
     };
     let plain = binds("bind", "/srv/a", "/a");
-    assert_eq!((plain.source, plain.target), (Source::Host(path("/srv/a")), path("/a")));
+    assert_eq!((plain.source, plain.target), (Source::Host(path("/srv/a")), target("/a")));
     assert!(plain.recursive && !plain.read_only && !plain.propagated);
     assert_eq!(plain.mapping, Mapping::Automatic);
     assert!(binds("bind_read_only", "/srv/a", "/a").read_only);
@@ -36,7 +41,7 @@ fn binds_have_options_and_escapes() {
     for from in ["/srv/a:b", r"/srv/a\:b"] {
         let bind = binds("bind", from, r"/a\:b:norbind");
         assert_eq!(bind.source, Source::Host(path("/srv/a:b")));
-        assert_eq!((bind.target, bind.recursive), (path("/a:b"), false));
+        assert_eq!((bind.target, bind.recursive), (target("/a:b"), false));
     }
     let Source::Task(below) = binds("bind", "local/data", "/data").source else { panic!() };
     assert_eq!(below.to_path(), std::path::Path::new("local/data"));
@@ -68,7 +73,7 @@ fn volumes_become_binds() {
     let mut task = task(&[("bind_idmap", "idmap".into())]);
     task.mounts = vec![mount];
     let bind = try_task(&task).unwrap().files.binds.swap_remove(0);
-    assert_eq!((bind.source, bind.target), (Source::Host(path("/srv/data")), path("/data")));
+    assert_eq!((bind.source, bind.target), (Source::Host(path("/srv/data")), target("/data")));
     assert!(bind.read_only && bind.propagated && bind.recursive);
     assert_eq!(bind.mapping, Mapping::Identity);
     task.mounts[0].propagation_mode = String::new();
@@ -144,7 +149,7 @@ fn tmpfs_overlays_and_hidden_paths_are_read() {
     let lowers: Vec<_> = overlays.iter().map(|overlay| overlay.lower.len()).collect();
     assert_eq!(lowers, [2, 1, 1, 2, 2]);
     assert_eq!(overlays[4].lower[1], host("/t5"));
-    assert_eq!(spec(&[("inaccessible", list(&["/srv/x"]))]).files.inaccessible, [path("/srv/x")]);
+    assert_eq!(spec(&[("inaccessible", list(&["/srv/x"]))]).files.inaccessible, [target("/srv/x")]);
 }
 
 #[test]

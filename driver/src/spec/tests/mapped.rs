@@ -12,6 +12,7 @@ use proto::spec::resolver::{Resolver, ResolverFile, ResolverUse, Timezone};
 use proto::spec::{
     Image, ImageKind, Layer, Logs, Network, Ownership, Payload, Root, RootFs, Users, Volatile,
 };
+use proto::target::Target;
 
 fn path(text: &str) -> Absolute {
     Absolute::parse(text).unwrap()
@@ -81,7 +82,7 @@ fn roots_follow_four_keys() {
     let Payload::Boot { arguments } = spec(&[("volatile", "yes".into())]).payload else { panic!() };
     assert_eq!(arguments, [Secret::new("systemd.firstboot=no")]);
     let root = spec(&[("pivot_root", "/new:/old".into())]).root.pivot.unwrap();
-    assert_eq!((root.new, root.old), (path("/new"), Some(path("/old"))));
+    assert_eq!((root.new, root.old), (path("/new"), Some(Target::parse("/old").unwrap())));
     let host = spec(&[("image", "/".into()), ("ephemeral", true.into())]);
     assert_eq!(host.image, Image::Path(path("/")));
     assert_eq!(spec(&[("image", "debian.raw".into())]).root.kind, ImageKind::Disk);

@@ -12,6 +12,7 @@ use proto::spec::files::{Bind, Mapping};
 
 use super::Context;
 use super::source::Source;
+use crate::task::extras::MountPoint;
 use crate::task::namespace::{self, Owner};
 use crate::task::step::{At, Problem};
 use crate::task::{STAGE, open, root};
@@ -20,6 +21,7 @@ use crate::task::{STAGE, open, root};
 pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
     for (number, bind) in context.plan.files.binds.iter().enumerate() {
         let source = Source::open(&bind.source)?;
+        check_links(context, bind, &source)?;
         let users = mapping(context, bind, &source)?;
         let clone = source.clone(bind.read_only, bind.recursive)?;
         if let Some(users) = users
@@ -38,6 +40,24 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
 /// A bind in messages.
 fn told(bind: &Bind<Place>) -> String {
     format!("bind {} to {}", bind.source, bind.target)
+}
+
+/// A file of an allocation with a second name may be one of the host's own: Nomad makes the root of
+/// an exec task of hard links.
+fn check_links(
+    context: &Context<'_>,
+    bind: &Bind<Place>,
+    source: &Source<'_>,
+) -> Result<(), Problem> {
+    let alloc = &context.plan.task_dirs.alloc_dir;
+    let below = bind.source.below.components();
+    let of_alloc = bind.source.root == alloc.root && below.starts_with(alloc.below.components());
+    if of_alloc && source.kind == MountPoint::File && !bind.read_only && source.links > 1 {
+        let reason = "is a hard link, whose other names may be files of the host: bind it read-only, \
+                      or a copy of it";
+        return Err(Problem::refused(told(bind), reason));
+    }
+    Ok(())
 }
 
 /// The user namespace that maps a bind; `None`: it is not mapped.
@@ -83,7 +103,7 @@ fn mapping(
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.
 fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     let root = open::folder(&root::path()).at("root")?;
-    let target = open::in_root(root.as_fd(), &bind.target.to_path());
+    let target = open::in_root(root.as_fd(), &bind.target.path().to_path());
     let Some(target) = open::if_there(target).at(&bind.target)? else {
         return Ok(Owner { uid: range.base, gid: range.base });
     };

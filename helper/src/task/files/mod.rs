@@ -71,12 +71,12 @@ fn tmpfs_options(tmpfs: &Tmpfs, owner: u32) -> (MsFlags, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::path::Absolute;
+    use proto::target::Target;
 
     #[test]
     fn a_tmpfs_is_as_the_job_says_and_nothing_more() {
         let tmpfs = Tmpfs {
-            target: Absolute::parse("/a:exec,suid").unwrap(),
+            target: Target::parse("/a:exec,suid").unwrap(),
             size: Some(4096),
             inodes: None,
             mode: Some(0o1777),

@@ -1,6 +1,7 @@
 //! A file or folder of the host: opened once, checked and cloned by that descriptor.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use proto::plan::Place;
 
@@ -15,6 +16,8 @@ pub(super) struct Source<'a> {
     pub(super) place: &'a Place,
     pub(super) kind: MountPoint,
     pub(super) owner: Owner,
+    /// How many names the object has.
+    pub(super) links: u64,
     handle: OwnedFd,
 }
 
@@ -32,7 +35,7 @@ impl<'a> Source<'a> {
                 return Err(Problem::refused(place, reason));
             }
         };
-        Ok(Self { place, kind, owner: Owner::of(&meta), handle })
+        Ok(Self { place, kind, owner: Owner::of(&meta), links: meta.nlink(), handle })
     }
 
     /// Opens a place that must be a folder.

@@ -6,7 +6,7 @@
 //! | mode | root | upper layer |
 //! |---|---|---|
 //! | plain | clone of the image | - |
-//! | read-only, volatile yes and state | overlay | in memory, mount points alone |
+//! | read-only, volatile yes and state | overlay | in memory, mount points and what systemd-nspawn walks |
 //! | volatile overlay, ephemeral in memory | overlay | in memory |
 //! | ephemeral, kept | overlay | on disk |
 //!
@@ -74,7 +74,7 @@ pub(super) fn mount_root(
     match plan.root.mode {
         Root::ReadOnly => extras.arguments.push("--read-only".to_owned()),
         Root::Volatile(Volatile::Yes) => {
-            check_merged(plan)?;
+            check_merged(plan, &root)?;
             extras.arguments.push("--volatile=yes".to_owned());
         }
         Root::Volatile(Volatile::State) => extras.arguments.push("--volatile=state".to_owned()),
@@ -117,13 +117,12 @@ fn enter(
 }
 
 /// systemd-nspawn mounts `/usr` of the root by its name: a link would be one of the host's.
-fn check_merged(plan: &Plan) -> Result<(), Problem> {
-    let root = open::folder(&path()).at(path().display())?;
-    let is_folder = |name| {
-        open::beneath(root.as_fd(), Path::new(name), open::HANDLE, open::Mounts::Stay).is_ok()
+fn check_merged(plan: &Plan, root: &Mounted) -> Result<(), Problem> {
+    let find = |name| {
+        open::beneath(root.folder.as_fd(), Path::new(name), open::HANDLE, open::Mounts::Stay)
     };
-    if is_folder("usr") && !is_folder("bin") {
-        return Ok(());
+    if let (Ok(usr), Err(_)) = (find("usr"), find("bin")) {
+        return root.copy_up(&usr).at("/usr");
     }
     let reason = "volatile = \"yes\" takes /usr alone from the image: /usr must be a folder, and \
                   /bin a link into it or missing; use volatile = \"overlay\" for this image";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount as mount_fs};
 use proto::plan::Plan;
-use proto::spec::{Layer, Root, Volatile};
+use proto::spec::{Layer, Root};
 
 use super::{Image, Mounted, attach, kept, make_folder, stage, upper};
 use crate::sys;
@@ -42,7 +42,8 @@ pub(super) fn mount(
                 new allocation begins without it: nomad alloc stop",
     };
     overlay.mount(at)?;
-    Ok(Mounted { folder: open::folder(at).at(at.display())?, owner: plan.container_root() })
+    let folder = open::folder(at).at(at.display())?;
+    Ok(Mounted { folder, owner: plan.container_root(), layered: true })
 }
 
 /// The folder that holds the upper layer and the kernel's work folder.
@@ -57,17 +58,15 @@ fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<PathBuf, Problem> 
     match plan.root.mode {
         Root::Ephemeral(Layer::Disk) => make(upper(plan.unit)),
         Root::Ephemeral(Layer::Kept) => kept::find_or_make(plan, make_kept),
-        Root::Ephemeral(Layer::Memory) | Root::Volatile(Volatile::Overlay) => {
+        // Mount points alone where nothing else is written; but a file among them is copied whole.
+        Root::Ephemeral(Layer::Memory) | Root::ReadOnly | Root::Volatile(_) => {
             make_folder(&memory, 0o700)?;
             let flags = MsFlags::MS_NODEV;
             mount_fs(Some("tmpfs"), &memory, Some("tmpfs"), flags, Some(MEMORY))
                 .at(memory.display())?;
             make(memory.join("layers"))
         }
-        // A few mount points: the stage itself has room for them.
-        Root::Plain | Root::ReadOnly | Root::Volatile(Volatile::Yes | Volatile::State) => {
-            make(memory)
-        }
+        Root::Plain => make(memory),
     }
 }
 

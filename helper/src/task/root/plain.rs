@@ -39,5 +39,5 @@ pub(super) fn mount(
     let folder = sys::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     sys::set_mount_attributes(folder.as_fd(), sys::NO_DEV, None).at(&plan.image)?;
     let owner = if map.is_some() { 0 } else { plan.container_root() };
-    Ok(Mounted { folder, owner })
+    Ok(Mounted { folder, owner, layered: false })
 }

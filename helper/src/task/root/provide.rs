@@ -42,6 +42,8 @@ pub(in crate::task) struct Mounted {
     pub(in crate::task) folder: OwnedFd,
     /// Who is container root in it.
     pub(in crate::task) owner: u32,
+    /// Whether an upper layer of the task's own holds what is changed in it.
+    pub(super) layered: bool,
 }
 
 /// Folders that systemd-nspawn or we mount on in every container.
@@ -56,12 +58,26 @@ impl Mounted {
             let (path, object) = (Path::new(name), format!("/{name}"));
             make(&self.folder, path, MountPoint::Folder, Some(self.owner)).at(&object)?;
             let found = open::beneath(self.folder.as_fd(), path, open::HANDLE, open::Mounts::Stay);
-            if found.is_err() {
+            let Ok(found) = found else {
                 let reason = "is no folder in the image, or a link: the container needs a folder";
                 return Err(Problem::refused(object, reason));
-            }
+            };
+            self.copy_up(&found).at(&object)?;
         }
         Ok(())
+    }
+
+    /// Brings an object, and with it every directory above it, into the task's own upper layer.
+    /// systemd-nspawn goes there by path as host root, and another task may write to the image
+    /// meanwhile: what the upper layer holds cannot become a link of that task's.
+    pub(super) fn copy_up(&self, object: &OwnedFd) -> io::Result<()> {
+        if !self.layered {
+            // The image itself, to which no other task writes.
+            return Ok(());
+        }
+        let mode = open::metadata(object)?.permissions();
+        // overlayfs copies before any change of attributes, also before one that changes nothing.
+        fs::set_permissions(open::link(object.as_fd()), mode)
     }
 
     /// Makes an absolute path inside a mount point, with the folders above it, and returns it
@@ -81,7 +97,10 @@ impl Mounted {
             let point = make_path(&self.folder, names, kind, Some(self.owner), find)
                 .map_err(|problem| problem.about(target))?;
             real = match point {
-                Point::There(point) => return self.inside(&point, Path::new("")).at(target),
+                Point::There(point) => {
+                    self.copy_up(&point).at(target)?;
+                    return self.inside(&point, Path::new("")).at(target);
+                }
                 Point::Nowhere(folder, at) => {
                     let (name, rest) = (names.get(at), names.get(at + 1..).unwrap_or_default());
                     let link =
@@ -96,7 +115,7 @@ impl Mounted {
     }
 
     /// A path from one of the root's folders as the container sees it.
-    fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
+    pub(in crate::task) fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
         let spelled = |fd: &OwnedFd| fs::read_link(open::link(fd.as_fd()));
         let top = spelled(&self.folder)?;
         let folder = spelled(folder)?;
@@ -226,7 +245,7 @@ mod tests {
         fs::write(root.join("file"), "").unwrap();
         let root_fd = open::folder(&root).unwrap();
         let owner = nix::unistd::getuid().as_raw();
-        let mounted = Mounted { folder: root_fd, owner };
+        let mounted = Mounted { folder: root_fd, owner, layered: false };
         let provide = |path: &str, kind| mounted.provide(&Absolute::parse(path).unwrap(), kind);
         for _again in 0..2 {
             provide("/lib/a/b", MountPoint::Folder).unwrap();

@@ -1,0 +1,382 @@
+//! Every path of a specification, and what the policy does with it.
+//!
+//! [`visit`] takes each type of a specification apart without `..`: a new field does not compile until
+//! it is named there, and a path fails the tests until it has a row in [`ROWS`].
+
+use super::tests::{ALLOC, absolute, bind, device, spec, target};
+use super::*;
+use proto::codec;
+use proto::path::Relative;
+use proto::spec::files::{
+    Bind, Credential, CredentialContent, CredentialName, Device, Overlay, Source, Tmpfs, Upper,
+};
+use proto::spec::process::{ProcessLimit, Ready, SyscallRule, Sysctl};
+use proto::spec::resolver::{HostEntry, Resolver};
+use proto::spec::{
+    Files, Image, ImageKind, Isolation, Label, Layer, Logs, Names, Network, Payload, Pivot,
+    Process, Root, RootFs, Variable, Volatile,
+};
+use proto::target::Target;
+
+/// A path, as what it is.
+enum Field<'a> {
+    /// A place inside that becomes a mount point.
+    Mount(&'a mut Target),
+    /// A place inside that only the container's own walk reaches.
+    Inside(&'a mut Absolute),
+    /// A place of the host.
+    Host(&'a mut Absolute),
+    /// A place of the host, or below the task's own directory.
+    Source(&'a mut Source),
+    /// A place below the task's own directory.
+    Task(&'a mut Relative),
+}
+
+type See<'a> = &'a mut dyn FnMut(&'static str, Field<'_>);
+
+fn visit(spec: &mut TaskSpec, see: See<'_>) {
+    let TaskSpec {
+        key: proto::name::TaskKey { alloc: _, task: _, instance: _ },
+        alloc_dir,
+        image,
+        root,
+        payload,
+        process,
+        isolation,
+        users,
+        network,
+        names,
+        files,
+        environment,
+        logs,
+        labels,
+        stop_signal: _,
+        kill_timeout_ms: _,
+        resources: Resources { memory_max: _, memory_low: _, cpu_weight: _, tasks_max: _ },
+    } = spec;
+    see("alloc_dir", Field::Host(alloc_dir));
+    match image {
+        Image::Named(_) => {}
+        Image::Path(path) => see("image", Field::Host(path)),
+    }
+    visit_root(root, see);
+    let Process { user: _, directory, hostname: _, console: _, ready } = process;
+    if let Some(directory) = directory {
+        see("process.directory", Field::Inside(directory));
+    }
+    match network {
+        Network::Loopback | Network::Host => {}
+        Network::Join(path) => see("network", Field::Host(path)),
+    }
+    visit_files(files, see);
+    // None of the rest has a path.
+    match payload {
+        Payload::Boot { arguments: _ }
+        | Payload::Command { words: _ }
+        | Payload::ProcessTwo { words: _ } => {}
+    }
+    match ready {
+        Ready::Started | Ready::Notify { timeout_s: _ } => {}
+    }
+    match users {
+        Users::Pick | Users::Fixed { base: _, width: _ } | Users::Identity | Users::Host => {}
+    }
+    match logs {
+        Logs::Fifos | Logs::Discard | Logs::Journal | Logs::Both => {}
+        Logs::Container { priority: _ } => {}
+    }
+    visit_texts(isolation, names);
+    environment.iter().for_each(|Variable { name: _, value: _ }| {});
+    labels.iter().for_each(|Label { name: _, value: _ }| {});
+}
+
+fn visit_texts(isolation: &Isolation, names: &Names) {
+    let Isolation { add: _, drop: _, no_new_privileges: _, syscalls, sysctls, limits, selinux: _ } =
+        isolation;
+    syscalls.iter().for_each(|SyscallRule { allow: _, name: _ }| {});
+    sysctls.iter().for_each(|Sysctl { name: _, value: _ }| {});
+    limits.iter().for_each(|ProcessLimit { resource: _, soft: _, hard: _ }| {});
+    let Names { resolver, hosts, timezone: _ } = names;
+    hosts.iter().for_each(|HostEntry { address: _, name: _ }| {});
+    match resolver {
+        Resolver::Off | Resolver::Delete | Resolver::Host { how: _, which: _ } => {}
+        Resolver::Own { servers: _, searches: _, options: _ } => {}
+    }
+}
+
+fn visit_root(root: &mut RootFs, see: See<'_>) {
+    let RootFs { kind: ImageKind::Tree | ImageKind::Disk, mode, ownership: _, pivot } = root;
+    match mode {
+        Root::Plain | Root::ReadOnly => {}
+        Root::Ephemeral(Layer::Disk | Layer::Memory | Layer::Kept) => {}
+        Root::Volatile(Volatile::Yes | Volatile::State | Volatile::Overlay) => {}
+    }
+    if let Some(Pivot { new, old }) = pivot {
+        see("root.pivot.new", Field::Inside(new));
+        if let Some(old) = old {
+            see("root.pivot.old", Field::Mount(old));
+        }
+    }
+}
+
+fn visit_files(files: &mut Files, see: See<'_>) {
+    let Files { binds, tmpfs, overlays, inaccessible, devices, credentials } = files;
+    for bind in binds {
+        let Bind { source, target, read_only: _, recursive: _, mapping: _, propagated: _ } = bind;
+        see("files.binds.source", Field::Source(source));
+        see("files.binds.target", Field::Mount(target));
+    }
+    for tmpfs in tmpfs {
+        let Tmpfs { target, size: _, inodes: _, mode: _, read_only: _, executable: _ } = tmpfs;
+        see("files.tmpfs.target", Field::Mount(target));
+    }
+    for Overlay { lower, upper, target } in overlays {
+        for layer in lower {
+            see("files.overlays.lower", Field::Source(layer));
+        }
+        match upper {
+            Upper::ReadOnly | Upper::Ephemeral => {}
+            Upper::Folder(folder) => see("files.overlays.upper", Field::Source(folder)),
+        }
+        see("files.overlays.target", Field::Mount(target));
+    }
+    for hidden in inaccessible {
+        see("files.inaccessible", Field::Mount(hidden));
+    }
+    for Device { host, target, access } in devices {
+        let DeviceAccess { read: _, write: _, mknod: _ } = access;
+        see("files.devices.host", Field::Host(host));
+        see("files.devices.target", Field::Mount(target));
+    }
+    for Credential { name: _, content, encrypted: _ } in credentials {
+        match content {
+            CredentialContent::File(path) => see("files.credentials.file", Field::Task(path)),
+            CredentialContent::Value(_) => {}
+        }
+    }
+}
+
+/// What the policy says of a path.
+#[derive(Clone, Copy, Debug)]
+enum Row {
+    /// [`Target`]'s rule, and no other mount at the place.
+    Mount,
+    /// No rule: nothing of the host is reached by it, and nothing mounted at it.
+    Inside,
+    /// A place of the host; these are refused under the strict preset.
+    Host(&'static [&'static str]),
+    /// A bind, a layer or a directory for changes, written to or not.
+    Source { writes: bool },
+    /// A file of the task's own; these are refused.
+    Task(&'static [&'static str]),
+}
+
+const ROWS: [(&str, Row); 16] = [
+    (
+        "alloc_dir",
+        Row::Host(&["/", "/tmp/OWN", "/var/lib/nomad/alloc", "/var/lib/nomad/alloc/x/OWN"]),
+    ),
+    ("image", Row::Host(&["/", "/etc", "/var/lib/machines", "/var/lib/nomad/alloc/OWN/web/local"])),
+    ("root.pivot.new", Row::Inside),
+    ("root.pivot.old", Row::Mount),
+    ("process.directory", Row::Inside),
+    ("network", Row::Host(&["/proc/1/ns/net", "/run/netns", "/run/netns/x", "/run/netns/OWN/x"])),
+    ("files.binds.source", Row::Source { writes: true }),
+    ("files.binds.target", Row::Mount),
+    ("files.tmpfs.target", Row::Mount),
+    ("files.overlays.lower", Row::Source { writes: false }),
+    ("files.overlays.upper", Row::Source { writes: true }),
+    ("files.overlays.target", Row::Mount),
+    ("files.inaccessible", Row::Mount),
+    ("files.devices.host", Row::Host(&["/", "/dev", "/dev/sda", "/etc/shadow", "/dev/fuse/x"])),
+    ("files.devices.target", Row::Mount),
+    ("files.credentials.file", Row::Task(&["", "private/x", "alloc/data", "tmp/x", "etc/shadow"])),
+];
+
+/// What allows everything of [`full`].
+const FILE: &str = "[binds]\nread_only = [\"/opt\"]\nread_write = [\"/srv\"]\n\
+                    [devices]\nallow = [\"/dev/fuse:rw\"]";
+
+/// Refused places of the host for whatever is mounted from there.
+const SOURCES: [&str; 17] = [
+    "/",
+    "/etc/shadow",
+    "/proc/1/root",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/lib/machines/a",
+    "/var/lib/nomad/client",
+    "/var/lib/nomad-nspawn",
+    "/var/lib/nomad/alloc/17070707-0707-0707-0707-070707070707/alloc",
+    "/var/lib/nomad/alloc/OWN",
+    "/var/lib/nomad/alloc/OWN/web",
+    "/var/lib/nomad/alloc/OWN/web/private",
+    "/var/lib/nomad/alloc/OWN/web/etc",
+    "/var/lib/nomad/alloc/OWN/other/etc/crontab",
+    "/var/lib/nomad/alloc/OWN/other/alloc",
+    "/var/lib/nomad/alloc/OWN/other/secrets",
+];
+/// What is refused beside them where it would be written to.
+const WRITTEN: [&str; 4] = [
+    "/opt/x",
+    "/var/lib/nomad/alloc/OWN/alloc",
+    "/var/lib/nomad/alloc/OWN/alloc/logs",
+    "/var/lib/nomad/alloc/OWN/alloc/logs/x",
+];
+/// Refused places below the task's own directory.
+const OF_TASK: [&str; 5] = ["", "private/x", "etc/crontab", "alloc/data", "locals"];
+
+/// Places that no mount point may have.
+const TARGETS: [&str; 12] = [
+    "/",
+    "/dev",
+    "/run",
+    "/alloc",
+    "/local",
+    "/secrets",
+    "/proc",
+    "/proc/kcore",
+    "/sys",
+    "/sys/x",
+    "/run/host",
+    "/run/host/x",
+];
+
+fn path(text: &str) -> Absolute {
+    absolute(&text.replace("OWN", ALLOC))
+}
+
+fn relative(text: &str) -> Relative {
+    absolute(&format!("/{text}")).below(&absolute("/")).unwrap()
+}
+
+/// An allowed specification with each path at least once.
+fn full() -> TaskSpec {
+    let mut spec = spec();
+    spec.image = Image::Path(path("/var/lib/machines/a"));
+    spec.root.pivot = Some(Pivot { new: path("/run/host"), old: Some(target("/old")) });
+    spec.process.directory = Some(path("/run/host"));
+    spec.network = Network::Join(path("/run/netns/OWN"));
+    let host = |text: &str| Source::Host(path(text));
+    let upper = Upper::Folder(host("/srv/changes"));
+    let content = CredentialContent::File(relative("secrets/token"));
+    let name = CredentialName::new("token").unwrap();
+    spec.files = Files {
+        binds: vec![Bind { target: target("/bind"), ..bind("/srv/a", false) }],
+        tmpfs: vec![Tmpfs {
+            target: target("/tmpfs"),
+            size: None,
+            inodes: None,
+            mode: None,
+            read_only: false,
+            executable: false,
+        }],
+        overlays: vec![Overlay { lower: vec![host("/opt/l")], upper, target: target("/overlay") }],
+        inaccessible: vec![target("/hidden")],
+        devices: vec![Device { target: target("/device"), ..device("/dev/fuse", "rw") }],
+        credentials: vec![Credential { name, content, encrypted: false }],
+    };
+    spec
+}
+
+/// The verdict after a change of the path of this name.
+fn judged(name: &str, mut change: impl FnMut(Field<'_>)) -> Result<Decision, Denial> {
+    let mut spec = full();
+    visit(&mut spec, &mut |seen, field| {
+        if seen == name {
+            change(field);
+        }
+    });
+    judge(&spec, &parse(FILE).unwrap())
+}
+
+fn check_refused(name: &str, what: &str, change: impl FnMut(Field<'_>)) {
+    let code = judged(name, change).map(|_| ()).map_err(|denial| denial.refusal.code);
+    assert!(matches!(code, Err(Code::Policy | Code::Invalid)), "{name} at {what}: {code:?}");
+}
+
+/// A refused place cannot stand in a specification: it is written into the bytes of one.
+fn check_mount(name: &str) {
+    let whole = codec::encode_whole(&full()).unwrap();
+    let mut own = None;
+    visit(&mut full(), &mut |seen, field| {
+        if let (true, Field::Mount(target)) = (seen == name, field) {
+            own = Some(target.clone());
+        }
+    });
+    let from = codec::encode(&own.unwrap()).unwrap();
+    let at = whole.windows(from.len()).position(|some| some == from).unwrap();
+    for refused in TARGETS {
+        let to = codec::encode(&path(refused)).unwrap();
+        let bytes = [&whole[..at], &to, &whole[at + from.len()..]].concat();
+        let error = codec::decode_whole::<TaskSpec>(&bytes).unwrap_err().to_string();
+        assert!(error.contains(&format!("{refused}: ")), "{name}: {error}");
+    }
+    let other = if name == "files.tmpfs.target" { "/bind" } else { "/tmpfs" };
+    check_refused(name, other, |field| {
+        if let Field::Mount(place) = field {
+            *place = target(other);
+        }
+    });
+}
+
+fn check_row(name: &str, row: Row) {
+    let at = |places: &[&str]| {
+        for place in places {
+            check_refused(name, place, |field| match field {
+                Field::Host(it) => *it = path(place),
+                Field::Source(it) => *it = Source::Host(path(place)),
+                Field::Task(it) => *it = relative(place),
+                Field::Mount(_) | Field::Inside(_) => panic!("{name} is another kind of path"),
+            });
+        }
+    };
+    match row {
+        Row::Mount => check_mount(name),
+        Row::Inside => {
+            for place in TARGETS {
+                let change = |field: Field<'_>| match field {
+                    Field::Inside(it) => *it = path(place),
+                    _ => panic!("{name} is another kind of path"),
+                };
+                assert!(judged(name, change).is_ok(), "{name} at {place}");
+            }
+        }
+        Row::Host(refused) | Row::Task(refused) => at(refused),
+        Row::Source { writes } => {
+            at(&SOURCES);
+            if writes {
+                at(&WRITTEN);
+            }
+            for place in OF_TASK {
+                check_refused(name, place, |field| {
+                    if let Field::Source(it) = field {
+                        *it = Source::Task(relative(place));
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn s1_every_path_of_a_specification_has_a_rule() {
+    assert!(judge(&full(), &parse(FILE).unwrap()).is_ok());
+    let mut seen = Vec::new();
+    visit(&mut full(), &mut |name, field| {
+        let row = ROWS.iter().find(|(known, _)| *known == name).map(|(_, row)| *row);
+        let fits = match (&field, row) {
+            (Field::Mount(_), Some(Row::Mount)) | (Field::Inside(_), Some(Row::Inside)) => true,
+            (Field::Host(_), Some(Row::Host(_))) | (Field::Task(_), Some(Row::Task(_))) => true,
+            (Field::Source(_), Some(Row::Source { .. })) => true,
+            _ => false,
+        };
+        assert!(fits, "{name} has no row that fits: {row:?}");
+        seen.push(name);
+    });
+    for (name, row) in &ROWS {
+        assert!(seen.contains(name), "no path is called {name}");
+        check_row(name, *row);
+    }
+}
