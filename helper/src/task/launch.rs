@@ -84,7 +84,8 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         isolation::prepare(plan, &mut extras)?;
         extras.notes.extend(hints::collect(plan));
         namespace::private_runtime(plan.root.mode.writes_image())?;
-        settings::write(&plan.environment)?;
+        let bounding = isolation::bounding(plan).at("capabilities")?;
+        settings::write(&plan.environment, bounding)?;
         let binary = nspawn::binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;
