@@ -70,7 +70,11 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
         }
         None => context.streams.borrow_mut().ended(id),
     }
-    main = main.filter(|_| !leader::arrived(record.kind, nspawn(), &processes));
+    // One that arrived without filters is gone through again, and so undone.
+    main = main.filter(|main| {
+        !leader::arrived(record.kind, nspawn(), &processes)
+            || leader::check_filters(main, record.kind, &processes).is_err()
+    });
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some());
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);

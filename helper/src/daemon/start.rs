@@ -56,7 +56,10 @@ pub(super) async fn resume(context: &Rc<Context>, record: &Record, main: &Proces
     let started = match tokio::time::timeout(limit, payload(context, record, main)).await {
         Ok(Ok(())) => true,
         // The payload may have ended before we looked.
-        Ok(Err(_)) => has_run(context, record).await,
+        Ok(Err(error)) => {
+            tracing::warn!(key = %record.key, %error, "the payload was not found running");
+            has_run(context, record).await
+        }
         Err(_) => false,
     };
     finish(context, &record.key, started).await;
@@ -172,13 +175,13 @@ async fn attempt(
     let collected = matches!(spec.logs, Logs::Fifos);
     let plan = plan(spec, &mut decision, record);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
-    // As large as a job likes, and a start may last an hour.
-    drop(decision);
     let plan = Some(plan).filter(|_| record.followed);
     let notes = tokio::select! {
         notes = prepared(&launcher) => notes?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
+    // As large as a job likes, and a start may last an hour.
+    drop(decision);
     remark(context, record, notes);
     let follower = match plan {
         Some(plan) => Some(follow(context, record, &labels, plan).await?),
@@ -347,7 +350,7 @@ async fn payload(context: &Rc<Context>, record: &Record, main: &Process) -> Resu
     };
     let processes = leader::watch(main, record.kind, nspawn(), found).await;
     if processes.leader.is_some() {
-        return Ok(());
+        return leader::check_filters(main, record.kind, &processes);
     }
     let unit = unit::name(record.unit());
     tracing::warn!(%key, "systemd-nspawn ended before the payload");
