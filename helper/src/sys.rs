@@ -139,6 +139,19 @@ pub fn child_in_user_namespace() -> io::Result<libc::pid_t> {
     libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// The library with which systemd-nspawn installs system call filters; from version 258 on it loads
+/// it with dlopen(3) and does without when that fails (is_seccomp_available() of seccomp-util.c).
+pub const LIBSECCOMP: &CStr = c"libseccomp.so.2";
+
+/// Whether the dynamic loader finds and takes a library (dlopen(3)). It stays loaded.
+#[must_use]
+pub fn can_load(library: &CStr) -> bool {
+    // WHY: the loader alone has the list of its folders.
+    // SAFETY: the name ends with NUL. The library's constructors run, as they do in each program
+    // that is linked to it.
+    !unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) }.is_null()
+}
+
 /// A descriptor for a process (pidfd_open(2)).
 ///
 /// # Errors

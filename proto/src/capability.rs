@@ -68,6 +68,18 @@ impl Capabilities {
         NAMES.iter().position(|known| *known == short).map(|number| Self(1 << number))
     }
 
+    /// The known capabilities of a mask of the kernel's (`CapBnd:` of proc_pid_status(5)).
+    #[must_use]
+    pub fn of_mask(mask: u64) -> Self {
+        Self(mask & Self::ALL.0)
+    }
+
+    /// Those in both sets.
+    #[must_use]
+    pub fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Both sets together.
     #[must_use]
     pub fn with(self, other: Self) -> Self {

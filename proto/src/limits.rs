@@ -66,6 +66,8 @@ pub const RANGE_LAST: u32 = 1_878_982_656;
 /// Longest kill time-out that a unit gets, in milliseconds: systemd's own default, because a host waits
 /// for it when it goes down. The driver asks for 30 s.
 pub const KILL_TIMEOUT_MAX_MS: u64 = 90 * 1000;
+/// Shortest one: the unit's clean-up runs within it (`TimeoutStopSec=` of systemd.service(5)).
+pub const KILL_TIMEOUT_MIN_MS: u64 = 5 * 1000;
 /// Time that the helper gives one start, in seconds, before it undoes it.
 pub const START_TIMEOUT_S: u64 = 120;
 /// Time that the helper gives a peer to greet it, in seconds.
@@ -89,8 +91,12 @@ pub const MOUNTS_MAX: usize = 128;
 pub const PATHS_MAX: usize = 16 * 1024;
 /// Layers of one overlay mount (OVL_MAX_STACK of the kernel is 500; a start has to open each).
 pub const LAYERS_MAX: usize = 32;
-/// System call rules, sysctls, process limits, host entries and labels of one task, each.
+/// System call rules, sysctls, process limits and host entries of one task, each.
 pub const RULES_MAX: usize = 256;
+/// Labels of one task: systemd-journald adds each to every line that the task writes.
+pub const LABELS_MAX: usize = 32;
+/// Bytes of all labels of one task together, as the fields `NAME=VALUE` that they become.
+pub const LABELS_BYTES_MAX: usize = 4096;
 /// Bytes of one credential (CREDENTIAL_SIZE_MAX of systemd is 1 MiB; the specification has to hold
 /// it with everything else).
 pub const CREDENTIAL_MAX: usize = 1024 * 1024;

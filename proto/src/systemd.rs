@@ -13,6 +13,8 @@ pub const OLDEST: u32 = 252;
 /// A systemd that no task should run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
+    /// The version could not be read: nothing is known about its holes.
+    Unknown,
     /// Older than [`OLDEST`].
     Old,
     /// CVE-2026-40226, versions 233 to 259: a settings file beside an image reaches the host.
@@ -25,6 +27,7 @@ pub enum Unfit {
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Unknown => "does not give its version on the bus now",
             Self::Old => "is too old for this driver, which needs systemd 252",
             Self::Settings => {
                 "has the known hole CVE-2026-40226 (a settings file beside an image reaches the \
@@ -55,12 +58,12 @@ fn numbers(version: &str) -> (u32, u32) {
     (major, minor.map_or(0, |minor| number(minor).0))
 }
 
-/// Why no task should run on this version; `None`: nothing is known against it, also of an empty
-/// text, which stands for a version that could not be read.
+/// Why no task should run on this version; `None`: nothing is known against it. An empty text
+/// stands for a version that could not be read.
 #[must_use]
 pub fn unfit(version: &str) -> Option<Unfit> {
     if version.is_empty() {
-        return None;
+        return Some(Unfit::Unknown);
     }
     match numbers(version) {
         (..OLDEST, _) => Some(Unfit::Old),
@@ -105,7 +108,7 @@ mod tests {
             ("252.39", Some(Unfit::Settings)),
             ("252.6-1", Some(Unfit::Settings)),
             ("251.4", Some(Unfit::Old)),
-            ("", None),
+            ("unreadable", Some(Unfit::Old)),
             ("252.40-1~deb12u1", None),
             ("250", Some(Unfit::Old)),
             ("255.4-1ubuntu8.15", Some(Unfit::Settings)),
@@ -119,6 +122,11 @@ mod tests {
             assert_eq!(unfit(version), expected, "{version}");
         }
         assert_eq!(major("257.13-1~deb13u1"), 257);
+    }
+
+    #[test]
+    fn s16_an_unreadable_version_is_not_fit() {
+        assert_eq!(unfit(""), Some(Unfit::Unknown));
     }
 
     #[test]

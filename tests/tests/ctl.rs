@@ -76,6 +76,7 @@ fn the_tool_tells_what_is_wrong_and_what_mends_it() {
     policies(&rig);
     jobs(&rig);
     a_broken_policy(&rig);
+    a_host_without_filters(&rig);
     a_stopped_helper(&rig);
     an_agent_with_a_private_mount_namespace(&rig);
     rig.down().unwrap();
@@ -84,7 +85,17 @@ fn the_tool_tells_what_is_wrong_and_what_mends_it() {
 fn a_healthy_host(rig: &Rig) {
     let (code, report) = doctor(rig);
     assert_eq!((code, report["healthy"].as_bool()), (0, Some(true)), "{report:#}");
-    for name in ["systemd", "kernel", "openat2", "account", "socket", "helper", "policy", "agent"] {
+    for name in [
+        "systemd",
+        "kernel",
+        "openat2",
+        "account",
+        "socket",
+        "helper",
+        "policy",
+        "agent",
+        "system call filters",
+    ] {
         assert_eq!(state_of(&report, name).0, "ok", "{name}: {report:#}");
     }
     let people = ctl(rig, &["doctor"]);
@@ -137,6 +148,31 @@ fn a_broken_policy(rig: &Rig) {
     assert_eq!((code, state.as_str()), (1, "fail"), "{report:#}");
     assert!(found.contains("must belong to root") && !mend.is_empty(), "{report:#}");
     rig.run(&["chmod", "0644", "/etc/nomad-nspawn/policy.toml"]).unwrap();
+}
+
+/// In a mount namespace of its own: nothing else on the host could run without the library.
+fn a_host_without_filters(rig: &Rig) {
+    let under = |prepare: &str| {
+        let script = format!("set -e; {prepare}; exec nomad-nspawnctl doctor --json");
+        let found = rig.exec(&["unshare", "-m", "sh", "-c", &script]).unwrap();
+        let report: Value = serde_json::from_str(&found.text())
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&found.stderr)));
+        assert_eq!((found.code(), report["healthy"].as_bool()), (1, Some(false)), "{report:#}");
+        state_of(&report, "system call filters")
+    };
+    let (state, found, mend) =
+        under("mount --bind /dev/null $(ldconfig -p | sed -n '/libseccomp.so.2 /{s/.*=> //p;q}')");
+    assert!(state == "fail" && found.contains("libseccomp.so.2"), "{state}: {found}");
+    assert_eq!(mend, "apt install libseccomp2");
+    rig.write_file(
+        "/run/nspawn-without",
+        "#!/bin/sh\necho systemd 262; echo +PAM -SECCOMP\n",
+        0o755,
+    )
+    .unwrap();
+    let (state, found, _) = under("mount --bind /run/nspawn-without /usr/bin/systemd-nspawn");
+    assert!(state == "fail" && found.contains("+SECCOMP"), "{state}: {found}");
+    rig.run(&["rm", "/run/nspawn-without"]).unwrap();
 }
 
 fn a_stopped_helper(rig: &Rig) {

@@ -46,11 +46,15 @@ chosen! {
     ],
     process_keys: [
         "isolation::capabilities_are_added_and_dropped",
+        "isolation::no_capability_is_inheritable",
         "isolation::kernel_settings_are_the_tasks_own",
         "isolation::system_calls_are_taken_out_and_added",
         "names::the_resolver_file_is_the_jobs_in_every_root",
         "process::any_value_arrives_beside_any_name",
         "process::the_user_is_the_images",
+    ],
+    steps: [
+        "filters::a_payload_without_filters_is_killed_and_refused_with_the_package",
     ],
     daemon: [
         "output::both_get_everything_to_the_last_line_and_nothing_stays",

@@ -205,7 +205,8 @@ keys! {
         /// a letter first, none that NOMAD_, NSPAWN_, MESSAGE, PRIORITY, CODE_, SYSLOG_, UNIT, USER_,
         /// COREDUMP_ or OBJECT_ begins. Values: at most 255 letters, digits, blanks and `._:/@+,=-`,
         /// no `=` behind a blank. What follows a blank may be missing on lines after a `systemctl
-        /// daemon-reload`, because systemd keeps the fields without quotes.
+        /// daemon-reload`, because systemd keeps the fields without quotes. At most 32 and 4,096
+        /// bytes of `NAME=VALUE` together with those of `extra_labels`: each is on every line.
         labels: Pairs;
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use proto::nomad::drivers::FingerprintResponse;
 use proto::nomad::drivers::fingerprint_response::HealthState;
 use proto::nomad::structs::{Attribute, attribute::Value};
-use proto::systemd;
+use proto::systemd::{self, Unfit};
 use proto::wire::Welcome;
 
 use crate::config::plugin::PluginConfig;
@@ -46,7 +46,9 @@ pub(crate) fn take(
 /// Why no task should be placed on this systemd.
 fn unfit(welcome: &Welcome) -> Option<String> {
     let version = &welcome.systemd_text;
-    let reason = systemd::unfit(version).filter(|_| !welcome.systemd_accepted)?;
+    // A greeting is not repeated while the connection holds; the helper judges each start again.
+    let reason = systemd::unfit(version)
+        .filter(|reason| *reason != Unfit::Unknown && !welcome.systemd_accepted)?;
     Some(format!(
         "systemd {version} {reason}; update systemd and restart the node, or, when your \
          distribution has the fix under this number, add \"{version}\" to [systemd] accept in \

@@ -169,7 +169,6 @@ pub(crate) fn counts(keys: &TaskKeys, problems: &mut Vec<Problem>) {
         ("syscall_filter", keys.syscall_filter.len()),
         ("sysctl", keys.sysctl.0.len()),
         ("extra_hosts", keys.extra_hosts.len()),
-        ("labels", keys.labels.0.len()),
     ] {
         if count > limits::RULES_MAX {
             problems.push(Problem::new(key, format!("{count}, but at most {}", limits::RULES_MAX)));

@@ -84,6 +84,17 @@ pub(crate) fn labels(
             labels.push(Label { name, value });
         }
     }
+    let bytes: usize = labels.iter().map(Label::bytes).sum();
+    if labels.len() > limits::LABELS_MAX || bytes > limits::LABELS_BYTES_MAX {
+        let reason = format!(
+            "{} with {bytes} bytes, those of extra_labels included, but at most {} with {}: each \
+             is added to every line of the task in the journal",
+            labels.len(),
+            limits::LABELS_MAX,
+            limits::LABELS_BYTES_MAX
+        );
+        problems.push(Problem::new("labels", reason).remedy("leave some out"));
+    }
     labels
 }
 

@@ -11,11 +11,11 @@ use proto::systemd;
 
 use super::check::Check;
 use super::output;
-use crate::policy;
+use crate::{policy, sys};
 
 /// All of them.
 pub(super) fn all() -> Vec<Check> {
-    let mut checks = vec![root(), systemd_version(), nspawn()];
+    let mut checks = vec![root(), systemd_version(), nspawn(), filters()];
     checks.extend(kernel());
     checks.extend([openat2_works(), overlay(), cgroups(), controllers(), machined()]);
     checks
@@ -59,6 +59,27 @@ fn nspawn() -> Check {
         Some(path) => Check::good("systemd-nspawn", path.display().to_string()),
         None => Check::bad("systemd-nspawn", "not installed", "apt install systemd-container"),
     }
+}
+
+/// Without either, systemd-nspawn starts payloads without system call filters.
+fn filters() -> Check {
+    let name = "system call filters";
+    if !sys::can_load(sys::LIBSECCOMP) {
+        let found = "libseccomp.so.2 cannot be loaded: no task is started without";
+        return Check::bad(name, found, "apt install libseccomp2");
+    }
+    let Some(nspawn) = crate::task::nspawn_binary() else {
+        return Check::bad(name, "no systemd-nspawn", "apt install systemd-container");
+    };
+    match output(&nspawn.display().to_string(), &["--version"]) {
+        Ok(version) if version.split_whitespace().any(|feature| feature == "+SECCOMP") => {}
+        Ok(_) => {
+            let found = "systemd-nspawn is built without them (no +SECCOMP in its --version)";
+            return Check::bad(name, found, "a systemd that is built with seccomp");
+        }
+        Err(e) => return Check::bad(name, e, "apt install --reinstall systemd-container"),
+    }
+    Check::good(name, "systemd-nspawn has them, libseccomp.so.2 can be loaded")
 }
 
 /// What depends on the kernel's version, with the version that brings it.

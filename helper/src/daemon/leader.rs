@@ -8,6 +8,9 @@
 
 use std::time::Duration;
 
+use proto::error::Refusal;
+use proto::plan::Step;
+
 use super::process::{Identity, Process, is_namespace_init};
 use super::record::Kind;
 
@@ -15,6 +18,10 @@ use super::record::Kind;
 const LOOK: Duration = Duration::from_millis(2);
 /// Names that systemd-nspawn's processes have before they execute the payload.
 const NSPAWN_NAMES: [&str; 3] = ["systemd-nspawn", "(sd-stubinit)", "nomad-nspawn-ta"];
+
+/// Filters that systemd-nspawn installs for each payload (nspawn-seccomp.c): on x86-64 one for each
+/// of three architectures, and two for audit sockets.
+const NSPAWN_FILTERS: u32 = if cfg!(target_arch = "x86_64") { 5 } else { 1 };
 
 /// A task's processes as they become known.
 #[derive(Debug, Default, Clone)]
@@ -47,8 +54,43 @@ pub(super) async fn watch(
 
 /// Whether the payload runs, or has run.
 pub(super) fn arrived(kind: Kind, nspawn: Option<Identity>, processes: &Processes) -> bool {
-    let last = if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader };
-    last.as_ref().is_some_and(|process| runs_payload(process, nspawn))
+    last(kind, processes).is_some_and(|process| runs_payload(process, nspawn))
+}
+
+/// The process that executes the payload.
+fn last(kind: Kind, processes: &Processes) -> Option<&Process> {
+    if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader }.as_ref()
+}
+
+/// Checks that a payload that has arrived is under systemd-nspawn's system call filters: 258 and
+/// newer start it without any when they cannot load libseccomp, and say so at debug level alone.
+/// What has ended already is past checking.
+pub(super) fn check_filters(
+    main: &Process,
+    kind: Kind,
+    processes: &Processes,
+) -> Result<(), Refusal> {
+    let Some(payload) = last(kind, processes) else { return Ok(()) };
+    // systemd-nspawn itself has those of the unit, and of a container that the host is.
+    let (unit, all) = (main.filters(), payload.filters());
+    // Asked after the look: until then no other process can have got the pid.
+    if main.has_ended() || payload.has_ended() {
+        return Ok(());
+    }
+    if let (Some(unit), Some(all)) = (unit, all)
+        && all >= unit.saturating_add(NSPAWN_FILTERS)
+    {
+        return Ok(());
+    }
+    let number = |count: Option<u32>| count.map_or("unknown".to_owned(), |count| count.to_string());
+    let reason = format!(
+        "the payload was killed: it ran with {} of them, but must have {NSPAWN_FILTERS} beside the \
+         {} of its unit; systemd-nspawn of version 258 and newer installs none when it cannot load \
+         libseccomp.so.2: apt install libseccomp2, then nomad-nspawnctl doctor",
+        number(all),
+        number(unit)
+    );
+    Err(Refusal::failed(Step::Leader.name(), "system call filters", reason))
 }
 
 /// One look, also used for a task that an earlier process started.

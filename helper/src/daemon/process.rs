@@ -74,6 +74,14 @@ impl Process {
         (number() == Some(pid)).then_some(parent)
     }
 
+    /// How many system call filters it is under. The name in the same file may be any bytes.
+    pub(super) fn filters(&self) -> Option<u32> {
+        let status = fs::read(format!("/proc/{}/status", self.pid)).ok()?;
+        let status = String::from_utf8_lossy(&status);
+        let mut lines = status.lines();
+        lines.find_map(|line| line.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
+    }
+
     /// The words of its command line.
     pub(super) fn words(&self) -> Vec<String> {
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();

@@ -88,8 +88,12 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     // read nothing is concluded: it runs until it is removed.
     let executed = record.form != Form::Whole || executed_mark(id).exists();
     let failed = main.is_none() && processes.leader.is_none() && !executed;
-    main = main
-        .filter(|_| record.is_readable() && !leader::arrived(record.kind, nspawn(), &processes));
+    // One that arrived without filters goes through the start again, and so is undone.
+    main = main.filter(|main| {
+        record.is_readable()
+            && (!leader::arrived(record.kind, nspawn(), &processes)
+                || leader::check_filters(main, record.kind, &processes).is_err())
+    });
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);

@@ -23,7 +23,10 @@ pub(super) async fn run(context: &Rc<Context>, record: &Record, main: &Process) 
     let started = match tokio::time::timeout(limit, payload(context, record, main)).await {
         Ok(Ok(())) => true,
         // The payload may have ended before we looked.
-        Ok(Err(_)) => has_run(context, record).await,
+        Ok(Err(error)) => {
+            tracing::warn!(key = %record.key, %error, "the payload was not found running");
+            has_run(context, record).await
+        }
         Err(_) => false,
     };
     finish(context, &record.key, started).await;

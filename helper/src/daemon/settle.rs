@@ -10,6 +10,7 @@ use proto::error::{Code, Refusal};
 use proto::path::Absolute;
 use proto::plan::Step;
 use proto::spec::{Image, ImageKind, TaskSpec};
+use proto::systemd::Unfit;
 
 use super::context::Context;
 use crate::policy::{self, Decision, Policy};
@@ -19,9 +20,16 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Refuses to run anything on a systemd with a known hole that the operator has not accepted.
 pub(super) async fn systemd(context: &Context) -> Result<(), Refusal> {
-    let version = context.systemd().await;
-    match proto::systemd::unfit(&version) {
-        Some(unfit) if !context.policy().accepts(&version) => {
+    judge_version(&context.systemd().await, &context.policy())
+}
+
+fn judge_version(version: &str, policy: &Policy) -> Result<(), Refusal> {
+    match proto::systemd::unfit(version) {
+        // No list can accept what is not known; PID 1 may answer the next try.
+        Some(unfit @ Unfit::Unknown) => {
+            Err(Refusal::new(Code::Busy, Step::Decide.name(), "systemd", unfit.to_string()))
+        }
+        Some(unfit) if !policy.accepts(version) => {
             let reason = format!("{unfit}; \"{version}\" added to [systemd] accept lifts that");
             let object = format!("systemd {version}");
             Err(Refusal::new(Code::Policy, Step::Decide.name(), object, reason))
@@ -155,5 +163,23 @@ mod tests {
         assert_eq!((result, looked), (Err(Code::Policy), true));
         let (result, looked, _) = decided(GOLD, true, plain).await;
         assert_eq!((result.is_ok(), looked), (true, true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s16_an_unreadable_version_refuses_and_is_worth_another_try() {
+        let policy = |text| crate::policy::parse(text).unwrap();
+        for text in ["", "preset = \"compat\""] {
+            let refusal = judge_version("", &policy(text)).unwrap_err();
+            assert!(refusal.code == Code::Busy && refusal.is_retryable(), "{refusal}");
+            assert!(judge_version("257.13", &policy(text)).is_ok());
+        }
+        let refusal = judge_version("257.11", &policy("")).unwrap_err();
+        assert!(!refusal.is_retryable(), "{refusal}");
+        assert!(judge_version("257.11", &policy("[systemd]\naccept = [\"257.11\"]")).is_ok());
     }
 }

@@ -156,13 +156,13 @@ async fn attempt(
     let collected = matches!(spec.logs, Logs::Fifos);
     let plan = plan(spec, &mut decision, record);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
-    // As large as a job likes.
-    drop(decision);
     let plan = Some(plan).filter(|_| record.followed);
     let notes = tokio::select! {
         notes = prepared(&launcher) => notes?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
+    // As large as a job likes, and a start may last an hour.
+    drop(decision);
     remark(context, record, notes);
     let follower = match plan {
         Some(plan) => Some(follow(context, record, &labels, plan).await?),
@@ -338,7 +338,7 @@ pub(super) async fn payload(
     };
     let processes = leader::watch(main, record.kind, nspawn(), found).await;
     if processes.leader.is_some() {
-        return Ok(());
+        return leader::check_filters(main, record.kind, &processes);
     }
     let unit = unit::name(record.unit());
     tracing::warn!(%key, "systemd-nspawn ended before the payload");

@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use proto::limits::{
-    ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, LAYERS_MAX, MOUNTS_MAX, NAMESERVERS_MAX,
-    PATHS_MAX, RULES_MAX, SEARCHES_MAX, VARIABLE_MAX, VARIABLES_MAX,
+    ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, LABELS_BYTES_MAX, LABELS_MAX, LAYERS_MAX,
+    MOUNTS_MAX, NAMESERVERS_MAX, PATHS_MAX, RULES_MAX, SEARCHES_MAX, VARIABLE_MAX, VARIABLES_MAX,
 };
 use proto::spec::files::{CredentialContent, Source, Upper};
+use proto::spec::output::Label;
 use proto::spec::resolver::Resolver;
 use proto::spec::{Payload, TaskSpec};
 
@@ -27,7 +28,9 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     at_most(isolation.sysctls.len(), RULES_MAX, "sysctls")?;
     at_most(isolation.limits.len(), RULES_MAX, "process limits")?;
     at_most(spec.names.hosts.len(), RULES_MAX, "extra hosts")?;
-    at_most(spec.labels.len(), RULES_MAX, "labels")?;
+    at_most(spec.labels.len(), LABELS_MAX, "labels")?;
+    let bytes = spec.labels.iter().map(Label::bytes).sum();
+    at_most(bytes, LABELS_BYTES_MAX, "bytes of all labels")?;
     for overlay in &files.overlays {
         let object = format!("lower layers of the overlay at {}", overlay.target);
         if overlay.lower.is_empty() {
@@ -134,7 +137,7 @@ mod tests {
     use proto::path::Relative;
     use proto::secret::Secret;
     use proto::spec::files::{Credential, CredentialName, Overlay, Source, Tmpfs, Upper};
-    use proto::spec::output::{Label, LabelName, LabelValue};
+    use proto::spec::output::{LabelName, LabelValue};
     use proto::spec::process::{
         HostName, LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName,
         SysctlValue,
@@ -247,7 +250,7 @@ mod tests {
                 let address = [127, 0, 0, 1].into();
                 s.names.hosts = each(n, |_| HostEntry { address, name: name.clone() });
             }),
-            bound("labels", RULES_MAX, |s, n| s.labels = each(n, label)),
+            bound("labels: 33, but at most 32", LABELS_MAX, |s, n| s.labels = each(n, label)),
             bound("lower layers", LAYERS_MAX, |s, n| s.files.overlays = vec![layers(n)]),
             bound("nameservers", NAMESERVERS_MAX, |s, n| s.names.resolver = resolver(n, 0, 0)),
             bound("search", SEARCHES_MAX, |s, n| s.names.resolver = resolver(0, n, 0)),
@@ -263,6 +266,23 @@ mod tests {
                 change(|s| s.isolation.limits = vec![limit(LimitName::Cpu)]),
             ),
         ]);
+    }
+
+    /// journald adds them to each line: the longest values alone would make 8 KiB of it.
+    #[test]
+    fn s5_all_labels_together_have_a_bound() {
+        // 30 of "L00=" and 127 bytes are 3,930; the last is "LAST=" and what is left, 161.
+        let labels = |more: usize| {
+            change(move |s| {
+                let name = |text: String| LabelName::new(text).unwrap();
+                let value = |length| LabelValue::new("x".repeat(length)).unwrap();
+                s.labels =
+                    each(30, |n| Label { name: name(format!("L{n:02}")), value: value(127) });
+                s.labels.push(Label { name: name("LAST".to_owned()), value: value(161 + more) });
+            })
+        };
+        let words = "bytes of all labels: 4097, but at most 4096";
+        check_invalid(vec![(words, labels(1), labels(0))]);
     }
 
     /// Bounds of each list alone would let one specification take most of the helper's memory.

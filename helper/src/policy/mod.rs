@@ -119,7 +119,8 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
         files,
         devices,
         resources: resources::within(spec.resources, policy)?,
-        kill_timeout_ms: spec.kill_timeout_ms.min(limits::KILL_TIMEOUT_MAX_MS),
+        kill_timeout_ms: (spec.kill_timeout_ms)
+            .clamp(limits::KILL_TIMEOUT_MIN_MS, limits::KILL_TIMEOUT_MAX_MS),
     })
 }
 

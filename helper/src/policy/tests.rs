@@ -132,6 +132,15 @@ pub(super) fn tasks(limit: Option<u64>) -> Change {
 pub(super) const COMPAT: &str = "preset = \"compat\"";
 pub(super) const READ: Root = Root::ReadOnly;
 
+/// Within it the unit's own clean-up runs, and the host waits as long when it goes down.
+#[test]
+fn s14_the_kill_timeout_is_neither_short_nor_long() {
+    for (asked, given) in [(0, 5_000), (4_999, 5_000), (30_000, 30_000), (u64::MAX, 90_000)] {
+        let decision = judged(COMPAT, |s| s.kill_timeout_ms = asked).unwrap();
+        assert_eq!(decision.kill_timeout_ms, given, "{asked}");
+    }
+}
+
 #[test]
 fn the_user_namespace_is_required() {
     const EXCEPT: &str = "[userns]\nexcept = [\"/var/lib/machines/busybox\"]";

@@ -59,7 +59,8 @@ pub(super) fn collect(plan: &Plan) -> Vec<String> {
             path.split(':').any(|folder| has(&format!("{folder}/{command}")))
         };
         if !found {
-            hints.push(format!("command {command}: not in the image"));
+            // Not which: words of a command are secrets, and remarks are logged and shown.
+            hints.push("command: its first word is not in the image".to_owned());
         }
     }
     hints

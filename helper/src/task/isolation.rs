@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use proto::capability::Capabilities;
 use proto::plan::{Plan, PlannedNetwork};
 use proto::spec::process::{LimitName, ProcessLimit, SyscallRule, Sysctl};
 
@@ -27,14 +28,37 @@ const GROUPS: &str = "@aio @basic-io @chown @clock @default @file-system @io-eve
                       @memlock @module @mount @network-io @process @raw-io @resources @setuid @signal \
                       @sync @timer";
 
+/// What systemd-nspawn keeps by default (systemd-nspawn(1), `--capability=`).
+const CAPABILITIES: &str = "audit_control audit_write chown dac_override dac_read_search fowner \
+                            fsetid ipc_owner kill lease linux_immutable mknod net_bind_service \
+                            net_broadcast net_raw setfcap setgid setpcap setuid sys_admin \
+                            sys_boot sys_chroot sys_nice sys_ptrace sys_resource sys_tty_config";
+
+/// The payload's bounding set, as systemd-nspawn would compute it of its options.
+pub(super) fn bounding(plan: &Plan) -> io::Result<Capabilities> {
+    let of = |names: &str| {
+        let named = names.split(' ').filter_map(Capabilities::named);
+        named.fold(Capabilities::default(), Capabilities::with)
+    };
+    let set = of(CAPABILITIES).with(plan.isolation.add).without(plan.isolation.drop);
+    match plan.users {
+        // The network belongs to the host's user namespace: it would not let the payload bind.
+        Some(range) if range.base != 0 => Ok(set.without(of("net_bind_service"))),
+        Some(_) => Ok(set),
+        // systemd-nspawn refuses what the unit does not have; a user namespace has all.
+        None => {
+            let status = fs::read_to_string("/proc/self/status")?;
+            let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+            let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            let own = mask.ok_or_else(|| io::Error::other("no CapBnd in /proc/self/status"))?;
+            Ok(set.both(Capabilities::of_mask(own)))
+        }
+    }
+}
+
 /// Prepares everything; enters an IPC namespace when a kernel setting needs one.
 pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
     let isolation = &plan.isolation;
-    for (option, set) in [("capability", isolation.add), ("drop-capability", isolation.drop)] {
-        if !set.is_empty() {
-            extras.arguments.push(format!("--{option}={set}"));
-        }
-    }
     if isolation.no_new_privileges {
         extras.arguments.push("--no-new-privileges=yes".to_owned());
     }

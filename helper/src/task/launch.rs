@@ -23,6 +23,7 @@ use super::{
     dirs, files, hints, isolation, machine_id, mount_points, names, namespace, nspawn, open, root,
     settings,
 };
+use crate::sys;
 
 /// Everything that the last step needs.
 struct Ready {
@@ -91,10 +92,17 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         isolation::prepare(plan, &mut extras)?;
         extras.notes.extend(hints::collect(plan));
         namespace::private_runtime(plan.root.mode.writes_image())?;
-        settings::write(&plan.environment)?;
+        let bounding = isolation::bounding(plan).at("capabilities")?;
+        settings::write(&plan.environment, bounding)?;
         let binary = nspawn::binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;
+        // The daemon counts the filters of what runs; a payload could have added its own by then.
+        if !sys::can_load(sys::LIBSECCOMP) {
+            let reason = "cannot be loaded, and systemd-nspawn of version 258 and newer then \
+                          starts a payload without system call filters: apt install libseccomp2";
+            return Err(Problem::refused("libseccomp.so.2", reason));
+        }
         Ok(Ready {
             binary: CString::new(binary.as_os_str().as_encoded_bytes())
                 .map_err(|_| Problem::refused("systemd-nspawn", "path holds a NUL byte"))?,

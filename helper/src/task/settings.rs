@@ -1,6 +1,7 @@
-//! The job's environment on its way into the container, off every command line.
+//! The job's environment on its way into the container, off every command line; and the payload's
+//! capabilities, which no option of systemd-nspawn can spell in full.
 //!
-//! It is written as the configuration of an OCI bundle (`config.json`) that holds nothing else, in a
+//! Both are written as the configuration of an OCI bundle (`config.json`) that holds nothing else, in a
 //! folder that only this task's mount namespace has. JSON can spell every character, so each value
 //! arrives byte for byte; no variable enters systemd-nspawn's own environment, so none can steer it
 //! or its libraries. With a bundle, systemd-nspawn reads no other settings file (load_settings() of
@@ -12,13 +13,14 @@ use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use proto::capability::Capabilities;
 use proto::spec::Variable;
 
 use super::step::{At, Problem};
 use super::{nspawn, open};
 
 /// Writes the bundle. Needs [`super::namespace::private_runtime`] before it.
-pub(super) fn write(variables: &[Variable]) -> Result<(), Problem> {
+pub(super) fn write(variables: &[Variable], bounding: Capabilities) -> Result<(), Problem> {
     for variable in variables {
         if variable.value.reveal().chars().any(is_noncharacter) {
             let reason = "holds a Unicode noncharacter (U+FDD0 to U+FDEF, or one that ends in \
@@ -32,7 +34,7 @@ pub(super) fn write(variables: &[Variable]) -> Result<(), Problem> {
     DirBuilder::new().mode(0o700).create(nspawn::BUNDLE).at(nspawn::BUNDLE)?;
     let path = Path::new(nspawn::BUNDLE).join("config.json");
     let mut file = open::create(&path).at(path.display())?;
-    file.write_all(text(variables).as_bytes()).at(path.display())
+    file.write_all(text(variables, bounding).as_bytes()).at(path.display())
 }
 
 /// Whether systemd calls it no valid character (unichar_is_valid() of utf8.c).
@@ -41,8 +43,17 @@ fn is_noncharacter(c: char) -> bool {
 }
 
 /// The configuration's text (OCI runtime specification 1.0.0).
-fn text(variables: &[Variable]) -> String {
-    let mut text = String::from(r#"{"ociVersion":"1.0.0","process":{"env":["#);
+///
+/// No capability is inheritable: by default systemd-nspawn makes all of the bounding set so, and a
+/// file whose own inheritable set holds some then gives them to any user who executes it
+/// (capabilities(7)). An option for capabilities would make it skip these (merge_settings() of
+/// nspawn.c), and without `bounding` a user other than root had an empty bounding set.
+fn text(variables: &[Variable], bounding: Capabilities) -> String {
+    let bounding: Vec<String> = bounding.names().map(|name| format!("\"{name}\"")).collect();
+    let mut text = format!(
+        r#"{{"ociVersion":"1.0.0","process":{{"capabilities":{{"bounding":[{}],"inheritable":[]}},"env":["#,
+        bounding.join(",")
+    );
     for (index, variable) in variables.iter().enumerate() {
         text.push_str(if index == 0 { "\"" } else { ",\"" });
         text.push_str(variable.name.as_str());
@@ -78,20 +89,25 @@ mod tests {
     #[test]
     fn every_character_is_spelled() {
         let all = [variable("A", "say \"hi\" \\ $X\r\n\u{7f}"), variable("B", "é🦀")];
+        let some = Capabilities::of_mask(0b11);
         assert_eq!(
-            text(&all),
+            text(&all, some),
             concat!(
-                r#"{"ociVersion":"1.0.0","process":{"env":["A=say \"hi\" \\ $X\u000d\u000a\u007f","#,
+                r#"{"ociVersion":"1.0.0","process":{"capabilities":{"#,
+                r#""bounding":["CAP_CHOWN","CAP_DAC_OVERRIDE"],"inheritable":[]},"#,
+                r#""env":["A=say \"hi\" \\ $X\u000d\u000a\u007f","#,
                 r#""B=\u00e9\ud83e\udd80"]}}"#
             )
         );
-        assert_eq!(text(&[]), r#"{"ociVersion":"1.0.0","process":{"env":[]}}"#);
+        let nothing = text(&[], Capabilities::default());
+        assert!(nothing.contains(r#"{"bounding":[],"inheritable":[]},"env":[]}}"#), "{nothing}");
     }
 
     #[test]
     fn noncharacters_are_refused_by_name() {
         for c in ["\u{fffe}", "\u{fdd0}", "\u{1ffff}"] {
-            let problem = format!("{:?}", write(&[variable("ODD", c)]).unwrap_err());
+            let problem =
+                format!("{:?}", write(&[variable("ODD", c)], Capabilities::ALL).unwrap_err());
             assert!(problem.contains("variable ODD"), "{problem}");
         }
     }

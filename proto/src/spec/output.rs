@@ -67,6 +67,14 @@ pub struct Label {
     pub value: LabelValue,
 }
 
+impl Label {
+    /// Bytes of the field `NAME=VALUE`.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.name.as_str().len() + 1 + self.value.as_str().len()
+    }
+}
+
 /// Where the two output streams go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Logs {

@@ -212,7 +212,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
 
 /// Lists of rules of this length.
 fn count_rules(random: &mut Random, spec: &mut TaskSpec, rules: usize) {
-    match random.below(5) {
+    match random.below(7) {
         0 => {
             let name = constant!(SyscallName, "bpf");
             spec.isolation.syscalls = vec![SyscallRule { allow: false, name }; rules];
@@ -234,11 +234,22 @@ fn count_rules(random: &mut Random, spec: &mut TaskSpec, rules: usize) {
             spec.names.hosts = vec![one; rules];
         }
         _ => {
-            let one = |n| Label {
-                name: constant!(LabelName, format!("L{n}")),
-                value: constant!(LabelValue, ""),
+            // As many as there may be, or one more; in half of all cases just as long, or one byte
+            // more: 31 of "L10=" and 124 bytes leave 128 for the last.
+            let over = rules - limits::RULES_MAX;
+            let (count, last) = match random.below(2) {
+                0 => (limits::LABELS_MAX + over, None),
+                _ => (limits::LABELS_MAX, Some(124 + over)),
             };
-            spec.labels = (0..rules).map(one).collect();
+            let one = |n| {
+                let length =
+                    if n + 1 == count { last.unwrap_or(0) } else { last.map_or(0, |_| 124) };
+                Label {
+                    name: constant!(LabelName, format!("L{}", 10 + n)),
+                    value: constant!(LabelValue, "x".repeat(length)),
+                }
+            };
+            spec.labels = (0..count).map(one).collect();
         }
     }
 }

@@ -27,7 +27,9 @@ fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
     broken.invalid("many-sysctls", rules.sysctls.len() > limits::RULES_MAX);
     broken.invalid("many-limits", rules.limits.len() > limits::RULES_MAX);
     broken.invalid("many-hosts", spec.names.hosts.len() > limits::RULES_MAX);
-    broken.invalid("many-labels", spec.labels.len() > limits::RULES_MAX);
+    broken.invalid("many-labels", spec.labels.len() > 32);
+    let fields = spec.labels.iter().map(|l| format!("{}={}", l.name, l.value).len());
+    broken.invalid("long-labels", fields.sum::<usize>() > 4096);
     for overlay in &files.overlays {
         let layers = overlay.lower.len();
         broken.invalid("layers", layers == 0 || layers > limits::LAYERS_MAX);

@@ -6,9 +6,9 @@ use nspawn_tests::wait;
 use proto::capability::Capabilities;
 use proto::spec::process::{
     LimitName, ProcessLimit, SelinuxContext, SyscallName, SyscallRule, Sysctl, SysctlName,
-    SysctlValue,
+    SysctlValue, UserName,
 };
-use proto::spec::{Network, Payload, TaskSpec};
+use proto::spec::{Network, Payload, TaskSpec, Users};
 use proto::wire::Answer;
 use std::time::Duration;
 
@@ -38,6 +38,45 @@ fn capabilities_are_added_and_dropped() {
     assert_eq!(bounding("sys_time", "sys_time chown"), default & !CHOWN);
     assert_eq!(bounding("", "all"), 0);
     assert!(bounding("all", "").count_ones() >= 40);
+}
+
+/// A file's own inheritable set would give them to any user inside (capabilities(7)). The others
+/// are what systemd-nspawn makes of its options.
+#[test]
+fn no_capability_is_inheritable() {
+    const USERNS: &str = "00000000fdecabff";
+    const NONE: &str = "0000000000000000";
+    let sets = |change: &dyn Fn(&mut TaskSpec)| {
+        let text = says("grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status", |s| change(s));
+        let words = text.split_whitespace().filter(|word| !word.starts_with("Cap"));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = |set: &'static str| [NONE, set, set, set, NONE];
+    let named = |name: &str| Capabilities::named(name).unwrap();
+    assert_eq!(sets(&|_| ()), all(USERNS));
+    assert_eq!(sets(&|s| s.isolation.add = named("sys_time")), all("00000000ffecabff"));
+    assert_eq!(sets(&|s| s.isolation.drop = named("chown")), all("00000000fdecabfe"));
+    assert_eq!(sets(&|s| s.isolation.drop = named("all")), all(NONE));
+    // The network is the host's: the payload could not bind, so it is not to believe that it can.
+    assert_eq!(sets(&|s| s.isolation.add = named("net_bind_service")), all(USERNS));
+    let stub = |s: &mut TaskSpec| {
+        if let Payload::Command { words } = &s.payload {
+            s.payload = Payload::ProcessTwo { words: words.clone() };
+        }
+    };
+    assert_eq!(sets(&stub), all(USERNS));
+    // A set-uid program still has a bounding set to work in.
+    let user = |s: &mut TaskSpec| {
+        debian(s);
+        s.process.user = Some(UserName::new("daemon").unwrap());
+    };
+    assert_eq!(sets(&user), [NONE, NONE, NONE, USERNS, NONE]);
+    // Without user namespace no more than the host has.
+    let host = sets(&|s| s.users = Users::Host);
+    assert_eq!((host[0].as_str(), host[4].as_str()), (NONE, NONE), "{host:?}");
+    let own = u64::from_str_radix(&host[3], 16).unwrap();
+    assert!(own & !0xfdec_afff == 0 && own & 0x20_0000 != 0, "{host:?}");
+    sets(&|s| (s.users, s.isolation.add) = (Users::Host, Capabilities::ALL));
 }
 
 #[test]

@@ -11,6 +11,7 @@
     reason = "a test ends where something is missing"
 )]
 
+mod filters;
 mod task;
 
 use nspawn_tests::product::Variant;
@@ -81,13 +82,7 @@ fn rig() -> (&'static Rig, World, MutexGuard<'static, ()>) {
     let rig = RIGS[index].get_or_init(|| {
         let product = Some(Variant::StepHook);
         let rig = Rig::up(&Config { product, ..Config::from_env().unwrap() }).unwrap();
-        rig.run(&["mkdir", "-m", "700", task::HOOKS]).unwrap();
-        // The released unit may not write there.
-        let unit = "/etc/systemd/system/nomad-nspawn-helper.service.d/hook.conf";
-        rig.run(&["mkdir", "-p", "/etc/systemd/system/nomad-nspawn-helper.service.d"]).unwrap();
-        let more = format!("[Service]\nReadWritePaths={}\n", task::HOOKS);
-        rig.write_file(unit, more, 0o644).unwrap();
-        rig.sh("systemctl daemon-reload && systemctl restart nomad-nspawn-helper").unwrap();
+        task::allow_hooks(&rig);
         // The first task of a host brings its slice, which stays.
         Running::start(&rig, "warm-up", 0).stop().purge().unwrap();
         rig

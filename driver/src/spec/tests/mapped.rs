@@ -346,6 +346,22 @@ fn labels_are_the_jobs_and_the_operators() {
 }
 
 #[test]
+fn s5_labels_have_a_bound_together_with_the_operators() {
+    let config =
+        PluginConfig { extra_labels: vec!["job_n*".to_owned()], ..PluginConfig::default() };
+    let named: Vec<_> = (0..32).map(|n| format!("L{n:02}")).collect();
+    let labels = |count: usize, value: &str| {
+        let all: Vec<_> = named.iter().take(count).map(|name| (name.as_str(), value)).collect();
+        build(&task(&[("labels", pairs(&all))]), &node(&config)).map(|spec| spec.labels.len())
+    };
+    assert_eq!(labels(31, "x").unwrap(), 32);
+    let text = labels(32, "x").unwrap_err().to_string();
+    assert!(text.contains("labels: 33 with ") && text.contains("at most 32 with 4096"), "{text}");
+    let text = labels(31, &"x".repeat(200)).unwrap_err().to_string();
+    assert!(text.contains("labels: 32 with ") && text.contains("leave some out"), "{text}");
+}
+
+#[test]
 fn an_unknown_version_refuses_nothing() {
     let config = PluginConfig::default();
     let unknown = Node { systemd: 0, host_users: None, ..node(&config) };
