@@ -52,6 +52,10 @@ chosen! {
         "process::any_value_arrives_beside_any_name",
         "process::the_user_is_the_images",
     ],
+    keys: [
+        "small_images::a_system_whose_store_is_mounted_boots",
+        "small_images::one_static_program_is_an_image",
+    ],
     daemon: [
         "output::both_get_everything_to_the_last_line_and_nothing_stays",
         "output::a_containers_own_journal_becomes_its_output",

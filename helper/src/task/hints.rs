@@ -1,13 +1,14 @@
-//! Remarks on what systemd-nspawn will probably not find in the image: user, folder, command.
+//! Remarks on what systemd-nspawn will probably not find in the image: user, folder, init,
+//! command.
 //!
 //! It says so to the journal alone, and only some of it. A remark never stops a start, because only
 //! the container itself can know: mounts and name services may still bring what is missing.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, readlinkat};
 use proto::path::Absolute;
 use proto::plan::Plan;
 use proto::spec::Payload;
@@ -21,6 +22,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
 /// As much of the image's /etc/passwd as is read.
 const PASSWD_MAX: usize = 1024 * 1024;
+/// Links that are followed for one path, as many as the kernel follows.
+const LINKS: usize = 40;
 
 /// What does not seem to be there.
 pub(super) fn collect(plan: &Plan) -> Vec<String> {
@@ -65,20 +68,73 @@ pub(super) fn collect(plan: &Plan) -> Vec<String> {
     hints
 }
 
-/// Whether something is there, or may come with a mount.
+/// Whether something is there, or may come with a mount: also where links of the image lead.
 fn has(plan: &Plan, root: &OwnedFd, path: &str) -> bool {
-    let Ok(absolute) = Absolute::parse(path) else { return true };
+    // Such as a relative folder of the job's PATH.
+    if Absolute::parse(path).is_err() {
+        return true;
+    }
+    let (mut real, mut rest) = (PathBuf::from("/"), PathBuf::from(path));
+    for _ in 0..LINKS {
+        match walk(plan, root, &mut real, &rest) {
+            Walk::There => return true,
+            Walk::Missing => return false,
+            Walk::Link(next) => rest = next,
+        }
+    }
+    true
+}
+
+/// How a walk without links ends.
+enum Walk {
+    /// It is there, or nobody can see that from here.
+    There,
+    Missing,
+    /// At a link: what is left to walk from where it lies.
+    Link(PathBuf),
+}
+
+fn walk(plan: &Plan, root: &OwnedFd, real: &mut PathBuf, rest: &Path) -> Walk {
+    let mut parts = rest.components();
+    while let Some(part) = parts.next() {
+        match part {
+            Component::RootDir => *real = PathBuf::from("/"),
+            Component::ParentDir => drop(real.pop()),
+            Component::Prefix(_) | Component::CurDir => {}
+            Component::Normal(name) => {
+                real.push(name);
+                let absolute = real.to_str().map(Absolute::parse);
+                let Some(Ok(absolute)) = absolute else { return Walk::There };
+                if is_mounted_over(plan, &absolute) {
+                    return Walk::There;
+                }
+                let below = real.strip_prefix("/").unwrap_or(real);
+                let found = open::beneath(root.as_fd(), below, OFlag::O_PATH, Mounts::Stay);
+                let found = match found {
+                    Ok(found) => found,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Walk::Missing,
+                    Err(_) => return Walk::There,
+                };
+                if open::metadata(&found).is_ok_and(|meta| meta.is_symlink()) {
+                    real.pop();
+                    let Ok(target) = readlinkat(&found, "") else { return Walk::There };
+                    return Walk::Link(Path::new(&target).join(parts.as_path()));
+                }
+            }
+        }
+    }
+    Walk::There
+}
+
+/// Whether systemd-nspawn or the job mounts something there, or above it.
+fn is_mounted_over(plan: &Plan, path: &Absolute) -> bool {
     let files = &plan.files;
     let own = ["/alloc", "/local", "/secrets", "/dev", "/proc", "/run", "/sys", "/tmp"];
-    let targets = (files.binds.iter().map(|bind| &bind.target))
+    let mut targets = (files.binds.iter().map(|bind| &bind.target))
         .chain(files.tmpfs.iter().map(|tmpfs| &tmpfs.target))
         .chain(files.overlays.iter().map(|overlay| &overlay.target));
-    own.iter().any(|own| Path::new(path).starts_with(own))
-        || targets.into_iter().any(|target| absolute.below(target).is_some())
-        || !matches!(
-            open::in_root(root.as_fd(), &absolute.to_path()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound
-        )
+    own.iter().any(|own| path.to_path().starts_with(own))
+        || targets.any(|target| path.below(target).is_some())
 }
 
 fn passwd(root: &OwnedFd) -> Option<String> {
