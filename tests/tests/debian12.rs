@@ -53,7 +53,11 @@ chosen! {
         "process::the_user_is_the_images",
     ],
     keys: [
+        "process::key_user",
         "small_images::a_system_whose_store_is_mounted_boots",
+        "small_images::a_user_needs_no_program_of_the_image",
+        "small_images::a_user_that_a_mount_brings_is_found_by_getent",
+        "small_images::an_images_accounts_lead_nowhere",
         "small_images::one_static_program_is_an_image",
     ],
     daemon: [

@@ -1,10 +1,8 @@
-//! Remarks on what systemd-nspawn will probably not find in the image: user, folder, init,
-//! command.
+//! Remarks on what systemd-nspawn will probably not find in the image: folder, init, command.
 //!
 //! It says so to the journal alone, and only some of it. A remark never stops a start, because only
 //! the container itself can know: mounts and name services may still bring what is missing.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -20,8 +18,6 @@ use super::root;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where systemd-nspawn looks for an init.
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
-/// As much of the image's /etc/passwd as is read.
-const PASSWD_MAX: usize = 1024 * 1024;
 /// Links that are followed for one path, as many as the kernel follows.
 const LINKS: usize = 40;
 
@@ -30,13 +26,6 @@ pub(super) fn collect(plan: &Plan) -> Vec<String> {
     let Ok(root) = open::folder(&root::path()) else { return Vec::new() };
     let has = |path: &str| has(plan, &root, path);
     let mut hints = Vec::new();
-    if let Some(user) = &plan.process.user {
-        if !PATH.split(':').any(|folder| has(&format!("{folder}/getent"))) {
-            hints.push(format!("user {user}: the image has no getent, which finds users for it"));
-        } else if passwd(&root).is_some_and(|passwd| !names(&passwd, user.as_str())) {
-            hints.push(format!("user {user}: not in the image's /etc/passwd"));
-        }
-    }
     if let Some(directory) = &plan.process.directory
         && !has(&directory.to_string())
     {
@@ -127,7 +116,7 @@ fn walk(plan: &Plan, root: &OwnedFd, real: &mut PathBuf, rest: &Path) -> Walk {
 }
 
 /// Whether systemd-nspawn or the job mounts something there, or above it.
-fn is_mounted_over(plan: &Plan, path: &Absolute) -> bool {
+pub(super) fn is_mounted_over(plan: &Plan, path: &Absolute) -> bool {
     let files = &plan.files;
     let own = ["/alloc", "/local", "/secrets", "/dev", "/proc", "/run", "/sys", "/tmp"];
     let mut targets = (files.binds.iter().map(|bind| &bind.target))
@@ -135,34 +124,4 @@ fn is_mounted_over(plan: &Plan, path: &Absolute) -> bool {
         .chain(files.overlays.iter().map(|overlay| &overlay.target));
     own.iter().any(|own| path.to_path().starts_with(own))
         || targets.any(|target| path.below(target).is_some())
-}
-
-fn passwd(root: &OwnedFd) -> Option<String> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let file = open::beneath(root.as_fd(), Path::new("etc/passwd"), flags, Mounts::Stay).ok()?;
-    String::from_utf8(open::read_all(File::from(file), PASSWD_MAX).ok()?).ok()
-}
-
-/// Whether a user is in it, by name or number.
-fn names(passwd: &str, user: &str) -> bool {
-    passwd.lines().any(|line| {
-        let mut fields = line.split(':');
-        fields.next() == Some(user) || fields.nth(1) == Some(user)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_found_by_name_and_number() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:app:/:/bin/sh\n";
-        for user in ["root", "0", "app", "1000"] {
-            assert!(names(passwd, user), "{user}");
-        }
-        for user in ["100", "x", "ap", ""] {
-            assert!(!names(passwd, user), "{user}");
-        }
-    }
 }

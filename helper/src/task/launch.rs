@@ -20,7 +20,7 @@ use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
 use super::{
     dirs, files, hints, isolation, machine_id, mount_points, names, namespace, nspawn, root,
-    settings,
+    settings, user,
 };
 
 /// Everything that the last step needs.
@@ -84,7 +84,8 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         isolation::prepare(plan, &mut extras)?;
         extras.notes.extend(hints::collect(plan));
         namespace::private_runtime(plan.root.mode.writes_image())?;
-        settings::write(&plan.environment)?;
+        let user = user::find(plan, &root, &mut extras)?;
+        settings::write(&plan.environment, user.as_ref())?;
         let binary = nspawn::binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;

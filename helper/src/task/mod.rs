@@ -31,6 +31,7 @@ mod overlay;
 mod root;
 mod settings;
 mod step;
+mod user;
 
 pub use nspawn::binary as nspawn_binary;
 pub use root::{has_orphans, is_gone, kept_base};
