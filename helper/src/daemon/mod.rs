@@ -12,6 +12,7 @@ mod context;
 mod launch;
 mod leader;
 mod machined;
+mod messages;
 mod notify;
 mod orphans;
 mod passed;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
+use proto::error::printable;
 use proto::limits;
 use proto::name::{Instance, TaskKey};
 use proto::plan::UnitId;
@@ -63,6 +64,14 @@ impl Table {
 
     pub(super) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
         self.tasks.get_mut(key)
+    }
+
+    /// Puts a remark before those of the launcher.
+    pub(super) fn note(&mut self, key: &TaskKey, note: String) {
+        if let Some(entry) = self.get_mut(key) {
+            entry.notes.insert(0, printable(&note));
+            entry.notes.truncate(limits::NOTES_MAX);
+        }
     }
 
     /// Whether a unit of this id exists: the task's name is no part of it.

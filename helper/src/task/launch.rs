@@ -19,8 +19,8 @@ use super::logs::{self, Streams};
 use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
 use super::{
-    dirs, files, hints, isolation, machine_id, mount_points, names, namespace, nspawn, root,
-    settings, user,
+    dirs, files, hints, isolation, machine_id, messages, mount_points, names, namespace, nspawn,
+    root, settings, user,
 };
 
 /// Everything that the last step needs.
@@ -30,6 +30,8 @@ struct Ready {
     environment: Vec<CString>,
     streams: Streams,
     null: OwnedFd,
+    /// Where systemd-nspawn's own messages arrive.
+    messages: OwnedFd,
 }
 
 /// Runs `launch`.
@@ -46,7 +48,8 @@ fn run(
     let (ready, notes) = prepare(&plan, steps)?;
     let times = steps.line();
     steps.run(Step::Go, || {
-        orders.report(&Report::Prepared { notes }).at("helper socket")?;
+        let report = Report::Prepared { notes };
+        orders.report_with(&report, &[ready.messages.as_fd()]).at("helper socket")?;
         // While the helper has its turn.
         eprintln!("{times}");
         namespace::reap()?;
@@ -57,7 +60,10 @@ fn run(
 
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
     let mut extras = Extras::default();
-    steps.run(Step::MountNamespace, namespace::enter_mount_namespace)?;
+    let messages = steps.run(Step::MountNamespace, || {
+        namespace::enter_mount_namespace()?;
+        messages::receive()
+    })?;
     // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
     steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
@@ -86,6 +92,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         namespace::private_runtime(plan.root.mode.writes_image())?;
         let user = user::find(plan, &root, &mut extras)?;
         settings::write(&plan.environment, user.as_ref())?;
+        messages::redirect()?;
         let binary = nspawn::binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;
@@ -96,6 +103,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
             environment: nspawn::c_strings(nspawn::environment(plan, &extras), "environment")?,
             streams,
             null: logs::null()?,
+            messages,
         })
     })?;
     extras.notes.truncate(limits::NOTES_MAX);

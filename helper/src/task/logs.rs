@@ -23,7 +23,7 @@ use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use proto::path::Absolute;
-use proto::plan::{Plan, TaskDirs, UnitId};
+use proto::plan::{Plan, Report, TaskDirs, UnitId};
 use proto::spec::Logs;
 
 use super::extras::{Extras, MountPoint};
@@ -68,7 +68,10 @@ impl Streams {
         };
         let streams = open(OFlag::O_RDWR)?;
         let writers = open(OFlag::O_WRONLY)?;
-        if let Some(Err(error)) = orders.map(|orders| orders.hand(&writers)) {
+        if let Some(Err(error)) = orders.map(|orders| {
+            let fds = writers.each_ref().map(AsFd::as_fd);
+            orders.report_with(&Report::Streams, &fds)
+        }) {
             eprintln!("output that nobody reads is lost with the task: helper socket: {error}");
         }
         Ok(streams)

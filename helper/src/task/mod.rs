@@ -21,6 +21,7 @@ mod isolation;
 mod launch;
 mod logs;
 mod machine_id;
+mod messages;
 mod mount_points;
 mod names;
 mod namespace;
@@ -33,6 +34,7 @@ mod settings;
 mod step;
 mod user;
 
+pub use messages::JOURNAL;
 pub use nspawn::binary as nspawn_binary;
 pub use root::{has_orphans, is_gone, kept_base};
 

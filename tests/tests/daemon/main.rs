@@ -13,6 +13,7 @@ mod errors;
 mod images;
 mod journal;
 mod many;
+mod messages;
 mod mount;
 mod orphans;
 mod output;

@@ -210,3 +210,16 @@ fn a_system_whose_store_is_mounted_boots() {
     drop(image);
     stand().rig.run(&["rm", "-r", "/srv/closed/store"]).unwrap();
 }
+
+#[test]
+fn the_reason_of_systemd_nspawn_is_in_the_event() {
+    let keys = crate::sh(json!({ "inaccessible": ["/run/none"] }), "exit 0");
+    let refused = stand().refusal(&keys).unwrap();
+    assert!(refused.text.contains("ended before the payload ran: "), "{}", refused.text);
+    assert!(refused.text.contains("/run/none"), "{}", refused.text);
+    assert!(!refused.text.contains("journalctl"), "{}", refused.text);
+    // It is in the journal as well, as a line of the task's unit, and in no stream of the task.
+    let words = ["journalctl", "-q", "-o", "cat", "-t", "systemd-nspawn", "NSPAWN_PAYLOAD=command"];
+    let journal = stand().rig.run(&words).unwrap();
+    assert!(journal.contains("/run/none"), "{journal}");
+}
