@@ -52,11 +52,22 @@ chosen! {
         "names::the_resolver_file_is_the_jobs_in_every_root",
         "process::any_value_arrives_beside_any_name",
         "process::the_user_is_the_images",
+        "reasons::what_the_container_finds_out_is_said_too",
+    ],
+    keys: [
+        "process::key_user",
+        "small_images::a_system_whose_store_is_mounted_boots",
+        "small_images::a_user_needs_no_program_of_the_image",
+        "small_images::a_user_that_a_mount_brings_is_found_by_getent",
+        "small_images::an_images_accounts_lead_nowhere",
+        "small_images::one_static_program_is_an_image",
+        "small_images::the_reason_of_systemd_nspawn_is_in_the_event",
     ],
     steps: [
         "filters::a_payload_without_filters_is_killed_and_refused_with_the_package",
     ],
     daemon: [
+        "messages::nothing_that_systemd_nspawn_says_is_output_though_the_helper_died",
         "output::both_get_everything_to_the_last_line_and_nothing_stays",
         "output::a_containers_own_journal_becomes_its_output",
         "ranges::a_fixed_range_belongs_to_one_allocation_through_the_helpers_death",

@@ -72,8 +72,9 @@ keys! {
         args: Vec<String>, later;
         /// Whether the command is PID 2 below a stub init. Not with boot.
         process_two: bool = false;
-        /// User of the image that runs the command; unset: the task's `user`, else root. Not with
-        /// boot. The task's `user` has no effect inside a booted container.
+        /// User that runs the command, or `user:group`, each a name of the image or a number; unset:
+        /// the task's `user`, else root. Not with boot. The task's `user` has no effect inside a
+        /// booted container.
         user: Option<String>;
         /// Absolute path inside in which the command begins; unset: /, and for the image's shell
         /// without a command the user's home.

@@ -1,7 +1,7 @@
 //! The payload: start mode, command, user, directory, host name, console, readiness, signal.
 
 use proto::secret::Secret;
-use proto::spec::process::{Console, HostName, Ready, UserName};
+use proto::spec::process::{Console, HostName, Ready, User};
 use proto::spec::{Payload, Process};
 
 use super::place::absolute;
@@ -41,9 +41,8 @@ pub(crate) fn process(keys: &TaskKeys, user: &str, problems: &mut Vec<Problem>) 
         problems.push(Problem::new(key, rule).value(value).remedy(remedy));
     };
     let user = user.and_then(|user| {
-        UserName::new(user)
-            .map_err(|e| invalid("user", user, e.to_string(), "a user of the image, e.g. www-data"))
-            .ok()
+        let remedy = "user or user:group, each a name of the image or a number, e.g. www-data";
+        User::parse(user).map_err(|e| invalid("user", user, e.to_string(), remedy)).ok()
     });
     let hostname = keys.hostname.as_deref().and_then(|name| {
         HostName::new(name).map_err(|e| invalid("hostname", name, e.to_string(), "e.g. web-1")).ok()

@@ -68,7 +68,7 @@ impl Launcher {
     }
 
     /// The next report that is no failure, and the descriptors that came with it.
-    async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
+    pub(super) async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::ReadPlan.name(), "launcher", reason);
         let (mut buffer, mut room) = (vec![0; limits::MESSAGE_MAX], [0; 64]);
         let received = self.0.recv_with_ancillary(&mut buffer, &mut room).await;

@@ -13,6 +13,7 @@ mod journal;
 mod launch;
 mod leader;
 mod machined;
+mod messages;
 mod notify;
 mod orphans;
 mod pace;

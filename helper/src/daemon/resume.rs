@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Rc<Context>, record: &Record, main: &Process) 
     let gate = gate(context, &record.key);
     let _held = gate.lock().await;
     let limit = Duration::from_secs(limits::START_TIMEOUT_S);
-    let started = match tokio::time::timeout(limit, payload(context, record, main)).await {
+    let started = match tokio::time::timeout(limit, payload(context, record, main, None)).await {
         Ok(Ok(())) => true,
         // The payload may have ended before we looked.
         Ok(Err(error)) => {

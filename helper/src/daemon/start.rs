@@ -3,6 +3,7 @@
 //! Whatever fails, and whoever gives up, the undo is a removal of the unit: everything else lives
 //! in it or is counted in the table.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use proto::wire::Task;
 
 use super::context::{Context, Held};
 use super::launch::Launcher;
+use super::messages::Messages;
 use super::process::{Process, nspawn};
 use super::ready::Notice;
 use super::record::{Form, Kind, Record, Use};
@@ -157,13 +159,15 @@ async fn attempt(
     let plan = plan(spec, &mut decision, record);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
     let plan = Some(plan).filter(|_| record.followed);
-    let notes = tokio::select! {
-        notes = prepared(&launcher) => notes?,
+    let (notes, socket) = tokio::select! {
+        prepared = prepared(&launcher) => prepared?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
     // As large as a job likes, and a start may last an hour.
     drop(decision);
     remark(context, record, notes);
+    let messages = socket.map(|socket| Messages::listen(socket, record, main.clone())).transpose();
+    let messages = messages.map_err(|e| failed(format!("messages of systemd-nspawn: {e}")))?;
     let follower = match plan {
         Some(plan) => Some(follow(context, record, &labels, plan).await?),
         None => None,
@@ -172,7 +176,7 @@ async fn attempt(
     if let Some(follower) = follower {
         follower.go().await?;
     }
-    hook::during(Step::Leader, payload(context, record, &main)).await?;
+    hook::during(Step::Leader, payload(context, record, &main, messages.as_deref())).await?;
     if collected && let Some(writers) = launcher.streams().await {
         context.streams.borrow_mut().enter(record.unit(), writers);
         streams::watch(context, &record.key, main.clone());
@@ -281,9 +285,13 @@ async fn begun(launcher: &Launcher, plan: &Plan) -> Result<u32, Refusal> {
     Ok(pid)
 }
 
-async fn prepared(launcher: &Launcher) -> Result<Vec<String>, Refusal> {
-    let Report::Prepared { notes } = launcher.report().await? else { return Err(unexpected()) };
-    Ok(notes)
+/// The launcher's remarks, and the socket of systemd-nspawn's messages where it has one.
+type Prepared = (Vec<String>, Option<OwnedFd>);
+
+async fn prepared(launcher: &Launcher) -> Result<Prepared, Refusal> {
+    let (report, fds) = launcher.receive().await?;
+    let Report::Prepared { notes } = report else { return Err(unexpected()) };
+    Ok((notes, fds.into_iter().next()))
 }
 
 fn unexpected() -> Refusal {
@@ -291,7 +299,7 @@ fn unexpected() -> Refusal {
 }
 
 /// The launcher has ended: its report may still lie in the socket.
-async fn last_word(launcher: &Launcher, record: &Record) -> Result<Vec<String>, Refusal> {
+async fn last_word(launcher: &Launcher, record: &Record) -> Result<Prepared, Refusal> {
     let moment = Duration::from_millis(50);
     tokio::time::timeout(moment, prepared(launcher)).await.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
@@ -331,18 +339,27 @@ pub(super) async fn payload(
     context: &Rc<Context>,
     record: &Record,
     main: &Process,
+    messages: Option<&Messages>,
 ) -> Result<(), Refusal> {
     let key = &record.key;
     let found = |processes: &leader::Processes| {
         hook::run(Step::Store, || keep(context, record, processes));
     };
     let processes = leader::watch(main, record.kind, nspawn(), found).await;
-    if processes.leader.is_some() {
+    let said = messages.map(Messages::errors).unwrap_or_default();
+    if let Some(leader) = &processes.leader {
+        // The container's first process is systemd-nspawn itself up to the payload's execve.
+        if leader.has_ended() && !said.is_empty() {
+            context.table.borrow_mut().note(key, format!("systemd-nspawn: {said}"));
+        }
         return leader::check_filters(main, record.kind, &processes);
     }
     let unit = unit::name(record.unit());
     tracing::warn!(%key, "systemd-nspawn ended before the payload");
-    let mut reason = format!("ended before the payload ran; its reason is in journalctl -u {unit}");
+    let mut reason = match said.as_str() {
+        "" => format!("ended before the payload ran, without a reason; see journalctl -u {unit}"),
+        said => format!("ended before the payload ran: {said}"),
+    };
     for note in context.table.borrow().get(key).map_or(&[][..], |entry| &entry.notes) {
         reason.push_str("; ");
         reason.push_str(note);

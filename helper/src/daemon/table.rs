@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
+use proto::error::printable;
 use proto::limits;
 use proto::name::{Instance, TaskKey};
 use proto::plan::UnitId;
@@ -79,6 +80,14 @@ impl Table {
     /// Whether there is a task whose record could not be read.
     pub(super) fn has_unreadable(&self) -> bool {
         self.records().any(|record| !record.is_readable())
+    }
+
+    /// Puts a remark before those of the launcher.
+    pub(super) fn note(&mut self, key: &TaskKey, note: String) {
+        if let Some(entry) = self.get_mut(key) {
+            entry.notes.insert(0, printable(&note));
+            entry.notes.truncate(limits::NOTES_MAX);
+        }
     }
 
     /// Whether a unit of this id exists: the task's name is no part of it.

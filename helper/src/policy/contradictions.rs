@@ -73,7 +73,7 @@ fn check_process(spec: &TaskSpec) -> Result<(), Denial> {
 mod tests {
     use crate::policy::tests::{Change, change, check_invalid, device, target};
     use proto::spec::files::Tmpfs;
-    use proto::spec::process::{LimitName, ProcessLimit, Ready, UserName};
+    use proto::spec::process::{LimitName, ProcessLimit, Ready, User};
     use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs, Users, Volatile};
 
     const BOOT: Payload = Payload::Boot { arguments: Vec::new() };
@@ -102,7 +102,7 @@ mod tests {
 
     fn user(payload: Payload) -> Change {
         change(move |s| {
-            s.process.user = Some(UserName::new("www-data").unwrap());
+            s.process.user = Some(User::parse("www-data").unwrap());
             s.payload = payload.clone();
         })
     }

@@ -1,13 +1,12 @@
-//! Remarks on what systemd-nspawn will probably not find in the image: user, folder, command.
+//! Remarks on what systemd-nspawn will probably not find in the image: folder, init, command.
 //!
 //! It says so to the journal alone, and only some of it. A remark never stops a start, because only
 //! the container itself can know: mounts and name services may still bring what is missing.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, readlinkat};
 use proto::path::Absolute;
 use proto::plan::Plan;
 use proto::spec::Payload;
@@ -19,21 +18,14 @@ use super::root;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where systemd-nspawn looks for an init.
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
-/// As much of the image's /etc/passwd as is read.
-const PASSWD_MAX: usize = 1024 * 1024;
+/// Links that are followed for one path, as many as the kernel follows.
+const LINKS: usize = 40;
 
 /// What does not seem to be there.
 pub(super) fn collect(plan: &Plan) -> Vec<String> {
     let Ok(root) = open::folder(&root::path()) else { return Vec::new() };
     let has = |path: &str| has(plan, &root, path);
     let mut hints = Vec::new();
-    if let Some(user) = &plan.process.user {
-        if !PATH.split(':').any(|folder| has(&format!("{folder}/getent"))) {
-            hints.push(format!("user {user}: the image has no getent, which finds users for it"));
-        } else if passwd(&root).is_some_and(|passwd| !names(&passwd, user.as_str())) {
-            hints.push(format!("user {user}: not in the image's /etc/passwd"));
-        }
-    }
     if let Some(directory) = &plan.process.directory
         && !has(&directory.to_string())
     {
@@ -66,48 +58,71 @@ pub(super) fn collect(plan: &Plan) -> Vec<String> {
     hints
 }
 
-/// Whether something is there, or may come with a mount.
+/// Whether something is there, or may come with a mount: also where links of the image lead.
 fn has(plan: &Plan, root: &OwnedFd, path: &str) -> bool {
-    let Ok(absolute) = Absolute::parse(path) else { return true };
-    let files = &plan.files;
-    let own = ["/alloc", "/local", "/secrets", "/dev", "/proc", "/run", "/sys", "/tmp"];
-    let targets = (files.binds.iter().map(|bind| &bind.target))
-        .chain(files.tmpfs.iter().map(|tmpfs| &tmpfs.target))
-        .chain(files.overlays.iter().map(|overlay| &overlay.target));
-    own.iter().any(|own| Path::new(path).starts_with(own))
-        || targets.into_iter().any(|target| absolute.below(target.path()).is_some())
-        || !matches!(
-            open::in_root(root.as_fd(), &absolute.to_path()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound
-        )
-}
-
-fn passwd(root: &OwnedFd) -> Option<String> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let file = open::beneath(root.as_fd(), Path::new("etc/passwd"), flags, Mounts::Stay).ok()?;
-    String::from_utf8(open::read_all(File::from(file), PASSWD_MAX).ok()?).ok()
-}
-
-/// Whether a user is in it, by name or number.
-fn names(passwd: &str, user: &str) -> bool {
-    passwd.lines().any(|line| {
-        let mut fields = line.split(':');
-        fields.next() == Some(user) || fields.nth(1) == Some(user)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_found_by_name_and_number() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:app:/:/bin/sh\n";
-        for user in ["root", "0", "app", "1000"] {
-            assert!(names(passwd, user), "{user}");
-        }
-        for user in ["100", "x", "ap", ""] {
-            assert!(!names(passwd, user), "{user}");
+    // Such as a relative folder of the job's PATH.
+    if Absolute::parse(path).is_err() {
+        return true;
+    }
+    let (mut real, mut rest) = (PathBuf::from("/"), PathBuf::from(path));
+    for _ in 0..LINKS {
+        match walk(plan, root, &mut real, &rest) {
+            Walk::There => return true,
+            Walk::Missing => return false,
+            Walk::Link(next) => rest = next,
         }
     }
+    true
+}
+
+/// How a walk without links ends.
+enum Walk {
+    /// It is there, or nobody can see that from here.
+    There,
+    Missing,
+    /// At a link: what is left to walk from where it lies.
+    Link(PathBuf),
+}
+
+fn walk(plan: &Plan, root: &OwnedFd, real: &mut PathBuf, rest: &Path) -> Walk {
+    let mut parts = rest.components();
+    while let Some(part) = parts.next() {
+        match part {
+            Component::RootDir => *real = PathBuf::from("/"),
+            Component::ParentDir => drop(real.pop()),
+            Component::Prefix(_) | Component::CurDir => {}
+            Component::Normal(name) => {
+                real.push(name);
+                let absolute = real.to_str().map(Absolute::parse);
+                let Some(Ok(absolute)) = absolute else { return Walk::There };
+                if is_mounted_over(plan, &absolute) {
+                    return Walk::There;
+                }
+                let below = real.strip_prefix("/").unwrap_or(real);
+                let found = open::beneath(root.as_fd(), below, OFlag::O_PATH, Mounts::Stay);
+                let found = match found {
+                    Ok(found) => found,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Walk::Missing,
+                    Err(_) => return Walk::There,
+                };
+                if open::metadata(&found).is_ok_and(|meta| meta.is_symlink()) {
+                    real.pop();
+                    let Ok(target) = readlinkat(&found, "") else { return Walk::There };
+                    return Walk::Link(Path::new(&target).join(parts.as_path()));
+                }
+            }
+        }
+    }
+    Walk::There
+}
+
+/// Whether systemd-nspawn or the job mounts something there, or above it.
+pub(super) fn is_mounted_over(plan: &Plan, path: &Absolute) -> bool {
+    let files = &plan.files;
+    let own = ["/alloc", "/local", "/secrets", "/dev", "/proc", "/run", "/sys", "/tmp"];
+    let mut targets = (files.binds.iter().map(|bind| &bind.target))
+        .chain(files.tmpfs.iter().map(|tmpfs| &tmpfs.target))
+        .chain(files.overlays.iter().map(|overlay| &overlay.target));
+    own.iter().any(|own| path.to_path().starts_with(own))
+        || targets.any(|target| path.below(target).is_some())
 }

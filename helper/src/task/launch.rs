@@ -20,8 +20,8 @@ use super::logs::{self, Streams};
 use super::orders::{self, Orders};
 use super::step::{At, Problem, Steps};
 use super::{
-    dirs, files, hints, isolation, machine_id, mount_points, names, namespace, nspawn, open, root,
-    settings,
+    dirs, files, hints, isolation, machine_id, messages, mount_points, names, namespace, nspawn,
+    open, root, settings, user,
 };
 use crate::sys;
 
@@ -32,6 +32,8 @@ struct Ready {
     environment: Vec<CString>,
     streams: Streams,
     null: OwnedFd,
+    /// Where systemd-nspawn's own messages arrive.
+    messages: OwnedFd,
 }
 
 /// Runs `launch`.
@@ -48,7 +50,8 @@ fn run(
     let (ready, notes) = prepare(&plan, steps)?;
     let times = steps.line();
     steps.run(Step::Go, || {
-        orders.report(&Report::Prepared { notes }).at("helper socket")?;
+        let report = Report::Prepared { notes };
+        orders.report_with(&report, &[ready.messages.as_fd()]).at("helper socket")?;
         // While the helper has its turn.
         eprintln!("{times}");
         namespace::reap()?;
@@ -65,7 +68,10 @@ fn run(
 
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
     let mut extras = Extras::default();
-    steps.run(Step::MountNamespace, namespace::enter_mount_namespace)?;
+    let messages = steps.run(Step::MountNamespace, || {
+        namespace::enter_mount_namespace()?;
+        messages::receive()
+    })?;
     // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
     steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
@@ -92,8 +98,10 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         isolation::prepare(plan, &mut extras)?;
         extras.notes.extend(hints::collect(plan));
         namespace::private_runtime(plan.root.mode.writes_image())?;
+        let user = user::find(plan, &root, &mut extras)?;
         let bounding = isolation::bounding(plan).at("capabilities")?;
-        settings::write(&plan.environment, bounding)?;
+        settings::write(&plan.environment, user.as_ref(), bounding)?;
+        messages::redirect()?;
         let binary = nspawn::binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;
@@ -110,6 +118,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
             environment: nspawn::c_strings(nspawn::environment(plan, &extras), "environment")?,
             streams,
             null: logs::null()?,
+            messages,
         })
     })?;
     extras.notes.truncate(limits::NOTES_MAX);

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use proto::plan::{Plan, TaskDirs, UnitId};
+use proto::plan::{Plan, Report, TaskDirs, UnitId};
 use proto::spec::Logs;
 use proto::target::Target;
 
@@ -68,7 +68,10 @@ impl Streams {
         };
         let streams = open(OFlag::O_RDWR)?;
         let writers = open(OFlag::O_WRONLY)?;
-        if let Some(Err(error)) = orders.map(|orders| orders.hand(&writers)) {
+        if let Some(Err(error)) = orders.map(|orders| {
+            let fds = writers.each_ref().map(AsFd::as_fd);
+            orders.report_with(&Report::Streams, &fds)
+        }) {
             eprintln!("output that nobody reads is lost with the task: helper socket: {error}");
         }
         Ok(streams)

@@ -21,6 +21,7 @@ mod isolation;
 mod launch;
 mod logs;
 mod machine_id;
+mod messages;
 mod mount_points;
 mod names;
 mod namespace;
@@ -31,7 +32,9 @@ mod overlay;
 mod root;
 mod settings;
 mod step;
+mod user;
 
+pub use messages::JOURNAL;
 pub use nspawn::binary as nspawn_binary;
 pub use root::{device, has_orphans, is_gone, kept_base};
 

@@ -70,10 +70,6 @@ fn process(process: &Process, console: &str) -> Vec<String> {
         Console::Pipe => "pipe",
     };
     let mut all = vec![format!("--console={console}")];
-    if let Some(user) = &process.user {
-        // The one spelling that no version warns of.
-        all.extend(["-u".to_owned(), user.to_string()]);
-    }
     all.extend(process.directory.as_ref().map(|directory| format!("--chdir={directory}")));
     all.extend(process.hostname.as_ref().map(|name| format!("--hostname={name}")));
     if process.ready != Ready::Started {

@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
@@ -94,18 +94,16 @@ impl Orders {
 
     /// Sends a report. A daemon that is gone cannot take it; its next process reads the unit.
     pub(super) fn report(&self, report: &Report) -> io::Result<()> {
-        self.send(report, &[])
+        self.report_with(report, &[])
     }
 
-    /// Gives the daemon writers of the log FIFOs.
-    pub(super) fn hand(&self, writers: &[OwnedFd; 2]) -> io::Result<()> {
-        let fds = writers.each_ref().map(AsRawFd::as_raw_fd);
-        self.send(&Report::Streams, &[ControlMessage::ScmRights(&fds)])
-    }
-
-    fn send(&self, report: &Report, with: &[ControlMessage<'_>]) -> io::Result<()> {
+    /// The same with descriptors.
+    pub(super) fn report_with(&self, report: &Report, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = codec::encode(report).map_err(io::Error::other)?;
         let text = [IoSlice::new(&bytes)];
+        let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let with = if fds.is_empty() { &[] } else { rights.as_slice() };
         sendmsg::<()>(self.0.as_raw_fd(), &text, with, MsgFlags::MSG_NOSIGNAL, None)?;
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The job's environment on its way into the container, off every command line; and the payload's
-//! capabilities, which no option of systemd-nspawn can spell in full.
+//! The job's environment, the payload's ids and its capabilities, which no option of systemd-nspawn can
+//! spell in full, on their way into the container, off every command line.
 //!
 //! Both are written as the configuration of an OCI bundle (`config.json`) that holds nothing else, in a
 //! folder that only this task's mount namespace has. JSON can spell every character, so each value
@@ -17,10 +17,15 @@ use proto::capability::Capabilities;
 use proto::spec::Variable;
 
 use super::step::{At, Problem};
+use super::user::Credentials;
 use super::{nspawn, open};
 
 /// Writes the bundle. Needs [`super::namespace::private_runtime`] before it.
-pub(super) fn write(variables: &[Variable], bounding: Capabilities) -> Result<(), Problem> {
+pub(super) fn write(
+    variables: &[Variable],
+    user: Option<&Credentials>,
+    bounding: Capabilities,
+) -> Result<(), Problem> {
     for variable in variables {
         if variable.value.reveal().chars().any(is_noncharacter) {
             let reason = "holds a Unicode noncharacter (U+FDD0 to U+FDEF, or one that ends in \
@@ -34,7 +39,7 @@ pub(super) fn write(variables: &[Variable], bounding: Capabilities) -> Result<()
     DirBuilder::new().mode(0o700).create(nspawn::BUNDLE).at(nspawn::BUNDLE)?;
     let path = Path::new(nspawn::BUNDLE).join("config.json");
     let mut file = open::create(&path).at(path.display())?;
-    file.write_all(text(variables, bounding).as_bytes()).at(path.display())
+    file.write_all(text(variables, user, bounding).as_bytes()).at(path.display())
 }
 
 /// Whether systemd calls it no valid character (unichar_is_valid() of utf8.c).
@@ -48,32 +53,50 @@ fn is_noncharacter(c: char) -> bool {
 /// file whose own inheritable set holds some then gives them to any user who executes it
 /// (capabilities(7)). An option for capabilities would make it skip these (merge_settings() of
 /// nspawn.c), and without `bounding` a user other than root had an empty bounding set.
-fn text(variables: &[Variable], bounding: Capabilities) -> String {
+fn text(variables: &[Variable], user: Option<&Credentials>, bounding: Capabilities) -> String {
     let bounding: Vec<String> = bounding.names().map(|name| format!("\"{name}\"")).collect();
     let mut text = format!(
-        r#"{{"ociVersion":"1.0.0","process":{{"capabilities":{{"bounding":[{}],"inheritable":[]}},"env":["#,
+        r#"{{"ociVersion":"1.0.0","process":{{"capabilities":{{"bounding":[{}],"inheritable":[]}},"#,
         bounding.join(",")
     );
-    for (index, variable) in variables.iter().enumerate() {
+    if let Some(Credentials { uid, gid, groups, .. }) = user {
+        // Writing to a String cannot fail.
+        write!(text, r#""user":{{"uid":{uid},"gid":{gid},"additionalGids":{groups:?}}},"#).ok();
+    }
+    text.push_str(r#""env":["#);
+    let home = user.map(|user| user.home.to_string());
+    // systemd-nspawn sets them for a user that it finds itself. The job's own win.
+    let defaults = user.zip(home.as_deref()).into_iter().flat_map(|(user, home)| {
+        [("HOME", home), ("USER", user.name.as_str()), ("LOGNAME", user.name.as_str())]
+    });
+    let is_jobs = |name: &str| variables.iter().any(|variable| variable.name.as_str() == name);
+    let all = defaults
+        .filter(|(name, _)| !is_jobs(name))
+        .chain(variables.iter().map(|variable| (variable.name.as_str(), variable.value.reveal())));
+    for (index, (name, value)) in all.enumerate() {
         text.push_str(if index == 0 { "\"" } else { ",\"" });
-        text.push_str(variable.name.as_str());
+        text.push_str(name);
         text.push('=');
-        for c in variable.value.reveal().chars() {
-            match c {
-                '"' | '\\' => text.extend(['\\', c]),
-                ' '..='~' => text.push(c),
-                _ => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        // Writing to a String cannot fail.
-                        write!(text, "\\u{unit:04x}").ok();
-                    }
-                }
-            }
-        }
+        spell(value, &mut text);
         text.push('"');
     }
     text.push_str("]}}");
     text
+}
+
+/// Writes a value as the inside of a JSON string.
+fn spell(value: &str, text: &mut String) {
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            ' '..='~' => text.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(text, "\\u{unit:04x}").ok();
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +114,7 @@ mod tests {
         let all = [variable("A", "say \"hi\" \\ $X\r\n\u{7f}"), variable("B", "é🦀")];
         let some = Capabilities::of_mask(0b11);
         assert_eq!(
-            text(&all, some),
+            text(&all, None, some),
             concat!(
                 r#"{"ociVersion":"1.0.0","process":{"capabilities":{"#,
                 r#""bounding":["CAP_CHOWN","CAP_DAC_OVERRIDE"],"inheritable":[]},"#,
@@ -99,15 +122,34 @@ mod tests {
                 r#""B=\u00e9\ud83e\udd80"]}}"#
             )
         );
-        let nothing = text(&[], Capabilities::default());
+        let nothing = text(&[], None, Capabilities::default());
         assert!(nothing.contains(r#"{"bounding":[],"inheritable":[]},"env":[]}}"#), "{nothing}");
+    }
+
+    #[test]
+    fn the_jobs_own_variables_win_over_those_of_the_user() {
+        let user = Credentials {
+            uid: 7,
+            gid: 8,
+            groups: vec![9, 10],
+            name: "app".to_owned(),
+            home: proto::path::Absolute::parse("/srv").unwrap(),
+        };
+        assert_eq!(
+            text(&[variable("HOME", "/x")], Some(&user), Capabilities::default()),
+            concat!(
+                r#"{"ociVersion":"1.0.0","process":{"capabilities":{"bounding":[],"inheritable":[]},"#,
+                r#""user":{"uid":7,"gid":8,"#,
+                r#""additionalGids":[9, 10]},"env":["USER=app","LOGNAME=app","HOME=/x"]}}"#
+            )
+        );
     }
 
     #[test]
     fn noncharacters_are_refused_by_name() {
         for c in ["\u{fffe}", "\u{fdd0}", "\u{1ffff}"] {
             let problem =
-                format!("{:?}", write(&[variable("ODD", c)], Capabilities::ALL).unwrap_err());
+                format!("{:?}", write(&[variable("ODD", c)], None, Capabilities::ALL).unwrap_err());
             assert!(problem.contains("variable ODD"), "{problem}");
         }
     }

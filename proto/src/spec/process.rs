@@ -1,10 +1,12 @@
 //! The payload's process: as whom and where it runs, and what confines it.
 
+use std::fmt;
+
 use bincode::{Decode, Encode};
 
 use crate::capability::Capabilities;
 use crate::limits;
-use crate::name::{check_machine_name, text_name};
+use crate::name::{InvalidName, check_machine_name, text_name};
 use crate::path::Absolute;
 
 fn check_user(text: &str) -> Result<(), &'static str> {
@@ -13,6 +15,9 @@ fn check_user(text: &str) -> Result<(), &'static str> {
     }
     if text.starts_with('-') {
         return Err("no leading dash");
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("not a number");
     }
     if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-$".contains(&b)) {
         return Err("letters, digits and ._-$ only");
@@ -71,7 +76,7 @@ fn check_context(text: &str) -> Result<(), &'static str> {
 }
 
 text_name!(
-    /// A user of the image, by name or number.
+    /// The name of a user or group of the image; never a number.
     UserName, "user", check_user
 );
 text_name!(
@@ -95,11 +100,78 @@ text_name!(
     SelinuxContext, "SELinux context", check_context
 );
 
+/// A user or a group, as the container counts them.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Account {
+    /// By number.
+    Id(u32),
+    /// By its name in the image.
+    Name(UserName),
+}
+
+impl Account {
+    fn parse(text: &str) -> Result<Self, InvalidName> {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return UserName::new(text).map(Self::Name);
+        }
+        let number = text.parse().ok().filter(|id| is_id(*id));
+        number.map(Self::Id).ok_or(InvalidName { kind: "user", rule: "no such number" })
+    }
+}
+
+/// Whether a user or group can have the number: -1 means "none" to the kernel, in 32 bits and in 16,
+/// and systemd takes neither.
+#[must_use]
+pub const fn is_id(number: u32) -> bool {
+    number != u32::MAX && number != 0xffff
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(number) => write!(f, "{number}"),
+            Self::Name(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// As whom the payload runs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct User {
+    /// The user.
+    pub user: Account,
+    /// Its only group; `None`: the groups that the image gives the user.
+    pub group: Option<Account>,
+}
+
+impl User {
+    /// Reads `user` or `user:group`, each a name or a number.
+    ///
+    /// # Errors
+    /// The rule that the text breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(Account::parse(group)?)),
+            None => (text, None),
+        };
+        Ok(Self { user: Account::parse(user)?, group })
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "{}:{group}", self.user),
+            None => self.user.fmt(f),
+        }
+    }
+}
+
 /// As whom, where and how the payload runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Process {
-    /// User of the image; `None`: root. Not for a booted image.
-    pub user: Option<UserName>,
+    /// As whom; `None`: root. Not for a booted image.
+    pub user: Option<User>,
     /// Working directory inside; `None`: `/`, or the user's home for the image's shell.
     pub directory: Option<Absolute>,
     /// Host name; `None`: the machine name.
@@ -236,4 +308,33 @@ limit_names! {
     RealtimeTime = "RTTIME",
     PendingSignals = "SIGPENDING",
     Stack = "STACK",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_name_or_a_number_with_or_without_a_group() {
+        let name = |name: &str| Account::Name(UserName::new(name).unwrap());
+        for (text, user, group) in [
+            ("app", name("app"), None),
+            ("1000", Account::Id(1000), None),
+            ("0:0", Account::Id(0), Some(Account::Id(0))),
+            ("1000:media", Account::Id(1000), Some(name("media"))),
+            ("www-data:33", name("www-data"), Some(Account::Id(33))),
+            ("4294967294", Account::Id(4_294_967_294), None),
+        ] {
+            let parsed = User::parse(text).unwrap();
+            assert_eq!(parsed, User { user, group }, "{text}");
+            assert_eq!(parsed.to_string(), text);
+        }
+        for text in
+            ["", ":", "a:", ":a", "a:b:c", "-1", "65535", "4294967295", "4294967296", "a b", "+1"]
+        {
+            assert!(User::parse(text).is_err(), "{text}");
+        }
+        // No number travels as a name, so that each has one reading.
+        assert!(UserName::new("1000").is_err());
+    }
 }

@@ -12,7 +12,7 @@ use proto::secret::Secret;
 use proto::spec::output::{LabelName, LabelValue};
 use proto::spec::process::{
     HostName, LimitName, ProcessLimit, Ready, SelinuxContext, SyscallName, SyscallRule, Sysctl,
-    SysctlName, SysctlValue, UserName,
+    SysctlName, SysctlValue, User,
 };
 use proto::spec::resolver::{Resolver, ResolverOption, SearchDomain};
 use proto::spec::{
@@ -168,7 +168,7 @@ fn start(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
         spec.process.ready = Ready::Notify { timeout_s };
     }
     if random.chance(60) {
-        spec.process.user = Some(constant!(UserName, "web"));
+        spec.process.user = User::parse("web").ok();
     }
     // It is walked inside, by the payload's own rights: any path.
     let directory = path(random.pick(&texts::TARGETS));

@@ -14,6 +14,7 @@ mod images;
 mod journal;
 mod lifecycle;
 mod many;
+mod messages;
 mod mount;
 mod orphans;
 mod output;

@@ -22,6 +22,7 @@ mod plugin;
 mod private_users;
 mod process;
 mod roots;
+mod small_images;
 mod start;
 
 use nspawn_tests::plugin::Allocation;

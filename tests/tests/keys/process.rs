@@ -91,7 +91,7 @@ fn key_user() {
     assert_eq!(task.finish().unwrap().stdout, "pid 1 as 0 with \nup\n");
     refusals(&[
         (json!({ "user": "daemon", "boot": true }), &["user = \"daemon\"", "excludes boot"]),
-        (json!({ "user": "a:b" }), &["user = \"a:b\"", "e.g. www-data"]),
+        (json!({ "user": "a:b:c" }), &["user = \"a:b:c\"", "user:group"]),
     ]);
 }
 

@@ -13,6 +13,7 @@
 mod isolation;
 mod names;
 mod process;
+mod reasons;
 
 use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig};

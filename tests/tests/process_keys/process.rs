@@ -4,13 +4,13 @@ use crate::{Copy, complaint, debian, host, run, says};
 use proto::name::VariableName;
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::process::{Console, HostName, UserName};
+use proto::spec::process::{Console, HostName, User};
 use proto::spec::{Payload, Root, TaskSpec, Variable};
 
 fn user(name: &str) -> impl FnOnce(&mut TaskSpec) {
     move |spec| {
         debian(spec);
-        spec.process.user = Some(UserName::new(name).unwrap());
+        spec.process.user = Some(User::parse(name).unwrap());
     }
 }
 
@@ -25,9 +25,9 @@ fn the_user_is_the_images() {
 fn a_user_that_is_not_there_is_named() {
     let text = complaint(user("nobody-here"));
     assert!(text.contains("nobody-here") && text.contains("/etc/passwd"), "{text}");
-    // Busybox has no getent, which systemd-nspawn asks.
-    let text = complaint(|spec| spec.process.user = Some(UserName::new("app").unwrap()));
-    assert!(text.contains("app") && text.contains("getent"), "{text}");
+    // Busybox has no getent, so nothing but its file can know the user.
+    let text = complaint(|spec| spec.process.user = Some(User::parse("nobody-here").unwrap()));
+    assert!(text.contains("user nobody-here") && text.contains("1000:1000"), "{text}");
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn the_process_is_as_asked() {
         ("pids_limit", 100.into()),
     ]);
     let process = spec.process;
-    assert_eq!(process.user.unwrap().as_str(), "www-data");
+    assert_eq!(process.user.unwrap().to_string(), "www-data");
     assert_eq!(process.directory, Some(path("/srv")));
     assert_eq!(process.hostname.unwrap().as_str(), "web-1.example");
     assert_eq!((process.console, spec.stop_signal), (Console::Pipe, Some(10)));
@@ -254,10 +254,11 @@ fn the_tasks_user_runs_commands_alone() {
         let mut task = task(&[("boot", boot.into()), ("user", key.into())]);
         task.user = "nobody".to_owned();
         let user = try_task(&task).unwrap().process.user;
-        user.map(|user| user.as_str().to_owned())
+        user.map(|user| user.to_string())
     };
     assert_eq!(user(false, ""), Some("nobody".to_owned()));
     assert_eq!(user(false, "daemon"), Some("daemon".to_owned()));
+    assert_eq!(user(false, "1000:media"), Some("1000:media".to_owned()));
     assert_eq!(user(true, ""), None);
 }
 

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use proto::plan::Plan;
-use proto::spec::{Ownership, Pivot, Root, Volatile};
+use proto::spec::{Ownership, Payload, Pivot, Root, Volatile};
 
 use super::extras::{Extras, MountPoint};
 use super::step::{At, Problem};
@@ -65,6 +65,12 @@ pub(super) fn mount_root(
     };
     if let Some(pivot) = &plan.root.pivot {
         enter(plan, &mut root, pivot, &whole, extras)?;
+    }
+    // That mode takes /usr alone, so the image must have it.
+    if plan.root.mode != Root::Volatile(Volatile::Yes) {
+        let boots = matches!(plan.payload, Payload::Boot { .. });
+        let made = root.os_tree(boots, plan.root.mode != Root::Plain);
+        made.map_err(|problem| problem.about(&plan.image))?;
     }
     root.base_folders()?;
     if plan.root.ownership == Ownership::Chown {

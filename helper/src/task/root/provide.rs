@@ -50,7 +50,38 @@ pub(in crate::task) struct Mounted {
 const BASE_FOLDERS: [&str; 10] =
     ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
 
+/// Where systemd-nspawn looks for the description of what it boots.
+const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
+
 impl Mounted {
+    /// Makes what systemd-nspawn takes a root for one by: /usr, or to boot it an os-release file. In
+    /// the task's own layer; the image itself (`own_layer` false) is not for us to add to.
+    pub(super) fn os_tree(&self, boots: bool, own_layer: bool) -> Result<(), Problem> {
+        let has = |path: &str| open::in_root(self.folder.as_fd(), Path::new(path)).is_ok();
+        let reason = match boots {
+            true if OS_RELEASE.iter().any(|path| has(path)) => return Ok(()),
+            // An empty one says nothing that is wrong; a link at /etc/os-release may lead into a mount.
+            true if own_layer => {
+                let file = Absolute::parse(OS_RELEASE[1]).map_err(|e| Problem::refused("/", e))?;
+                return self.provide(&file, MountPoint::File).map(drop);
+            }
+            true => {
+                "has no os-release file, without which systemd-nspawn boots nothing: make \
+                 /etc/os-release in it, an empty one will do; or use ephemeral = true"
+            }
+            // A link will do for systemd-nspawn.
+            false if own_layer || has("/usr") => {
+                let owner = Some(self.owner);
+                return make(&self.folder, Path::new("usr"), MountPoint::Folder, owner).at("/usr");
+            }
+            false => {
+                "has no /usr, without which systemd-nspawn starts nothing: make the directory in it, \
+                 empty; or use ephemeral = true"
+            }
+        };
+        Err(Problem::refused("root", reason))
+    }
+
     /// Makes the folders that every container needs. systemd-nspawn makes nodes and files in them by
     /// path, as host root: none may be a link.
     pub(super) fn base_folders(&self) -> Result<(), Problem> {
