@@ -1,7 +1,7 @@
 //! Who owns on the host what container root and container uid 1000 write, for every kind of mount:
 //! the table of docs/CONFIG.md.
 
-use crate::{Task, bind, binds, host, open_host};
+use crate::{Task, bind, binds, host, open_host, read_only, refused};
 use nspawn_tests::Rig;
 use proto::spec::files::{Bind, Files, Mapping};
 
@@ -122,24 +122,37 @@ fn every_mapping_of_a_bind_has_its_owners() {
     task.remove();
 }
 
-/// A file system that the kernel cannot map: the automatic mapping goes without and says so.
+/// On a file system that no kernel can map every write of the payload would fail.
 #[test]
-fn what_cannot_be_mapped_is_refused_or_goes_without_as_asked() {
+fn a_writable_bind_that_cannot_be_mapped_is_refused_with_the_way_out() {
     let rig = host();
-    // A finished overlay cannot be ID-mapped by any kernel.
-    rig.sh("set -e; mkdir -p /srv/closed/ov/l /srv/closed/ov/m; echo low >/srv/closed/ov/l/f; \
-         mkdir /srv/closed/ov/l2; \
-         mount -t overlay -o lowerdir=/srv/closed/ov/l:/srv/closed/ov/l2 ov /srv/closed/ov/m")
+    rig.sh("set -e; mkdir /srv/closed/um; cd /srv/closed/um; mkdir l m up ram; \
+         mount -t tmpfs up up; mkdir up/u up/w; echo low >l/f; \
+         mount -t overlay -o lowerdir=l,upperdir=up/u,workdir=up/w ov m; \
+         mount -t ramfs ram ram; chmod 0777 m ram; echo low >ram/f")
         .unwrap();
-    for source in ["/srv/closed/ov/m", "/srv/closed/ov"] {
+    // The last one can be mapped itself; what is mounted below it cannot.
+    for source in ["/srv/closed/um/m", "/srv/closed/um/ram", "/srv/closed/um"] {
         let one = bind(source, "/mnt/x");
-        for mapping in [Mapping::Identity, Mapping::Root, Mapping::Owner] {
-            let text = crate::refused(rig, binds([Bind { mapping, ..one.clone() }]));
-            assert!(text.contains("cannot ID-map") && text.contains("noidmap"), "{text}");
+        for mapping in [Mapping::Automatic, Mapping::Identity, Mapping::Root, Mapping::Owner] {
+            let text = refused(rig, binds([Bind { mapping, ..one.clone() }]));
+            for word in ["cannot ID-map", "bind_idmap = \"none\"", "noidmap", "read-only", source] {
+                assert!(text.contains(word), "{mapping:?}, {word}: {text}");
+            }
         }
-        let task = Task::start(rig, binds([one]), "stat -c %u /mnt/x");
-        assert!(task.notes.iter().any(|note| note.contains("cannot ID-map")), "{:?}", task.notes);
-        assert_eq!(task.finish(), "65534\n");
     }
-    rig.run(&["umount", "/srv/closed/ov/m"]).unwrap();
+    for source in ["/srv/closed/um/m", "/srv/closed/um/ram"] {
+        let task = Task::start(
+            rig,
+            binds([read_only(source, "/mnt/x")]),
+            "cat /mnt/x/f; stat -c %u /mnt/x",
+        );
+        assert!(task.notes.iter().any(|note| note.contains("cannot ID-map")), "{:?}", task.notes);
+        assert_eq!(task.finish(), "low\n65534\n");
+        let one = Bind { mapping: Mapping::None, ..bind(source, "/mnt/x") };
+        let task = Task::start(rig, binds([one]), "echo new >/mnt/x/new && stat -c %u /mnt/x/new");
+        assert_eq!(task.notes, [""; 0]);
+        assert_eq!(task.finish(), "0\n");
+    }
+    rig.sh("cd /srv/closed/um && umount m up ram").unwrap();
 }

@@ -96,12 +96,14 @@ fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     Err(Problem::refused(told(bind), reason))
 }
 
-/// Without the mapping that was asked for a bind is refused; the automatic one can do without.
+/// Without its mapping a bind that can be written to is refused: all writes would fail. So is one with
+/// a mapping that was asked for.
 fn unmappable(context: &mut Context<'_>, bind: &Bind<Place>) -> Result<(), Problem> {
-    if bind.mapping != Mapping::Automatic {
+    if bind.mapping != Mapping::Automatic || !bind.read_only {
         let reason = "this kernel cannot ID-map its file system, or one mounted below it (tmpfs \
-                      needs Linux 6.3; most network file systems cannot): take it without ID \
-                      mapping (noidmap)";
+                      needs Linux 6.3; NFS, CIFS, 9p, ramfs and overlay cannot be mapped): make it \
+                      read-only, or take it without ID mapping (bind_idmap = \"none\", or noidmap \
+                      for one bind), where the task can write only what everybody may write";
         return Err(Problem::refused(told(bind), reason));
     }
     context.extras.notes.push(format!(
