@@ -15,12 +15,14 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::unit::Who;
-use super::{remove, retire, start, status};
+use super::{process, remove, retire, start, status};
 use crate::policy::check_signal;
 
 /// What a connection remembers between requests.
 pub(super) struct Session {
     context: Rc<Context>,
+    /// Process id of the peer; 0 where it cannot be seen.
+    peer: i32,
     greeted: bool,
     assembly: Assembly,
     /// When the greeting must have come, or the specification that is being sent be complete.
@@ -36,9 +38,9 @@ impl Drop for Session {
 }
 
 impl Session {
-    pub(super) fn new(context: Rc<Context>) -> Self {
+    pub(super) fn new(context: Rc<Context>, peer: i32) -> Self {
         let deadline = Some(Instant::now() + Duration::from_secs(limits::GREETING_TIMEOUT_S));
-        Self { context, greeted: false, assembly: Assembly::default(), deadline, held: 0 }
+        Self { context, peer, greeted: false, assembly: Assembly::default(), deadline, held: 0 }
     }
 
     /// Answers one request; with the answer, the task that it was about.
@@ -153,7 +155,9 @@ impl Session {
             let spec: TaskSpec = codec::decode_whole(&whole).map_err(protocol)?;
             drop(whole);
             *task = spec.key.to_string();
-            start::run(&self.context, spec).await.map(Answer::Started)
+            // The agent starts the plugin.
+            let agent = process::parent_of(self.peer);
+            start::run(&self.context, spec, agent).await.map(Answer::Started)
         };
         let result = result.await;
         self.release();

@@ -27,7 +27,13 @@ use crate::policy::{self, Decision};
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Starts a task; returns when its payload runs, or has run.
-pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
+///
+/// `agent`: the Nomad agent's process id, where it is known.
+pub(super) async fn run(
+    context: &Rc<Context>,
+    mut spec: TaskSpec,
+    agent: Option<u32>,
+) -> Result<Task, Refusal> {
     settle::systemd(context).await?;
     settle::kind(&mut spec, &context.policy()).await?;
     let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
@@ -36,7 +42,8 @@ pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Tas
     let gate = gate(context, &key);
     let held = gate.lock().await;
     let limit = Duration::from_secs(spec.start_limit_s());
-    let started = tokio::time::timeout(limit, attempt(context, spec, decision, &record)).await;
+    let started =
+        tokio::time::timeout(limit, attempt(context, spec, decision, &record, agent)).await;
     let result = started.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
         let reason = format!("not started after {} s; see journalctl -u {unit}", limit.as_secs());
@@ -163,6 +170,7 @@ async fn attempt(
     mut spec: TaskSpec,
     mut decision: Decision,
     record: &Record,
+    agent: Option<u32>,
 ) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ready", unit::name(record.unit()), reason);
     let limit = spec.process.ready.limit_s();
@@ -170,7 +178,7 @@ async fn attempt(
     let notice = notice.map_err(|e| failed(e.to_string()))?;
     let labels = std::mem::take(&mut spec.labels);
     let collected = matches!(spec.logs, Logs::Fifos);
-    let plan = plan(spec, &mut decision, record);
+    let plan = plan(spec, &mut decision, record, agent);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
     // As large as a job likes, and a start may last an hour.
     drop(decision);
@@ -266,7 +274,7 @@ async fn follow(
     Ok(follower)
 }
 
-fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record) -> Plan {
+fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record, agent: Option<u32>) -> Plan {
     Plan {
         unit: record.unit(),
         machine: decision.machine.clone(),
@@ -284,6 +292,7 @@ fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record) -> Plan {
         task_dirs: decision.task_dirs.clone(),
         logs: spec.logs,
         kill_signal: decision.kill_signal,
+        agent,
     }
 }
 

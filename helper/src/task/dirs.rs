@@ -15,6 +15,7 @@ use proto::plan::{Plan, TaskDirs};
 
 use super::STAGE;
 use super::extras::{Extras, MountPoint};
+use super::namespace;
 use super::open::{self, Mounts};
 use super::root::attach_at;
 use super::step::{At, Problem};
@@ -36,7 +37,9 @@ pub(super) fn mount_all(
     users: Option<BorrowedFd<'_>>,
     extras: &mut Extras,
 ) -> Result<(), Problem> {
-    for dir in open_all(&plan.task_dirs)? {
+    let all = open_all(&plan.task_dirs)?;
+    check_secrets(plan, &all, extras)?;
+    for dir in all {
         let map = match users {
             Some(users) if is_protected(&dir)? => Some(users),
             _ => None,
@@ -108,13 +111,39 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
     let alloc = open_one(NAMES[0], PathBuf::from("alloc"), Mounts::Stay)?;
     let local = open_one(NAMES[1], task.join("local"), Mounts::Stay)?;
     let secrets = open_one(NAMES[2], task.join("secrets"), Mounts::Cross)?;
-    if dirs.agent_uid == 0 && device(&secrets)? == device(&local)? {
-        let reason = "is no mount here: the Nomad agent runs in a private mount namespace, so the \
-                      task would see empty secrets; take PrivateTmp=, ProtectHome=, \
-                      ProtectSystem= and the like out of the agent's unit";
-        return Err(Problem::refused(secrets.path.display(), reason));
-    }
     Ok([alloc, local, secrets])
+}
+
+/// An agent that is root mounts a tmpfs for secrets. Where it is not seen, either it is in a mount
+/// namespace of the agent's, and the task would see an empty directory; or there is none, and the agent
+/// itself writes to the disk.
+fn check_secrets(plan: &Plan, all: &[Dir; 3], extras: &mut Extras) -> Result<(), Problem> {
+    let [_, local, secrets] = all;
+    if plan.task_dirs.agent_uid != 0 || device(secrets)? != device(local)? {
+        return Ok(());
+    }
+    let refused = |reason| Err(Problem::refused(secrets.path.display(), reason));
+    match plan.agent.map(namespace::is_in_hosts_mount_namespace).transpose()? {
+        Some(true) => {
+            extras.notes.push(format!(
+                "secrets lie on disk, in {}, not in memory: Nomad does not mount their tmpfs again \
+                 after a reboot of the host (hashicorp/nomad#28274); a new allocation has one (nomad \
+                 alloc stop)",
+                secrets.path.display()
+            ));
+            Ok(())
+        }
+        Some(false) => refused(
+            "is no mount here: the Nomad agent runs in a private mount namespace, so the task would \
+             see empty secrets; take PrivateTmp=, ProtectHome=, ProtectSystem= and the like out of \
+             the agent's unit",
+        ),
+        None => refused(
+            "is no mount here, and whether the Nomad agent runs in a private mount namespace cannot \
+             be seen: the plugin has outlived the agent that started it; kill the plugin's process, \
+             and the agent starts it again",
+        ),
+    }
 }
 
 fn device(dir: &Dir) -> Result<u64, Problem> {

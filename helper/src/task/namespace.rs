@@ -96,6 +96,15 @@ pub(super) fn owner_namespace(disk: Owner, shown: Owner) -> Result<OwnedFd, Prob
     mapping(&map(disk.uid, shown.uid), &map(disk.gid, shown.gid))
 }
 
+/// Whether a process is in the mount namespace of the host's PID 1.
+pub(super) fn is_in_hosts_mount_namespace(pid: u32) -> Result<bool, Problem> {
+    let of = |pid: u32| {
+        let path = format!("/proc/{pid}/ns/mnt");
+        fs::read_link(&path).at(path)
+    };
+    Ok(of(pid)? == of(1)?)
+}
+
 fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
     let child = sys::child_in_user_namespace().at("user namespace")?;
     let result = map_ids(child, uids, gids);
