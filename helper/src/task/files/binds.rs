@@ -14,7 +14,10 @@ use super::Context;
 use super::source::Source;
 use crate::task::namespace::{self, Owner};
 use crate::task::step::{At, Problem};
-use crate::task::{STAGE, open, root};
+use crate::task::{STAGE, dirs, open, root};
+
+/// Owner of the directories that Nomad makes in an allocation.
+const NOBODY: u32 = 65_534;
 
 /// Prepares all of them.
 pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
@@ -50,6 +53,9 @@ fn mapping(
     if bind.mapping == Mapping::None {
         return Ok(None);
     }
+    if is_of_the_task(context, bind, source)? {
+        return namespace::swapping_namespace(dirs::ON_DISK, range).map(Some);
+    }
     let unprotected = context.plan.files.unprotected;
     let as_asked = unprotected == Unprotected::AsAsked && bind.mapping != Mapping::Automatic;
     if !bind.read_only && !as_asked && !source.is_protected(bind.recursive)? {
@@ -78,6 +84,26 @@ fn mapping(
             users.try_clone_to_owned().map(Some).at("user namespace")
         }
     }
+}
+
+/// Whether the source lies in the allocation, and its files have the owners that files of tasks have
+/// where other local users can reach them ([`dirs`]). A read-only bind of what somebody else has
+/// written, such as a template with mode 0600, shows the owners on disk instead: it can be read so,
+/// and nothing can be left there.
+fn is_of_the_task(
+    context: &Context<'_>,
+    bind: &Bind<Place>,
+    source: &Source<'_>,
+) -> Result<bool, Problem> {
+    let alloc = &context.plan.task_dirs.alloc_dir;
+    let is_in_allocation = source.place.root == alloc.root
+        && source.place.below.components().starts_with(alloc.below.components());
+    if !is_in_allocation || bind.mapping != Mapping::Automatic {
+        return Ok(false);
+    }
+    // Directories that Nomad makes for tasks hold what tasks write.
+    let is_tasks = dirs::ON_DISK.holds(source.owner.uid) || source.owner.uid == NOBODY;
+    Ok((!bind.read_only || is_tasks) && !source.is_protected(bind.recursive)?)
 }
 
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.
