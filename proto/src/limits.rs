@@ -63,6 +63,11 @@ pub const RANGE_FIRST: u32 = 524_288;
 /// See [`RANGE_FIRST`].
 pub const RANGE_LAST: u32 = 1_878_982_656;
 
+/// First of the [`RANGE_WIDTH`] uids and gids that files in /alloc and /local have on disk where other
+/// local users can reach them, whichever range the task has. systemd, its containers and its foreign
+/// images leave these ids alone (UIDS-GIDS.md of systemd): no account has them.
+pub const DISK_FIRST: u32 = 0x7FFC_0000;
+
 /// Longest kill time-out that a unit gets, in milliseconds: systemd's own default, because a host waits
 /// for it when it goes down. The driver asks for 30 s.
 pub const KILL_TIMEOUT_MAX_MS: u64 = 90 * 1000;

@@ -88,6 +88,8 @@ pub struct Plan {
     pub logs: Logs,
     /// Signal for systemd-nspawn's `--kill-signal=`, used at host shutdown.
     pub kill_signal: u8,
+    /// Process id of the Nomad agent: parent of the plugin that asked, unless that has outlived it.
+    pub agent: Option<u32>,
 }
 
 impl Plan {

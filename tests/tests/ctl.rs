@@ -8,6 +8,7 @@
 )]
 
 use nspawn_tests::{Config, Output, Rig};
+use proto::limits::DISK_FIRST;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ fn the_tool_tells_what_is_wrong_and_what_mends_it() {
     a_broken_policy(&rig);
     a_host_without_filters(&rig);
     a_stopped_helper(&rig);
+    an_open_data_directory(&rig);
     an_agent_with_a_private_mount_namespace(&rig);
     rig.down().unwrap();
 }
@@ -188,6 +190,25 @@ fn a_stopped_helper(rig: &Rig) {
     rig.run(&["systemctl", "start", units[1]]).unwrap();
     assert_eq!(doctor(rig).0, 0);
     rig.wait_driver("nspawn").unwrap();
+}
+
+/// What tasks lose there, and on a file system that cannot be ID-mapped.
+fn an_open_data_directory(rig: &Rig) {
+    let found = |rig: &Rig| {
+        let (code, report) = doctor(rig);
+        let (state, found, mend) = state_of(&report, "allocations");
+        assert_eq!((code, state.as_str()), (0, "warning"), "{report:#}");
+        assert!(!mend.is_empty(), "{report:#}");
+        found
+    };
+    rig.run(&["chmod", "0755", "/var/lib/nomad"]).unwrap();
+    let text = found(rig);
+    assert!(text.contains(&DISK_FIRST.to_string()) && text.contains("0600"), "{text}");
+    rig.run(&["chmod", "0700", "/var/lib/nomad"]).unwrap();
+    rig.run(&["mount", "-t", "ramfs", "ram", "/var/lib/nomad/alloc"]).unwrap();
+    let text = found(rig);
+    assert!(text.contains("cannot ID-map") && text.contains("sticky"), "{text}");
+    rig.run(&["umount", "/var/lib/nomad/alloc"]).unwrap();
 }
 
 /// Such an agent's secrets mounts never reach PID 1: no task may see an empty folder instead.

@@ -105,7 +105,8 @@ keys! {
         /// Which owners the files of binds and volumes have inside. auto: as on disk where that is
         /// safe. none: the host's, which show as nobody. idmap: uid n inside is uid n on disk.
         /// rootidmap: root inside is the source's owner. owneridmap: the target's owner is the
-        /// source's (systemd 256).
+        /// source's (systemd 256). Where a file system cannot be ID-mapped (NFS, CIFS, 9p, ramfs,
+        /// overlay), a writable bind is refused unless this is none.
         bind_idmap: BindMapping = "auto";
         /// Mounts, docker-like.
         mount: Blocks<MountKeys>;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::unistd::User;
+use proto::limits::DISK_FIRST;
 
 use super::check::Check;
 use super::policy::is_compat;
@@ -190,6 +191,37 @@ fn store(policy: &Policy) -> Check {
     }
 }
 
+/// Who owns files of tasks on disk, and what that costs.
+fn allocations_in(folder: &Path) -> Check {
+    let name = "allocations";
+    let path = folder.display();
+    let both = crate::task::can_be_mapped(folder)
+        .and_then(|mapped| Ok((mapped, crate::task::is_protected(folder)?)));
+    match both {
+        Ok((true, true)) => Check::good(name, path.to_string()),
+        Ok((true, false)) => Check::warning(
+            name,
+            format!(
+                "{path} is neither nosuid nor below a closed directory of root's: files of tasks belong \
+                 to uids from {DISK_FIRST} on disk; files that Nomad writes for them show as nobody's, \
+                 and those with mode 0600 cannot be read"
+            ),
+            "mount it nosuid,nodev before Nomad starts \
+             (example/systemd/var-lib-nomad-alloc.mount.example)",
+        ),
+        Ok((false, _)) => Check::warning(
+            name,
+            format!(
+                "this kernel cannot ID-map the file system of {path}: files of tasks belong to the \
+                 uid range of their allocation, so the next allocation of a sticky or migrated \
+                 ephemeral_disk cannot read those with mode 0600"
+            ),
+            "move the agent's alloc_dir to a local file system, such as ext4 or xfs",
+        ),
+        Err(e) => Check::warning(name, format!("{path}: {e}"), "run as root"),
+    }
+}
+
 fn allocations(policy: &Policy) -> Vec<Check> {
     let name = "allocations";
     let mut checks = Vec::new();
@@ -198,20 +230,7 @@ fn allocations(policy: &Policy) -> Vec<Check> {
         if !path.is_dir() {
             continue;
         }
-        checks.push(match crate::task::is_protected(&path) {
-            Ok(true) => Check::good(name, path.display().to_string()),
-            Ok(false) => Check::warning(
-                name,
-                format!(
-                    "{} is neither nosuid nor behind a closed folder of root's: files of tasks \
-                     belong to their uid ranges on disk",
-                    path.display()
-                ),
-                "mount it nosuid,nodev before Nomad starts \
-                 (example/systemd/var-lib-nomad-alloc.mount.example)",
-            ),
-            Err(e) => Check::warning(name, format!("{}: {e}", path.display()), "run as root"),
-        });
+        checks.push(allocations_in(&path));
     }
     if checks.is_empty() {
         checks.push(Check::warning(

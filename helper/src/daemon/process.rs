@@ -113,6 +113,12 @@ impl Process {
     }
 }
 
+/// Process id of a process's parent; `None` where that is PID 1, or cannot be seen.
+pub(super) fn parent_of(pid: i32) -> Option<u32> {
+    let process = Process::open(u32::try_from(pid).ok()?).ok()?;
+    process.parent().map(|parent| parent.pid)
+}
+
 /// A file by device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {

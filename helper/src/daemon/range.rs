@@ -1,8 +1,8 @@
 //! Uid ranges: one an allocation, 65,536 wide, locked with systemd-nspawn's own lock files so that
 //! its `pick` and other tools stay away (UIDS-GIDS.md of systemd).
 //!
-//! The first choice follows from the allocation's id, so a restart of a task, or of the host,
-//! finds the files that it left in /alloc under the same owners.
+//! The first choice follows from the allocation's id, so a restart of a task, or of the host, finds
+//! the files that it left under the same owners, where their file system cannot be ID-mapped.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

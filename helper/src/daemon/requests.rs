@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Held};
 use super::unit::Who;
-use super::{remove, retire, start, status};
+use super::{process, remove, retire, start, status};
 use crate::policy::check_signal;
 
 /// Longest wait of a greeting for the version of systemd, which a start reads again.
@@ -24,6 +24,8 @@ const VERSION_WAIT: Duration = Duration::from_secs(1);
 /// What a connection remembers between requests.
 pub(super) struct Session {
     context: Rc<Context>,
+    /// Process id of the peer; 0 where it cannot be seen.
+    peer: i32,
     greeted: bool,
     assembly: Assembly,
     /// When the greeting must have come, or the specification that is being sent be complete.
@@ -33,10 +35,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(context: Rc<Context>) -> Self {
+    pub(super) fn new(context: Rc<Context>, peer: i32) -> Self {
         let deadline = Some(Instant::now() + Duration::from_secs(limits::GREETING_TIMEOUT_S));
         let held = Held::new(&context);
-        Self { context, greeted: false, assembly: Assembly::default(), deadline, held }
+        Self { context, peer, greeted: false, assembly: Assembly::default(), deadline, held }
     }
 
     /// Answers one request; with the answer, the task that it was about.
@@ -143,7 +145,9 @@ impl Session {
         let spec: TaskSpec = codec::decode_whole(&whole).map_err(protocol)?;
         drop(whole);
         *task = spec.key.to_string();
-        start::run(&self.context, spec, held).await.map(Answer::Started)
+        // The agent starts the plugin.
+        let agent = process::parent_of(self.peer);
+        start::run(&self.context, spec, held, agent).await.map(Answer::Started)
     }
 
     fn known(&self, key: &proto::name::TaskKey) -> Result<super::table::Entry, Refusal> {

@@ -90,7 +90,7 @@ async fn converse(
     peer: Peer,
     context: Rc<Context>,
 ) -> Result<(), String> {
-    let mut session = Session::new(context);
+    let mut session = Session::new(context, peer.pid);
     while let Some(request) = receive(connection, &session).await? {
         let (result, task) = session.answer(&request).await;
         audit::decision(peer, &request, &task, result.as_ref().err());

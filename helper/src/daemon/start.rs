@@ -29,11 +29,14 @@ use crate::policy::Decision;
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Starts a task; returns when its payload runs, or has run.
-/// `held`: what the specification counts in the bound of all.
+///
+/// `held`: what the specification counts in the bound of all; `agent`: the Nomad agent's process id,
+/// where it is known.
 pub(super) async fn run(
     context: &Rc<Context>,
     mut spec: TaskSpec,
     held: Held,
+    agent: Option<u32>,
 ) -> Result<Task, Refusal> {
     settle::systemd(context).await?;
     let policy = context.policy();
@@ -49,7 +52,7 @@ pub(super) async fn run(
         entry.record.allocs_device = record.allocs_device;
     }
     let limit = Duration::from_secs(spec.start_limit_s());
-    let attempt = attempt(context, spec, decision, &record, held);
+    let attempt = attempt(context, spec, decision, &record, held, agent);
     let started = tokio::time::timeout(limit, attempt).await;
     let result = started.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
@@ -149,6 +152,7 @@ async fn attempt(
     mut decision: Decision,
     record: &Record,
     held: Held,
+    agent: Option<u32>,
 ) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ready", unit::name(record.unit()), reason);
     let limit = spec.process.ready.limit_s();
@@ -156,7 +160,7 @@ async fn attempt(
     let notice = notice.map_err(|e| failed(e.to_string()))?;
     let labels = std::mem::take(&mut spec.labels);
     let collected = matches!(spec.logs, Logs::Fifos);
-    let plan = plan(spec, &mut decision, record);
+    let plan = plan(spec, &mut decision, record, agent);
     let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
     let plan = Some(plan).filter(|_| record.followed);
     let (notes, socket) = tokio::select! {
@@ -257,7 +261,7 @@ async fn follow(
     Ok(follower)
 }
 
-fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record) -> Plan {
+fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record, agent: Option<u32>) -> Plan {
     Plan {
         unit: record.unit(),
         machine: decision.machine.clone(),
@@ -275,6 +279,7 @@ fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record) -> Plan {
         task_dirs: decision.task_dirs.clone(),
         logs: spec.logs,
         kill_signal: decision.kill_signal,
+        agent,
     }
 }
 

@@ -114,12 +114,19 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
             .at(format!("{}/alloc/logs", dirs.alloc_dir))?;
     let mut owner = dirs.agent_uid;
     if users.is_some() {
-        folder = sys::clone_mount(folder.as_fd(), false).at("log folder")?;
+        let clone = sys::clone_mount(folder.as_fd(), false).at("log folder")?;
         let attributes = sys::NO_DEV | sys::NO_SUID;
-        sys::set_mount_attributes(folder.as_fd(), attributes, users).at("log folder")?;
-        // Attached, though nobody looks there: giving up a detached mount waits for RCU.
-        attach_at(folder.as_fd(), &Path::new(STAGE).join("logs"), MountPoint::Folder)?;
-        owner = owner.saturating_add(plan.container_root());
+        match sys::set_mount_attributes(clone.as_fd(), attributes, users) {
+            Ok(()) => {
+                // Attached, though nobody looks there: giving up a detached mount waits for RCU.
+                attach_at(clone.as_fd(), &Path::new(STAGE).join("logs"), MountPoint::Folder)?;
+                folder = clone;
+                owner = owner.saturating_add(plan.container_root());
+            }
+            // No mapping on this file system: the payload can use the streams, not open them again.
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {}
+            Err(e) => return Err(e).at("log folder"),
+        }
     }
     let [stdout, stderr] = NAMES.map(|stream| find_fifo(folder.as_fd(), dirs, stream, owner));
     Ok(Streams::Handles([stdout?, stderr?]))

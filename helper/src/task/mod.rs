@@ -78,6 +78,26 @@ pub fn is_protected(folder: &std::path::Path) -> std::io::Result<bool> {
     open::is_protected(std::os::fd::AsFd::as_fd(&open::folder(folder)?))
 }
 
+/// Whether the kernel can ID-map the file system of a folder. The caller must be single-threaded and
+/// have no children.
+///
+/// # Errors
+/// It cannot be opened, or the caller is not root.
+#[cfg(feature = "ctl")]
+pub fn can_be_mapped(folder: &std::path::Path) -> std::io::Result<bool> {
+    use std::os::fd::AsFd;
+    let clone = crate::sys::clone_mount(open::folder(folder)?.as_fd(), false)?;
+    let failed = |problem: step::Problem| std::io::Error::other(problem.reason().to_owned());
+    let range =
+        proto::plan::Range { base: proto::limits::RANGE_FIRST, width: proto::limits::RANGE_WIDTH };
+    let users = namespace::user_namespace(range).map_err(failed)?;
+    namespace::reap().map_err(failed)?;
+    match crate::sys::set_mount_attributes(clone.as_fd(), 0, Some(users.as_fd())) {
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
 /// Folder of one task's upper layer.
 #[must_use]
 pub fn upper(unit: proto::plan::UnitId) -> std::path::PathBuf {

@@ -96,6 +96,47 @@ pub(super) fn owner_namespace(disk: Owner, shown: Owner) -> Result<OwnedFd, Prob
     mapping(&map(disk.uid, shown.uid), &map(disk.gid, shown.gid))
 }
 
+/// A descriptor of a user namespace for ID-mapping mounts: two ranges change places, every other id
+/// stays as it is on disk. An id without any mapping could not even be written to where the mode
+/// allows it to everybody. Only ids of `disk` become ids of `shown`.
+pub(super) fn swapping_namespace(disk: Range, shown: Range) -> Result<OwnedFd, Problem> {
+    let map = swapping_map(disk.base, shown.base, shown.width).ok_or_else(|| {
+        let last = disk.base.saturating_add(disk.width - 1);
+        let reason = format!("overlaps {} to {last}, which files of tasks have on disk", disk.base);
+        Problem::refused(format!("private_users = {}:{}", shown.base, shown.width), reason)
+    })?;
+    mapping(&map, &map)
+}
+
+/// The text for uid_map and gid_map (user_namespaces(7)); `None` where the ranges overlap.
+fn swapping_map(one: u32, other: u32, width: u32) -> Option<String> {
+    let (low, high) = (one.min(other), one.max(other));
+    if low == high {
+        return Some(format!("0 0 {}\n", u32::MAX));
+    }
+    let (middle, end) = (low.checked_add(width)?, high.checked_add(width)?);
+    let between = high.checked_sub(middle)?;
+    let extents = [
+        (0, 0, low),
+        (low, high, width),
+        (middle, middle, between),
+        (high, low, width),
+        // The largest number is no id.
+        (end, end, u32::MAX - end),
+    ];
+    let lines = extents.into_iter().filter(|(_, _, count)| *count > 0);
+    Some(lines.map(|(disk, shown, count)| format!("{disk} {shown} {count}\n")).collect())
+}
+
+/// Whether a process is in the mount namespace of the host's PID 1.
+pub(super) fn is_in_hosts_mount_namespace(pid: u32) -> Result<bool, Problem> {
+    let of = |pid: u32| {
+        let path = format!("/proc/{pid}/ns/mnt");
+        fs::read_link(&path).at(path)
+    };
+    Ok(of(pid)? == of(1)?)
+}
+
 fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
     let child = sys::child_in_user_namespace().at("user namespace")?;
     let result = map_ids(child, uids, gids);
@@ -140,5 +181,39 @@ pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
     match shared {
         Some(shared) => attach_at(shared.as_fd(), locks, MountPoint::Folder),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel makes of an id.
+    fn shown(map: &str, id: u32) -> Option<u32> {
+        map.lines().find_map(|line| {
+            let numbers: Vec<u32> = line.split(' ').map(|text| text.parse().unwrap()).collect();
+            let [first, other, count] = numbers[..] else { panic!("{line}") };
+            let place = id.checked_sub(first).filter(|place| *place < count)?;
+            Some(other + place)
+        })
+    }
+
+    #[test]
+    fn two_ranges_change_places_and_nothing_else_moves() {
+        for (disk, task, width) in [(0x7FFC_0000, 524_288, 65_536), (100, 10, 90), (10, 100, 1)] {
+            let map = swapping_map(disk, task, width).unwrap();
+            for id in [0, width / 2, width - 1] {
+                assert_eq!(shown(&map, disk + id), Some(task + id), "{map}");
+                assert_eq!(shown(&map, task + id), Some(disk + id), "{map}");
+            }
+            for id in [0, 1, task - 1, disk - 1, disk + width, 3_000_000_000, u32::MAX - 1] {
+                let moves = [disk, task].iter().any(|base| (*base..base + width).contains(&id));
+                assert!(moves || shown(&map, id) == Some(id), "{id}: {map}");
+            }
+            assert_eq!(shown(&map, u32::MAX), None);
+        }
+        assert_eq!(swapping_map(7, 7, 10).unwrap(), "0 0 4294967295\n");
+        assert_eq!(swapping_map(0, 5, 6), None);
+        assert_eq!(swapping_map(u32::MAX - 3, 5, 6), None);
     }
 }

@@ -138,6 +138,7 @@ mod tests {
             },
             logs: Logs::Fifos,
             kill_signal: 15,
+            agent: None,
         }
     }
 

@@ -67,6 +67,7 @@ pub(crate) fn plan(top: &Path) -> Result<Plan> {
         },
         logs: Logs::Fifos,
         kill_signal: 15,
+        agent: None,
     })
 }
 

@@ -1,9 +1,11 @@
 //! Who owns on the host what container root and container uid 1000 write, for every kind of mount:
 //! the table of docs/CONFIG.md.
 
-use crate::{Task, bind, binds, host, open_host};
+use crate::{Task, bind, binds, host, open_host, read_only, refused, relative, up};
 use nspawn_tests::Rig;
-use proto::spec::files::{Bind, Files, Mapping};
+use nspawn_tests::hostile::Handmade;
+use proto::limits::DISK_FIRST;
+use proto::spec::files::{Bind, Files, Mapping, Source};
 
 /// Writes a file as root and, where it may, one as uid 1000; prints what both look like inside.
 const WRITE: &str = r#"
@@ -40,14 +42,23 @@ fn protected_places_have_the_containers_owners_on_disk() {
     task.remove();
 }
 
+/// Nomad makes them writable for everybody.
+fn open_up(rig: &Rig, made: &Handmade<'_>) {
+    rig.sh(&format!(
+        "chown 65534:65534 {0}/alloc {0}/t/local && chmod 0777 {0}/alloc {0}/t/local",
+        made.dir()
+    ))
+    .unwrap();
+}
+
+/// Whichever range the task has: another allocation must be able to read them.
 #[test]
-fn unprotected_task_folders_have_the_ranges_owners_on_disk() {
+fn open_task_directories_have_the_same_owners_on_disk_for_every_range() {
     let rig = open_host();
-    // As Nomad makes them: writable for everybody.
     let task = Task::try_with(
         rig,
         |made| {
-            rig.sh(&format!("chmod 0777 {0}/alloc {0}/t/local", made.dir())).unwrap();
+            open_up(rig, made);
             Files::default()
         },
         &write_in(&["/alloc", "/local", "/secrets"]),
@@ -56,13 +67,77 @@ fn unprotected_task_folders_have_the_ranges_owners_on_disk() {
     .unwrap();
     let out = task.output();
     assert_eq!(out, "/alloc 0:0 1000:1000\n/local 0:0 1000:1000\n/secrets 0:0 1000:1000\n");
-    let (base, dir) = (task.base, task.made.dir());
+    let (base, dir) = (DISK_FIRST, task.made.dir());
     let range = format!("{base}:{base} {0}:{0}", base + 1000);
     for (sub, owners) in
         [("alloc", range.as_str()), ("t/local", &range), ("t/secrets", "0:0 1000:1000")]
     {
         assert_eq!(outside(rig, &format!("{dir}/{sub}")), owners, "{sub}");
     }
+    assert!(task.notes.iter().any(|note| note.contains("0600")), "{:?}", task.notes);
+    task.remove();
+}
+
+/// A bind of the task's own directory shows what the directory shows; what Nomad has written with
+/// mode 0600 can still be had by a read-only bind of the file.
+#[test]
+fn binds_of_open_task_directories_have_their_owners() {
+    let rig = open_host();
+    let own = |below: &str, target: &str| Bind {
+        source: Source::Task(relative(below)),
+        ..bind("/", target)
+    };
+    let script = "
+        (umask 077; echo one >/mnt/w/f; echo two >/local/d/g; chown 1000:1000 /local/d/g)
+        cd /mnt/r && cat f g && stat -c %u:%g f g && cat /etc/key
+    ";
+    let task = Task::try_with(
+        rig,
+        |made| {
+            open_up(rig, made);
+            let local = format!("{}/t/local", made.dir());
+            rig.sh(&format!(
+                "set -e; cd {local}; mkdir d; chown {DISK_FIRST}:{DISK_FIRST} d; umask 077; echo key >key"
+            ))
+            .unwrap();
+            let read_only = |below, target| Bind { read_only: true, ..own(below, target) };
+            binds([
+                own("local/d", "/mnt/w"),
+                read_only("local/d", "/mnt/r"),
+                read_only("local/key", "/etc/key"),
+            ])
+        },
+        script,
+        |spec| spec,
+    )
+    .unwrap();
+    assert_eq!(task.output(), "one\ntwo\n0:0\n1000:1000\nkey\n");
+    let of = |name: &str| format!("{}/t/local/d/{name}", task.made.dir());
+    let owners = rig.run(&["stat", "-c", "%u", &of("f"), &of("g")]).unwrap();
+    assert_eq!(owners, format!("{DISK_FIRST}\n{}", DISK_FIRST + 1000));
+    task.remove();
+}
+
+/// What a task wrote while the data directory was open, after it was closed.
+#[test]
+fn files_of_an_open_time_are_named_where_the_directory_is_closed() {
+    let rig = host();
+    let task = Task::try_with(
+        rig,
+        |made| {
+            let data = format!("{}/alloc/data", made.dir());
+            rig.sh(&format!("echo x >{data}/old && chown {0}:{0} {data}/old", DISK_FIRST + 5))
+                .unwrap();
+            Files::default()
+        },
+        "stat -c %u /alloc/data/old",
+        |spec| spec,
+    )
+    .unwrap();
+    assert_eq!(task.output(), "65534\n");
+    let owner = (DISK_FIRST + 5).to_string();
+    let named = |note: &String| note.contains("alloc/data/old") && note.contains(&owner);
+    assert!(task.notes.iter().any(named), "{:?}", task.notes);
     task.remove();
 }
 
@@ -122,24 +197,61 @@ fn every_mapping_of_a_bind_has_its_owners() {
     task.remove();
 }
 
-/// A file system that the kernel cannot map: the automatic mapping goes without and says so.
+/// On a file system that no kernel can map every write of the payload would fail.
 #[test]
-fn what_cannot_be_mapped_is_refused_or_goes_without_as_asked() {
+fn a_writable_bind_that_cannot_be_mapped_is_refused_with_the_way_out() {
     let rig = host();
-    // A finished overlay cannot be ID-mapped by any kernel.
-    rig.sh("set -e; mkdir -p /srv/closed/ov/l /srv/closed/ov/m; echo low >/srv/closed/ov/l/f; \
-         mkdir /srv/closed/ov/l2; \
-         mount -t overlay -o lowerdir=/srv/closed/ov/l:/srv/closed/ov/l2 ov /srv/closed/ov/m")
+    rig.sh("set -e; mkdir /srv/closed/um; cd /srv/closed/um; mkdir l m up ram; \
+         mount -t tmpfs up up; mkdir up/u up/w; echo low >l/f; \
+         mount -t overlay -o lowerdir=l,upperdir=up/u,workdir=up/w ov m; \
+         mount -t ramfs ram ram; chmod 0777 m ram; echo low >ram/f")
         .unwrap();
-    for source in ["/srv/closed/ov/m", "/srv/closed/ov"] {
+    // The last one can be mapped itself; what is mounted below it cannot.
+    for source in ["/srv/closed/um/m", "/srv/closed/um/ram", "/srv/closed/um"] {
         let one = bind(source, "/mnt/x");
-        for mapping in [Mapping::Identity, Mapping::Root, Mapping::Owner] {
-            let text = crate::refused(rig, binds([Bind { mapping, ..one.clone() }]));
-            assert!(text.contains("cannot ID-map") && text.contains("noidmap"), "{text}");
+        for mapping in [Mapping::Automatic, Mapping::Identity, Mapping::Root, Mapping::Owner] {
+            let text = refused(rig, binds([Bind { mapping, ..one.clone() }]));
+            for word in ["cannot ID-map", "bind_idmap = \"none\"", "noidmap", "read-only", source] {
+                assert!(text.contains(word), "{mapping:?}, {word}: {text}");
+            }
         }
-        let task = Task::start(rig, binds([one]), "stat -c %u /mnt/x");
-        assert!(task.notes.iter().any(|note| note.contains("cannot ID-map")), "{:?}", task.notes);
-        assert_eq!(task.finish(), "65534\n");
     }
-    rig.run(&["umount", "/srv/closed/ov/m"]).unwrap();
+    for source in ["/srv/closed/um/m", "/srv/closed/um/ram"] {
+        let task = Task::start(
+            rig,
+            binds([read_only(source, "/mnt/x")]),
+            "cat /mnt/x/f; stat -c %u /mnt/x",
+        );
+        assert!(task.notes.iter().any(|note| note.contains("cannot ID-map")), "{:?}", task.notes);
+        assert_eq!(task.finish(), "low\n65534\n");
+        let one = Bind { mapping: Mapping::None, ..bind(source, "/mnt/x") };
+        let task = Task::start(rig, binds([one]), "echo new >/mnt/x/new && stat -c %u /mnt/x/new");
+        assert_eq!(task.notes, [""; 0]);
+        assert_eq!(task.finish(), "0\n");
+    }
+    rig.sh("cd /srv/closed/um && umount m up ram").unwrap();
+}
+
+/// A data directory on such a file system: the task runs, and its events say what is lost.
+#[test]
+fn task_directories_that_cannot_be_mapped_are_named() {
+    let rig = up("refuse", "0700");
+    rig.sh("mkdir -p /var/lib/nomad/alloc && mount -t ramfs ram /var/lib/nomad/alloc").unwrap();
+    let task = Task::try_with(
+        &rig,
+        |made| {
+            open_up(&rig, made);
+            Files::default()
+        },
+        &write_in(&["/alloc", "/local"]),
+        |spec| spec,
+    )
+    .unwrap();
+    assert_eq!(task.output(), "/alloc 0:0 1000:1000\n/local 0:0 1000:1000\n");
+    let (base, dir) = (task.base, task.made.dir());
+    let range = format!("{base}:{base} {0}:{0}", base + 1000);
+    assert_eq!(outside(&rig, &format!("{dir}/alloc")), range);
+    let told = |note: &String| note.contains("cannot ID-map") && note.contains("sticky");
+    assert!(task.notes.iter().any(told), "{:?}", task.notes);
+    task.remove();
 }

@@ -6,7 +6,7 @@ use nspawn_tests::host::agent::UNIT;
 use nspawn_tests::processes::Part;
 use nspawn_tests::wait;
 
-const HELPER: [&str; 2] = ["nomad-nspawn-helper.socket", "nomad-nspawn-helper.service"];
+pub(crate) const HELPER: [&str; 2] = ["nomad-nspawn-helper.socket", "nomad-nspawn-helper.service"];
 
 /// A batch task that ends when its folder holds a file `end`, with the exit code in it; if it is
 /// started once more, it ends with 9.
@@ -41,14 +41,14 @@ fn helper(host: &Alone, verb: &str) {
 }
 
 /// Stops the agent and kills the plugin, so that nobody watches.
-fn nobody_watches(host: &Alone) {
+pub(crate) fn nobody_watches(host: &Alone) {
     host.agent_stop().unwrap();
     host.kill_part(Part::Plugin).unwrap();
     wait::true_within("the plugin's end", LIMIT, || Ok(host.processes_of(Part::Plugin).is_empty()))
         .unwrap();
 }
 
-fn watched_again(host: &Alone) {
+pub(crate) fn watched_again(host: &Alone) {
     host.agent_start().unwrap();
     host.wait_driver("nspawn").unwrap();
 }

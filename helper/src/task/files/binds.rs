@@ -15,7 +15,10 @@ use super::source::Source;
 use crate::task::extras::MountPoint;
 use crate::task::namespace::{self, Owner};
 use crate::task::step::{At, Problem};
-use crate::task::{STAGE, open, root};
+use crate::task::{STAGE, dirs, open, root};
+
+/// Owner of the directories that Nomad makes in an allocation.
+const NOBODY: u32 = 65_534;
 
 /// Prepares all of them.
 pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
@@ -70,6 +73,9 @@ fn mapping(
     if bind.mapping == Mapping::None {
         return Ok(None);
     }
+    if is_of_the_task(context, bind, source)? {
+        return namespace::swapping_namespace(dirs::ON_DISK, range).map(Some);
+    }
     let unprotected = context.plan.files.unprotected;
     let as_asked = unprotected == Unprotected::AsAsked && bind.mapping != Mapping::Automatic;
     if !bind.read_only && !as_asked && !source.is_protected(bind.recursive)? {
@@ -100,6 +106,26 @@ fn mapping(
     }
 }
 
+/// Whether the source lies in the allocation, and its files have the owners that files of tasks have
+/// where other local users can reach them ([`dirs`]). A read-only bind of what somebody else has
+/// written, such as a template with mode 0600, shows the owners on disk instead: it can be read so,
+/// and nothing can be left there.
+fn is_of_the_task(
+    context: &Context<'_>,
+    bind: &Bind<Place>,
+    source: &Source<'_>,
+) -> Result<bool, Problem> {
+    let alloc = &context.plan.task_dirs.alloc_dir;
+    let is_in_allocation = source.place.root == alloc.root
+        && source.place.below.components().starts_with(alloc.below.components());
+    if !is_in_allocation || bind.mapping != Mapping::Automatic {
+        return Ok(false);
+    }
+    // Directories that Nomad makes for tasks hold what tasks write.
+    let is_tasks = dirs::ON_DISK.holds(source.owner.uid) || source.owner.uid == NOBODY;
+    Ok((!bind.read_only || is_tasks) && !source.is_protected(bind.recursive)?)
+}
+
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.
 fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     let root = open::folder(&root::path()).at("root")?;
@@ -116,12 +142,14 @@ fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     Err(Problem::refused(told(bind), reason))
 }
 
-/// Without the mapping that was asked for a bind is refused; the automatic one can do without.
+/// Without its mapping a bind that can be written to is refused: all writes would fail. So is one with
+/// a mapping that was asked for.
 fn unmappable(context: &mut Context<'_>, bind: &Bind<Place>) -> Result<(), Problem> {
-    if bind.mapping != Mapping::Automatic {
+    if bind.mapping != Mapping::Automatic || !bind.read_only {
         let reason = "this kernel cannot ID-map its file system, or one mounted below it (tmpfs \
-                      needs Linux 6.3; most network file systems cannot): take it without ID \
-                      mapping (noidmap)";
+                      needs Linux 6.3; NFS, CIFS, 9p, ramfs and overlay cannot be mapped): make it \
+                      read-only, or take it without ID mapping (bind_idmap = \"none\", or noidmap \
+                      for one bind), where the task can write only what everybody may write";
         return Err(Problem::refused(told(bind), reason));
     }
     context.extras.notes.push(format!(
