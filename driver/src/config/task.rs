@@ -109,7 +109,8 @@ keys! {
         /// Mounts, docker-like.
         mount: Blocks<MountKeys>;
         /// File systems in memory, as `target` or `target:options`: size, nr_inodes, mode, ro, rw,
-        /// exec, noexec.
+        /// exec, noexec. They belong to root inside; mode: 1777 at /tmp, /var/tmp and /dev/shm, else
+        /// 0755.
         tmpfs: Vec<String>;
         /// Absolute paths inside that are hidden; they must exist.
         inaccessible: Vec<String>;
