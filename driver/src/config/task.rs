@@ -21,10 +21,11 @@ keys! {
     /// What a job asks for.
     pub(crate) struct TaskKeys {
         // Image and root.
-        /// Root file system: an absolute path, a path below the agent's working directory or the
-        /// plugin's folder when it exists there, or a name in the image store. A folder, a file
-        /// with a file system, or a block device; in the store, and where the plugin cannot look,
-        /// a name that ends in `.raw` and a path below /dev are a disk. The policy must allow it.
+        /// Root file system: an absolute path, a path with a slash, which is looked up below the
+        /// agent's working directory and then the plugin's, or a name, which is looked up in the
+        /// image store and then in the plugin's directory. A directory, a file with a file system, or
+        /// a block device; in the store, and where the plugin cannot look, a name that ends in `.raw`
+        /// and a path below /dev are a disk. The policy must allow it.
         image: String, required;
         /// Image to fetch before the start.
         image_download: Block<Download>, later;

@@ -62,7 +62,7 @@ pub(crate) struct Node<'a> {
     pub(crate) host_users: Option<bool>,
     /// The operator's configuration.
     pub(crate) config: &'a PluginConfig,
-    /// Folders below which relative images are looked up, in order.
+    /// Folders below which relative images are looked up, in order; the last is the plugin's.
     pub(crate) folders: &'a [PathBuf],
     /// Whether SELinux is active.
     pub(crate) selinux: bool,

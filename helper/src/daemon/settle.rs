@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use proto::error::{Code, Refusal};
+use proto::name::ImageName;
+use proto::path::Absolute;
 use proto::plan::Step;
 use proto::spec::{Image, ImageKind, TaskSpec};
 
@@ -28,18 +30,22 @@ pub(super) async fn systemd(context: &Context) -> Result<(), Refusal> {
     }
 }
 
-/// A name of the store without folder means the disk image `NAME.raw`, as it does for machined.
-/// The plugin's account cannot look there; the launcher refuses what is of another kind.
-pub(super) async fn kind(spec: &mut TaskSpec, policy: &Policy) -> Result<(), Refusal> {
-    let Image::Named(name) = &spec.image else { return Ok(()) };
+/// A name of the store without folder means the disk image `NAME.raw`, as it does for machined; one that
+/// the store does not have means the driver's path, if it gave one. The plugin's account cannot look
+/// there; the launcher refuses what is of another kind.
+pub(super) async fn image(spec: &mut TaskSpec, policy: &Policy) -> Result<(), Refusal> {
+    let (name, other) = match &spec.image {
+        Image::Named(name) => (name.clone(), None),
+        Image::NamedOr(name, other) => (name.clone(), Some(other.clone())),
+        Image::Path(_) => return Ok(()),
+    };
     let path = policy.images_store.to_path().join(name.as_str());
     let file = path.with_file_name(format!("{name}.raw"));
     // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || !path.exists() && file.is_file());
+    let look = tokio::task::spawn_blocking(move || (path.exists(), file.is_file()));
     let abort = look.abort_handle();
     match tokio::time::timeout(LOOK, look).await {
-        Ok(Ok(true)) => spec.root.kind = ImageKind::Disk,
-        Ok(Ok(false)) => {}
+        Ok(Ok(found)) => settle(spec, name, other, found),
         _ => {
             abort.abort();
             let object = format!("image {name}");
@@ -48,4 +54,21 @@ pub(super) async fn kind(spec: &mut TaskSpec, policy: &Policy) -> Result<(), Ref
         }
     }
     Ok(())
+}
+
+/// `found`: whether the store has something of the name itself, and a disk image `NAME.raw`.
+fn settle(spec: &mut TaskSpec, name: ImageName, other: Option<Absolute>, found: (bool, bool)) {
+    let ends_as_disk = name.as_str().ends_with(".raw");
+    match (other, found) {
+        // The kind is that of the path already.
+        (Some(other), (false, false)) => {
+            spec.image = Image::Path(other);
+            return;
+        }
+        (_, (false, true)) => spec.root.kind = ImageKind::Disk,
+        (Some(_), _) if ends_as_disk => spec.root.kind = ImageKind::Disk,
+        (Some(_), _) => spec.root.kind = ImageKind::Tree,
+        (None, _) => {}
+    }
+    spec.image = Image::Named(name);
 }

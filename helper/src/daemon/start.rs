@@ -29,7 +29,7 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Starts a task; returns when its payload runs, or has run.
 pub(super) async fn run(context: &Rc<Context>, mut spec: TaskSpec) -> Result<Task, Refusal> {
     settle::systemd(context).await?;
-    settle::kind(&mut spec, &context.policy()).await?;
+    settle::image(&mut spec, &context.policy()).await?;
     let decision = hook::run(Step::Decide, || policy::decide(&spec, &context.policy()))?;
     let record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
