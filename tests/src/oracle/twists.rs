@@ -246,10 +246,16 @@ fn limit(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
             let some = random.pick(&[0, 1, 1024, u64::MAX]);
             random.chance(75).then_some(some)
         };
-        let resource = [LimitName::Core, LimitName::OpenFiles, LimitName::Stack]
-            .get(random.below(3))
-            .copied()
-            .unwrap_or(LimitName::Core);
+        let resource = [
+            LimitName::Core,
+            LimitName::OpenFiles,
+            LimitName::Stack,
+            LimitName::Nice,
+            LimitName::RealtimePriority,
+        ]
+        .get(random.below(5))
+        .copied()
+        .unwrap_or(LimitName::Core);
         let (soft, hard) = (number(random), number(random));
         spec.isolation.limits.push(ProcessLimit { resource, soft, hard });
     }
