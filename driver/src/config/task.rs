@@ -173,9 +173,11 @@ keys! {
         /// Ports inside, by label.
         port_map: Numbers, later;
         /// What becomes of /etc/resolv.conf. off, delete, or copy-, replace-, bind- with host, static,
-        /// uplink, stub. auto and unset: off with loopback alone; with Nomad's network, when the
-        /// host's resolver listens on loopback: its own servers; else copy-host. The group's `dns`
-        /// block wins.
+        /// uplink, stub. copy: unless the image has a link there. replace: in the place of a link too.
+        /// bind: read-only, over what a link leads to. auto and unset: off with loopback alone; with
+        /// Nomad's network, when the host's resolver listens on loopback: its own servers; else the
+        /// host's file, by copy with boot, whose init makes what a link leads to, and by replace
+        /// without. The group's `dns` block wins.
         resolv_conf: Option<ResolvConf>;
         /// Lines for /etc/hosts, as `name:address`; an IPv6 address may be in brackets.
         extra_hosts: Vec<String>;

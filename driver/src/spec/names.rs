@@ -81,7 +81,7 @@ fn resolver(keys: &TaskKeys, network: Option<&Network>, node: &Node<'_>) -> Reso
     use ResolverFile::{Host, Static, Stub, Uplink};
     use ResolverUse::{Bind, Copy, Replace};
     let (how, which) = match keys.resolv_conf.unwrap_or_default() {
-        ResolvConf::Auto => return automatic(network, node),
+        ResolvConf::Auto => return automatic(keys, network, node),
         ResolvConf::Off => return Resolver::Off,
         ResolvConf::Delete => return Resolver::Delete,
         ResolvConf::CopyHost => (Copy, Host),
@@ -101,9 +101,12 @@ fn resolver(keys: &TaskKeys, network: Option<&Network>, node: &Node<'_>) -> Reso
 }
 
 /// As systemd-nspawn's `auto`, but where the host's resolver listens on a loopback address that
-/// the task's network does not have, the task gets servers that it can reach.
-fn automatic(network: Option<&Network>, node: &Node<'_>) -> Resolver {
-    let host = |which| Resolver::Host { how: ResolverUse::Copy, which };
+/// the task's network does not have, the task gets servers that it can reach; and a link in the image
+/// gives way where nothing would make the file that it leads to. The init of a booted image starts what
+/// does, such as systemd-resolved.
+fn automatic(keys: &TaskKeys, network: Option<&Network>, node: &Node<'_>) -> Resolver {
+    let how = if keys.boots() { ResolverUse::Copy } else { ResolverUse::Replace };
+    let host = |which| Resolver::Host { how, which };
     match network {
         Some(Network::Loopback) | None => Resolver::Off,
         Some(Network::Join(_)) if node.loopback_resolver => {

@@ -152,8 +152,13 @@ fn resolvers_follow_network_key_and_group() {
     let veth = ("network_veth", Value::from(false));
     assert_eq!(spec(std::slice::from_ref(&veth)).names.resolver, copy(ResolverFile::Host));
     assert_eq!(
-        spec(&[veth, ("resolv_conf", "auto".into())]).names.resolver,
+        spec(&[veth.clone(), ("resolv_conf", "auto".into())]).names.resolver,
         copy(ResolverFile::Host)
+    );
+    // Nothing in a command's container makes what a link of the image leads to.
+    assert_eq!(
+        spec(&[veth, ("boot", false.into())]).names.resolver,
+        host(ResolverUse::Replace, ResolverFile::Host)
     );
     for (word, expected) in [
         ("off", Resolver::Off),
