@@ -89,17 +89,15 @@ pub const MOUNTS_MAX: usize = 128;
 pub const PATHS_MAX: usize = 16 * 1024;
 /// Layers of one overlay mount (OVL_MAX_STACK of the kernel is 500; a start has to open each).
 pub const LAYERS_MAX: usize = 32;
-/// System call rules, sysctls, process limits, host entries and labels of one task, each.
+/// System call rules, sysctls, process limits and labels of one task, each.
 pub const RULES_MAX: usize = 256;
 /// Bytes of one credential (CREDENTIAL_SIZE_MAX of systemd is 1 MiB; the specification has to hold
 /// it with everything else).
 pub const CREDENTIAL_MAX: usize = 1024 * 1024;
 /// Bytes of a sysctl's, label's or SELinux context's value.
 pub const VALUE_MAX: usize = 255;
-/// Nameservers of one task: the C library reads three (resolv.conf(5)).
-pub const NAMESERVERS_MAX: usize = 3;
-/// Search domains and options of a resolver, each.
-pub const SEARCHES_MAX: usize = 32;
+/// Bytes that a task gets for one of /etc/resolv.conf, /etc/hosts and /etc/localtime.
+pub const ETC_FILE_MAX: usize = 64 * 1024;
 /// Longest wait for a task that is to say when it is ready, in seconds: one hour.
 pub const READY_TIMEOUT_MAX_S: u32 = 3600;
 /// Bytes of an image's /etc/hosts that are taken over.

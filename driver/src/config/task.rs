@@ -173,8 +173,8 @@ keys! {
         /// Ports inside, by label.
         port_map: Numbers, later;
         /// What becomes of /etc/resolv.conf. off, delete, or copy-, replace-, bind- with host, static,
-        /// uplink, stub. copy: unless the image has a link there. replace: in the place of a link too.
-        /// bind: read-only, over what a link leads to. auto and unset: off with loopback alone; with
+        /// uplink, stub: the host's file as it is at the start. copy: unless the image has a link there.
+        /// replace: in the place of a link too. bind: read-only, over what a link leads to. auto and unset: off with loopback alone; with
         /// Nomad's network, when the host's resolver listens on loopback: its own servers; else the
         /// host's file, by copy with boot, whose init makes what a link leads to, and by replace
         /// without. The group's `dns` block wins.

@@ -13,11 +13,9 @@ use proto::spec::files::{
 };
 use proto::spec::output::{LabelName, LabelValue};
 use proto::spec::process::{
-    HostName, LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
+    LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
 };
-use proto::spec::resolver::HostEntry;
 use proto::spec::{Label, TaskSpec};
-use std::net::{IpAddr, Ipv4Addr};
 
 fn source(random: &mut Random, policy: &Settings) -> Source {
     let listed = [policy.binds_read_only.as_slice(), policy.binds_read_write.as_slice()].concat();
@@ -180,7 +178,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
 
 /// Lists of rules of this length.
 fn count_rules(random: &mut Random, spec: &mut TaskSpec, rules: usize) {
-    match random.below(5) {
+    match random.below(4) {
         0 => {
             let name = constant!(SyscallName, "bpf");
             spec.isolation.syscalls = vec![SyscallRule { allow: false, name }; rules];
@@ -195,11 +193,6 @@ fn count_rules(random: &mut Random, spec: &mut TaskSpec, rules: usize) {
         2 => {
             let one = ProcessLimit { resource: LimitName::Core, soft: None, hard: None };
             spec.isolation.limits = vec![one; rules];
-        }
-        3 => {
-            let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let one = HostEntry { address, name: constant!(HostName, "a") };
-            spec.names.hosts = vec![one; rules];
         }
         _ => {
             let one = |n| Label {
