@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
 /// the sandbox belong to threads.
 fn run() -> Result<(), String> {
     let request = handshake::read(|name| std::env::var_os(name))?;
-    let folders = image_folders();
+    let folders = image_folders()?;
     sys::clear_environment();
     sys::close_inherited_descriptors();
     sys::ignore_interrupt();
@@ -95,10 +95,10 @@ fn run() -> Result<(), String> {
 }
 
 /// Where relative images are looked for: the agent's working directory, the plugin's folder.
-fn image_folders() -> Vec<PathBuf> {
-    let agent = std::env::current_dir().ok();
-    let plugin = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from));
-    [agent, plugin].into_iter().flatten().collect()
+fn image_folders() -> Result<Vec<PathBuf>, String> {
+    let plugin = std::env::current_exe().map_err(|e| format!("/proc/self/exe: {e}"))?;
+    let plugin = plugin.parent().map(PathBuf::from);
+    Ok([std::env::current_dir().ok(), plugin].into_iter().flatten().collect())
 }
 
 async fn serve(

@@ -96,7 +96,7 @@ pub const MOUNTS_MAX: usize = 128;
 pub const PATHS_MAX: usize = 16 * 1024;
 /// Layers of one overlay mount (OVL_MAX_STACK of the kernel is 500; a start has to open each).
 pub const LAYERS_MAX: usize = 32;
-/// System call rules, sysctls, process limits and host entries of one task, each.
+/// System call rules, sysctls and process limits of one task, each.
 pub const RULES_MAX: usize = 256;
 /// Labels of one task: systemd-journald adds each to every line that the task writes.
 pub const LABELS_MAX: usize = 32;
@@ -107,10 +107,8 @@ pub const LABELS_BYTES_MAX: usize = 4096;
 pub const CREDENTIAL_MAX: usize = 1024 * 1024;
 /// Bytes of a sysctl's, label's or SELinux context's value.
 pub const VALUE_MAX: usize = 255;
-/// Nameservers of one task: the C library reads three (resolv.conf(5)).
-pub const NAMESERVERS_MAX: usize = 3;
-/// Search domains and options of a resolver, each.
-pub const SEARCHES_MAX: usize = 32;
+/// Bytes that a task gets for one of /etc/resolv.conf, /etc/hosts and /etc/localtime.
+pub const ETC_FILE_MAX: usize = 64 * 1024;
 /// Longest wait for a task that is to say when it is ready, in seconds: one hour.
 pub const READY_TIMEOUT_MAX_S: u32 = 3600;
 /// Bytes of an image's /etc/hosts that are taken over.

@@ -47,7 +47,9 @@ chosen! {
     process_keys: [
         "isolation::capabilities_are_added_and_dropped",
         "isolation::no_capability_is_inheritable",
+        "isolation::a_limit_above_the_units_own_is_as_asked",
         "isolation::kernel_settings_are_the_tasks_own",
+        "isolation::limits_are_those_that_were_asked_for",
         "isolation::system_calls_are_taken_out_and_added",
         "names::the_resolver_file_is_the_jobs_in_every_root",
         "process::any_value_arrives_beside_any_name",

@@ -9,6 +9,9 @@ use super::table::{Table as _, keys};
 use super::value::{Period, Size, words};
 use crate::msgpack;
 
+/// Nameservers of one task: the C library reads three (resolv.conf(5)).
+pub(crate) const NAMESERVERS_MAX: usize = 3;
+
 keys! {
     /// What the operator configures in the agent.
     pub(crate) struct PluginConfig {
@@ -195,7 +198,7 @@ impl PluginConfig {
                 problems.push(Problem::new("dns_servers", "must be IP addresses").value(server));
             }
         }
-        if self.dns_servers.len() > proto::limits::NAMESERVERS_MAX {
+        if self.dns_servers.len() > NAMESERVERS_MAX {
             problems.push(Problem::new("dns_servers", "the C library reads three at most"));
         }
         for pattern in &self.extra_labels {

@@ -21,10 +21,11 @@ keys! {
     /// What a job asks for.
     pub(crate) struct TaskKeys {
         // Image and root.
-        /// Root file system: an absolute path, a path below the agent's working directory or the
-        /// plugin's folder when it exists there, or a name in the image store. A folder, a file
-        /// with a file system, or a block device; in the store, and where the plugin cannot look,
-        /// a name that ends in `.raw` and a path below /dev are a disk. The policy must allow it.
+        /// Root file system: an absolute path, a path with a slash, which is looked up below the
+        /// agent's working directory and then the plugin's, or a name, which is looked up in the
+        /// image store and then in the plugin's directory. A directory, a file with a file system, or
+        /// a block device; in the store, and where the plugin cannot look, a name that ends in `.raw`
+        /// and a path below /dev are a disk. The policy must allow it.
         image: String, required;
         /// Image to fetch before the start.
         image_download: Block<Download>, later;
@@ -111,7 +112,8 @@ keys! {
         /// Mounts, docker-like.
         mount: Blocks<MountKeys>;
         /// File systems in memory, as `target` or `target:options`: size, nr_inodes, mode, ro, rw,
-        /// exec, noexec.
+        /// exec, noexec. They belong to root inside; mode: 1777 at /tmp, /var/tmp and /dev/shm, else
+        /// 0755.
         tmpfs: Vec<String>;
         /// Absolute paths inside that are hidden; they must exist.
         inaccessible: Vec<String>;
@@ -173,9 +175,11 @@ keys! {
         /// Ports inside, by label.
         port_map: Numbers, later;
         /// What becomes of /etc/resolv.conf. off, delete, or copy-, replace-, bind- with host, static,
-        /// uplink, stub. auto and unset: off with loopback alone; with Nomad's network, when the
-        /// host's resolver listens on loopback: its own servers; else copy-host. The group's `dns`
-        /// block wins.
+        /// uplink, stub: the host's file as it is at the start. copy: unless the image has a link there.
+        /// replace: in the place of a link too. bind: read-only, over what a link leads to. auto and unset: off with loopback alone; with
+        /// Nomad's network, when the host's resolver listens on loopback: its own servers; else the
+        /// host's file, by copy with boot, whose init makes what a link leads to, and by replace
+        /// without. The group's `dns` block wins.
         resolv_conf: Option<ResolvConf>;
         /// Lines for /etc/hosts, as `name:address`; an IPv6 address may be in brackets.
         extra_hosts: Vec<String>;

@@ -25,6 +25,7 @@ use super::handle::Identity;
 use super::task::Task;
 use crate::error::Failure;
 use crate::helper::CallError;
+use crate::observe::ulimit;
 use crate::spec::signal::default_stop;
 use crate::spec::{self, Node, resources};
 
@@ -204,6 +205,9 @@ impl Driver {
         );
         for note in &started.notes {
             self.events.send(config, note);
+        }
+        for missed in ulimit::missed(&spec.isolation.limits, started.leader.unwrap_or_default()) {
+            self.events.send(config, &missed);
         }
         if resources::asks_for_cores(config.resources.as_ref()) {
             self.events.send(config, NO_CORES);

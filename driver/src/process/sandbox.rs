@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset,
@@ -21,9 +21,14 @@ use seccompiler::{
 /// Newest part of Landlock that is asked for (Linux 6.12); older kernels give what they have.
 const NEWEST: ABI = ABI::V6;
 
-/// Folders that are read: name service, cgroups and processes, systemd-resolved's files.
-const READ: [&str; 5] =
-    ["/etc", "/proc", "/sys", "/run/systemd/resolve", "/usr/lib/systemd/resolv.conf"];
+/// Directories that are read: name service, cgroups and processes, the files of systemd-resolved (which
+/// may start later than the plugin: so the directories around them), zones.
+const READ: [&str; 6] =
+    ["/etc", "/proc", "/sys", "/run/systemd", "/usr/lib/systemd", "/usr/share/zoneinfo"];
+
+/// Links out of /etc whose files tasks may get: what writes these (NetworkManager, resolvconf) puts new
+/// ones in their place, so their directories are read.
+const LINKS: [&str; 2] = ["/etc/resolv.conf", "/etc/localtime"];
 
 /// Calls that end in EPERM. New programs, other processes, namespaces and mounts, keys, and the
 /// corners of the kernel in which its bugs were found.
@@ -110,7 +115,10 @@ fn restrict(folder: &Path) -> Result<&'static str, landlock::RulesetError> {
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
-    let places = READ.iter().map(|place| (Path::new(place), read));
+    let target = |link: &&str| Some(std::fs::canonicalize(link).ok()?.parent()?.to_owned());
+    let targets: Vec<_> = LINKS.iter().filter_map(target).filter(|it| it != "/").collect();
+    let places = READ.iter().map(Path::new).chain(targets.iter().map(PathBuf::as_path));
+    let places = places.map(|place| (place, read));
     // The folder itself is removed from the one above it.
     let above = folder.parent().map(|above| (above, BitFlags::from(AccessFs::RemoveDir)));
     for (place, access) in places.chain([(folder, socket)]).chain(above) {
@@ -193,6 +201,9 @@ mod tests {
             fs::read("/proc/self/status").unwrap();
             fs::read_dir("/sys").unwrap();
             fs::read("/etc/passwd").unwrap();
+            for file in LINKS {
+                assert!(!fs::read(file).is_err_and(|e| e.kind() == PermissionDenied), "{file}");
+            }
             std::thread::spawn(|| ()).join().unwrap();
             (sandbox, before, after)
         });

@@ -1,11 +1,13 @@
 //! Which image a job's `image` means, and what kind of file it is.
 //!
-//! A relative text is looked up below the agent's working directory, then below the plugin's
-//! folder, and is a name in the image store otherwise: the meaning that jobs of the older driver
-//! rely on. Where the plugin's account may not look, a path is refused, because it could mean
-//! another image than it says, and a name is the store's. Looking is all that happens here; the helper opens the image, and only below the
-//! folders of its policy. The plugin's account cannot look into the image store (0700), so there
-//! the name alone tells the kind, and the helper's launcher refuses an image that is of another.
+//! A relative path is looked up below the agent's working directory, then below the plugin's
+//! directory, as jobs of the older driver rely on. Where the plugin's account may not look, it is
+//! refused, because it could mean another image than it says. A name without a slash is the image
+//! store's, and names something in the plugin's directory where the store does not have it; what lies
+//! in the agent's working directory, which is often /, is not an image for it. Looking is all that
+//! happens here; the helper opens the image, and only below the directories of its policy. The plugin's
+//! account cannot look into the image store (0700), so the helper settles which of the two a name is,
+//! the name alone gives the kind, and the helper's launcher refuses an image that is of another.
 
 use std::fs::Metadata;
 use std::io;
@@ -18,7 +20,7 @@ use proto::spec::{Image, ImageKind};
 
 use crate::config::Problem;
 
-/// Finds the image. Blocks on the file system.
+/// Finds the image. The last of `folders` is the plugin's. Blocks on the file system.
 ///
 /// # Errors
 /// What is wrong with the text, or where nothing was found.
@@ -28,11 +30,14 @@ pub(crate) fn resolve(text: &str, folders: &[PathBuf]) -> Result<(Image, ImageKi
     if path.is_absolute() {
         return at(path).map_err(problem);
     }
+    if !text.contains('/') {
+        return named(text, folders.last()).map_err(problem);
+    }
     for base in folders {
         let candidate = base.join(path);
         match candidate.try_exists() {
             Ok(true) => return at(&candidate).map_err(problem),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && text.contains('/') => {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(problem(format!(
                     "the plugin's account may not look into a folder on the way to {}",
                     candidate.display()
@@ -42,16 +47,21 @@ pub(crate) fn resolve(text: &str, folders: &[PathBuf]) -> Result<(Image, ImageKi
             Ok(false) | Err(_) => {}
         }
     }
-    if text.contains('/') {
-        let places: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-        return Err(problem(format!(
-            "there is no such file or folder below {}",
-            places.join(" or ")
-        ))
-        .remedy("write an absolute path, or the image's name in the image store"));
+    let places: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+    Err(problem(format!("there is no such file or folder below {}", places.join(" or ")))
+        .remedy("write an absolute path, or the image's name in the image store"))
+}
+
+/// A name of the image store, with the path that it is where the store does not have it.
+fn named(text: &str, plugin: Option<&PathBuf>) -> Result<(Image, ImageKind), String> {
+    let beside = plugin.map(|folder| folder.join(text)).filter(|path| path.exists());
+    let beside = beside.and_then(|path| at(&path).ok());
+    match (ImageName::new(text), beside) {
+        (Ok(name), Some((Image::Path(path), kind))) => Ok((Image::NamedOr(name, path), kind)),
+        (Ok(name), _) => Ok((Image::Named(name), by_name(Path::new(text)))),
+        (Err(_), Some(beside)) => Ok(beside),
+        (Err(rule), None) => Err(rule.to_string()),
     }
-    let name = ImageName::new(text).map_err(|e| problem(e.to_string()))?;
-    Ok((Image::Named(name), by_name(path)))
 }
 
 fn at(path: &Path) -> Result<(Image, ImageKind), String> {
@@ -89,12 +99,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_win_over_names_in_order() {
+    fn a_path_is_found_in_order_and_a_name_beside_the_plugin_alone() {
         let base = std::env::temp_dir().join(format!("image-{}", std::process::id()));
         let (agent, plugin) = (base.join("agent"), base.join("plugin"));
         for folder in [agent.join("both"), plugin.join("both"), plugin.join("own/deep")] {
             std::fs::create_dir_all(folder).unwrap();
         }
+        std::fs::create_dir_all(agent.join("nix")).unwrap();
+        std::fs::create_dir_all(plugin.join("a b")).unwrap();
         std::fs::write(agent.join("disk.raw"), "").unwrap();
         std::fs::write(plugin.join("disk.img"), "").unwrap();
         let folders = [agent.clone(), plugin.clone()];
@@ -104,17 +116,25 @@ mod tests {
         };
         let disk = |(image, _)| (image, ImageKind::Disk);
         let found = |text: &str| resolve(text, &folders);
-        assert_eq!(found("both"), Ok(path(agent.join("both"))));
+        assert_eq!(found("./both"), Ok(path(agent.join("both"))));
         assert_eq!(found("./own"), Ok(path(plugin.join("own"))));
         assert_eq!(found("own/deep"), Ok(path(plugin.join("own/deep"))));
         let named = |text| (Image::Named(ImageName::new(text).unwrap()), ImageKind::Tree);
+        let or = |text, path: PathBuf| {
+            let path = Absolute::parse(path.to_str().unwrap()).unwrap();
+            (Image::NamedOr(ImageName::new(text).unwrap(), path), ImageKind::Tree)
+        };
         assert_eq!(found("debian"), Ok(named("debian")));
+        assert_eq!(found("nix"), Ok(named("nix")));
+        assert_eq!(found("both"), Ok(or("both", plugin.join("both"))));
+        assert_eq!(found("a b"), Ok(path(plugin.join("a b"))));
         assert_eq!(found("debian.raw"), Ok(disk(named("debian.raw"))));
-        assert_eq!(found("disk.raw"), Ok(disk(path(agent.join("disk.raw")))));
-        assert_eq!(found("disk.img"), Ok(disk(path(plugin.join("disk.img")))));
+        assert_eq!(found("./disk.raw"), Ok(disk(path(agent.join("disk.raw")))));
+        assert_eq!(found("disk.raw"), Ok(disk(named("disk.raw"))));
+        assert_eq!(found("disk.img"), Ok(disk(or("disk.img", plugin.join("disk.img")))));
         // Not seen by the plugin, so the helper decides.
         assert_eq!(found("/nowhere//x/"), Ok(path(PathBuf::from("/nowhere/x"))));
-        for bad in ["none/here", "a b", ".hidden"] {
+        for bad in ["none/here", "b c", ".hidden"] {
             assert!(found(bad).is_err(), "{bad}");
         }
         assert_eq!(found("/nowhere/x.raw"), Ok(disk(path(PathBuf::from("/nowhere/x.raw")))));

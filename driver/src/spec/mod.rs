@@ -12,7 +12,7 @@
 //! | [`resources`], [`signal`] | limits and signals |
 //! | [`version`] | what this node's systemd is too old for |
 //!
-//! Pure apart from looking for the image. Everything wrong with a job is collected and reported at
+//! Pure apart from looking for the image and reading what tasks get of the host's /etc. Everything wrong with a job is collected and reported at
 //! once; what this version cannot do is refused, never ignored in silence. Nothing here guards
 //! anything: the helper judges the specification by its own policy.
 
@@ -62,10 +62,12 @@ pub(crate) struct Node<'a> {
     pub(crate) host_users: Option<bool>,
     /// The operator's configuration.
     pub(crate) config: &'a PluginConfig,
-    /// Folders below which relative images are looked up, in order.
+    /// Folders below which relative images are looked up, in order; the last is the plugin's.
     pub(crate) folders: &'a [PathBuf],
     /// Whether SELinux is active.
     pub(crate) selinux: bool,
+    /// How files of the host are read.
+    pub(crate) host: names::HostFiles,
     /// Whether the host's resolver listens on loopback alone.
     pub(crate) loopback_resolver: bool,
 }
@@ -86,6 +88,7 @@ impl<'a> Node<'a> {
             config,
             folders,
             selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+            host: names::HostFiles::REAL,
             loopback_resolver: names::loopback_alone(&resolver),
         }
     }

@@ -11,6 +11,9 @@ use crate::config::blocks::{MountKeys, MountType, Propagation};
 use crate::config::task::TaskKeys;
 use crate::config::value::Size;
 
+/// Where every distribution lets all users write, and nobody remove what is another's.
+const OPEN_TO_ALL: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
 /// Adds what `tmpfs`, `overlay`, `overlay_ro`, `inaccessible` and `mount` ask for.
 pub(crate) fn add(
     keys: &TaskKeys,
@@ -130,11 +133,12 @@ fn tmpfs<'a>(
     targets: &mut Targets,
     problems: &mut Vec<Problem>,
 ) -> Option<Tmpfs> {
+    let target = targets.take(key, target, problems)?;
     let mut tmpfs = Tmpfs {
-        target: targets.take(key, target, problems)?,
+        mode: OPEN_TO_ALL.contains(&target.to_string().as_str()).then_some(0o1777),
+        target,
         size: None,
         inodes: None,
-        mode: None,
         read_only: false,
         executable: true,
     };

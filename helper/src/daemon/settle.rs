@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::error::{Code, Refusal};
+use proto::name::ImageName;
 use proto::path::Absolute;
 use proto::plan::Step;
 use proto::spec::{Image, ImageKind, TaskSpec};
@@ -51,47 +52,73 @@ pub(super) async fn device(allocs: &Absolute) -> Option<u64> {
     device.ok()?.ok()?
 }
 
-/// Decides, and settles what kind of image a name of the store means: without a directory of that
-/// name, `NAME` is the disk image `NAME.raw`, as it is for machined. The plugin's account cannot look
-/// there; the launcher refuses what is of another kind.
+/// Decides, and settles which image a name of the store means: without a directory of that name,
+/// `NAME` is the disk image `NAME.raw`, as it is for machined; a name that the store does not have is
+/// the driver's path, if it gave one. The plugin's account cannot look there; the launcher refuses
+/// what is of another kind.
 ///
-/// Both readings are judged before anything is looked for: root looks only for what the policy gives
+/// Every reading is judged before anything is looked for: root looks only for what the policy gives
 /// in one of them.
 pub(super) async fn decide(spec: &mut TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
-    decide_by(spec, policy, is_disk).await
+    decide_by(spec, policy, find).await
 }
 
-async fn decide_by<L: Future<Output = Result<bool, Refusal>>>(
+/// What the store has of a name: something of the name itself, a file `NAME.raw`.
+type Found = (bool, bool);
+
+async fn decide_by<L: Future<Output = Result<Found, Refusal>>>(
     spec: &mut TaskSpec,
     policy: &Policy,
     look: impl FnOnce(PathBuf, PathBuf) -> L,
 ) -> Result<Decision, Refusal> {
-    let decided = policy::decide(spec, policy);
-    let name = match &spec.image {
-        Image::Named(name) if spec.root.kind == ImageKind::Tree => name.as_str(),
-        _ => return decided,
+    let is_disk = spec.root.kind == ImageKind::Disk;
+    let (name, other) = match &spec.image {
+        Image::Named(name) if !is_disk && !name.as_str().ends_with(".raw") => (name.clone(), None),
+        Image::NamedOr(name, other) => (name.clone(), Some((other.clone(), spec.root.kind))),
+        Image::Named(_) | Image::Path(_) => return policy::decide(spec, policy),
     };
-    if name.ends_with(".raw") {
-        return decided;
+    let mut refused = None;
+    for found in [(true, false), (false, true), (false, false)] {
+        settle(spec, &name, other.as_ref(), found);
+        match policy::decide(spec, policy) {
+            Ok(_) => {
+                refused = None;
+                break;
+            }
+            Err(refusal) => refused = refused.or(Some(refusal)),
+        }
     }
-    let directory = policy.images_store.to_path().join(name);
-    let file = directory.with_file_name(format!("{name}.raw"));
-    spec.root.kind = ImageKind::Disk;
-    let is_given = decided.is_ok() || policy::decide(spec, policy).is_ok();
-    if is_given && look(directory, file).await? {
-        // Each is as large as the specification.
-        drop(decided);
-        return policy::decide(spec, policy);
+    if let Some(refusal) = refused {
+        return Err(refusal);
     }
-    spec.root.kind = ImageKind::Tree;
-    decided
+    let itself = policy.images_store.to_path().join(name.as_str());
+    let disk = itself.with_file_name(format!("{name}.raw"));
+    let found = look(itself, disk).await?;
+    settle(spec, &name, other.as_ref(), found);
+    policy::decide(spec, policy)
 }
 
-/// Whether there is the file, and no directory.
-async fn is_disk(directory: PathBuf, file: PathBuf) -> Result<bool, Refusal> {
-    let object = format!("image {}", directory.display());
+/// Gives the specification the image that a name means when the store has `found`.
+fn settle(
+    spec: &mut TaskSpec,
+    name: &ImageName,
+    other: Option<&(Absolute, ImageKind)>,
+    found: Found,
+) {
+    let ends_as_disk = name.as_str().ends_with(".raw");
+    (spec.image, spec.root.kind) = match (other, found) {
+        (Some((path, kind)), (false, false)) => (Image::Path(path.clone()), *kind),
+        (_, (false, true)) => (Image::Named(name.clone()), ImageKind::Disk),
+        _ if ends_as_disk => (Image::Named(name.clone()), ImageKind::Disk),
+        _ => (Image::Named(name.clone()), ImageKind::Tree),
+    };
+}
+
+/// Looks for both.
+async fn find(itself: PathBuf, disk: PathBuf) -> Result<Found, Refusal> {
+    let object = format!("image {}", itself.display());
     // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || !directory.exists() && file.is_file());
+    let look = tokio::task::spawn_blocking(move || (itself.exists(), disk.is_file()));
     let abort = look.abort_handle();
     match tokio::time::timeout(LOOK, look).await {
         Ok(Ok(found)) => Ok(found),
@@ -116,7 +143,7 @@ mod tests {
     /// What is decided, whether anything was looked for, and the kind that the image has then.
     async fn decided(
         file: &str,
-        found: bool,
+        found: Found,
         change: impl FnOnce(&mut TaskSpec),
     ) -> (Result<String, Code>, bool, ImageKind) {
         let task = TaskName::new("web").unwrap();
@@ -138,19 +165,19 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn s8_nothing_is_looked_for_that_is_not_allowed() {
-        for found in [false, true] {
+        for found in [(false, false), (false, true), (true, false)] {
             let (result, looked, _) = decided("", found, |s| s.network = Network::Host).await;
             assert_eq!((result, looked), (Err(Code::Policy), false));
         }
         let named = |path: &str| Ok(format!("/var/lib/machines/{path}"));
-        let seen = decided("", false, |_| {}).await;
+        let seen = decided("", (true, false), |_| {}).await;
         assert_eq!(seen, (named("busybox"), true, ImageKind::Tree));
-        let seen = decided("", true, |_| {}).await;
+        let seen = decided("", (false, true), |_| {}).await;
         assert_eq!(seen, (named("busybox.raw"), true, ImageKind::Disk));
-        let seen = decided("", true, |s| s.root.kind = ImageKind::Disk).await;
+        let seen = decided("", (false, true), |s| s.root.kind = ImageKind::Disk).await;
         assert_eq!(seen, (named("busybox.raw"), false, ImageKind::Disk));
         let raw = |s: &mut TaskSpec| s.image = Image::Named(ImageName::new("a.raw").unwrap());
-        assert_eq!(decided("", true, raw).await, (named("a.raw"), false, ImageKind::Tree));
+        assert_eq!(decided("", (false, true), raw).await, (named("a.raw"), false, ImageKind::Tree));
     }
 
     /// What one of the two readings does not allow may be allowed in the other.
@@ -159,16 +186,11 @@ mod tests {
         const GOLD: &str = "[images]\npaths = [{ path = \"/var/lib/machines\", writable = true }, \
                             \"/var/lib/machines/busybox\"]";
         let plain = |s: &mut TaskSpec| s.root.mode = Root::Plain;
-        let (result, looked, _) = decided(GOLD, false, plain).await;
+        let (result, looked, _) = decided(GOLD, (true, false), plain).await;
         assert_eq!((result, looked), (Err(Code::Policy), true));
-        let (result, looked, _) = decided(GOLD, true, plain).await;
+        let (result, looked, _) = decided(GOLD, (false, true), plain).await;
         assert_eq!((result.is_ok(), looked), (true, true));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn s16_an_unreadable_version_refuses_and_is_worth_another_try() {

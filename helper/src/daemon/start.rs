@@ -208,7 +208,8 @@ async fn launch(
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
     let systemd = proto::systemd::major(&context.systemd().await);
     let job = context.bus.job_of(&name).await;
-    let asked = unit::start(&context.bus, record, labels, decision, socket, systemd);
+    let limits = &plan.isolation.limits;
+    let asked = unit::start(&context.bus, record, labels, decision, limits, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     let said = answered(begun(&launcher, plan), job, &name);
     let pid = hook::during(Step::SendPlan, said).await?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use proto::plan::UnitId;
 use proto::spec::Label;
 use proto::spec::files::DeviceAccess;
+use proto::spec::process::{LimitName, ProcessLimit};
 use zbus::{OwnedObjectPath, Variant};
 
 use super::bus::{Bus, MANAGER, is_named};
@@ -106,6 +107,7 @@ pub(super) async fn start(
     record: &Record,
     labels: &[Label],
     decision: &Decision,
+    limits: &[ProcessLimit],
     socket: OwnedFd,
     systemd: u32,
 ) -> Result<(), String> {
@@ -120,6 +122,14 @@ pub(super) async fn start(
             (path.as_str(), DeviceAccess { mknod: true, ..*access }.to_string())
         }))
         .collect();
+    // Room for what systemd-nspawn sets from inside the user namespace, where no hard limit can be
+    // raised. Without bound, so that none of them is too low for the launcher and systemd-nspawn; of
+    // nice the kernel's most, since PID 1 of systemd 257 fails at an unlimited one.
+    let room = |limit: &ProcessLimit| {
+        let nice = limit.resource == LimitName::Nice;
+        (format!("Limit{}", limit.resource.name()), if nice { 40 } else { u64::MAX })
+    };
+    let limits: Vec<_> = limits.iter().map(room).collect();
     let oom = if record.kind == Kind::Boot { "continue" } else { "stop" };
     let fields = fields(record, labels);
     let mut properties = service("Nomad task in systemd-nspawn", "launch", socket, fields)?;
@@ -136,16 +146,18 @@ pub(super) async fn start(
         ("TimeoutStopUSec", Variant::from(decision.kill_timeout_ms.saturating_mul(1000))),
         ("ExecStopPostEx", Variant::from(clean)),
     ]);
+    properties.extend(limits.iter().map(|(name, room)| (name.as_str(), Variant::from(*room))));
     if systemd >= 254 {
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
-    let limits = [
+    let resources = [
         ("TasksMax", decision.resources.tasks_max),
         ("MemoryMax", decision.resources.memory_max),
         ("MemoryLow", decision.resources.memory_low),
         ("CPUWeight", decision.resources.cpu_weight),
     ];
-    properties.extend(limits.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
+    properties
+        .extend(resources.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
     start_transient(bus, &name(unit), properties).await.map_err(|e| e.to_string())
 }
 

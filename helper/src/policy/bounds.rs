@@ -4,12 +4,11 @@
 use std::collections::HashSet;
 
 use proto::limits::{
-    ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, LABELS_BYTES_MAX, LABELS_MAX, LAYERS_MAX,
-    MOUNTS_MAX, NAMESERVERS_MAX, PATHS_MAX, RULES_MAX, SEARCHES_MAX, VARIABLE_MAX, VARIABLES_MAX,
+    ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, ETC_FILE_MAX, LABELS_BYTES_MAX, LABELS_MAX,
+    LAYERS_MAX, MOUNTS_MAX, PATHS_MAX, RULES_MAX, VARIABLE_MAX, VARIABLES_MAX,
 };
 use proto::spec::files::{CredentialContent, Source, Upper};
 use proto::spec::output::Label;
-use proto::spec::resolver::Resolver;
 use proto::spec::{Payload, TaskSpec};
 
 use super::{Denial, invalid, targets};
@@ -17,7 +16,7 @@ use super::{Denial, invalid, targets};
 pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     check_command(spec)?;
     check_environment(spec)?;
-    let (files, isolation) = (&spec.files, &spec.isolation);
+    let (files, isolation, names) = (&spec.files, &spec.isolation, &spec.names);
     at_most(files.binds.len(), MOUNTS_MAX, "binds")?;
     at_most(files.tmpfs.len(), MOUNTS_MAX, "tmpfs mounts")?;
     at_most(files.overlays.len(), MOUNTS_MAX, "overlays")?;
@@ -27,7 +26,9 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     at_most(isolation.syscalls.len(), RULES_MAX, "system call rules")?;
     at_most(isolation.sysctls.len(), RULES_MAX, "sysctls")?;
     at_most(isolation.limits.len(), RULES_MAX, "process limits")?;
-    at_most(spec.names.hosts.len(), RULES_MAX, "extra hosts")?;
+    at_most(names.resolver.content().len(), ETC_FILE_MAX, "bytes of /etc/resolv.conf")?;
+    at_most(names.hosts.len(), ETC_FILE_MAX, "bytes of /etc/hosts")?;
+    at_most(names.localtime.content().len(), ETC_FILE_MAX, "bytes of /etc/localtime")?;
     at_most(spec.labels.len(), LABELS_MAX, "labels")?;
     let bytes = spec.labels.iter().map(Label::bytes).sum();
     at_most(bytes, LABELS_BYTES_MAX, "bytes of all labels")?;
@@ -39,11 +40,6 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
         at_most(overlay.lower.len(), LAYERS_MAX, &object)?;
     }
     at_most(components(spec), PATHS_MAX, "path components of mounts, devices and credentials")?;
-    if let Resolver::Own { servers, searches, options } = &spec.names.resolver {
-        at_most(servers.len(), NAMESERVERS_MAX, "nameservers")?;
-        at_most(searches.len(), SEARCHES_MAX, "search domains")?;
-        at_most(options.len(), SEARCHES_MAX, "resolver options")?;
-    }
     for credential in &files.credentials {
         if let CredentialContent::Value(value) = &credential.content
             && value.reveal().len() > CREDENTIAL_MAX
@@ -139,10 +135,9 @@ mod tests {
     use proto::spec::files::{Credential, CredentialName, Overlay, Source, Tmpfs, Upper};
     use proto::spec::output::{LabelName, LabelValue};
     use proto::spec::process::{
-        HostName, LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName,
-        SysctlValue,
+        LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
     };
-    use proto::spec::resolver::{HostEntry, ResolverOption, SearchDomain};
+    use proto::spec::resolver::{EtcFile, ImageLink};
     use proto::spec::{Files, Isolation, Variable};
 
     fn each<T>(count: usize, make: impl Fn(usize) -> T) -> Vec<T> {
@@ -199,12 +194,8 @@ mod tests {
         Variable { name: VariableName::new(name).unwrap(), value: Secret::new(value) }
     }
 
-    fn resolver(servers: usize, searches: usize, options: usize) -> Resolver {
-        Resolver::Own {
-            servers: each(servers, |_| [127, 0, 0, 1].into()),
-            searches: each(searches, |_| SearchDomain::new("a.b").unwrap()),
-            options: each(options, |_| ResolverOption::new("edns0").unwrap()),
-        }
+    fn file(length: usize) -> EtcFile {
+        EtcFile::Put { content: vec![0; length], link: ImageLink::Keep, read_only: false }
     }
 
     #[test]
@@ -245,16 +236,11 @@ mod tests {
             }),
             // Only five families are allowed: one of them has names enough.
             bound("sysctls", RULES_MAX, |s, n| s.isolation.sysctls = each(n, sysctl)),
-            bound("extra hosts", RULES_MAX, |s, n| {
-                let name = HostName::new("h").unwrap();
-                let address = [127, 0, 0, 1].into();
-                s.names.hosts = each(n, |_| HostEntry { address, name: name.clone() });
-            }),
+            bound("/etc/hosts", ETC_FILE_MAX, |s, n| s.names.hosts = vec![0; n]),
+            bound("/etc/resolv.conf", ETC_FILE_MAX, |s, n| s.names.resolver = file(n)),
+            bound("/etc/localtime", ETC_FILE_MAX, |s, n| s.names.localtime = file(n)),
             bound("labels: 33, but at most 32", LABELS_MAX, |s, n| s.labels = each(n, label)),
             bound("lower layers", LAYERS_MAX, |s, n| s.files.overlays = vec![layers(n)]),
-            bound("nameservers", NAMESERVERS_MAX, |s, n| s.names.resolver = resolver(n, 0, 0)),
-            bound("search", SEARCHES_MAX, |s, n| s.names.resolver = resolver(0, n, 0)),
-            bound("options", SEARCHES_MAX, |s, n| s.names.resolver = resolver(0, 0, n)),
             (
                 "at least 1",
                 change(|s| s.files.overlays = vec![layers(0)]),

@@ -9,6 +9,7 @@ use proto::capability::Capabilities;
 use proto::path::Absolute;
 use proto::plan::Unprotected;
 use proto::spec::files::DeviceAccess;
+use proto::spec::process::LimitName;
 
 use super::parse;
 
@@ -60,6 +61,8 @@ pub struct Policy {
     pub memory: Option<u64>,
     /// Most processes of one task.
     pub tasks: Option<u64>,
+    /// Most that a task may ask for of a process limit.
+    pub ulimit: Vec<(LimitName, u64)>,
     /// System calls and groups that tasks may have beyond systemd-nspawn's list.
     pub syscalls_extra: Vec<String>,
     /// Patterns of kernel settings.

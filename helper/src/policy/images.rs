@@ -52,7 +52,8 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
 /// The image's place by the policy's lists, and whether it may be changed there.
 fn listed(spec: &TaskSpec, policy: &Policy, writes: bool) -> Result<(Place, bool), Denial> {
     match &spec.image {
-        Image::Named(name) => {
+        // Which of the two it is was settled before.
+        Image::Named(name) | Image::NamedOr(name, _) => {
             let disk = spec.root.kind == ImageKind::Disk && !name.as_str().ends_with(".raw");
             let file = if disk { format!("{name}.raw") } else { name.to_string() };
             let below = Component::new(file)

@@ -2,10 +2,11 @@
 //! Taking something away is never refused.
 
 use proto::capability::Capabilities;
-use proto::spec::process::Sysctl;
+use proto::spec::process::{LimitName, ProcessLimit, Sysctl};
 use proto::spec::{Network, TaskSpec};
 
 use super::glob::matches;
+use super::reader::Item;
 use super::{Denial, Policy, refuse, unlisted};
 
 /// What systemd-nspawn gives every container (systemd-nspawn(1), `--capability=`).
@@ -36,6 +37,9 @@ pub(super) fn check(spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
     for sysctl in &isolation.sysctls {
         check_sysctl(sysctl, spec, policy)?;
     }
+    for limit in &isolation.limits {
+        check_limit(limit, policy)?;
+    }
     match &isolation.selinux {
         Some(context) if !lists(&policy.lsm_profiles, context.as_str()) => {
             Err(unlisted("lsm.profiles", format!("SELinux context {context}"), context))
@@ -65,6 +69,40 @@ fn check_sysctl(sysctl: &Sysctl, spec: &TaskSpec, policy: &Policy) -> Result<(),
     Ok(())
 }
 
+/// The ceilings of the policy file: a table of names and sizes.
+pub(super) fn ceilings(item: Item<'_>) -> Result<Vec<(LimitName, u64)>, String> {
+    let mut all = Vec::new();
+    for limit in LimitName::ALL {
+        if let Some(most) = item.member(&limit.name().to_ascii_lowercase()) {
+            all.push((*limit, most.size(0..=u64::MAX)?));
+        }
+    }
+    if item.members() == Some(all.len()) {
+        return Ok(all);
+    }
+    Err(item.wrong("is not a table of process limits (getrlimit(2)), e.g. { memlock = \"64m\" }"))
+}
+
+/// No limit has a ceiling of its own but those that would take CPU time from others.
+fn check_limit(limit: &ProcessLimit, policy: &Policy) -> Result<(), Denial> {
+    let listed = policy.ulimit.iter().find(|(name, _)| *name == limit.resource);
+    let most = match (listed, limit.resource) {
+        (Some((_, most)), _) => *most,
+        (None, LimitName::Nice | LimitName::RealtimePriority) => 0,
+        (None, _) => return Ok(()),
+    };
+    let asked = limit.hard.unwrap_or(u64::MAX);
+    if asked <= most {
+        return Ok(());
+    }
+    let name = limit.resource.name().to_ascii_lowercase();
+    let shown = if asked == u64::MAX { "infinity".to_owned() } else { asked.to_string() };
+    let reason = format!(
+        "the most is {most}; a higher {name} in [limits] ulimit of the policy file would allow it"
+    );
+    Err(refuse("limits.ulimit", format!("process limit {name} = {shown}"), reason))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +126,40 @@ mod tests {
             s.isolation.sysctls = vec![Sysctl { name: SysctlName::new(name).unwrap(), value }];
             s.network = network.clone();
         })
+    }
+
+    fn limit(resource: LimitName, hard: Option<u64>) -> Change {
+        let soft = Some(0);
+        Box::new(move |s| s.isolation.limits = vec![ProcessLimit { resource, soft, hard }])
+    }
+
+    #[test]
+    fn process_limits_have_the_ceilings_that_are_listed() {
+        const SOME: &str = "[limits]\nulimit = { memlock = \"64k\", rtprio = 9, core = 0 }";
+        let rule = "limits.ulimit";
+        let (memory, rtprio) = (LimitName::LockedMemory, LimitName::RealtimePriority);
+        let more = |resource, hard, good| {
+            row(rule, "in [limits] ulimit", (SOME, limit(resource, hard)), good)
+        };
+        check(vec![
+            more(memory, Some(65_537), (SOME, limit(memory, Some(65_536)))),
+            more(memory, None, ("", limit(memory, None))),
+            more(rtprio, Some(10), (SOME, limit(rtprio, Some(9)))),
+            more(LimitName::Core, Some(1), (SOME, limit(LimitName::Core, Some(0)))),
+            more(LimitName::Nice, Some(1), (SOME, limit(LimitName::Nice, Some(0)))),
+            row(
+                rule,
+                "rtprio = 1",
+                (COMPAT, limit(rtprio, Some(1))),
+                (COMPAT, limit(rtprio, Some(0))),
+            ),
+            row(
+                rule,
+                "nice = infinity",
+                ("", limit(LimitName::Nice, None)),
+                (SOME, limit(LimitName::OpenFiles, None)),
+            ),
+        ]);
     }
 
     fn context(text: &'static str) -> Change {

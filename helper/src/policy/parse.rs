@@ -11,6 +11,7 @@ use proto::spec::files::DeviceAccess;
 use proto::spec::process::SyscallName;
 
 use super::file::{DeviceRule, ImagePath, Policy};
+use super::isolation;
 use super::reader::{Item, Reader};
 
 const STRICT: &str = include_str!("../../../example/policy.toml");
@@ -74,6 +75,7 @@ pub fn parse(text: &str) -> Result<Policy, String> {
         max_tasks: number(keys.need("limits.max_tasks")?, limits::TASKS_MAX)?,
         memory: optional("limits.memory", memory)?,
         tasks: optional("limits.tasks", limits::TASKS_LIMIT)?,
+        ulimit: isolation::ceilings(keys.need("limits.ulimit")?)?,
         syscalls_extra: keys.list("syscalls.allow_extra", syscall)?,
         sysctl_allow: keys.list("sysctl.allow", word)?,
         lsm_profiles: keys.list("lsm.profiles", word)?,
@@ -335,6 +337,8 @@ mod tests {
             ("[limits]\nmemory = \"1k\"", "is not a size"),
             ("[limits]\nmemory = \"99999999999999999999g\"", "is not a size"),
             ("[limits]\ntasks = 0", "is not a size"),
+            ("[limits]\nulimit = { files = 1 }", "is not a table of process limits"),
+            ("[limits]\nulimit = { nofile = \"many\" }", "is not a size"),
             ("[syscalls]\nallow_extra = [\"@ swap\"]", "a system call's name"),
             ("[oom_score_adj]\nmin = -1001", "-1000 to 1000"),
             ("[slice]\nparent = \"machine\"", "ends with .slice"),

@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use proto::capability::Capabilities;
 use proto::plan::{Plan, PlannedNetwork};
-use proto::spec::process::{LimitName, ProcessLimit, SyscallRule, Sysctl};
+use proto::spec::process::{SyscallRule, Sysctl};
 
 use super::STAGE;
 use super::extras::Extras;
@@ -65,8 +65,12 @@ pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
     for rule in &isolation.syscalls {
         extras.arguments.push(syscall(rule)?);
     }
+    // The unit has room for them: systemd-nspawn cannot raise a hard limit from inside the user
+    // namespace.
     for limit in &isolation.limits {
-        extras.arguments.push(rlimit(limit)?);
+        let text = |value: Option<u64>| value.map_or("infinity".to_owned(), |it| it.to_string());
+        let (name, soft, hard) = (limit.resource.name(), text(limit.soft), text(limit.hard));
+        extras.arguments.push(format!("--rlimit={name}={soft}:{hard}"));
     }
     if let Some(context) = &isolation.selinux {
         if !Path::new("/sys/fs/selinux/enforce").exists() {
@@ -90,49 +94,6 @@ fn syscall(rule: &SyscallRule) -> Result<String, Problem> {
         return Err(Problem::refused(format!("syscall_filter ~{name}"), reason));
     }
     Ok(format!("--system-call-filter={}{name}", if rule.allow { "" } else { "~" }))
-}
-
-/// Makes room for a limit and spells it. systemd-nspawn sets it from inside the user namespace,
-/// where the hard limit cannot be raised, and then takes the closest in silence.
-fn rlimit(limit: &ProcessLimit) -> Result<String, Problem> {
-    let (name, resource) = (limit.resource.name(), resource(limit.resource));
-    let hard = limit.hard.unwrap_or(RLIM_INFINITY);
-    let (own_soft, own_hard) = getrlimit(resource).at(format!("limit {name}"))?;
-    if hard > own_hard {
-        // These would take CPU time from others.
-        let shared = matches!(limit.resource, LimitName::Nice | LimitName::RealtimePriority);
-        if shared || setrlimit(resource, own_soft, hard).is_err() {
-            let reason =
-                format!("a hard limit can be at most {} on this host", text(Some(own_hard)));
-            return Err(Problem::refused(format!("limit {name} = {}", text(limit.hard)), reason));
-        }
-    }
-    Ok(format!("--rlimit={name}={}:{}", text(limit.soft), text(limit.hard)))
-}
-
-fn text(value: Option<u64>) -> String {
-    value.filter(|value| *value != RLIM_INFINITY).map_or("infinity".to_owned(), |v| v.to_string())
-}
-
-fn resource(name: LimitName) -> Resource {
-    match name {
-        LimitName::AddressSpace => Resource::RLIMIT_AS,
-        LimitName::Core => Resource::RLIMIT_CORE,
-        LimitName::Cpu => Resource::RLIMIT_CPU,
-        LimitName::Data => Resource::RLIMIT_DATA,
-        LimitName::FileSize => Resource::RLIMIT_FSIZE,
-        LimitName::Locks => Resource::RLIMIT_LOCKS,
-        LimitName::LockedMemory => Resource::RLIMIT_MEMLOCK,
-        LimitName::MessageQueues => Resource::RLIMIT_MSGQUEUE,
-        LimitName::Nice => Resource::RLIMIT_NICE,
-        LimitName::OpenFiles => Resource::RLIMIT_NOFILE,
-        LimitName::Processes => Resource::RLIMIT_NPROC,
-        LimitName::ResidentSet => Resource::RLIMIT_RSS,
-        LimitName::RealtimePriority => Resource::RLIMIT_RTPRIO,
-        LimitName::RealtimeTime => Resource::RLIMIT_RTTIME,
-        LimitName::PendingSignals => Resource::RLIMIT_SIGPENDING,
-        LimitName::Stack => Resource::RLIMIT_STACK,
-    }
 }
 
 /// The namespace that a kernel setting belongs to.
@@ -235,14 +196,6 @@ mod tests {
         for name in ["kernel.core_pattern", "kernel.sem_next_id", "vm.swappiness", "fs.file-max"] {
             assert_eq!(family(name), None, "{name}");
         }
-    }
-
-    #[test]
-    fn limits_are_spelled_as_systemd_reads_them() {
-        let limit = |resource, soft, hard| rlimit(&ProcessLimit { resource, soft, hard });
-        let open = limit(LimitName::OpenFiles, Some(10), Some(20)).unwrap();
-        assert_eq!(open, "--rlimit=NOFILE=10:20");
-        assert_eq!(limit(LimitName::Cpu, Some(1), None).unwrap(), "--rlimit=CPU=1:infinity");
     }
 
     #[test]

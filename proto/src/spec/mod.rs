@@ -105,6 +105,8 @@ impl TaskSpec {
 pub enum Image {
     /// A folder, or a disk image `NAME.raw`, in the image store (`images.store` of the policy).
     Named(ImageName),
+    /// The same, or this path where the image store has nothing of that name.
+    NamedOr(ImageName, Absolute),
     /// By its absolute path.
     Path(Absolute),
 }

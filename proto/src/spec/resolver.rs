@@ -1,125 +1,63 @@
-//! Name resolution inside: /etc/resolv.conf and /etc/hosts.
-
-use std::net::IpAddr;
+//! Files of /etc by which names and the time are found inside. What stands in them is the driver's to
+//! choose: here and in the helper they are bytes that container root could have written as well.
 
 use bincode::{Decode, Encode};
 
-use super::process::HostName;
-use crate::name::text_name;
+use crate::path::Relative;
 
-fn check_domain(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > 253 {
-        return Err("1 to 253 bytes");
-    }
-    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
-        Ok(())
-    } else {
-        Err("letters, digits and ._- only")
-    }
-}
-
-fn check_option(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > 64 {
-        return Err("1 to 64 bytes");
-    }
-    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b":_-.".contains(&b)) {
-        Ok(())
-    } else {
-        Err("letters, digits and :_-. only (resolv.conf(5))")
-    }
-}
-
-text_name!(
-    /// A search domain of a resolver.
-    SearchDomain, "search domain", check_domain
-);
-text_name!(
-    /// An option of a resolver (resolv.conf(5)).
-    ResolverOption, "resolver option", check_option
-);
-
-/// How names are resolved inside.
+/// How names and the time are found inside. Each content has at most
+/// [`crate::limits::ETC_FILE_MAX`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Names {
     /// /etc/resolv.conf.
-    pub resolver: Resolver,
-    /// Lines added to /etc/hosts.
-    pub hosts: Vec<HostEntry>,
+    pub resolver: EtcFile,
+    /// Lines after those of the image's /etc/hosts; empty: the image's stays.
+    pub hosts: Vec<u8>,
     /// /etc/localtime.
-    pub timezone: Timezone,
+    pub localtime: EtcFile,
+    /// Zone below /usr/share/zoneinfo: where the image has its file, /etc/localtime is a link to it.
+    pub zone: Option<Relative>,
 }
 
-/// What becomes of /etc/resolv.conf.
+/// What becomes of a file in /etc.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
-pub enum Resolver {
+pub enum EtcFile {
     /// The image's stays.
     #[default]
-    Off,
+    Keep,
     /// The image's is deleted.
     Delete,
-    /// One of the host's takes its place.
-    Host {
-        /// How.
-        how: ResolverUse,
-        /// Which.
-        which: ResolverFile,
-    },
-    /// The job's own.
-    Own {
-        /// Nameservers, at most [`crate::limits::NAMESERVERS_MAX`].
-        servers: Vec<IpAddr>,
-        /// Search domains.
-        searches: Vec<SearchDomain>,
-        /// Options.
-        options: Vec<ResolverOption>,
+    /// A file with this content takes its place.
+    Put {
+        /// The content.
+        content: Vec<u8>,
+        /// What becomes of a symbolic link of the image there.
+        link: ImageLink,
+        /// Whether the file cannot be written to.
+        read_only: bool,
     },
 }
 
-/// How a resolver file of the host gets into the container.
+impl EtcFile {
+    /// The content that it brings.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        match self {
+            Self::Keep | Self::Delete => &[],
+            Self::Put { content, .. } => content,
+        }
+    }
+}
+
+/// What becomes of a symbolic link of the image in the place of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum ResolverUse {
-    /// A copy, unless the image has a symbolic link there.
-    Copy,
-    /// A copy in any case.
+pub enum ImageLink {
+    /// It stays, and the content does not come.
+    Keep,
+    /// The content is seen where it leads to.
+    Follow,
+    /// The content takes its place; where the image itself would change, as with [`Self::Follow`].
+    Cover,
+    /// The content takes its place, also where the image itself changes.
     Replace,
-    /// A read-only bind.
-    Bind,
-}
-
-/// Which resolver file of the host (systemd-nspawn(1), `--resolv-conf=`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum ResolverFile {
-    /// /etc/resolv.conf.
-    Host,
-    /// systemd's own, with the local stub.
-    Static,
-    /// The servers that systemd-resolved uses itself, else /etc/resolv.conf.
-    Uplink,
-    /// The local stub of systemd-resolved, with the search domains of the host.
-    Stub,
-}
-
-/// What becomes of /etc/localtime (systemd-nspawn(1), `--timezone=`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub enum Timezone {
-    /// The image's stays.
-    #[default]
-    Off,
-    /// A copy of the host's file.
-    Copy,
-    /// A read-only bind of the host's file.
-    Bind,
-    /// A symbolic link to the file of the same name in the image.
-    Symlink,
-    /// The image's is deleted.
-    Delete,
-}
-
-/// A line of /etc/hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct HostEntry {
-    /// The address.
-    pub address: IpAddr,
-    /// The name.
-    pub name: HostName,
 }

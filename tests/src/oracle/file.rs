@@ -42,6 +42,7 @@ pub struct File {
     /// The number of bytes, and the text when it is given as a text with a suffix.
     pub limits_memory: Option<(u64, Option<String>)>,
     pub limits_tasks: Option<u64>,
+    pub limits_ulimit: Option<Vec<(String, u64)>>,
     pub syscalls_allow_extra: Option<Vec<String>>,
     pub sysctl_allow: Option<Vec<String>>,
     pub lsm_profiles: Option<Vec<String>>,
@@ -67,6 +68,7 @@ pub struct Settings {
     pub netns_paths: Vec<String>,
     pub limits_memory: Option<u64>,
     pub limits_tasks: Option<u64>,
+    pub limits_ulimit: Vec<(String, u64)>,
     pub syscalls_allow_extra: Vec<String>,
     pub sysctl_allow: Vec<String>,
     pub lsm_profiles: Vec<String>,
@@ -120,6 +122,7 @@ impl Settings {
             netns_paths: texts(&["/run/netns", "/var/run/netns"]),
             limits_memory: None,
             limits_tasks: None,
+            limits_ulimit: Vec::new(),
             syscalls_allow_extra: any(&["*"]),
             sysctl_allow: texts(&[
                 "net.*",
@@ -156,6 +159,7 @@ impl File {
             netns_paths: or(&self.netns_paths, base.netns_paths),
             limits_memory: self.limits_memory.as_ref().map(|(bytes, _)| *bytes),
             limits_tasks: self.limits_tasks,
+            limits_ulimit: self.limits_ulimit.clone().unwrap_or_default(),
             syscalls_allow_extra: or(&self.syscalls_allow_extra, base.syscalls_allow_extra),
             sysctl_allow: or(&self.sysctl_allow, base.sysctl_allow),
             lsm_profiles: or(&self.lsm_profiles, base.lsm_profiles),
@@ -194,7 +198,11 @@ impl File {
             text.as_ref().map_or_else(|| bytes.to_string(), |text| format!("\"{text}\""))
         });
         let tasks = self.limits_tasks.map(|n| n.to_string());
-        table(&mut out, "limits", &[("memory", memory), ("tasks", tasks)]);
+        let ulimit = self.limits_ulimit.as_ref().map(|all| {
+            let members = all.iter().map(|(name, most)| format!("{name} = {most}"));
+            format!("{{ {} }}", members.collect::<Vec<_>>().join(", "))
+        });
+        table(&mut out, "limits", &[("memory", memory), ("tasks", tasks), ("ulimit", ulimit)]);
         table(&mut out, "syscalls", &[("allow_extra", list(&self.syscalls_allow_extra))]);
         table(&mut out, "sysctl", &[("allow", list(&self.sysctl_allow))]);
         table(&mut out, "lsm", &[("profiles", list(&self.lsm_profiles))]);

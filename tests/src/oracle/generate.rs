@@ -81,6 +81,12 @@ pub fn policy(random: &mut Random) -> File {
             (bytes, text.map(str::to_owned))
         }),
         limits_tasks: given(random, 35, |r| r.pick(&[1, 100, 16_384, 20_000])),
+        limits_ulimit: given(random, 40, |r| {
+            let names = ["core", "nofile", "nice", "rtprio"].into_iter();
+            let listed: Vec<_> = names.filter(|_| r.chance(40)).collect();
+            let most = |name: &str| (name.to_owned(), r.pick(&[0, 1, 1024, 1 << 40]));
+            listed.into_iter().map(most).collect()
+        }),
         syscalls_allow_extra: given(random, 40, |r| {
             let mut all = owned(r.some(&texts::SYSCALLS, 3));
             all.extend(r.chance(10).then(|| "*".to_owned()));

@@ -80,6 +80,13 @@ fn check_isolation(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
         let listed = policy.syscalls_allow_extra.iter().any(|entry| entry == "*" || entry == name);
         broken.policy("syscall", !listed);
     }
+    for limit in &spec.isolation.limits {
+        let name = limit.resource.name().to_lowercase();
+        let of_cpu = ["nice", "rtprio"].contains(&name.as_str());
+        let given = policy.limits_ulimit.iter().find(|(listed, _)| *listed == name);
+        let ceiling = given.map_or(if of_cpu { 0 } else { u64::MAX }, |(_, most)| *most);
+        broken.policy("limit-above", limit.hard.unwrap_or(u64::MAX) > ceiling);
+    }
     for sysctl in &spec.isolation.sysctls {
         let name = sysctl.name.as_str();
         let any = |of: &[&str]| of.iter().any(|pattern| places::matches(pattern, name, true));

@@ -14,12 +14,10 @@ use proto::spec::files::{
 };
 use proto::spec::output::{LabelName, LabelValue};
 use proto::spec::process::{
-    HostName, LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
+    LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
 };
-use proto::spec::resolver::HostEntry;
 use proto::spec::{Label, Pivot, TaskSpec};
 use proto::target::Target;
-use std::net::{IpAddr, Ipv4Addr};
 
 /// A place of the allocation, of every kind: the shared directory's, the task's own, another's.
 fn of_alloc(random: &mut Random, alloc_dir: &Absolute) -> Absolute {
@@ -212,7 +210,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
 
 /// Lists of rules of this length.
 fn count_rules(random: &mut Random, spec: &mut TaskSpec, rules: usize) {
-    match random.below(7) {
+    match random.below(4) {
         0 => {
             let name = constant!(SyscallName, "bpf");
             spec.isolation.syscalls = vec![SyscallRule { allow: false, name }; rules];
@@ -227,11 +225,6 @@ fn count_rules(random: &mut Random, spec: &mut TaskSpec, rules: usize) {
         2 => {
             let one = ProcessLimit { resource: LimitName::Core, soft: None, hard: None };
             spec.isolation.limits = vec![one; rules];
-        }
-        3 => {
-            let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let one = HostEntry { address, name: constant!(HostName, "a") };
-            spec.names.hosts = vec![one; rules];
         }
         _ => {
             // As many as there may be, or one more; in half of all cases just as long, or one byte

@@ -29,7 +29,7 @@ fn parent(path: &str) -> String {
 /// Where the image is.
 pub(super) fn image(spec: &TaskSpec, policy: &Settings) -> String {
     match &spec.image {
-        Image::Named(name) => {
+        Image::Named(name) | Image::NamedOr(name, _) => {
             let disk = spec.root.kind == ImageKind::Disk && !name.as_str().ends_with(".raw");
             let end = if disk { ".raw" } else { "" };
             format!("{}/{name}{end}", policy.images_store.trim_end_matches('/'))
@@ -65,7 +65,7 @@ fn check_image(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     let writes = spec.root.mode == Root::Plain;
     let path = image(spec, policy);
     let entry = match &spec.image {
-        Image::Named(_) => {
+        Image::Named(_) | Image::NamedOr(..) => {
             check_shown(&path, &policy.images_store, policy, broken);
             entry(&policy.images_store, policy)
         }

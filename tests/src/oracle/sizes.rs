@@ -7,7 +7,7 @@ use proto::limits;
 use proto::path::Relative;
 use proto::spec::files::{CredentialContent, Source, Upper};
 use proto::spec::process::Ready;
-use proto::spec::resolver::Resolver;
+use proto::spec::resolver::EtcFile;
 use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec, Users};
 
 fn doubled<T: PartialEq>(of: impl Iterator<Item = T>) -> bool {
@@ -26,7 +26,6 @@ fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
     broken.invalid("many-syscalls", rules.syscalls.len() > limits::RULES_MAX);
     broken.invalid("many-sysctls", rules.sysctls.len() > limits::RULES_MAX);
     broken.invalid("many-limits", rules.limits.len() > limits::RULES_MAX);
-    broken.invalid("many-hosts", spec.names.hosts.len() > limits::RULES_MAX);
     broken.invalid("many-labels", spec.labels.len() > 32);
     let fields = spec.labels.iter().map(|l| format!("{}={}", l.name, l.value).len());
     broken.invalid("long-labels", fields.sum::<usize>() > 4096);
@@ -35,11 +34,12 @@ fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
         broken.invalid("layers", layers == 0 || layers > limits::LAYERS_MAX);
     }
     broken.invalid("many-components", components(spec) > limits::PATHS_MAX);
-    if let Resolver::Own { servers, searches, options } = &spec.names.resolver {
-        broken.invalid("many-servers", servers.len() > limits::NAMESERVERS_MAX);
-        broken.invalid("many-searches", searches.len() > limits::SEARCHES_MAX);
-        broken.invalid("many-options", options.len() > limits::SEARCHES_MAX);
+    for file in [&spec.names.resolver, &spec.names.localtime] {
+        if let EtcFile::Put { content, .. } = file {
+            broken.invalid("etc-long", content.len() > limits::ETC_FILE_MAX);
+        }
     }
+    broken.invalid("hosts-long", spec.names.hosts.len() > limits::ETC_FILE_MAX);
 }
 
 /// How long all paths of files are together, by the text of each.

@@ -14,11 +14,10 @@ use proto::spec::process::{
     HostName, LimitName, ProcessLimit, Ready, SelinuxContext, SyscallName, SyscallRule, Sysctl,
     SysctlName, SysctlValue, User,
 };
-use proto::spec::resolver::{Resolver, ResolverOption, SearchDomain};
+use proto::spec::resolver::{EtcFile, ImageLink};
 use proto::spec::{
     Image, ImageKind, Label, Logs, Network, Ownership, Payload, Root, TaskSpec, Users, Variable,
 };
-use std::net::{IpAddr, Ipv4Addr};
 
 type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
 
@@ -68,7 +67,7 @@ const ALL: [(&str, Twist); 45] = [
     ("count", count),
     ("count", count),
     ("count", count),
-    ("resolver", resolver),
+    ("names", names),
 ];
 
 /// Applies one of them and tells its name.
@@ -249,10 +248,16 @@ fn limit(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
             let some = random.pick(&[0, 1, 1024, u64::MAX]);
             random.chance(75).then_some(some)
         };
-        let resource = [LimitName::Core, LimitName::OpenFiles, LimitName::Stack]
-            .get(random.below(3))
-            .copied()
-            .unwrap_or(LimitName::Core);
+        let resource = [
+            LimitName::Core,
+            LimitName::OpenFiles,
+            LimitName::Stack,
+            LimitName::Nice,
+            LimitName::RealtimePriority,
+        ]
+        .get(random.below(5))
+        .copied()
+        .unwrap_or(LimitName::Core);
         let (soft, hard) = (number(random), number(random));
         spec.isolation.limits.push(ProcessLimit { resource, soft, hard });
     }
@@ -337,13 +342,13 @@ fn long_texts(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
     }
 }
 
-fn resolver(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
-    let (servers, most) = (limits::NAMESERVERS_MAX, limits::SEARCHES_MAX);
-    let few = |random: &mut Random, max: usize| random.pick(&[0, 1, max, max + 1]);
-    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    spec.names.resolver = Resolver::Own {
-        servers: vec![address; few(random, servers)],
-        searches: vec![constant!(SearchDomain, "a"); few(random, most)],
-        options: vec![constant!(ResolverOption, "rotate"); few(random, most)],
-    };
+fn names(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+    let content = vec![b'x'; limits::ETC_FILE_MAX + random.below(2)];
+    let link = ImageLink::Cover;
+    let file = |content| EtcFile::Put { content, link, read_only: false };
+    match random.below(3) {
+        0 => spec.names.resolver = file(content),
+        1 => spec.names.localtime = file(content),
+        _ => spec.names.hosts = content,
+    }
 }

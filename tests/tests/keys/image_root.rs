@@ -22,8 +22,9 @@ fn key_image() {
         (image("/var//lib/./machines/named/"), WHICH, "named\n"),
         (image("images/deep"), WHICH, "deep\n"),
         (image("./images/deep"), WHICH, "deep\n"),
-        // What is in the plugin's folder wins over a name of the store.
-        (image("beside"), WHICH, "beside\n"),
+        // A name is the store's first, a path below the plugin's folder.
+        (image("beside"), WHICH, "store\n"),
+        (image("./beside"), WHICH, "beside\n"),
     ]);
     refusals(&[
         (json!({ "image": null }), &["image", "is required"]),
@@ -41,6 +42,32 @@ fn key_image() {
         (image("/usr"), &["lies below no folder of [images] paths"]),
         (image("/"), &["/", "[images] paths"]),
     ]);
+}
+
+/// The agent runs in /, where such folders are no images.
+#[test]
+fn an_image_name_is_the_stores_and_then_the_plugin_folders() {
+    let rig = &stand().rig;
+    rig.sh("set -e; mkdir -p /nix; cd /var/lib/machines; for name in nix srv opt; do \
+            cp -a busybox $name; echo store > $name/etc/which; done; \
+            p=/opt/nomad/plugins; cp -a nix $p/alone; echo plugin > $p/alone/etc/which")
+        .unwrap();
+    let disk = rig.add_disk("ext4", "named-disk").unwrap();
+    rig.sh(&format!("cp {disk} /opt/nomad/plugins/alone.img")).unwrap();
+    let image = |image: &str| json!({ "image": image });
+    for name in ["nix", "srv", "opt"] {
+        effects(&[(image(name), WHICH, "store\n")]);
+    }
+    effects(&[
+        (image("alone"), WHICH, "plugin\n"),
+        (image("alone.img"), "head -n 1 /etc/os-release", "ID=busybox\n"),
+        // The store's disk image of that name.
+        (image("named-disk"), "head -n 1 /etc/os-release", "ID=busybox\n"),
+    ]);
+    // Nowhere but in the agent's folder: a name does not mean that.
+    rig.sh("cp -a /var/lib/machines/nix /agents; rm -r /opt/nomad/plugins/alone").unwrap();
+    let refused = stand().refusal(&sh(image("agents"), "true")).unwrap();
+    assert!(refused.text.contains("/var/lib/machines/agents"), "{}", refused.text);
 }
 
 /// The host's own root, as the older driver allowed it. It holds the images of the other tests, so it

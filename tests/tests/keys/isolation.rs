@@ -179,8 +179,31 @@ fn key_ulimit() {
         (ulimit("nofile", "many"), &["ulimit.nofile", "soft or soft:hard"]),
         (json!({ "ulimit": [{ "nofile": "1", "NOFILE": "2" }] }), &["ulimit.nofile", "twice"]),
     ]);
-    let text = stand().refusal(&sh(ulimit("rtprio", "0:99"), "true")).unwrap().text;
-    assert!(text.contains("RTPRIO") && text.contains("at most"), "{text}");
+    refusals(&[(ulimit("rtprio", "0:99"), &["rtprio = 99", "[limits] ulimit"])]);
+}
+
+/// What jobs ask for that lock memory and hold many connections.
+#[test]
+fn a_ulimit_above_what_a_unit_gets_is_as_asked() {
+    let rig = &stand().rig;
+    let keys = json!({ "ulimit": [{ "memlock": "infinity", "nofile": "65536:1048576" }] });
+    let script = "echo $(ulimit -l) $(ulimit -n) $(ulimit -Hn)";
+    let seen = says(keys, script);
+    // A host that is a container itself may not raise what it has been given.
+    let of_pid_1 = |line: &str| {
+        let text = rig.sh("cat /proc/1/limits").unwrap();
+        let found = text.lines().find_map(|one| one.strip_prefix(line)).unwrap();
+        found.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap_or(u64::MAX)
+    };
+    let able = |limit: &str| rig.exec(&["prlimit", limit, "true"]).unwrap().success();
+    let memory = match of_pid_1("Max locked memory") {
+        most if most < u64::MAX && !able("--memlock=unlimited") => (most / 1024).to_string(),
+        _ => "unlimited".to_owned(),
+    };
+    let files = of_pid_1("Max open files");
+    let files = if able("--nofile=1048576") { u64::MAX } else { files };
+    let expected = format!("{memory} {} {}\n", files.min(65_536), files.min(1_048_576));
+    assert_eq!(seen, expected);
 }
 
 /// The unit has it; whether it is felt depends on the host's cgroup controllers.

@@ -214,6 +214,36 @@ fn key_tmpfs() {
     ]);
 }
 
+/// As every distribution has them: a user other than root writes there.
+#[test]
+fn a_tmpfs_where_all_write_is_open_to_every_user() {
+    for place in ["/tmp", "/var/tmp", "/dev/shm"] {
+        let script = format!("stat -c %a {place}; echo mine > {place}/x; cat {place}/x");
+        let user = |keys| with(json!({ "image": "debian", "user": "daemon" }), keys);
+        let block = json!({ "mount": [{ "type": "tmpfs", "target": place }] });
+        effects(&[
+            (user(json!({ "tmpfs": [format!("{place}:size=512m")] })), &script, "1777\nmine\n"),
+            (user(json!({ "tmpfs": [format!("{place}/")] })), &script, "1777\nmine\n"),
+            (user(block), &script, "1777\nmine\n"),
+            (json!({ "tmpfs": [format!("{place}:mode=0750")] }), &script, "750\nmine\n"),
+        ]);
+    }
+}
+
+/// What docs/CONFIG.md says of /tmp and /dev/shm.
+#[test]
+fn tmp_is_in_memory_unless_the_tasks_own_folder_is_bound_there() {
+    let kind = "stat -f -c %T /tmp; stat -c %a /tmp; echo mine > /tmp/x; cat /tmp/x";
+    let user = |keys| with(json!({ "image": "debian", "user": "daemon" }), keys);
+    assert_eq!(says(user(json!({})), kind), "tmpfs\n1777\nmine\n");
+    let shm = "stat -f -c %T /dev/shm; stat -c %a /dev/shm";
+    assert_eq!(says(user(json!({})), shm), "tmpfs\n1777\n");
+    // As Nomad makes the task's folder.
+    let prepare = "mkdir -p $1/t/tmp; chmod 1777 $1/t/tmp";
+    let seen = says_in(prepare, user(json!({ "bind": [{ "tmp": "/tmp" }] })), kind);
+    assert!(seen.ends_with("\n1777\nmine\n") && !seen.contains("tmpfs"), "{seen}");
+}
+
 #[test]
 fn key_inaccessible() {
     let keys = json!({ "inaccessible": ["/etc/passwd", "/home"] });

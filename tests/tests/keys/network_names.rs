@@ -3,6 +3,7 @@
 use crate::*;
 use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
 use proto::nomad::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
+use std::sync::Once;
 
 const LINKS: &str = "ls /sys/class/net | wc -l; cat /sys/class/net/lo/operstate >/dev/null; \
                      readlink /proc/self/ns/net";
@@ -82,17 +83,76 @@ fn key_private_network() {
     assert!(text.contains("excludes the group's own network"), "{text}");
 }
 
+/// The host's resolver files, each with a content of its own.
+fn resolver_files() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let script = "set -e; mkdir -p /run/systemd/resolve; echo '# host' > /etc/resolv.conf; \
+                      echo '# uplink' > /run/systemd/resolve/resolv.conf; \
+                      echo '# stub' > /run/systemd/resolve/stub-resolv.conf; \
+                      s=/usr/lib/systemd/resolv.conf; [ -e $s ] || echo '# static' > $s";
+        stand().rig.sh(script).unwrap();
+    });
+}
+
+/// Ubuntu, Fedora and Arch ship a link to a file that only systemd-resolved makes.
+#[test]
+fn a_dangling_resolv_conf_link_gives_way_to_a_working_file() {
+    resolver_files();
+    let script = "cat /etc/resolv.conf 2>/dev/null || echo none";
+    let links = ["../run/systemd/resolve/stub-resolv.conf", "/run/NetworkManager/resolv.conf"];
+    for (number, link) in links.into_iter().enumerate() {
+        let name = format!("dangling-{number}");
+        let path = copy(&name, &format!("ln -sf {link} etc/resolv.conf"));
+        let image = |more: Value| with(json!({ "image": name }), more);
+        for root in [
+            json!({}),
+            json!({ "ephemeral_mode": "tmpfs" }),
+            json!({ "process_two": true }),
+            json!({ "ephemeral": false, "read_only": true }),
+            json!({ "ephemeral": false, "volatile": "yes" }),
+            json!({ "ephemeral": false, "volatile": "state" }),
+            json!({ "ephemeral": false, "volatile": "overlay" }),
+            json!({ "ephemeral": false }),
+        ] {
+            let (seen, _) = says_in_group(image(root.clone()), script, None);
+            assert_eq!(seen, "# host\n", "{link} {root}");
+            let shared = with(image(root.clone()), json!({ "network_veth": false }));
+            assert_eq!(says(shared, script), "# host\n", "{link} {root}");
+        }
+        // Who asks for a copy keeps the link.
+        let (seen, _) = says_in_group(image(json!({ "resolv_conf": "copy-host" })), script, None);
+        assert_eq!(seen, "none\n", "{link}");
+        assert_eq!(
+            stand().rig.run(&["readlink", &format!("{path}/etc/resolv.conf")]).unwrap(),
+            link
+        );
+    }
+}
+
+/// Its systemd-resolved makes the file that the link leads to.
+#[test]
+fn a_booted_image_keeps_its_resolv_conf_link() {
+    resolver_files();
+    let link = "../run/systemd/resolve/stub-resolv.conf";
+    let script = format!("cp -a init/. booted; ln -sf {link} booted/etc/resolv.conf");
+    stand().rig.sh(&format!("cd {STORE}; mkdir -p booted; {script}")).unwrap();
+    let allocation = allocation("echo 'readlink /etc/resolv.conf' > $1/t/local/script");
+    let id = allocation.id.clone();
+    stand().rig.sh(&format!("ip netns add {id}")).unwrap();
+    let change = |task: &mut TaskConfig| task.network_isolation_spec = Some(group(&id, None));
+    let keys = json!({ "image": "booted", "ephemeral": true, "console": "pipe" });
+    let task = stand().start_in(allocation, 1, &keys, change).unwrap().unwrap();
+    assert_eq!(task.finish().unwrap().stdout, format!("pid 1 as 0 with \n{link}\n"));
+    stand().rig.run(&["ip", "netns", "delete", &id]).unwrap();
+}
+
 /// Every word, over an image with a file of its own.
 #[test]
 fn key_resolv_conf() {
     copy("resolv", "echo '# image' > etc/resolv.conf");
-    let rig = &stand().rig;
-    rig.sh("set -e; mkdir -p /run/systemd/resolve; echo '# host' > /etc/resolv.conf; \
-            echo '# uplink' > /run/systemd/resolve/resolv.conf; \
-            echo '# stub' > /run/systemd/resolve/stub-resolv.conf; \
-            [ -e /usr/lib/systemd/resolv.conf ] || echo '# static' > /usr/lib/systemd/resolv.conf")
-        .unwrap();
-    let fixed = rig.sh("cat /usr/lib/systemd/resolv.conf").unwrap();
+    resolver_files();
+    let fixed = stand().rig.sh("cat /usr/lib/systemd/resolv.conf").unwrap();
     // The content, then whether it can be written to.
     let script = "cat /etc/resolv.conf 2>/dev/null || echo none; \
                   (echo x >> /etc/resolv.conf) 2>/dev/null && echo + || echo -";

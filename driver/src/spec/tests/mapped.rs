@@ -8,7 +8,7 @@ use proto::nomad::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
 use proto::path::Absolute;
 use proto::secret::Secret;
 use proto::spec::process::{Console, LimitName, Ready};
-use proto::spec::resolver::{Resolver, ResolverFile, ResolverUse, Timezone};
+use proto::spec::resolver::{EtcFile, ImageLink};
 use proto::spec::{
     Image, ImageKind, Layer, Logs, Network, Ownership, Payload, Root, RootFs, Users, Volatile,
 };
@@ -145,24 +145,31 @@ fn networks_follow_group_and_keys() {
     assert_eq!(spec(&[("private_network", true.into())]).network, Network::Loopback);
 }
 
+/// A file with this content; one of the host has its path as content.
+fn file(content: &str, link: ImageLink) -> EtcFile {
+    EtcFile::Put { content: content.into(), link, read_only: link == ImageLink::Follow }
+}
+
 #[test]
 fn resolvers_follow_network_key_and_group() {
-    let host = |how, which| Resolver::Host { how, which };
-    let copy = |which| host(ResolverUse::Copy, which);
-    assert_eq!(spec(&[]).names.resolver, Resolver::Off);
+    use ImageLink::{Cover, Follow, Keep};
+    const HOST: &str = "/etc/resolv.conf";
+    const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
+    const STUB: &str = "/run/systemd/resolve/stub-resolv.conf";
+    assert_eq!(spec(&[]).names.resolver, EtcFile::Keep);
     let veth = ("network_veth", Value::from(false));
-    assert_eq!(spec(std::slice::from_ref(&veth)).names.resolver, copy(ResolverFile::Host));
-    assert_eq!(
-        spec(&[veth, ("resolv_conf", "auto".into())]).names.resolver,
-        copy(ResolverFile::Host)
-    );
+    let shared = |more: (&str, Value)| spec(&[veth.clone(), more]).names.resolver;
+    assert_eq!(shared(("boot", true.into())), file(HOST, Keep));
+    assert_eq!(shared(("resolv_conf", "auto".into())), file(HOST, Keep));
+    // Nothing in a command's container makes what a link of the image leads to.
+    assert_eq!(shared(("boot", false.into())), file(HOST, Cover));
     for (word, expected) in [
-        ("off", Resolver::Off),
-        ("delete", Resolver::Delete),
-        ("copy-host", copy(ResolverFile::Host)),
-        ("replace-static", host(ResolverUse::Replace, ResolverFile::Static)),
-        ("bind-uplink", host(ResolverUse::Bind, ResolverFile::Uplink)),
-        ("bind-stub", host(ResolverUse::Bind, ResolverFile::Stub)),
+        ("off", EtcFile::Keep),
+        ("delete", EtcFile::Delete),
+        ("copy-host", file(HOST, Keep)),
+        ("replace-static", file("/usr/lib/systemd/resolv.conf", Cover)),
+        ("bind-uplink", file(UPLINK, Follow)),
+        ("bind-stub", file(STUB, Follow)),
     ] {
         assert_eq!(spec(&[("resolv_conf", word.into())]).names.resolver, expected, "{word}");
     }
@@ -173,31 +180,59 @@ fn resolvers_follow_network_key_and_group() {
         build(task, &node).unwrap().names.resolver
     };
     let mut config = PluginConfig::default();
-    assert_eq!(resolver(&grouped, &config, false), copy(ResolverFile::Host));
-    assert_eq!(resolver(&grouped, &config, true), copy(ResolverFile::Uplink));
+    assert_eq!(resolver(&grouped, &config, false), file(HOST, Keep));
+    assert_eq!(resolver(&grouped, &config, true), file(UPLINK, Keep));
     config.dns_servers = vec!["9.9.9.9".to_owned()];
-    let own = |servers: &[&str], searches: &[&str], options: &[&str]| Resolver::Own {
-        servers: servers.iter().map(|text| text.parse().unwrap()).collect(),
-        searches: searches
-            .iter()
-            .map(|text| proto::spec::resolver::SearchDomain::new(*text).unwrap())
-            .collect(),
-        options: options
-            .iter()
-            .map(|text| proto::spec::resolver::ResolverOption::new(*text).unwrap())
-            .collect(),
-    };
-    assert_eq!(resolver(&grouped, &config, true), own(&["9.9.9.9"], &[], &[]));
+    assert_eq!(resolver(&grouped, &config, true), file("nameserver 9.9.9.9\n", Cover));
     let mut with_dns = task(&[("resolv_conf", "off".into())]);
-    with_dns.dns = Some(DnsConfig {
-        servers: vec!["1.1.1.1".to_owned(), "fd00::1".to_owned()],
-        searches: vec!["example.org".to_owned()],
-        options: vec!["ndots:2".to_owned()],
-    });
-    let expected = own(&["1.1.1.1", "fd00::1"], &["example.org"], &["ndots:2"]);
-    assert_eq!(resolver(&with_dns, &config, true), expected);
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let dns = |servers: &[&str], searches: &[&str], options: &[&str]| DnsConfig {
+        servers: words(servers),
+        searches: words(searches),
+        options: words(options),
+    };
+    with_dns.dns = Some(dns(&["1.1.1.1", "fd00:0::1"], &["example.org", "b"], &["ndots:2"]));
+    let text = "nameserver 1.1.1.1\nnameserver fd00::1\nsearch example.org b\noptions ndots:2\n";
+    assert_eq!(resolver(&with_dns, &config, true), file(text, Cover));
     with_dns.dns = Some(DnsConfig::default());
-    assert_eq!(resolver(&with_dns, &config, true), Resolver::Off);
+    assert_eq!(resolver(&with_dns, &config, true), EtcFile::Keep);
+    for (bad, key) in [
+        (dns(&["one"], &[], &[]), "dns.servers"),
+        (dns(&[], &["a"], &[]), "dns.servers"),
+        (dns(&["1.1.1.1"; 4], &[], &[]), "dns.servers"),
+        (dns(&["1.1.1.1"], &["a\nb"], &[]), "dns.searches"),
+        (dns(&["1.1.1.1"], &["a"; 33], &[]), "dns.searches"),
+        (dns(&["1.1.1.1"], &[], &["a b"]), "dns.options"),
+        (dns(&["1.1.1.1"], &[], &[""]), "dns.options"),
+    ] {
+        with_dns.dns = Some(bad);
+        let refused = try_task(&with_dns).unwrap_err();
+        assert!(refused.contains(key), "{key}: {refused}");
+    }
+}
+
+#[test]
+fn a_file_that_the_host_lacks_is_named() {
+    use std::io::{Error, ErrorKind};
+    let config = PluginConfig::default();
+    let refused = |word: &str, read: fn(&str) -> std::io::Result<Vec<u8>>| {
+        let host = HostFiles { read, ..node(&config).host };
+        let task = task(&[("resolv_conf", word.into()), ("timezone", "copy".into())]);
+        build(&task, &Node { host, ..node(&config) }).map(|spec| spec.names.resolver)
+    };
+    for (word, path) in [
+        ("copy-host", "/etc/resolv.conf"),
+        ("copy-uplink", "/etc/resolv.conf"),
+        ("bind-static", "/usr/lib/systemd/resolv.conf"),
+        ("replace-stub", "/run/systemd/resolve/stub-resolv.conf"),
+    ] {
+        let text = refused(word, |_| Err(ErrorKind::NotFound.into())).unwrap_err().to_string();
+        for part in ["resolv_conf", path, "is no file on this host", "timezone", "/etc/localtime"] {
+            assert!(text.contains(part), "{word}: {part}: {text}");
+        }
+        let text = refused(word, |_| Err(Error::other("is longer"))).unwrap_err().to_string();
+        assert!(text.contains(path) && text.contains("is longer"), "{word}: {text}");
+    }
 }
 
 #[test]
@@ -205,26 +240,31 @@ fn hosts_are_nomads_and_the_jobs() {
     let mut task = task(&[("extra_hosts", list(&["db:10.0.0.5", "v6:[fd00::5]", "w6:fd00::6"]))]);
     let own = HostsConfig { hostname: "web".to_owned(), address: "172.26.64.2".to_owned() };
     task.network_isolation_spec = Some(NetworkIsolationSpec { hosts_config: Some(own), ..group() });
-    let hosts = try_task(&task).unwrap().names.hosts;
-    let lines: Vec<_> = hosts.iter().map(|it| format!("{} {}", it.address, it.name)).collect();
-    assert_eq!(lines, ["172.26.64.2 web", "10.0.0.5 db", "fd00::5 v6", "fd00::6 w6"]);
+    let hosts = String::from_utf8(try_task(&task).unwrap().names.hosts).unwrap();
+    assert_eq!(hosts, "172.26.64.2 web\n10.0.0.5 db\nfd00::5 v6\nfd00::6 w6\n");
 }
 
 #[test]
 fn time_zones_are_the_images_unless_asked_for() {
-    let zone = |entries: &[(&str, Value)]| spec(entries).names.timezone;
+    let zone = |entries: &[(&str, Value)]| {
+        let names = spec(entries).names;
+        (names.localtime, names.zone.map(|zone| zone.to_path().display().to_string()))
+    };
     let timezone = |word: &str| ("timezone", Value::from(word));
+    let host = |link| file("/etc/localtime", link);
+    let linked = (host(ImageLink::Follow), Some("Asia/Tokyo".to_owned()));
     for (word, expected) in [
-        ("off", Timezone::Off),
-        ("copy", Timezone::Copy),
-        ("bind", Timezone::Bind),
-        ("symlink", Timezone::Symlink),
-        ("delete", Timezone::Delete),
-        ("auto", Timezone::Symlink),
+        ("off", (EtcFile::Keep, None)),
+        ("copy", (host(ImageLink::Replace), None)),
+        ("bind", (host(ImageLink::Follow), None)),
+        ("symlink", linked.clone()),
+        ("delete", (EtcFile::Delete, None)),
+        ("auto", linked),
     ] {
-        assert_eq!(zone(&[timezone(word)]), expected);
+        assert_eq!(zone(&[timezone(word)]), expected, "{word}");
     }
-    assert_eq!(zone(&[timezone("auto"), ("read_only", true.into())]), Timezone::Bind);
+    let bound = (host(ImageLink::Follow), None);
+    assert_eq!(zone(&[timezone("auto"), ("read_only", true.into())]), bound);
 }
 
 #[test]

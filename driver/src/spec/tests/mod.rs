@@ -9,6 +9,7 @@ mod refused;
 use proto::nomad::drivers::TaskConfig;
 use proto::spec::TaskSpec;
 
+use super::names::HostFiles;
 use super::{Node, build};
 use crate::config::plugin::PluginConfig;
 use crate::msgpack::{Value, tests::encode};
@@ -45,6 +46,10 @@ pub(super) fn node(config: &PluginConfig) -> Node<'_> {
         config,
         folders: &[],
         selinux: false,
+        host: HostFiles {
+            read: |path| Ok(path.into()),
+            link: |_| Ok("../usr/share/zoneinfo/Asia/Tokyo".into()),
+        },
         loopback_resolver: false,
     }
 }
