@@ -8,9 +8,10 @@
 //! | [`product`] | the checks of what this project installs: account, programs, units, policy |
 //! | [`policy`] | is a policy file valid; what does it say of a job |
 //! | [`job`] | a job file as Nomad's tasks |
+//! | [`reload`] | has the daemon read its policy file again |
 //!
-//! A tool for a shell: it trusts the person who calls it, reads only, and is never started by the
-//! daemon. It is not part of the two root binaries and may link what they may not.
+//! A tool for a shell: it trusts the person who calls it, only reads but for `reload`, and is never
+//! started by the daemon. It is not part of the two root binaries and may link what they may not.
 
 mod check;
 mod doctor;
@@ -18,6 +19,7 @@ mod host;
 mod job;
 mod policy;
 mod product;
+mod reload;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,9 @@ usage:
         What the policy says of each nspawn task of a job. JSON is that of
         `nomad job run -output`; HCL is read through the installed nomad.
         Ends with 1 when a task would be refused.
+  nomad-nspawnctl reload
+        Has the helper read its policy file again. A bad file is refused with its
+        line, and the old policy stays in force.
 ";
 
 /// Runs the verb on the command line.
@@ -49,6 +54,7 @@ pub fn main() -> ExitCode {
         ["policy", "check", file] => policy::check(file),
         ["policy", "explain", "--policy", file, job] => policy::explain(file, job),
         ["policy", "explain", job] => policy::explain(POLICY, job),
+        ["reload"] => reload::run(),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
