@@ -7,6 +7,7 @@
 //! | [`host`] | the checks of kernel and systemd |
 //! | [`product`] | the checks of what this project installs: account, programs, units, policy |
 //! | [`policy`] | is a policy file valid; what does it say of a job |
+//! | [`denials`] | every rule that a task breaks |
 //! | [`job`] | a job file as Nomad's tasks |
 //! | [`reload`] | has the daemon read its policy file again |
 //!
@@ -14,6 +15,7 @@
 //! started by the daemon. It is not part of the two root binaries and may link what they may not.
 
 mod check;
+mod denials;
 mod doctor;
 mod host;
 mod job;
@@ -34,10 +36,10 @@ usage:
         Is this host ready? Ends with 1 when something must be mended.
   nomad-nspawnctl policy check [FILE]
         Is the policy file valid? Default: /etc/nomad-nspawn/policy.toml
-  nomad-nspawnctl policy explain [--policy FILE] JOB.hcl|JOB.json
-        What the policy says of each nspawn task of a job. JSON is that of
-        `nomad job run -output`; HCL is read through the installed nomad.
-        Ends with 1 when a task would be refused.
+  nomad-nspawnctl policy explain [--json] [--policy FILE] JOB.hcl|JOB.json
+        What the policy says of each nspawn task of a job: every rule that it
+        breaks. JSON is that of `nomad job run -output`; HCL is read through the
+        installed nomad. Ends with 1 when a task would be refused.
   nomad-nspawnctl reload
         Has the helper read its policy file again. A bad file is refused with its
         line, and the old policy stays in force.
@@ -52,8 +54,7 @@ pub fn main() -> ExitCode {
         ["doctor", options @ ..] => doctor::run(options),
         ["policy", "check"] => policy::check(POLICY),
         ["policy", "check", file] => policy::check(file),
-        ["policy", "explain", "--policy", file, job] => policy::explain(file, job),
-        ["policy", "explain", job] => policy::explain(POLICY, job),
+        ["policy", "explain", words @ ..] => policy::explain(words),
         ["reload"] => reload::run(),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
