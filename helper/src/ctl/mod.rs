@@ -10,9 +10,11 @@
 //! | [`denials`] | every rule that a task breaks |
 //! | [`job`] | a job file as Nomad's tasks |
 //! | [`reload`] | has the daemon read its policy file again |
+//! | [`retire`] | ends what the older driver has left running |
 //!
-//! A tool for a shell: it trusts the person who calls it, only reads but for `reload`, and is never
-//! started by the daemon. It is not part of the two root binaries and may link what they may not.
+//! A tool for a shell: it trusts the person who calls it, only reads but for `reload` and `retire`,
+//! and is never started by the daemon. It is not part of the two root binaries and may link what
+//! they may not.
 
 mod check;
 mod denials;
@@ -22,6 +24,7 @@ mod job;
 mod policy;
 mod product;
 mod reload;
+mod retire;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,9 @@ usage:
   nomad-nspawnctl reload
         Has the helper read its policy file again. A bad file is refused with its
         line, and the old policy stays in force.
+  nomad-nspawnctl retire [--list] [MACHINE...]
+        Ends the containers that the older driver has left running, or the named
+        ones; with --list only names them.
 ";
 
 /// Runs the verb on the command line.
@@ -56,6 +62,7 @@ pub fn main() -> ExitCode {
         ["policy", "check", file] => policy::check(file),
         ["policy", "explain", words @ ..] => policy::explain(words),
         ["reload"] => reload::run(),
+        ["retire", words @ ..] => retire::run(words),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

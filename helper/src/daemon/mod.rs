@@ -22,7 +22,6 @@ mod record;
 mod recover;
 mod remove;
 mod requests;
-mod retire;
 mod serve;
 mod settle;
 mod start;

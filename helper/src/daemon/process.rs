@@ -63,23 +63,6 @@ impl Process {
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// Its parent, if that is still the same once it is held.
-    pub(super) fn parent(&self) -> Option<Self> {
-        let number = || {
-            let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-            status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
-        };
-        let pid = number().filter(|pid| *pid > 1)?;
-        let parent = Self::open(pid).ok()?;
-        (number() == Some(pid)).then_some(parent)
-    }
-
-    /// The words of its command line.
-    pub(super) fn words(&self) -> Vec<String> {
-        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
-    }
-
     /// Whether it is in a unit's cgroup.
     pub(super) fn is_in_unit(&self, unit: &str) -> bool {
         let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).unwrap_or_default();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::unit::Who;
-use super::{remove, retire, start, status};
+use super::{remove, start, status};
 use crate::policy::check_signal;
 
 /// What a connection remembers between requests.
@@ -84,10 +84,6 @@ impl Session {
             }
             Verb::List(list) => {
                 Ok(Answer::Page(self.context.table.borrow().page(list.after.as_ref())))
-            }
-            Verb::Retire(wanted) => {
-                let found = retire::run(&self.context, &wanted.key).await?;
-                Ok(Answer::Retired { found })
             }
             Verb::Remove(wanted) => {
                 remove::run(&self.context, &wanted.key).await.map(|()| Answer::Removed)
