@@ -100,7 +100,7 @@ async fn a_silent_helper_delays_all_recoveries_together_by_one_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_helper_delays_the_older_drivers_tasks_no_longer_than_that() {
+async fn a_silent_helper_does_not_delay_the_older_drivers_tasks() {
     let mut node = Node::new().await;
     let request = StartTaskRequest { task: Some(task("older", 1)) };
     let answer = node.driver.start_task(request).await.unwrap().into_inner();
@@ -110,19 +110,9 @@ async fn a_silent_helper_delays_the_older_drivers_tasks_no_longer_than_that() {
     let since = Instant::now();
     for _ in 0..3 {
         let error = node.recover(&handle).await.unwrap_err();
-        assert!(error.message().contains("it could not be stopped"), "{error:?}");
+        assert!(error.message().contains("it does not run any more"), "{error:?}");
     }
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
-    // Another helper is asked again.
-    node.kill_helper().await;
-    node.world.lock().unwrap().mute = false;
-    node.revive_helper(2);
-    let stopped = async {
-        while !node.recover(&handle).await.unwrap_err().message().contains("has been stopped") {
-            sleep(Duration::from_millis(100)).await;
-        }
-    };
-    timeout(Duration::from_secs(10), stopped).await.unwrap();
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,7 +32,7 @@ pub struct Refusal {
     /// What kind of refusal.
     pub code: Code,
     /// The step that refused or failed, in the names of [`crate::plan::Step`], or what was being done: `decode`,
-    /// `find`, `signal`, `status`, `start`, `ready`, `retire`.
+    /// `find`, `signal`, `status`, `start`, `ready`.
     pub step: String,
     /// The object it is about: a path, a name, a key.
     pub object: String,

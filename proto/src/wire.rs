@@ -40,8 +40,6 @@ pub enum Verb {
     List(List),
     /// Take away everything of a task.
     Remove(Remove),
-    /// End what the older Go driver has left of a task.
-    Retire(Retire),
 }
 
 impl Verb {
@@ -57,7 +55,6 @@ impl Verb {
             Self::Status(_) => "status",
             Self::List(_) => "list",
             Self::Remove(_) => "remove",
-            Self::Retire(_) => "retire",
         }
     }
 
@@ -69,8 +66,7 @@ impl Verb {
             Self::Signal(Signal { key, .. })
             | Self::Kill(Kill { key })
             | Self::Status(Status { key })
-            | Self::Remove(Remove { key })
-            | Self::Retire(Retire { key }) => Some(key),
+            | Self::Remove(Remove { key }) => Some(key),
         }
     }
 }
@@ -128,14 +124,6 @@ pub struct Remove {
     pub key: TaskKey,
 }
 
-/// End the container that the older Go driver has left of a task, with its executor. The run in
-/// the key is of no account: that driver named its machines after task and allocation.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Retire {
-    /// The task.
-    pub key: TaskKey,
-}
-
 /// One reply.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Reply {
@@ -164,11 +152,6 @@ pub enum Answer {
     Page(Page),
     /// To [`Remove`]: nothing of the task is left.
     Removed,
-    /// To [`Retire`]: no such container runs any more.
-    Retired {
-        /// Whether there was one.
-        found: bool,
-    },
 }
 
 /// The helper's greeting.

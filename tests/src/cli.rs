@@ -106,6 +106,9 @@ fn up(args: &Args) -> Result<u8> {
         config.product = None;
     }
     let rig = Rig::up(&config)?;
+    if config.product.is_some() {
+        rig.install_ctl()?;
+    }
     hold_on(args.suite, &rig)?;
     println!("{} is up at {}; next: cargo rig sh", rig.ready().machine, rig.ready().address);
     Ok(0)
@@ -150,6 +153,7 @@ fn demo(args: &Args) -> Result<u8> {
     };
     demo::tour(&rig)?;
     if keep {
+        rig.install_ctl()?;
         hold_on(args.suite, &rig)?;
         demo::farewell(&rig);
     } else {

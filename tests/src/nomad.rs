@@ -1,57 +1,150 @@
-//! The Nomad binary: taken from PATH, else built from its Go module and cached.
+//! The Nomad binary: the one that `RIG_NOMAD` or PATH names, else built from its Go module and cached.
 //!
-//! For [`crate::host`]. It trusts the Go module proxy's checksums, also for a newer Go where the
-//! machine's is too old. It never downloads a ready-made Nomad.
+//! For [`crate::host`]. Nomad is used for tests only. It trusts the Go module proxy's checksums, also
+//! for a newer Go where the machine's is too old. It never downloads a ready-made Nomad.
 
-use crate::{cache, outer};
-use anyhow::{Context as _, Result};
+use crate::{Rig, cache, outer};
+use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
-/// A module of its own whose tool is Nomad. The `api` line is needed because the one Nomad's go.mod
-/// names is too old for it, the replace lines because those of a dependency do not count.
-const GO_MOD: &str = "\
-module rig/nomad
+/// Names a binary by its path, or one of [`RELEASES`] to build.
+const VARIABLE: &str = "RIG_NOMAD";
 
-go 1.25
+/// A release that can be built from its module.
+struct Release {
+    version: &'static str,
+    /// Nomad's go.mod takes its `api` from its own tree, which a module of another cannot.
+    api: &'static str,
+    /// The replace lines of its own go.mod: those of a dependency do not count.
+    replaced: &'static [&'static str],
+}
 
-tool github.com/hashicorp/nomad
-
-require (
-	github.com/hashicorp/nomad v1.11.3
-	github.com/hashicorp/nomad/api v0.0.0-20261016150620-df630b26e78a
-)
-
-replace (
-	github.com/Microsoft/go-winio => github.com/endocrimes/go-winio v0.4.13-0.20190628114223-fb47a8b41948
-	github.com/hashicorp/hcl => github.com/hashicorp/hcl v1.0.1-nomad-1
-)
-";
+/// The first is the default: the last release under an open-source licence.
+const RELEASES: [Release; 2] = [
+    Release {
+        version: "1.6.3",
+        api: "v0.0.0-20231030125810-e0497bff1437",
+        replaced: &[
+            "github.com/Microsoft/go-winio => github.com/endocrimes/go-winio v0.4.13-0.20190628114223-fb47a8b41948",
+            "github.com/armon/go-metrics => github.com/armon/go-metrics v0.0.0-20230509193637-d9ca9af9f1f9",
+            "github.com/hashicorp/hcl => github.com/hashicorp/hcl v1.0.1-0.20201016140508-a07e7d50bbee",
+        ],
+    },
+    Release {
+        version: "1.11.3",
+        api: "v0.0.0-20261016150620-df630b26e78a",
+        replaced: &[
+            "github.com/Microsoft/go-winio => github.com/endocrimes/go-winio v0.4.13-0.20190628114223-fb47a8b41948",
+            "github.com/hashicorp/hcl => github.com/hashicorp/hcl v1.0.1-nomad-1",
+        ],
+    },
+];
 
 const BUILD: [&str; 6] = ["build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", "nomad"];
 
-/// What these modules ask for (`api` more than Nomad). A newer Go does as well; an older one is used
-/// to get this one, because not every Go fetches it by itself, and some are told not to.
+/// What these modules ask for at most. A newer Go does as well; an older one is used to get this one,
+/// because not every Go fetches it by itself, and some are set not to.
 const GO: [u32; 3] = [1, 26, 0];
 
-/// Path of a Nomad binary on the outer machine.
-///
-/// # Errors
-/// When there is neither a `nomad` nor a way to build one.
-pub fn binary() -> Result<PathBuf> {
-    if let Some(found) = outer::find("nomad") {
-        return Ok(found);
-    }
-    let dir = cache::entry("nomad", &[GO_MOD, &BUILD.join(" ")], build)?;
-    Ok(dir.join("nomad"))
+/// Where a Nomad comes from.
+enum Choice {
+    Binary(PathBuf, &'static str),
+    Built(&'static Release, &'static str),
 }
 
-fn build(dir: &Path) -> Result<()> {
+/// Path of a Nomad binary on the outer machine; the choice is printed.
+///
+/// # Errors
+/// When what is named is not there, or there is neither a `nomad` nor a way to build one.
+pub fn binary() -> Result<PathBuf> {
+    static ONCE: Once = Once::new();
+    let say = |text: String| ONCE.call_once(|| outer::say(&text));
+    match choose(std::env::var(VARIABLE).ok().as_deref(), outer::find("nomad"))? {
+        Choice::Binary(path, why) => {
+            let version = outer::run(Command::new(&path).arg("version"))?;
+            let version = version.lines().next().unwrap_or_default().to_owned();
+            say(format!("Nomad: {}, {version} ({why})", path.display()));
+            Ok(path)
+        }
+        Choice::Built(release, why) => {
+            say(format!("Nomad: {} from its Go module ({why})", release.version));
+            let module = release.module();
+            let dir =
+                cache::entry("nomad", &[&module, &BUILD.join(" ")], |dir| build(dir, &module))?;
+            Ok(dir.join("nomad"))
+        }
+    }
+}
+
+fn choose(named: Option<&str>, found: Option<PathBuf>) -> Result<Choice> {
+    match (named.filter(|text| !text.is_empty()), found) {
+        (Some(path), _) if path.contains('/') => {
+            Ok(Choice::Binary(fs::canonicalize(path).context(VARIABLE)?, VARIABLE))
+        }
+        (Some(version), _) => {
+            let release = RELEASES.iter().find(|release| release.version == version);
+            let all = RELEASES.map(|release| release.version).join(", ");
+            let unknown = format!("{VARIABLE}={version}: a path, or one of {all}");
+            Ok(Choice::Built(release.context(unknown)?, VARIABLE))
+        }
+        (None, Some(path)) => Ok(Choice::Binary(path, "in the PATH")),
+        (None, None) => {
+            let [release, ..] = &RELEASES;
+            Ok(Choice::Built(release, "the default"))
+        }
+    }
+}
+
+impl Release {
+    /// A module of its own whose tool is this Nomad.
+    fn module(&self) -> String {
+        format!(
+            "module rig/nomad\n\ngo 1.25\n\ntool github.com/hashicorp/nomad\n\n\
+             require (\n\tgithub.com/hashicorp/nomad v{}\n\tgithub.com/hashicorp/nomad/api {}\n)\n\n\
+             replace (\n\t{}\n)\n",
+            self.version,
+            self.api,
+            self.replaced.join("\n\t")
+        )
+    }
+}
+
+/// The version of the Nomad in a test host: what tests that are tied to one ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub [u32; 3]);
+
+impl Version {
+    /// Reads `Nomad v1.6.3` and what follows.
+    fn read(text: &str) -> Option<Self> {
+        let word = text.split_whitespace().nth(1)?.strip_prefix('v')?;
+        let word = word.split(['-', '+']).next()?;
+        let mut numbers = word.split('.').map(|number| number.parse().ok());
+        Some(Self([numbers.next()??, numbers.next()??, numbers.next()??]))
+    }
+}
+
+impl Rig {
+    /// Asks the instance's `nomad` for its version.
+    ///
+    /// # Errors
+    /// When it has none, or its answer cannot be read.
+    pub fn nomad_version(&self) -> Result<Version> {
+        let text = self.run(&["nomad", "version"])?;
+        match Version::read(&text) {
+            Some(version) => Ok(version),
+            None => bail!("not a version of Nomad: {text}"),
+        }
+    }
+}
+
+fn build(dir: &Path, module: &str) -> Result<()> {
     fs::create_dir_all(dir)?;
     let go = compiler(dir)?;
-    fs::write(dir.join("go.mod"), GO_MOD)?;
+    fs::write(dir.join("go.mod"), module)?;
     let mut command = clean(&go, dir);
     command.args(BUILD).arg("github.com/hashicorp/nomad");
     outer::run_long("building Nomad from its Go module", "4 minutes", &mut command)
@@ -140,5 +233,44 @@ mod tests {
         assert_eq!(read("go1.26rc1"), None);
         assert_eq!(read("devel"), None);
         assert!(read("go1.25.8").unwrap() < GO && read("go1.26.8").unwrap() > GO);
+    }
+
+    #[test]
+    fn a_named_nomad_comes_before_the_paths_and_1_6_3_is_the_default() {
+        let built = |named, found| match choose(named, found).unwrap() {
+            Choice::Built(release, _) => release.version.to_owned(),
+            Choice::Binary(path, _) => path.display().to_string(),
+        };
+        let found = || Some(PathBuf::from("/opt/nomad"));
+        assert_eq!(built(None, None), "1.6.3");
+        assert_eq!(built(Some(""), None), "1.6.3");
+        assert_eq!(built(Some("1.11.3"), found()), "1.11.3");
+        assert_eq!(built(None, found()), "/opt/nomad");
+        assert_eq!(built(Some("/usr/../etc/passwd"), found()), "/etc/passwd");
+        for wrong in ["1.7", "/no/such/nomad"] {
+            let error = choose(Some(wrong), found()).err().unwrap();
+            assert!(format!("{error:#}").contains("RIG_NOMAD"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn versions_of_nomad_are_read_and_compared() {
+        let read = |text| Version::read(text).unwrap();
+        assert_eq!(read("Nomad v1.6.3\nRevision x"), Version([1, 6, 3]));
+        assert_eq!(read("Nomad v1.11.3-dev (abc)"), Version([1, 11, 3]));
+        assert!(read("Nomad v1.6.3") < read("Nomad v1.11.3"));
+        assert_eq!(Version::read("nomad"), None);
+    }
+
+    #[test]
+    fn modules_name_their_release_and_its_replacements() {
+        for release in &RELEASES {
+            let module = release.module();
+            assert!(
+                module.contains(&format!("hashicorp/nomad v{}\n", release.version)),
+                "{module}"
+            );
+            assert!(release.replaced.iter().all(|line| module.contains(line)), "{module}");
+        }
     }
 }

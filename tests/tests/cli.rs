@@ -3,7 +3,7 @@
 //!
 //! In a cache folder of its own, so that a host that the developer has up is another one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use nspawn_tests::host::instance::Ready;
 use nspawn_tests::{Suite, images, outer, rootfs, wait};
@@ -18,7 +18,7 @@ const RIG: &str = env!("CARGO_BIN_EXE_rig");
 const UP: &str = r#"
 set -e; cache=$1; shift
 for image; do mkdir -p "$cache/${image##*/}"; mount --bind "$image" "$cache/${image##*/}"; done
-exec "$RIG" up --no-product --no-agent
+exec "$RIG" up --no-agent $FLAGS
 "#;
 
 /// A cache folder that goes with the test, and the host in it.
@@ -27,8 +27,8 @@ struct Own {
 }
 
 impl Own {
-    fn new() -> Self {
-        let own = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli") };
+    fn new(name: &str) -> Self {
+        let own = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join(name) };
         // What a killed run has left.
         own.remove();
         own
@@ -61,7 +61,8 @@ impl Own {
         child.wait_with_output().unwrap()
     }
 
-    fn up(&self) -> String {
+    /// Brings a host up, with the helper alone or bare (`--no-product`).
+    fn up(&self, flags: &str) -> String {
         let suite = Suite::from_env().unwrap();
         outer::ensure_tools().unwrap();
         let made = [rootfs::host(suite), images::busybox(suite), images::debian(suite)];
@@ -70,7 +71,8 @@ impl Own {
         let cache = self.cache();
         words.push(cache.to_str().unwrap());
         words.extend(images.iter().map(String::as_str));
-        let out = self.command("unshare", &words).stdin(Stdio::null()).output().unwrap();
+        let mut command = self.command("unshare", &words);
+        let out = command.env("FLAGS", flags).stdin(Stdio::null()).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     }
@@ -89,9 +91,9 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn a_host_stays_from_up_to_down_and_leaves_nothing() {
-    let own = Own::new();
+    let own = Own::new("cli");
     no_host(&own);
-    let said = own.up();
+    let said = own.up("--no-product");
     assert!(said.contains(" is up at ") && said.contains("cargo rig sh"), "{said}");
     let state = own.cache().join(format!("up-{}.json", Suite::from_env().unwrap().name()));
     let ready: Ready = serde_json::from_str(&std::fs::read_to_string(&state).unwrap()).unwrap();
@@ -106,6 +108,27 @@ fn a_host_stays_from_up_to_down_and_leaves_nothing() {
     assert_gone(&ready);
     assert!(!state.exists());
     // What is there twice is no error.
+    assert!(own.rig(&["down"]).status.success());
+}
+
+/// As docs/OPERATIONS.md says it, on the host that `rig up` leaves.
+#[test]
+fn the_operators_tool_is_installed_where_rig_up_leaves_a_host() {
+    let own = Own::new("cli-tool");
+    own.up("");
+    let tool = |words: &[&str]| own.rig(&[&["exec", "--", "nomad-nspawnctl"], words].concat());
+    let doctor = tool(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&doctor.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&doctor.stderr)));
+    let checks = report["checks"].as_array().unwrap();
+    let helper = checks.iter().find(|check| check["check"] == "helper").unwrap();
+    assert_eq!(helper["state"], "ok", "{report:#}");
+    let job = r#"{ "TaskGroups": [{ "Name": "g", "Tasks": [{ "Name": "t", "Driver": "nspawn",
+        "Config": { "image": "busybox", "boot": false, "ephemeral": true } }] }] }"#;
+    let write = ["exec", "--", "sh", "-c", "cat > /root/job.json"];
+    assert!(own.rig_with(&write, job.as_bytes()).status.success());
+    let explained = tool(&["policy", "explain", "/root/job.json"]);
+    assert!(text(&explained.stdout).contains("g.t: allowed"), "{}", text(&explained.stderr));
     assert!(own.rig(&["down"]).status.success());
 }
 

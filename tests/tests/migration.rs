@@ -1,5 +1,6 @@
-//! Tasks of the older Go driver: handed over by Nomad with their handle of version 1, they are ended
-//! and reported, and nothing else is touched.
+//! Tasks of the older Go driver: handed over by Nomad with their handle of version 1, they are reported
+//! with the command that ends them, get no second run beside them, and are ended by that command,
+//! which touches nothing else.
 //!
 //! The container is a real one: systemd-nspawn registers it with machined below a process that has
 //! the command line of that driver's executor.
@@ -12,7 +13,7 @@
 
 use nspawn_tests::host::Config;
 use nspawn_tests::plugin::{Allocation, Plugin};
-use nspawn_tests::{Rig, wait};
+use nspawn_tests::{Output, Rig, wait};
 use proto::nomad::drivers::{RecoverTaskRequest, TaskConfig, TaskHandle};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,12 @@ fn up() -> Rig {
     let rig = Rig::up(&Config { agent: false, ..Config::from_env().unwrap() }).unwrap();
     rig.run(&["mkdir", "/opt/old"]).unwrap();
     rig.write_file("/opt/old/executor", EXECUTOR, 0o644).unwrap();
+    rig.install_ctl().unwrap();
     rig
+}
+
+fn retire(rig: &Rig, words: &[&str]) -> Output {
+    rig.exec(&[&["nomad-nspawnctl", "retire"], words].concat()).unwrap()
 }
 
 /// Starts a container as the older driver did; the executor's unit is named after the task.
@@ -65,7 +71,7 @@ fn unit_is_active(rig: &Rig, machine: &str) -> bool {
 }
 
 /// What RecoverTask says to the handle.
-async fn recover(plugin: &Plugin, allocation: &Allocation) -> (String, Duration) {
+async fn recover(plugin: &Plugin, allocation: &Allocation) -> String {
     let handle = TaskHandle {
         version: 1,
         config: Some(TaskConfig {
@@ -77,14 +83,12 @@ async fn recover(plugin: &Plugin, allocation: &Allocation) -> (String, Duration)
         driver_state: b"\x83\xafReattachConfig\xc0\xabMachineName\xa1x\xa9StartedAt\xc0".to_vec(),
         ..TaskHandle::default()
     };
-    let begun = Instant::now();
     let request = RecoverTaskRequest { task_id: allocation.task_id(7), handle: Some(handle) };
-    let error = plugin.driver().recover_task(request).await.unwrap_err();
-    (error.message().to_owned(), begun.elapsed())
+    plugin.driver().recover_task(request).await.unwrap_err().message().to_owned()
 }
 
 #[test]
-fn handles_of_the_older_driver_end_what_they_name_and_nothing_else() {
+fn s17_the_older_drivers_containers_are_ended_by_the_operators_tool_and_nothing_else_is() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let rig = up();
     runtime.block_on(scenario(&rig));
@@ -108,6 +112,30 @@ async fn scenario(rig: &Rig) {
     let other = "web-2e8b1c2d-1111-2222-3333-444455556666";
     older(rig, other, &["--directory=/var/lib/machines/debian", "--volatile=overlay", "--boot"]);
 
+    // Nomad hands them over: each is named with its command, and runs on.
+    for (allocation, machine) in [(&booted, &web), (&command, &job)] {
+        let text = recover(&plugin, allocation).await;
+        assert!(text.contains("older nspawn driver") && text.contains("still runs"), "{text}");
+        assert!(text.contains(&format!("nomad-nspawnctl retire {machine}")), "{text}");
+        assert!(machines(rig).contains(machine.as_str()) && unit_is_active(rig, machine));
+    }
+    let text = recover(&plugin, &gone).await;
+    assert!(text.contains("does not run any more"), "{text}");
+    // Then it starts the task again: not beside the older run.
+    let mut driver = plugin.driver();
+    let start = command.request(8, "busybox", &["/bin/true"]);
+    let refused = driver.start_task(start.clone()).await.unwrap_err();
+    assert!(refused.message().contains(&format!("nomad-nspawnctl retire {job}")), "{refused:?}");
+
+    let listed = retire(rig, &["--list"]);
+    let mut names: Vec<&str> = std::str::from_utf8(&listed.stdout).unwrap().lines().collect();
+    names.sort_unstable();
+    assert_eq!((listed.code(), names), (0, vec![job.as_str(), web.as_str()]));
+    let doctor = rig.exec(&["nomad-nspawnctl", "doctor"]).unwrap().text();
+    assert!(doctor.contains("older driver: 2 of its containers still run"), "{doctor}");
+    let foreign = retire(rig, &[other]);
+    assert_eq!(foreign.code(), 2);
+
     // A system that has not booted yet does not hear that it shall shut down.
     wait::true_within("the container's boot", Duration::from_secs(60), || {
         let enter = ["nsenter", "-t", &init, "-a", "systemctl", "is-system-running"];
@@ -115,31 +143,27 @@ async fn scenario(rig: &Rig) {
         Ok(["running", "degraded"].contains(&state.text().trim()))
     })
     .unwrap();
-    let (text, took) = recover(&plugin, &booted).await;
-    assert!(text.contains("older nspawn driver") && text.contains("has been stopped"), "{text}");
+    let begun = Instant::now();
+    let ended = retire(rig, &[&web]);
+    assert!(ended.success() && ended.text().contains(&format!("{web}: ended")), "{ended:?}");
+    let took = begun.elapsed();
     assert!(took < Duration::from_secs(7), "shut down in order, not killed: {took:?}");
-    wait_unregistered(rig, &web);
-    wait::true_within("the executor's end", Duration::from_secs(5), || {
-        Ok(!unit_is_active(rig, &web))
-    })
-    .unwrap();
+    assert!(unit_is_active(rig, &job), "not named, not ended");
     // PID 1 of the container without a handler: killed in the end.
-    let (text, _) = recover(&plugin, &command).await;
-    assert!(text.contains("has been stopped"), "{text}");
-    wait_unregistered(rig, &job);
-    wait::true_within("the executor's end", Duration::from_secs(5), || {
-        Ok(!unit_is_active(rig, &job))
-    })
-    .unwrap();
-
-    let (text, _) = recover(&plugin, &gone).await;
-    assert!(text.contains("does not run any more"), "{text}");
-    let stranger = Allocation { id: other[4..].to_owned(), task: "web".to_owned() };
-    let (text, _) = recover(&plugin, &stranger).await;
-    assert!(text.contains("does not run any more"), "{text}");
+    assert!(retire(rig, &[]).success());
+    for machine in [&web, &job] {
+        wait_unregistered(rig, machine);
+        wait::true_within("the executor's end", Duration::from_secs(5), || {
+            Ok(!unit_is_active(rig, machine))
+        })
+        .unwrap();
+    }
     assert!(machines(rig).contains(other) && unit_is_active(rig, other));
+    let none = retire(rig, &[]);
+    assert!(none.success() && none.text().contains("no container of the older driver"), "{none:?}");
+    let doctor = rig.exec(&["nomad-nspawnctl", "doctor"]).unwrap().text();
+    assert!(!doctor.contains("older driver"), "{doctor}");
 
     // The image that the command wrote to is free again for a task of this driver.
-    let mut driver = plugin.driver();
-    driver.start_task(command.request(8, "busybox", &["/bin/true"])).await.unwrap();
+    driver.start_task(start).await.unwrap();
 }

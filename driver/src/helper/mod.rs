@@ -165,7 +165,7 @@ impl Helper {
     /// A refusal, or no helper in time.
     pub(crate) async fn call(&self, verb: Verb, patience: Duration) -> Result<Answer, CallError> {
         let (share, limit) = match verb {
-            Verb::Remove(_) | Verb::Retire(_) => (&self.removals, REMOVAL),
+            Verb::Remove(_) => (&self.removals, REMOVAL),
             _ => (&self.others, self.reply()),
         };
         let now = Instant::now();
@@ -322,22 +322,6 @@ impl Helper {
             Ok(_) => Ok(()),
             Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => Ok(()),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Ends what the older Go driver has left of a task; `false` when there was nothing.
-    ///
-    /// # Errors
-    /// A refusal, or no helper in time.
-    pub(crate) async fn retire(
-        &self,
-        key: &TaskKey,
-        patience: Duration,
-    ) -> Result<bool, CallError> {
-        let verb = Verb::Retire(wire::Retire { key: key.clone() });
-        match self.call(verb, patience).await? {
-            Answer::Retired { found } => Ok(found),
-            _ => Err(CallError::Unreachable(Down::Lost)),
         }
     }
 

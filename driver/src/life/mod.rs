@@ -6,6 +6,7 @@
 //! | [`recover`] | taking over tasks that another process started |
 //! | [`check`] | finding out where a task stands; the one place that decides it has ended |
 //! | [`stop`] | signal, stop, destroy |
+//! | [`older`] | containers that the older driver has left running |
 //! | [`claim`] | which of several starts of a task counts |
 //! | [`leftovers`] | removals that the helper still owes |
 //! | [`task`] | the table of tasks |
@@ -19,6 +20,7 @@ pub(crate) mod check;
 mod claim;
 pub(crate) mod handle;
 mod leftovers;
+mod older;
 pub(crate) mod recover;
 pub(crate) mod start;
 pub(crate) mod stop;

@@ -9,17 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use proto::name::TaskKey;
 use proto::nomad::drivers::TaskHandle;
 use proto::wire::State;
-use tokio::time::timeout;
 
 use super::Driver;
 use super::check::{Learnt, publish};
 use super::handle::{Identity, OLDER_DRIVER};
 use super::task::Task;
 use crate::error::Failure;
-use crate::helper::{CallError, Down, Health};
+use crate::helper::Health;
 
 /// Time for a helper that answers.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -32,7 +30,7 @@ impl Driver {
     pub(crate) async fn recover(self: &Arc<Self>, handle: &TaskHandle) -> Result<(), Failure> {
         self.activate();
         if handle.version == OLDER_DRIVER {
-            return Err(self.retire(handle).await);
+            return Err(self.refuse_older(handle));
         }
         let identity = Identity::from_handle(handle)?;
         let id = identity.key.to_string();
@@ -70,47 +68,6 @@ impl Driver {
         }
         tracing::info!(task = id.as_str(), "task recovered");
         Ok(())
-    }
-
-    /// Ends a task of the older Go driver. Its executor speaks a protocol of its own and dies with
-    /// nobody, so the task cannot be taken over: it is ended and, by Nomad, started anew.
-    async fn retire(&self, handle: &TaskHandle) -> Failure {
-        let config = handle.config.clone().unwrap_or_default();
-        let key = match config.id.parse::<TaskKey>() {
-            Ok(key) => key,
-            Err(e) => return Failure::permanent(format!("task {}: {e}", config.id)),
-        };
-        let text = match self.retired(&key).await {
-            Ok(true) => {
-                "it has been stopped and is started anew by this driver; drain a node before its \
-                 driver is changed to avoid that"
-                    .to_owned()
-            }
-            // Perhaps it was at its end anyway: Nomad hands over dead tasks too.
-            Ok(false) => "it does not run any more".to_owned(),
-            Err(error) => format!(
-                "it could not be stopped and may still run beside its successor: {error}; end it \
-                 with: machinectl terminate {}-{}",
-                key.task, key.alloc
-            ),
-        };
-        let text = format!("Task {key} was started by the older nspawn driver: {text}");
-        tracing::warn!(task = %key, "{text}");
-        self.events.send(&config, &text);
-        Failure::permanent(text)
-    }
-
-    /// Has the helper end it. That takes its time, so only one that answers is asked.
-    async fn retired(&self, key: &TaskKey) -> Result<bool, CallError> {
-        let patience = self.patience();
-        let known = timeout(patience, self.helper.status(key, patience)).await;
-        let known = known.unwrap_or(Err(CallError::Unreachable(Down::Silent)));
-        let unanswered = matches!(known, Err(CallError::Unreachable(_)));
-        self.unanswered.store(unanswered, Ordering::Relaxed);
-        match known {
-            Err(error) if unanswered => Err(error),
-            _ => self.helper.retire(key, ANSWER).await,
-        }
     }
 
     /// How long one task may wait for its answer: a while when there was one last time, else what

@@ -22,6 +22,7 @@ use super::Driver;
 use super::check::publish;
 use super::claim::Claim;
 use super::handle::Identity;
+use super::older;
 use super::task::Task;
 use crate::error::Failure;
 use crate::helper::CallError;
@@ -55,6 +56,7 @@ impl Driver {
         }
         let config = Arc::new(config);
         let spec = self.specify(&config).await?;
+        older::refuse_beside_older(&spec.key)?;
         self.leftovers.cancel(&spec.key);
         let begun = self.remove_earlier_runs(&spec.key, &config, &claim).await?;
         let under_way = if begun { self.under_way(&spec).await.map_err(failure)? } else { None };

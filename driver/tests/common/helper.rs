@@ -199,10 +199,6 @@ fn answer(world: &Mutex<World>, verb: Verb) -> Result<Answer, Refusal> {
             world.tasks.remove(&remove.key);
             Ok(Answer::Removed)
         }
-        Verb::Retire(retire) => {
-            let old = retire.key.task.as_str() == "older";
-            Ok(Answer::Retired { found: old })
-        }
         other => panic!("{other:?}"),
     }
 }

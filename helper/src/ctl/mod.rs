@@ -7,17 +7,24 @@
 //! | [`host`] | the checks of kernel and systemd |
 //! | [`product`] | the checks of what this project installs: account, programs, units, policy |
 //! | [`policy`] | is a policy file valid; what does it say of a job |
+//! | [`denials`] | every rule that a task breaks |
 //! | [`job`] | a job file as Nomad's tasks |
+//! | [`reload`] | has the daemon read its policy file again |
+//! | [`retire`] | ends what the older driver has left running |
 //!
-//! A tool for a shell: it trusts the person who calls it, reads only, and is never started by the
-//! daemon. It is not part of the two root binaries and may link what they may not.
+//! A tool for a shell: it trusts the person who calls it, only reads but for `reload` and `retire`,
+//! and is never started by the daemon. It is not part of the two root binaries and may link what
+//! they may not.
 
 mod check;
+mod denials;
 mod doctor;
 mod host;
 mod job;
 mod policy;
 mod product;
+mod reload;
+mod retire;
 
 use std::process::ExitCode;
 
@@ -32,10 +39,16 @@ usage:
         Is this host ready? Ends with 1 when something must be mended.
   nomad-nspawnctl policy check [FILE]
         Is the policy file valid? Default: /etc/nomad-nspawn/policy.toml
-  nomad-nspawnctl policy explain [--policy FILE] JOB.hcl|JOB.json
-        What the policy says of each nspawn task of a job. JSON is that of
-        `nomad job run -output`; HCL is read through the installed nomad.
-        Ends with 1 when a task would be refused.
+  nomad-nspawnctl policy explain [--json] [--policy FILE] JOB.hcl|JOB.json
+        What the policy says of each nspawn task of a job: every rule that it
+        breaks. JSON is that of `nomad job run -output`; HCL is read through the
+        installed nomad. Ends with 1 when a task would be refused.
+  nomad-nspawnctl reload
+        Has the helper read its policy file again. A bad file is refused with its
+        line, and the old policy stays in force.
+  nomad-nspawnctl retire [--list] [MACHINE...]
+        Ends the containers that the older driver has left running, or the named
+        ones; with --list only names them.
 ";
 
 /// Runs the verb on the command line.
@@ -47,8 +60,9 @@ pub fn main() -> ExitCode {
         ["doctor", options @ ..] => doctor::run(options),
         ["policy", "check"] => policy::check(POLICY),
         ["policy", "check", file] => policy::check(file),
-        ["policy", "explain", "--policy", file, job] => policy::explain(file, job),
-        ["policy", "explain", job] => policy::explain(POLICY, job),
+        ["policy", "explain", words @ ..] => policy::explain(words),
+        ["reload"] => reload::run(),
+        ["retire", words @ ..] => retire::run(words),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

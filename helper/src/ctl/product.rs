@@ -9,7 +9,7 @@ use proto::limits::DISK_FIRST;
 
 use super::check::Check;
 use super::policy::is_compat;
-use super::{POLICY, output};
+use super::{POLICY, output, retire};
 use crate::policy::{self, Policy};
 
 const ACCOUNT: &str = "nomad-nspawn";
@@ -28,9 +28,23 @@ pub(super) fn all(agent_unit: &str, plugin: &str) -> Vec<Check> {
             checks.push(agent(agent_unit, Some(&policy)));
             checks.push(store(&policy));
             checks.extend(allocations(&policy));
+            checks.extend(older_driver());
         }
     }
     checks
+}
+
+/// Nothing to say on a node that never had the older driver, or whose machined cannot be asked: that
+/// has a row of its own.
+fn older_driver() -> Option<Check> {
+    let running = retire::find().ok().filter(|found| !found.is_empty())?;
+    let names: Vec<_> = running.iter().map(|machine| machine.name.as_str()).collect();
+    let found = format!(
+        "{} of its containers still run, and their tasks are not started: {}",
+        names.len(),
+        names.join(", ")
+    );
+    Some(Check::warning("older driver", found, "nomad-nspawnctl retire"))
 }
 
 fn account() -> Check {

@@ -26,7 +26,6 @@ mod recover;
 mod remove;
 mod requests;
 mod resume;
-mod retire;
 mod serve;
 mod settle;
 mod start;
@@ -53,9 +52,14 @@ const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
 /// Most threads that may wait for file systems at once; the unit's `TasksMax=` is larger.
 const THREADS: usize = 16;
 
-/// Runs the daemon until systemd ends it.
+/// The word of `ExecReload=`: judge the file before the daemon is signalled, because `systemctl
+/// reload` fails with a command of the unit, and never with a process that got a signal.
+const CHECK: &str = "check-policy";
+
+/// Runs the daemon until systemd ends it; with the word `check-policy`, only reads the policy file.
 #[must_use]
 pub fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
     let lines = match journal::Lines::new(std::io::stdout()) {
         Ok(lines) => lines,
         Err(error) => {
@@ -70,6 +74,19 @@ pub fn main() -> ExitCode {
         .with_target(false)
         .with_writer(move || writer.clone())
         .init();
+    let code = match words.as_slice() {
+        [] => run_loop(&lines),
+        [word] if word == CHECK => check_policy(),
+        _ => {
+            tracing::error!("takes no argument but {CHECK}");
+            ExitCode::from(64)
+        }
+    };
+    lines.finish();
+    code
+}
+
+fn run_loop(lines: &journal::Lines) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)
@@ -78,11 +95,13 @@ pub fn main() -> ExitCode {
         Ok(runtime) => LocalSet::new().block_on(&runtime, run(lines.clone())),
         Err(error) => Err(format!("no runtime: {error}")),
     };
-    if let Err(error) = &result {
-        tracing::error!("{error}");
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
     }
-    lines.finish();
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn run(lines: journal::Lines) -> Result<(), String> {
@@ -90,7 +109,13 @@ async fn run(lines: journal::Lines) -> Result<(), String> {
     let none = "no socket passed: start nomad-nspawn-helper.socket, which starts this service";
     let listener = passed.remove(DRIVER).ok_or(none)?;
     self_test()?;
-    let policy = policy::load(Path::new(POLICY))?;
+    let policy = match policy::find(Path::new(POLICY))? {
+        Some(policy) => policy,
+        None => {
+            tracing::warn!("{POLICY} is missing: the strict defaults are in force");
+            policy::parse("")?
+        }
+    };
     let context = Rc::new(Context::new(policy));
     recover::run(&context, passed).await?;
     let driver = serve::Door::new(listener)?;
@@ -118,16 +143,38 @@ fn self_test() -> Result<(), String> {
     })
 }
 
+/// The policy file of a running helper. One that is gone is an accident: its `deny` and `limits` must
+/// not go with it.
+fn read_again() -> Result<policy::Policy, String> {
+    policy::find(Path::new(POLICY))?
+        .ok_or_else(|| format!("{POLICY} is gone; for the strict defaults put an empty file there"))
+}
+
+fn not_read(error: &str) {
+    tracing::error!(%error, "policy not read: the old one stays in force");
+}
+
+/// Whether the daemon would take the policy file.
+fn check_policy() -> ExitCode {
+    match read_again() {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            not_read(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Reads the policy again on SIGHUP; a bad file leaves the old policy in force.
 async fn reload_on_hangup(context: Rc<Context>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
-        match policy::load(Path::new(POLICY)) {
+        match read_again() {
             Ok(policy) => {
                 *context.policy.borrow_mut() = Rc::new(policy);
                 tracing::info!("policy read again");
             }
-            Err(error) => tracing::error!(%error, "policy not read: the old one stays in force"),
+            Err(error) => not_read(&error),
         }
     }
 }

@@ -82,12 +82,6 @@ impl Process {
         lines.find_map(|line| line.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
     }
 
-    /// The words of its command line.
-    pub(super) fn words(&self) -> Vec<String> {
-        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
-    }
-
     /// Whether it is in a unit's cgroup.
     pub(super) fn is_in_unit(&self, unit: &str) -> bool {
         let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).unwrap_or_default();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Held};
 use super::unit::Who;
-use super::{process, remove, retire, start, status};
+use super::{process, remove, start, status};
 use crate::policy::check_signal;
 
 /// Longest wait of a greeting for the version of systemd, which a start reads again.
@@ -84,10 +84,6 @@ impl Session {
             }
             Verb::List(list) => {
                 Ok(Answer::Page(self.context.table.borrow().page(list.after.as_ref())))
-            }
-            Verb::Retire(wanted) => {
-                let found = retire::run(&self.context, &wanted.key).await?;
-                Ok(Answer::Retired { found })
             }
             Verb::Remove(wanted) => {
                 remove::run(&self.context, &wanted.key).await.map(|()| Answer::Removed)

@@ -104,11 +104,19 @@ impl Policy {
 /// # Errors
 /// In words: who could write it, or which line is wrong.
 pub fn load(path: &Path) -> Result<Policy, String> {
-    match read(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => parse(""),
-        Err(e) => Err(format!("{}: {e}", path.display())),
-        Ok(text) => parse(&text).map_err(|e| format!("{}: {e}", path.display())),
-    }
+    find(path)?.map_or_else(|| parse(""), Ok)
+}
+
+/// Reads the policy file; `None` when there is none.
+///
+/// # Errors
+/// In words: who could write it, or which line is wrong.
+pub fn find(path: &Path) -> Result<Option<Policy>, String> {
+    let text = match read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|e| format!("{}: {e}", path.display()))?,
+    };
+    parse(&text).map(Some).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// The text of the file, which every folder above it and its own inode protect from all but root.
@@ -186,6 +194,7 @@ mod tests {
         refused("policy.toml: line 3: limits.max is no key");
         fs::remove_file(&file).unwrap();
         assert_eq!(load(&file), parse(""), "a missing file means the defaults");
+        assert_eq!(find(&file), Ok(None));
         fs::write(dir.join("good"), "").unwrap();
         symlink("good", &file).unwrap();
         refused("symbolic link");

@@ -33,7 +33,7 @@ mod users;
 
 use std::fmt::Display;
 
-pub use file::{Policy, load};
+pub use file::{Policy, find, load};
 pub use names::machine_name;
 pub use parse::parse;
 pub use resources::check_signal;

@@ -14,8 +14,8 @@ use proto::spec::files::{
 };
 use proto::target::Target;
 use proto::wire::{
-    Answer, Exit, Hello, Kill, List, Page, Remove, Reply, Request, Retire, Signal, Start, State,
-    Status, Task, Verb, Welcome,
+    Answer, Exit, Hello, Kill, List, Page, Remove, Reply, Request, Signal, Start, State, Status,
+    Task, Verb, Welcome,
 };
 use std::path::Path;
 
@@ -36,7 +36,6 @@ pub(super) fn requests() -> Result<Vec<Request>> {
         Verb::List(List { after: Some(key.clone()) }),
         Verb::List(List { after: None }),
         Verb::Remove(Remove { key: key.clone() }),
-        Verb::Retire(Retire { key }),
     ];
     Ok(verbs.into_iter().map(|verb| Request { epoch: 3, id: 4, verb }).collect())
 }
@@ -84,7 +83,6 @@ pub(super) fn replies() -> Result<Vec<Reply>> {
         Ok(Answer::Status(task(State::Ended(exit))?)),
         Ok(Answer::Page(Page { keys: vec![key()?, key()?], more: true })),
         Ok(Answer::Removed),
-        Ok(Answer::Retired { found: true }),
         Err(refusal()),
     ];
     Ok((1..).zip(results).map(|(id, result)| Reply { id, result }).collect())

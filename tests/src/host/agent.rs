@@ -210,6 +210,31 @@ impl Rig {
         .with_context(|| self.unit_tail(UNIT, 30))
     }
 
+    /// Tied to Nomad's version: 1.6.3 keeps a file of each group network that it makes open until its
+    /// garbage collector runs, unmounts the network without MNT_DETACH and gives up where that is
+    /// busy, whatever the driver (nsutil.NewNS, nsutil.UnmountNS); 1.11.3 detaches. Only what its own
+    /// log names is taken away here: another leftover stays and is found.
+    ///
+    /// # Errors
+    /// When one cannot be taken away.
+    pub(crate) fn unmount_what_nomad_could_not(&self) -> Result<()> {
+        let words = ["journalctl", "--no-pager", "-o", "cat", "-g", "failed to unmount NS", "-u"];
+        let log = self.exec(&[words.as_slice(), &[UNIT]].concat())?.text();
+        for line in log.lines() {
+            let busy = line.split_once("failed to unmount NS: at /var/run/netns/");
+            let Some((id, "device or resource busy\"")) = busy.and_then(|it| it.1.split_once(": "))
+            else {
+                continue;
+            };
+            let path = format!("/run/netns/{id}");
+            if self.exists(&path) {
+                self.run(&["umount", &path])?;
+                self.run(&["rm", &path])?;
+            }
+        }
+        Ok(())
+    }
+
     /// The agent's own node, in full.
     ///
     /// # Errors

@@ -128,6 +128,9 @@ impl World {
         let mut last = Vec::new();
         let same = wait::true_within("the host to be as before", SETTLE, || {
             last = self.diff(&Self::snapshot(rig)?);
+            if last.iter().any(|left| left.class == Class::NetNamespace) {
+                rig.unmount_what_nomad_could_not()?;
+            }
             Ok(last.is_empty())
         });
         if let Err(error) = same {

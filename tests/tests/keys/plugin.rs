@@ -140,6 +140,12 @@ fn plugin_key_disable_log_collection() {
     assert!(wrong.contains("leaves nobody to read"), "{wrong}");
 }
 
+/// Nomad from 1.8 on would run tasks as users that no passwd knows; the default host's asks nobody.
+#[test]
+fn users_that_newer_nomads_make_up_are_declined() {
+    assert!(!plugin(json!({})).capabilities().unwrap().dynamic_workload_users);
+}
+
 #[test]
 fn plugin_key_extra_labels() {
     let fields = |labels: Value| {

@@ -9,7 +9,7 @@ use proto::limits::{CONNECTIONS_MAX, MESSAGE_MAX, PART_MAX, SPEC_MAX};
 use proto::name::{AllocId, Instance, TaskKey, TaskName};
 use proto::parts::Part;
 use proto::wire::{
-    Answer, Hello, Kill, List, Remove, Request, Retire, Signal, Start, Status, Verb, Welcome,
+    Answer, Hello, Kill, List, Remove, Request, Signal, Start, Status, Verb, Welcome,
 };
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -84,9 +84,6 @@ fn first_packets() -> Vec<(&'static str, Vec<u8>, Want)> {
         ("start before hello", packet(0, Verb::Start(Start { length: 0 })), {
             Want::Last("hello must come first")
         }),
-        ("retire before hello", packet(0, Verb::Retire(Retire { key: key("t") })), {
-            Want::Last("hello must come first")
-        }),
         ("hello with an epoch", packet(7, hello(1, 1)), Want::Refused(Code::Epoch)),
         ("a good hello", good, Want::Answered),
     ]
@@ -126,9 +123,6 @@ fn later_requests() -> Vec<(&'static str, Vec<Verb>, Want)> {
         ("remove amid parts", vec![part(0, 9), Verb::Remove(Remove { key: key("t") })], {
             Want::Last("only parts and start may follow")
         }),
-        ("retire amid parts", vec![part(0, 9), Verb::Retire(Retire { key: key("t") })], {
-            Want::Last("only parts and start may follow")
-        }),
         ("signal 0", vec![signal(0)], Want::Refused(Code::Invalid)),
         ("signal 32", vec![signal(32)], Want::Refused(Code::Invalid)),
         ("signal 33", vec![signal(33)], Want::Refused(Code::Invalid)),
@@ -140,7 +134,6 @@ fn later_requests() -> Vec<(&'static str, Vec<Verb>, Want)> {
             Want::Refused(Code::Unknown)
         }),
         ("remove nobody", vec![Verb::Remove(Remove { key: key("t") })], Want::Answered),
-        ("retire nobody", vec![Verb::Retire(Retire { key: key("t") })], Want::Answered),
         ("list behind a key that is not there", vec![list_after("zz")], Want::Answered),
     ]
 }

@@ -6,7 +6,7 @@ use nspawn_tests::wait::{self, Stop};
 use nspawn_tests::{Rig, soak};
 use proto::name::{AllocId, Instance, TaskKey, TaskName};
 use proto::parts::Part;
-use proto::wire::{Answer, List, Retire, Signal, State, Status, Verb};
+use proto::wire::{Answer, List, Signal, State, Status, Verb};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,9 +52,7 @@ fn flood(door: &Door, known: &TaskKey, mut random: Random, count: usize, closed:
             0..50 => client.request(Verb::Status(Status { key: unknown(&mut random) })),
             50..75 => client.request(Verb::List(List { after: Some(unknown(&mut random)) })),
             75..88 => client.request(Verb::Signal(Signal { key: unknown(&mut random), signal: 9 })),
-            88..89 => client.request(Verb::Retire(Retire { key: unknown(&mut random) })),
-            89..90 => client.request(Verb::Retire(Retire { key: known.clone() })),
-            90..92 => client.request(Verb::Status(Status { key: known.clone() })),
+            88..92 => client.request(Verb::Status(Status { key: known.clone() })),
             92..94 => client.request(Verb::Part(Part { offset: 7, bytes: vec![0; 60_000] })),
             _ => {
                 let length = usize::try_from(random.next() % 2_000).unwrap();

@@ -76,3 +76,61 @@ fn p43_a_bad_policy_file_leaves_the_old_one_in_force_and_the_journal_says_which_
     assert_eq!(rig.main_pid(HELPER).unwrap(), pid, "the helper has not been restarted");
     task.remove(&client).unwrap();
 }
+
+/// The reload itself, what `systemctl status` shows after it, and what the operator's tool prints.
+fn fails(rig: &Rig, words: &str) {
+    let reload = rig.exec(&["systemctl", "reload", HELPER]).unwrap();
+    assert!(!reload.success(), "the reload succeeds with: {words}");
+    let status = rig.exec(&["systemctl", "status", "--no-pager", "--full", HELPER]).unwrap().text();
+    assert!(status.contains(words), "{status}");
+    let tool = rig.exec(&["nomad-nspawnctl", "reload"]).unwrap();
+    assert!(!tool.success() && tool.text().contains(words), "{tool:?}");
+}
+
+#[test]
+fn a_reload_with_a_bad_policy_file_fails_and_names_the_line() {
+    let (_turn, rig) = bare();
+    rig.install_ctl().unwrap();
+    let client = Door::of(rig).unwrap().enter().unwrap();
+    let strict = rig.read_file(POLICY).unwrap();
+    let task = Handmade::new(rig, "reload").unwrap();
+    rig.set_policy("[network]\nallow = [\"host\", \"private\"]\n").unwrap();
+    rig.write_file(POLICY, "[network]\nallow = 7\n", 0o644).unwrap();
+    fails(rig, "line 2: [network] allow: 7 is not a list");
+    allowed(&client, &task);
+    // Whoever signals it by hand gets the same.
+    let pid = rig.main_pid(HELPER).unwrap().to_string();
+    let before = rig.journal(HELPER).unwrap().matches("policy not read").count();
+    rig.run(&["kill", "-HUP", &pid]).unwrap();
+    nspawn_tests::wait::true_within("the line", std::time::Duration::from_secs(10), || {
+        Ok(rig.journal(HELPER)?.matches("policy not read").count() > before)
+    })
+    .unwrap();
+    allowed(&client, &task);
+    rig.write_file(POLICY, &strict, 0o644).unwrap();
+    let tool = rig.exec(&["nomad-nspawnctl", "reload"]).unwrap();
+    assert!(tool.success(), "{tool:?}");
+    rig.set_policy(&strict).unwrap();
+    refused(&client, &task);
+    task.remove(&client).unwrap();
+}
+
+#[test]
+fn s15_a_policy_file_that_is_gone_keeps_the_old_policy_and_at_start_the_defaults_are_said() {
+    let (_turn, rig) = bare();
+    rig.install_ctl().unwrap();
+    let client = Door::of(rig).unwrap().enter().unwrap();
+    let strict = rig.read_file(POLICY).unwrap();
+    let task = Handmade::new(rig, "gone").unwrap();
+    rig.set_policy("[network]\nallow = [\"host\", \"private\"]\n").unwrap();
+    rig.run(&["rm", POLICY]).unwrap();
+    fails(rig, "policy.toml is gone");
+    allowed(&client, &task);
+    rig.run(&["systemctl", "restart", HELPER]).unwrap();
+    let said = rig.journal(HELPER).unwrap();
+    assert!(said.contains("policy.toml is missing: the strict defaults are in force"), "{said}");
+    let client = Door::of(rig).unwrap().enter().unwrap();
+    refused(&client, &task);
+    rig.set_policy(&strict).unwrap();
+    task.remove(&client).unwrap();
+}

@@ -15,7 +15,7 @@ use proto::spec::files::{
 };
 use proto::spec::{Image, Network, Payload, Root, RootFs, TaskSpec, Users, Variable};
 use proto::target::Target;
-use proto::wire::{Answer, Kill, List, Page, Remove, Retire, Signal, State, Status, Verb};
+use proto::wire::{Answer, Kill, List, Page, Remove, Signal, State, Status, Verb};
 
 const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";
 /// In every hostile name; must not show up in any unit.
@@ -331,11 +331,6 @@ fn p16_another_tasks_name_reaches_nothing() {
     key.task = TaskName::new("other").unwrap();
     let ask = |verb| client.ask(verb).unwrap();
     assert_eq!(ask(Verb::Remove(Remove { key: key.clone() })), Ok(Answer::Removed));
-    // Nor is a task of ours ever one that the older driver has left.
-    for key in [&key, &task.key] {
-        let retired = ask(Verb::Retire(Retire { key: key.clone() }));
-        assert_eq!(retired, Ok(Answer::Retired { found: false }), "{key}");
-    }
     let refusals = [
         ask(Verb::Kill(Kill { key: key.clone() })).unwrap_err(),
         ask(Verb::Signal(Signal { key: key.clone(), signal: 9 })).unwrap_err(),

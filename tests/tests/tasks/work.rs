@@ -143,12 +143,16 @@ impl Work {
 
     /// Registers it as a job of its own and waits for its allocation.
     pub(crate) fn run(self, rig: &Rig, id: &str) -> Running {
+        self.try_run(rig, id).unwrap()
+    }
+
+    /// The same where Nomad itself may refuse the job.
+    pub(crate) fn try_run(self, rig: &Rig, id: &str) -> anyhow::Result<Running> {
         let job = rig.run_job_json(&json!({
             "ID": id, "Name": id, "Type": self.kind, "TaskGroups": [self.group],
-        }));
-        let job = job.unwrap();
-        let alloc = job.alloc().unwrap();
-        Running { job, alloc }
+        }))?;
+        let alloc = job.alloc()?;
+        Ok(Running { job, alloc })
     }
 }
 

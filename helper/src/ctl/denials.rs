@@ -1,0 +1,327 @@
+//! Every rule that a specification breaks, found with the daemon's own decision.
+//!
+//! [`judge`] names the first. Here the part of the specification that it is about is taken out, and
+//! the rest judged again, until nothing is refused. So this knows no rule of its own, the daemon
+//! carries no code for it, and what is named here is what the daemon would refuse.
+
+use proto::name::ImageName;
+use proto::path::{Absolute, Component, Relative};
+use proto::spec::files::{Source, Upper};
+use proto::spec::process::Ready;
+use proto::spec::{
+    Files, Image, Layer, Logs, Network, Ownership, Payload, Resources, Root, RootFs, TaskSpec,
+    Users,
+};
+
+use crate::policy::{Denial, Policy, judge};
+
+/// All denials, in the order in which the daemon would come to them, and whether these are all: a
+/// policy that refuses every task hides what comes after, and so does a list that is too long.
+pub(super) fn all(spec: &TaskSpec, policy: &Policy) -> (Vec<Denial>, bool) {
+    let mut rest = spec.clone();
+    let (mut found, mut whole) = (Vec::<Denial>::new(), true);
+    while let Err(denial) = judge(&rest, policy) {
+        let same = |other: &Denial| {
+            (other.rule, &other.refusal.object) == (denial.rule, &denial.refusal.object)
+        };
+        let clears = |less: &Less| {
+            less.spec != rest && !judge(&less.spec, policy).is_err_and(|other| same(&other))
+        };
+        let next = with_less(&rest, found.len()).into_iter().find(clears);
+        found.push(denial);
+        match next {
+            Some(less) => {
+                whole &= !less.coarse;
+                rest = less.spec;
+            }
+            None => return (found, false),
+        }
+    }
+    (found, whole)
+}
+
+/// A specification that asks for less than another.
+struct Less {
+    spec: TaskSpec,
+    /// Whether more was taken out than one thing.
+    coarse: bool,
+}
+
+/// What may break two rules at once comes first with one of them mended: a mount at a place of its
+/// own, before the mount is dropped.
+fn with_less(spec: &TaskSpec, round: usize) -> Vec<Less> {
+    // A field that is added to a specification must be thought of here.
+    let TaskSpec {
+        key: _,
+        alloc_dir: _,
+        image: _,
+        root: _,
+        payload: _,
+        process: _,
+        isolation,
+        users: _,
+        network: _,
+        names,
+        files,
+        environment,
+        logs: _,
+        labels,
+        stop_signal: _,
+        kill_timeout_ms: _,
+        resources: _,
+    } = spec;
+    let mut all = Variants { spec, all: Vec::new() };
+    mounts(&mut all, files, round);
+    all.entries(isolation.syscalls.len(), |s, n| drop(s.isolation.syscalls.remove(n)));
+    all.entries(isolation.sysctls.len(), |s, n| drop(s.isolation.sysctls.remove(n)));
+    for limit in &isolation.limits {
+        all.one(|s| s.isolation.limits.retain(|it| it != limit));
+    }
+    all.entries(names.hosts.len(), |s, n| drop(s.names.hosts.remove(n)));
+    all.entries(environment.len(), |s, n| drop(s.environment.remove(n)));
+    all.entries(labels.len(), |s, n| drop(s.labels.remove(n)));
+    all.one(|s| s.isolation.add = Default::default());
+    all.one(|s| s.isolation.selinux = None);
+    all.one(|s| s.process.ready = Ready::Started);
+    all.one(|s| s.process.user = None);
+    all.one(|s| s.logs = Logs::Fifos);
+    all.one(|s| s.payload = Payload::Command { words: Vec::new() });
+    all.one(|s| s.stop_signal = None);
+    // A policy with a ceiling refuses a task that names no limit.
+    all.one(|s| s.resources.memory_max = Some(proto::limits::MEMORY_MIN));
+    all.one(|s| s.resources.memory_low = None);
+    all.one(|s| s.resources.cpu_weight = None);
+    all.one(|s| s.resources.tasks_max = None);
+    all.one(|s| s.root.ownership = Ownership::Map);
+    all.one(|s| s.root.pivot = None);
+    all.one(|s| s.users = Users::Pick);
+    all.one(|s| s.network = Network::Loopback);
+    all.one(|s| s.root.mode = Root::Ephemeral(Layer::Disk));
+    all.one(|s| {
+        s.root = RootFs::tree(Root::Ephemeral(Layer::Disk));
+        if let Ok(name) = ImageName::new("image") {
+            s.image = Image::Named(name);
+        }
+    });
+    all.coarse(|s| s.files = Files::default());
+    all.coarse(|s| s.environment.clear());
+    all.coarse(|s| s.labels.clear());
+    all.coarse(|s| s.isolation = Default::default());
+    all.coarse(|s| s.names = Default::default());
+    all.coarse(|s| s.process = Default::default());
+    all.coarse(|s| s.resources = Resources::default());
+    all.all
+}
+
+/// Mounts, each first at a place that is free, which differs from round to round; then without a
+/// source, wherever it is used.
+fn mounts(all: &mut Variants<'_>, files: &Files, round: usize) {
+    let move_to = |target: Option<&mut Absolute>, kind: &str, n: usize| {
+        let free = Absolute::parse(&format!("/mnt/explained-{round}-{kind}-{n}"));
+        if let (Some(target), Ok(free)) = (target, free) {
+            *target = free;
+        }
+    };
+    all.entries(files.binds.len(), |s, n| {
+        move_to(s.files.binds.get_mut(n).map(|it| &mut it.target), "bind", n);
+    });
+    all.entries(files.tmpfs.len(), |s, n| {
+        move_to(s.files.tmpfs.get_mut(n).map(|it| &mut it.target), "tmpfs", n);
+    });
+    all.entries(files.overlays.len(), |s, n| {
+        move_to(s.files.overlays.get_mut(n).map(|it| &mut it.target), "overlay", n);
+    });
+    all.entries(files.devices.len(), |s, n| {
+        move_to(s.files.devices.get_mut(n).map(|it| &mut it.target), "device", n);
+    });
+    for source in sources(files) {
+        all.one(|s| without(&mut s.files, source));
+    }
+    all.entries(files.tmpfs.len(), |s, n| drop(s.files.tmpfs.remove(n)));
+    all.entries(files.overlays.len(), |s, n| drop(s.files.overlays.remove(n)));
+    all.entries(files.inaccessible.len(), |s, n| drop(s.files.inaccessible.remove(n)));
+    for device in &files.devices {
+        all.one(|s| s.files.devices.retain(|it| it.host != device.host));
+    }
+    all.entries(files.credentials.len(), |s, n| drop(s.files.credentials.remove(n)));
+}
+
+fn sources(files: &Files) -> impl Iterator<Item = &Source> {
+    let layers = files.overlays.iter().flat_map(|it| {
+        let upper = match &it.upper {
+            Upper::Folder(source) => Some(source),
+            Upper::ReadOnly | Upper::Ephemeral => None,
+        };
+        it.lower.iter().chain(upper)
+    });
+    files.binds.iter().map(|it| &it.source).chain(layers)
+}
+
+fn without(files: &mut Files, source: &Source) {
+    files.binds.retain(|it| it.source != *source);
+    for overlay in &mut files.overlays {
+        overlay.lower.retain(|it| it != source);
+        if overlay.upper == Upper::Folder(source.clone()) {
+            overlay.upper = Upper::Ephemeral;
+        }
+        // Without a layer it would break a rule that the job does not; every task has this one.
+        let local = Component::new("local").and_then(|local| Relative::new(vec![local]));
+        if let (true, Ok(local)) = (overlay.lower.is_empty(), local) {
+            overlay.lower.push(Source::Task(local));
+        }
+    }
+}
+
+/// Variants of one specification.
+struct Variants<'a> {
+    spec: &'a TaskSpec,
+    all: Vec<Less>,
+}
+
+impl Variants<'_> {
+    fn push(&mut self, coarse: bool, change: impl FnOnce(&mut TaskSpec)) {
+        let mut spec = self.spec.clone();
+        change(&mut spec);
+        self.all.push(Less { spec, coarse });
+    }
+
+    fn one(&mut self, change: impl FnOnce(&mut TaskSpec)) {
+        self.push(false, change);
+    }
+
+    fn coarse(&mut self, change: impl FnOnce(&mut TaskSpec)) {
+        self.push(true, change);
+    }
+
+    /// One variant for each entry of a list of this length.
+    fn entries(&mut self, length: usize, change: impl Fn(&mut TaskSpec, usize)) {
+        for n in 0..length {
+            self.one(|less| change(less, n));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse;
+    use proto::capability::Capabilities;
+    use proto::name::{AllocId, Instance, TaskKey, TaskName};
+    use proto::spec::files::{Bind, Device, DeviceAccess, Mapping, Overlay, Source};
+    use proto::spec::process::{Sysctl, SysctlName, SysctlValue};
+
+    fn absolute(path: &str) -> Absolute {
+        Absolute::parse(path).unwrap()
+    }
+
+    fn spec() -> TaskSpec {
+        let task = TaskName::new("web").unwrap();
+        let alloc = AllocId([7; 16]);
+        TaskSpec::new(
+            TaskKey { alloc, task, instance: Instance(1) },
+            absolute(&format!("/var/lib/nomad/alloc/{alloc}")),
+            Image::Named(ImageName::new("busybox").unwrap()),
+        )
+    }
+
+    fn bind(source: &str, target: &str) -> Bind {
+        Bind {
+            source: Source::Host(absolute(source)),
+            target: absolute(target),
+            read_only: true,
+            recursive: true,
+            mapping: Mapping::Automatic,
+            propagated: false,
+        }
+    }
+
+    fn rules(spec: &TaskSpec, file: &str) -> Vec<String> {
+        let (found, whole) = all(spec, &parse(file).unwrap());
+        assert!(whole, "{found:?}");
+        found
+            .into_iter()
+            .map(|denial| format!("{} {}", denial.rule, denial.refusal.object))
+            .collect()
+    }
+
+    #[test]
+    fn a_task_that_breaks_nothing_has_no_denial() {
+        assert_eq!(rules(&spec(), ""), Vec::<String>::new());
+    }
+
+    /// Each rule once, and each entry of a list that breaks one.
+    #[test]
+    fn every_broken_rule_of_a_task_is_named() {
+        let mut spec = spec();
+        spec.image = Image::Path(absolute("/srv/image"));
+        spec.root.mode = Root::Plain;
+        spec.users = Users::Host;
+        spec.network = Network::Host;
+        spec.isolation.add = Capabilities::named("bpf").unwrap();
+        spec.isolation.sysctls = vec![
+            Sysctl {
+                name: SysctlName::new("vm.x").unwrap(),
+                value: SysctlValue::new("1").unwrap(),
+            },
+            Sysctl {
+                name: SysctlName::new("net.x").unwrap(),
+                value: SysctlValue::new("1").unwrap(),
+            },
+        ];
+        spec.stop_signal = Some(32);
+        // At a place that is taken, and of a folder that is not listed.
+        spec.files.binds = vec![bind("/srv/a", "/run"), bind("/srv/b", "/b"), bind("/proc", "/c")];
+        spec.files.overlays = vec![Overlay {
+            lower: vec![Source::Host(absolute("/srv/low")), Source::Host(absolute("/srv/low2"))],
+            upper: Upper::Folder(Source::Host(absolute("/srv/up"))),
+            target: absolute("/b"),
+        }];
+        let access = DeviceAccess { read: true, write: false, mknod: false };
+        spec.files.devices =
+            vec![Device { host: absolute("/dev/kvm"), target: absolute("/dev/kvm"), access }];
+        let mut found = rules(&spec, "[limits]\nmemory = \"1g\"\ntasks = 5");
+        found.sort();
+        let mut expected = [
+            "binds.read_only read-only bind of /srv/a",
+            "binds.read_only read-only bind of /srv/b",
+            "binds.read_only read-only bind of /srv/low",
+            "binds.read_only read-only bind of /srv/low2",
+            "binds.read_write bind of /srv/up",
+            "caps.allow capability CAP_BPF",
+            "devices.allow device /dev/kvm",
+            "images.paths image /srv/image",
+            "limits.memory no memory limit",
+            "network.allow host network",
+            "preset read-only bind of /proc",
+            "signal signal 32",
+            "sysctl.allow sysctl net.x",
+            "sysctl.allow sysctl vm.x",
+            "target /b",
+            "target /run",
+            "userns.require user_namespacing = false",
+        ];
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+
+    /// The same source twice is one denial, and hides nothing.
+    #[test]
+    fn what_is_asked_for_twice_is_named_once_and_hides_nothing() {
+        let mut spec = spec();
+        spec.files.binds = vec![bind("/srv/a", "/a"), bind("/srv/a", "/b"), bind("/srv/b", "/c")];
+        let expected = ["/srv/a", "/srv/b"];
+        assert_eq!(
+            rules(&spec, ""),
+            expected.map(|it| format!("binds.read_only read-only bind of {it}"))
+        );
+    }
+
+    /// What no job can change ends the search, and is said.
+    #[test]
+    fn a_policy_that_refuses_every_task_is_said_to_hide_the_rest() {
+        let mut spec = spec();
+        spec.alloc_dir = absolute("/elsewhere");
+        let (found, whole) = all(&spec, &parse("").unwrap());
+        assert_eq!((found.len(), whole), (1, false), "{found:?}");
+    }
+}
