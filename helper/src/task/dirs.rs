@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use proto::limits::{DISK_FIRST, RANGE_WIDTH};
-use proto::path::Absolute;
 use proto::plan::{Plan, Range, TaskDirs};
 
 use super::STAGE;

@@ -124,5 +124,5 @@ pub(super) fn is_mounted_over(plan: &Plan, path: &Absolute) -> bool {
         .chain(files.tmpfs.iter().map(|tmpfs| &tmpfs.target))
         .chain(files.overlays.iter().map(|overlay| &overlay.target));
     own.iter().any(|own| path.to_path().starts_with(own))
-        || targets.any(|target| path.below(target).is_some())
+        || targets.any(|target| path.below(target.path()).is_some())
 }

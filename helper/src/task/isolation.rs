@@ -13,7 +13,6 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use proto::capability::Capabilities;
 use proto::plan::{Plan, PlannedNetwork};
 use proto::spec::process::{SyscallRule, Sysctl};

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::{UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use proto::limits::HOSTS_FILE_MAX;
+use proto::path::Relative;
 use proto::plan::Plan;
 use proto::spec::resolver::{EtcFile, ImageLink};
 use proto::spec::{Root, Volatile};
