@@ -8,6 +8,7 @@
 
 mod audit;
 mod bus;
+mod confinement;
 mod context;
 mod launch;
 mod leader;

@@ -14,8 +14,10 @@ use proto::spec::files::DeviceAccess;
 use zbus::{OwnedObjectPath, Variant};
 
 use super::bus::{Bus, MANAGER, is_named};
+use super::confinement;
 use super::record::{Kind, Record};
 use crate::policy::Decision;
+use crate::task::{LOCKS, UPPERS, upper};
 
 const PREFIX: &str = "nomad-nspawn-";
 const FOLLOWER_PREFIX: &str = "nomad-nspawn-log-";
@@ -36,10 +38,12 @@ const CLEAN_MEMORY: u64 = 256 << 20;
 const FOLLOWER_MEMORY: u64 = 32 << 20;
 /// CAP_CHOWN and CAP_DAC_OVERRIDE (capabilities(7)): for the FIFOs of an agent that is not root.
 const FOLLOWER_CAPABILITIES: u64 = 0b11;
+/// CAP_DAC_OVERRIDE and CAP_FOWNER: folders of any mode, sticky ones, and owners of any uid range.
+const CLEAN_CAPABILITIES: u64 = 0b1010;
 /// Time in microseconds for a follower to hand over what its ended task has written.
 const FOLLOWER_PATIENCE_US: u64 = 3_000_000;
 
-type Property<'a> = (&'a str, Variant<'a>);
+pub(super) type Property<'a> = (&'a str, Variant<'a>);
 type Command = (String, Vec<String>, Vec<String>);
 
 /// The unit's name.
@@ -157,6 +161,8 @@ pub(super) async fn start_follower(
 ) -> Result<(), String> {
     let unit = record.unit();
     let mut fields = fields(record, labels);
+    // Each is added to every line: those that say which task it is, not the rest of the record.
+    fields.retain(|field| !field.starts_with(b"NSPAWN_"));
     // Its lines are the task's: journalctl -u shows them with the task's unit.
     fields.push(format!("OBJECT_SYSTEMD_UNIT={}", name(unit)).into_bytes());
     let description = "Output of a Nomad task in systemd-nspawn";
@@ -168,11 +174,12 @@ pub(super) async fn start_follower(
         ("TimeoutStopUSec", Variant::from(FOLLOWER_PATIENCE_US)),
         // At host shutdown it goes after its task.
         ("Before", Variant::from(vec![name(unit)])),
-        ("CapabilityBoundingSet", Variant::from(FOLLOWER_CAPABILITIES)),
-        ("NoNewPrivileges", Variant::from(true)),
         ("MemoryMax", Variant::from(FOLLOWER_MEMORY)),
         ("TasksMax", Variant::from(8_u64)),
     ]);
+    // Pipes are written to all the same; a socket of the container's journal is made there.
+    let writable = vec![upper(unit).display().to_string()];
+    properties.extend(confinement::properties(writable, FOLLOWER_CAPABILITIES));
     start_transient(bus, &follower(unit), properties).await
 }
 
@@ -188,14 +195,17 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let name = format!("{PREFIX}clean-{id}{SUFFIX}");
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand"]);
     let done = bus.job_of(&name);
-    let properties = vec![
+    let writable = vec![UPPERS.to_owned(), format!("-{LOCKS}")];
+    let mut properties = confinement::properties(writable, CLEAN_CAPABILITIES);
+    properties.extend([
         ("Description", Variant::from("Clean-up after a Nomad task")),
         ("Slice", Variant::from(SLICE)),
         ("Type", Variant::from("oneshot")),
+        ("DevicePolicy", Variant::from("closed")),
         ("MemoryMax", Variant::from(CLEAN_MEMORY)),
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("ExecStartEx", Variant::from(clean)),
-    ];
+    ]);
     start_transient(bus, &name, properties).await?;
     match tokio::time::timeout(STOP_TIMEOUT, done).await {
         Ok(done) => done.map(drop).map_err(|_| "the bus went away".to_owned()),

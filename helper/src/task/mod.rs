@@ -32,7 +32,7 @@ mod root;
 mod settings;
 mod step;
 
-pub use nspawn::binary as nspawn_binary;
+pub use nspawn::{LOCKS, binary as nspawn_binary};
 pub use root::{has_orphans, is_gone, kept_base};
 
 use std::process::ExitCode;
