@@ -103,6 +103,31 @@ fn service<'a>(
     ])
 }
 
+/// The rules for DeviceAllow=. The closed policy itself allows the standard nodes and /dev/pts.
+///
+/// PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
+/// then. The host's nodes are not seen from here (PrivateDevices=).
+fn devices(decision: &Decision, make: bool) -> Vec<(&str, String)> {
+    let asked = decision.devices.iter().map(|(path, access)| {
+        (path.as_str(), DeviceAccess { mknod: make || access.mknod, ..*access }.to_string())
+    });
+    std::iter::once(("/dev/net/tun", "rwm".to_owned())).chain(asked).collect()
+}
+
+/// Takes the right to make nodes, which the launcher needed, away where the policy did not give it.
+/// Only for a task without user namespace: in one the kernel lets nobody make a node.
+pub(super) async fn restrict_devices(
+    bus: &Bus,
+    unit: UnitId,
+    decision: &Decision,
+) -> Result<(), String> {
+    let none: Vec<(&str, String)> = Vec::new();
+    // The empty list takes the earlier rules away: 252 would keep them beside the new ones.
+    let rules = [none, devices(decision, false)].map(|rules| ("DeviceAllow", Variant::from(rules)));
+    let body = (name(unit), true, Vec::from(rules));
+    bus.call(MANAGER, "SetUnitProperties", &body).await.map(drop).map_err(|e| e.to_string())
+}
+
 /// Asks PID 1 for a task's unit. Returns when the job is queued. `socket`: the launcher's end.
 pub(super) async fn start(
     bus: &Bus,
@@ -115,14 +140,8 @@ pub(super) async fn start(
     let unit = record.unit();
     let id = unit.to_string();
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand", "ignore-failure"]);
-    // PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
-    // then. The host's nodes are not seen from here (PrivateDevices=).
-    // Always with `m`: the launcher makes the node. The closed policy itself allows the standard nodes and /dev/pts.
-    let devices: Vec<(&str, String)> = std::iter::once(("/dev/net/tun", "rwm".to_owned()))
-        .chain(decision.devices.iter().map(|(path, access)| {
-            (path.as_str(), DeviceAccess { mknod: true, ..*access }.to_string())
-        }))
-        .collect();
+    // Always with `m`: the launcher makes the node.
+    let devices = devices(decision, true);
     let oom = if record.kind == Kind::Boot { "continue" } else { "stop" };
     let fields = fields(record, labels);
     let mut properties = service("Nomad task in systemd-nspawn", "launch", socket, fields)?;

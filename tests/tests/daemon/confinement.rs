@@ -1,9 +1,11 @@
-//! What confines the units beside a task's own.
+//! What confines the units beside a task's own, and what a task may do with its devices.
 
-use crate::{SOON, alone, host, next_life, started};
+use crate::{POLICY, SOON, alone, host, next_life, started};
 use nspawn_tests::hostile::Handmade;
 use nspawn_tests::{Rig, wait};
-use proto::spec::Logs;
+use proto::path::Absolute;
+use proto::spec::files::{Device, DeviceAccess};
+use proto::spec::{Logs, Users};
 use std::time::Duration;
 
 /// Properties that have no effect which a test could see at once.
@@ -151,5 +153,42 @@ fn s6_a_clean_up_is_confined_and_deletes_a_hostile_tree() {
         Ok(!rig.exists(&folder) && !rig.exists(lock))
     })
     .unwrap();
+    host.world.assert_same(rig).unwrap();
+}
+
+/// The launcher makes the node, and needs more for that than the payload may do with it.
+#[test]
+fn s12_no_more_may_be_done_with_a_device_than_the_policy_says() {
+    let (_alone, host, client) = alone();
+    let rig = &host.rig;
+    rig.run(&["mknod", "/dev/confined", "c", "10", "237"]).unwrap();
+    let allow = POLICY.replace("allow = [", "allow = [\"/dev/confined:rm\", ");
+    rig.set_policy(&allow).unwrap();
+    let task = Handmade::new(rig, "node").unwrap();
+    let script = "mknod /made c 10 237 2>/dev/null && echo made || echo refused; sleep 1000";
+    let mut spec = task.spec(&["/bin/sh", "-c", script]).unwrap();
+    spec.users = Users::Host;
+    for (instance, mknod, rule, said) in
+        [(1, false, "/dev/confined r", "refused\n"), (2, true, "/dev/confined rm", "made\n")]
+    {
+        spec.key.instance = proto::name::Instance(instance);
+        let path = |text: &str| Absolute::parse(text).unwrap();
+        let access = DeviceAccess { read: true, write: false, mknod };
+        let (host, target) = (path("/dev/confined"), path("/dev/asked"));
+        spec.files.devices = vec![Device { host, target, access }];
+        let unit = started(&client, &spec).unit;
+        let rules = show(rig, &unit, "DeviceAllow");
+        assert!(rules.lines().any(|line| line == rule), "{rules}");
+        let mut all = Vec::new();
+        wait::true_within(said, SOON, || {
+            all.extend(task.written(0)?);
+            Ok(String::from_utf8_lossy(&all) == said)
+        })
+        .unwrap_or_else(|e| panic!("{e:#}: {:?}", String::from_utf8_lossy(&all)));
+        crate::removed(&client, &spec.key);
+    }
+    rig.set_policy(POLICY).unwrap();
+    rig.run(&["rm", "/dev/confined"]).unwrap();
+    task.remove(&client).unwrap();
     host.world.assert_same(rig).unwrap();
 }
