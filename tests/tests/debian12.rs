@@ -70,6 +70,9 @@ chosen! {
     ],
     daemon: [
         "messages::nothing_that_systemd_nspawn_says_is_output_though_the_helper_died",
+        "confinement::s6_a_clean_up_is_confined_and_deletes_a_hostile_tree",
+        "confinement::s6_what_carries_output_can_do_no_more_than_that",
+        "confinement::s12_no_more_may_be_done_with_a_device_than_the_policy_says",
         "output::both_get_everything_to_the_last_line_and_nothing_stays",
         "output::a_containers_own_journal_becomes_its_output",
         "ranges::a_fixed_range_belongs_to_one_allocation_through_the_helpers_death",

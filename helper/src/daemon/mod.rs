@@ -8,6 +8,7 @@
 
 mod audit;
 mod bus;
+mod confinement;
 mod context;
 mod journal;
 mod launch;

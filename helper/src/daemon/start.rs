@@ -167,6 +167,10 @@ async fn attempt(
         prepared = prepared(&launcher) => prepared?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
+    if record.users.is_none() && !decision.devices.is_empty() {
+        let restricted = unit::restrict_devices(&context.bus, record.unit(), &decision).await;
+        restricted.map_err(|e| failed(format!("DeviceAllow= of the unit: {e}")))?;
+    }
     // As large as a job likes, and a start may last an hour.
     drop(decision);
     remark(context, record, notes);

@@ -15,8 +15,10 @@ use proto::spec::process::{LimitName, ProcessLimit};
 use zbus::{OwnedObjectPath, Variant};
 
 use super::bus::{Bus, MANAGER, is_named};
+use super::confinement;
 use super::record::{Kind, Record};
 use crate::policy::Decision;
+use crate::task::{LOCKS, UPPERS, upper};
 
 const PREFIX: &str = "nomad-nspawn-";
 const FOLLOWER_PREFIX: &str = "nomad-nspawn-log-";
@@ -38,10 +40,12 @@ const CLEAN_MEMORY: u64 = 256 << 20;
 const FOLLOWER_MEMORY: u64 = 32 << 20;
 /// CAP_CHOWN and CAP_DAC_OVERRIDE (capabilities(7)): for the FIFOs of an agent that is not root.
 const FOLLOWER_CAPABILITIES: u64 = 0b11;
+/// CAP_DAC_OVERRIDE and CAP_FOWNER: folders of any mode, sticky ones, and owners of any uid range.
+const CLEAN_CAPABILITIES: u64 = 0b1010;
 /// Time in microseconds for a follower to hand over what its ended task has written.
 const FOLLOWER_PATIENCE_US: u64 = 3_000_000;
 
-type Property<'a> = (&'a str, Variant<'a>);
+pub(super) type Property<'a> = (&'a str, Variant<'a>);
 type Command = (String, Vec<String>, Vec<String>);
 
 /// The unit's name.
@@ -101,6 +105,31 @@ fn service<'a>(
     ])
 }
 
+/// The rules for DeviceAllow=. The closed policy itself allows the standard nodes and /dev/pts.
+///
+/// PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
+/// then. The host's nodes are not seen from here (PrivateDevices=).
+fn devices(decision: &Decision, make: bool) -> Vec<(&str, String)> {
+    let asked = decision.devices.iter().map(|(path, access)| {
+        (path.as_str(), DeviceAccess { mknod: make || access.mknod, ..*access }.to_string())
+    });
+    std::iter::once(("/dev/net/tun", "rwm".to_owned())).chain(asked).collect()
+}
+
+/// Takes the right to make nodes, which the launcher needed, away where the policy did not give it.
+/// Only for a task without user namespace: in one the kernel lets nobody make a node.
+pub(super) async fn restrict_devices(
+    bus: &Bus,
+    unit: UnitId,
+    decision: &Decision,
+) -> Result<(), String> {
+    let none: Vec<(&str, String)> = Vec::new();
+    // The empty list takes the earlier rules away: 252 would keep them beside the new ones.
+    let rules = [none, devices(decision, false)].map(|rules| ("DeviceAllow", Variant::from(rules)));
+    let body = (name(unit), true, Vec::from(rules));
+    bus.call(MANAGER, "SetUnitProperties", &body).await.map(drop).map_err(|e| e.to_string())
+}
+
 /// Asks PID 1 for a task's unit. Returns when the job is queued. `socket`: the launcher's end.
 pub(super) async fn start(
     bus: &Bus,
@@ -114,14 +143,8 @@ pub(super) async fn start(
     let unit = record.unit();
     let id = unit.to_string();
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand", "ignore-failure"]);
-    // PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
-    // then. The host's nodes are not seen from here (PrivateDevices=).
-    // Always with `m`: the launcher makes the node. The closed policy itself allows the standard nodes and /dev/pts.
-    let devices: Vec<(&str, String)> = std::iter::once(("/dev/net/tun", "rwm".to_owned()))
-        .chain(decision.devices.iter().map(|(path, access)| {
-            (path.as_str(), DeviceAccess { mknod: true, ..*access }.to_string())
-        }))
-        .collect();
+    // Always with `m`: the launcher makes the node.
+    let devices = devices(decision, true);
     // Room for what systemd-nspawn sets from inside the user namespace, where no hard limit can be
     // raised. Without bound, so that none of them is too low for the launcher and systemd-nspawn; of
     // nice the kernel's most, since PID 1 of systemd 257 fails at an unlimited one.
@@ -170,6 +193,8 @@ pub(super) async fn start_follower(
 ) -> Result<(), String> {
     let unit = record.unit();
     let mut fields = fields(record, labels);
+    // Each is added to every line: those that say which task it is, not the rest of the record.
+    fields.retain(|field| !field.starts_with(b"NSPAWN_"));
     // Its lines are the task's: journalctl -u shows them with the task's unit.
     fields.push(format!("OBJECT_SYSTEMD_UNIT={}", name(unit)).into_bytes());
     let description = "Output of a Nomad task in systemd-nspawn";
@@ -181,11 +206,12 @@ pub(super) async fn start_follower(
         ("TimeoutStopUSec", Variant::from(FOLLOWER_PATIENCE_US)),
         // At host shutdown it goes after its task.
         ("Before", Variant::from(vec![name(unit)])),
-        ("CapabilityBoundingSet", Variant::from(FOLLOWER_CAPABILITIES)),
-        ("NoNewPrivileges", Variant::from(true)),
         ("MemoryMax", Variant::from(FOLLOWER_MEMORY)),
         ("TasksMax", Variant::from(8_u64)),
     ]);
+    // Pipes are written to all the same; a socket of the container's journal is made there.
+    let writable = vec![upper(unit).display().to_string()];
+    properties.extend(confinement::properties(writable, FOLLOWER_CAPABILITIES));
     start_transient(bus, &follower(unit), properties).await.map_err(|e| e.to_string())
 }
 
@@ -201,14 +227,17 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let name = format!("{PREFIX}clean-{id}{SUFFIX}");
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand"]);
     let done = bus.job_of(&name).await;
-    let properties = vec![
+    let writable = vec![UPPERS.to_owned(), format!("-{LOCKS}")];
+    let mut properties = confinement::properties(writable, CLEAN_CAPABILITIES);
+    properties.extend([
         ("Description", Variant::from("Clean-up after a Nomad task")),
         ("Slice", Variant::from(SLICE)),
         ("Type", Variant::from("oneshot")),
+        ("DevicePolicy", Variant::from("closed")),
         ("MemoryMax", Variant::from(CLEAN_MEMORY)),
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("ExecStartEx", Variant::from(clean)),
-    ];
+    ]);
     let done = match start_transient(bus, &name, properties).await {
         Ok(()) => Some(done),
         // That of an earlier removal, which waited as long as we do now. Its job may be over.

@@ -35,7 +35,7 @@ mod step;
 mod user;
 
 pub use messages::JOURNAL;
-pub use nspawn::binary as nspawn_binary;
+pub use nspawn::{LOCKS, binary as nspawn_binary};
 pub use root::{device, has_orphans, is_gone, kept_base};
 
 use std::process::ExitCode;

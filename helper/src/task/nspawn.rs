@@ -14,7 +14,7 @@ use super::step::Problem;
 /// systemd-nspawn's folder for settings, locks and sockets; each task has its own.
 pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
 /// Its image locks, one file for each root folder that is in use.
-pub(super) const LOCKS: &str = "/run/systemd/nspawn/locks";
+pub const LOCKS: &str = "/run/systemd/nspawn/locks";
 /// The OCI bundle that holds the job's environment.
 pub(super) const BUNDLE: &str = "/run/systemd/nspawn/bundle";
 /// What every task is started with. Its folders are prepared here, and PID 1 has its unit.

@@ -9,6 +9,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod confinement;
 mod errors;
 mod images;
 mod journal;

@@ -1,0 +1,55 @@
+//! What confines the units of ours whose work needs little: the one that carries a task's output,
+//! which handles the payload's bytes, and the one that removes a tree that the payload made.
+//!
+//! Constants alone; nothing of a job. The task's own unit has none of this: systemd-nspawn needs
+//! what these take away. `RestrictSUIDSGID=` is not among them: systemd answers openat2(2) with
+//! ENOSYS under it.
+
+use zbus::Variant;
+
+use super::unit::Property;
+
+/// Groups and calls of `@system-service` that neither program calls.
+const WITHOUT: [&str; 8] =
+    ["@aio", "@keyring", "@memlock", "@resources", "@setuid", "seccomp", "setns", "unshare"];
+
+/// The properties of a unit that may write below `writable` alone and has these capabilities
+/// (a mask, capabilities(7)).
+pub(super) fn properties<'a>(writable: Vec<String>, capabilities: u64) -> Vec<Property<'a>> {
+    let on = [
+        "NoNewPrivileges",
+        // Sockets with a path work from another network namespace, and it needs no others.
+        "PrivateNetwork",
+        "PrivateDevices",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+        "ProtectKernelLogs",
+        "ProtectControlGroups",
+        "ProtectClock",
+        "ProtectHostname",
+        "RestrictRealtime",
+        "LockPersonality",
+        "MemoryDenyWriteExecute",
+    ];
+    let mut all: Vec<Property<'a>> = on.map(|name| (name, Variant::from(true))).into();
+    all.extend([
+        ("CapabilityBoundingSet", Variant::from(capabilities)),
+        ("ProtectSystem", Variant::from("strict")),
+        ("ProtectHome", Variant::from("yes")),
+        ("ProtectProc", Variant::from("invisible")),
+        // Strict leaves it writable where /proc or /sys are mounted again, as some of the above do.
+        ("ReadOnlyPaths", Variant::from(vec!["/run"])),
+        ("ReadWritePaths", Variant::from(writable)),
+        ("KeyringMode", Variant::from("private")),
+        // None of the kernel's namespaces may be entered or made.
+        ("RestrictNamespaces", Variant::from(0_u64)),
+        ("RestrictAddressFamilies", Variant::from((true, vec!["AF_UNIX"]))),
+        ("SystemCallArchitectures", Variant::from(vec!["native"])),
+        ("SystemCallErrorNumber", Variant::from(libc::EPERM)),
+        ("SystemCallFilter", Variant::from((true, vec!["@system-service"]))),
+        ("SystemCallFilter", Variant::from((false, WITHOUT.to_vec()))),
+        // The bytes in memory are the payload's.
+        ("LimitCORE", Variant::from(0_u64)),
+    ]);
+    all
+}
