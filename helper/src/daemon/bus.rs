@@ -108,11 +108,6 @@ impl Bus {
         let reply = connection.call_method(Some(service), path, Some(interface), method, body);
         Ok(reply.await?.body())
     }
-    /// Unit and leader of a machine.
-    pub(super) async fn machine(&self, path: &str) -> zbus::Result<(String, u32)> {
-        let machine = (MACHINED.0, path, "org.freedesktop.machine1.Machine");
-        Ok((self.get(machine, "Unit").await?, self.get(machine, "Leader").await?))
-    }
 
     /// Reads one property of a unit, whether it is loaded or not.
     pub(super) async fn property<T>(

@@ -6,6 +6,7 @@ use nspawn_tests::{Rig, wait};
 use proto::path::Absolute;
 use proto::spec::files::{Device, DeviceAccess};
 use proto::spec::{Logs, Users};
+use proto::target::Target;
 use std::time::Duration;
 
 /// Properties that have no effect which a test could see at once.
@@ -174,7 +175,7 @@ fn s12_no_more_may_be_done_with_a_device_than_the_policy_says() {
         spec.key.instance = proto::name::Instance(instance);
         let path = |text: &str| Absolute::parse(text).unwrap();
         let access = DeviceAccess { read: true, write: false, mknod };
-        let (host, target) = (path("/dev/confined"), path("/dev/asked"));
+        let (host, target) = (path("/dev/confined"), Target::parse("/dev/asked").unwrap());
         spec.files.devices = vec![Device { host, target, access }];
         let unit = started(&client, &spec).unit;
         let rules = show(rig, &unit, "DeviceAllow");

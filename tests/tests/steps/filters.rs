@@ -11,7 +11,7 @@ use nspawn_tests::{Config, Rig, outer, wait};
 use proto::error::Code;
 use proto::name::{ImageName, Instance};
 use proto::secret::Secret;
-use proto::spec::process::{SyscallName, SyscallRule, UserName};
+use proto::spec::process::{SyscallName, SyscallRule, User};
 use proto::spec::{Image, Payload, TaskSpec, Users};
 use proto::wire::{Answer, Remove, Verb};
 use std::process::Command;
@@ -74,7 +74,7 @@ fn stub(spec: &mut TaskSpec) {
 
 fn user(spec: &mut TaskSpec) {
     debian(spec);
-    spec.process.user = Some(UserName::new("daemon").unwrap());
+    spec.process.user = Some(User::parse("daemon").unwrap());
 }
 
 fn rule(spec: &mut TaskSpec, allow: bool, name: &str) {
