@@ -6,7 +6,7 @@ use nspawn_tests::wait;
 use proto::capability::Capabilities;
 use proto::spec::process::{
     LimitName, ProcessLimit, SelinuxContext, SyscallName, SyscallRule, Sysctl, SysctlName,
-    SysctlValue, UserName,
+    SysctlValue, User,
 };
 use proto::spec::{Network, Payload, TaskSpec, Users};
 use proto::wire::Answer;
@@ -68,7 +68,7 @@ fn no_capability_is_inheritable() {
     // A set-uid program still has a bounding set to work in.
     let user = |s: &mut TaskSpec| {
         debian(s);
-        s.process.user = Some(UserName::new("daemon").unwrap());
+        s.process.user = Some(User::parse("daemon").unwrap());
     };
     assert_eq!(sets(&user), [NONE, NONE, NONE, USERNS, NONE]);
     // Without user namespace no more than the host has.
