@@ -11,7 +11,7 @@ use proto::spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, Overlay, Source, Tmpfs, Upper,
 };
 use proto::spec::process::{ProcessLimit, Ready, SyscallRule, Sysctl};
-use proto::spec::resolver::{HostEntry, Resolver};
+use proto::spec::resolver::EtcFile;
 use proto::spec::{
     Files, Image, ImageKind, Isolation, Label, Layer, Logs, Names, Network, Payload, Pivot,
     Process, Root, RootFs, Variable, Volatile,
@@ -30,6 +30,8 @@ enum Field<'a> {
     Source(&'a mut Source),
     /// A place below the task's own directory.
     Task(&'a mut Relative),
+    /// A file below a fixed directory of the image, for the container's own walk.
+    Zone(&'a mut Relative),
 }
 
 type See<'a> = &'a mut dyn FnMut(&'static str, Field<'_>);
@@ -56,7 +58,8 @@ fn visit(spec: &mut TaskSpec, see: See<'_>) {
     } = spec;
     see("alloc_dir", Field::Host(alloc_dir));
     match image {
-        Image::Named(_) => {}
+        // Settled before the decision: as a name or as a path.
+        Image::Named(_) | Image::NamedOr(_, _) => {}
         Image::Path(path) => see("image", Field::Host(path)),
     }
     visit_root(root, see);
@@ -85,22 +88,30 @@ fn visit(spec: &mut TaskSpec, see: See<'_>) {
         Logs::Fifos | Logs::Discard | Logs::Journal | Logs::Both => {}
         Logs::Container { priority: _ } => {}
     }
-    visit_texts(isolation, names);
+    visit_texts(isolation);
+    visit_names(names, see);
     environment.iter().for_each(|Variable { name: _, value: _ }| {});
     labels.iter().for_each(|Label { name: _, value: _ }| {});
 }
 
-fn visit_texts(isolation: &Isolation, names: &Names) {
+fn visit_texts(isolation: &Isolation) {
     let Isolation { add: _, drop: _, no_new_privileges: _, syscalls, sysctls, limits, selinux: _ } =
         isolation;
     syscalls.iter().for_each(|SyscallRule { allow: _, name: _ }| {});
     sysctls.iter().for_each(|Sysctl { name: _, value: _ }| {});
     limits.iter().for_each(|ProcessLimit { resource: _, soft: _, hard: _ }| {});
-    let Names { resolver, hosts, timezone: _ } = names;
-    hosts.iter().for_each(|HostEntry { address: _, name: _ }| {});
-    match resolver {
-        Resolver::Off | Resolver::Delete | Resolver::Host { how: _, which: _ } => {}
-        Resolver::Own { servers: _, searches: _, options: _ } => {}
+}
+
+fn visit_names(names: &mut Names, see: See<'_>) {
+    let Names { resolver, hosts: _, localtime, zone } = names;
+    for file in [resolver, localtime] {
+        match file {
+            EtcFile::Keep | EtcFile::Delete => {}
+            EtcFile::Put { content: _, link: _, read_only: _ } => {}
+        }
+    }
+    if let Some(zone) = zone {
+        see("names.zone", Field::Zone(zone));
     }
 }
 
@@ -169,9 +180,11 @@ enum Row {
     Source { writes: bool },
     /// A file of the task's own; these are refused.
     Task(&'static [&'static str]),
+    /// No rule: it is looked up with the image's root as root, and becomes the text of a link.
+    Zone,
 }
 
-const ROWS: [(&str, Row); 16] = [
+const ROWS: [(&str, Row); 17] = [
     (
         "alloc_dir",
         Row::Host(&["/", "/tmp/OWN", "/var/lib/nomad/alloc", "/var/lib/nomad/alloc/x/OWN"]),
@@ -180,6 +193,7 @@ const ROWS: [(&str, Row); 16] = [
     ("root.pivot.new", Row::Inside),
     ("root.pivot.old", Row::Mount),
     ("process.directory", Row::Inside),
+    ("names.zone", Row::Zone),
     ("network", Row::Host(&["/proc/1/ns/net", "/run/netns", "/run/netns/x", "/run/netns/OWN/x"])),
     ("files.binds.source", Row::Source { writes: true }),
     ("files.binds.target", Row::Mount),
@@ -257,6 +271,7 @@ fn full() -> TaskSpec {
     spec.image = Image::Path(path("/var/lib/machines/a"));
     spec.root.pivot = Some(Pivot { new: path("/run/host"), old: Some(target("/old")) });
     spec.process.directory = Some(path("/run/host"));
+    spec.names.zone = Some(relative("UTC"));
     spec.network = Network::Join(path("/run/netns/OWN"));
     let host = |text: &str| Source::Host(path(text));
     let upper = Upper::Folder(host("/srv/changes"));
@@ -328,7 +343,9 @@ fn check_row(name: &str, row: Row) {
                 Field::Host(it) => *it = path(place),
                 Field::Source(it) => *it = Source::Host(path(place)),
                 Field::Task(it) => *it = relative(place),
-                Field::Mount(_) | Field::Inside(_) => panic!("{name} is another kind of path"),
+                Field::Mount(_) | Field::Inside(_) | Field::Zone(_) => {
+                    panic!("{name} is another kind of path")
+                }
             });
         }
     };
@@ -342,6 +359,13 @@ fn check_row(name: &str, row: Row) {
                 };
                 assert!(judged(name, change).is_ok(), "{name} at {place}");
             }
+        }
+        Row::Zone => {
+            let change = |field: Field<'_>| match field {
+                Field::Zone(it) => *it = relative("Europe/Berlin"),
+                _ => panic!("{name} is another kind of path"),
+            };
+            assert!(judged(name, change).is_ok(), "{name}");
         }
         Row::Host(refused) | Row::Task(refused) => at(refused),
         Row::Source { writes } => {
@@ -366,12 +390,15 @@ fn s1_every_path_of_a_specification_has_a_rule() {
     let mut seen = Vec::new();
     visit(&mut full(), &mut |name, field| {
         let row = ROWS.iter().find(|(known, _)| *known == name).map(|(_, row)| *row);
-        let fits = match (&field, row) {
-            (Field::Mount(_), Some(Row::Mount)) | (Field::Inside(_), Some(Row::Inside)) => true,
-            (Field::Host(_), Some(Row::Host(_))) | (Field::Task(_), Some(Row::Task(_))) => true,
-            (Field::Source(_), Some(Row::Source { .. })) => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (&field, row),
+            (Field::Mount(_), Some(Row::Mount))
+                | (Field::Inside(_), Some(Row::Inside))
+                | (Field::Host(_), Some(Row::Host(_)))
+                | (Field::Task(_), Some(Row::Task(_)))
+                | (Field::Source(_), Some(Row::Source { .. }))
+                | (Field::Zone(_), Some(Row::Zone))
+        );
         assert!(fits, "{name} has no row that fits: {row:?}");
         seen.push(name);
     });
