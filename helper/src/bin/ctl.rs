@@ -1,5 +1,0 @@
-//! `nomad-nspawnctl`: for people. Built by the feature `ctl` alone.
-
-fn main() -> std::process::ExitCode {
-    helper::ctl::main()
-}
