@@ -1,13 +1,11 @@
-//! Compiles the gRPC messages with protox (no protoc needed), only for feature `nomad`.
+//! Compiles the gRPC messages with protox (no protoc needed).
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    #[cfg(feature = "nomad")]
     compile()?;
     println!("cargo:rerun-if-changed=build.rs");
     Ok(())
 }
 
-#[cfg(feature = "nomad")]
 fn compile() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "plugins/base/proto/base.proto",

@@ -17,7 +17,7 @@ use nix::sys::socket::{
     socket,
 };
 use proto::error::Refusal;
-use proto::spec::TaskSpec;
+use proto::task_spec::TaskSpec;
 use proto::wire::{Answer, Hello, Reply, Request, Start, Verb, Welcome};
 use proto::{codec, limits, parts};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};

@@ -5,11 +5,11 @@
 
 use crate::{Rig, msgpack, product, world};
 use anyhow::{Context as _, Result, bail};
-use proto::nomad::base::base_plugin_client::BasePluginClient;
-use proto::nomad::base::{NomadConfig, SetConfigRequest};
-use proto::nomad::drivers::driver_client::DriverClient;
-use proto::nomad::drivers::fingerprint_response::HealthState;
-use proto::nomad::drivers::{
+use nomad_proto::base::base_plugin_client::BasePluginClient;
+use nomad_proto::base::{NomadConfig, SetConfigRequest};
+use nomad_proto::drivers::driver_client::DriverClient;
+use nomad_proto::drivers::fingerprint_response::HealthState;
+use nomad_proto::drivers::{
     AllocatedMemoryResources, AllocatedTaskResources, FingerprintRequest, Resources,
     StartTaskRequest, TaskConfig,
 };

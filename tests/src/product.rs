@@ -60,6 +60,7 @@ pub fn build(variant: Variant) -> Result<Built> {
             Variant::StepHook => &["--features", "step-hook"],
         };
         cargo("nomad-nspawn-helper", &helper_target, features)?;
+        cargo("nomad-nspawn-task", &helper_target, features)?;
         done.push(variant);
     }
     Ok(Built { helper: helper_target.join("release"), driver: plain })
@@ -162,8 +163,7 @@ impl Rig {
     /// When cargo fails.
     pub fn install_ctl(&self) -> Result<()> {
         let _guard = cache::lock("product")?;
-        let features = ["--features", "ctl", "--bin", "nomad-nspawnctl"];
-        cargo("nomad-nspawn-helper", &target(), &features)?;
+        cargo("nomad-nspawnctl", &target(), &[])?;
         let built = target().join("release/nomad-nspawnctl");
         self.copy_in(&built, "/usr/bin/nomad-nspawnctl", 0o755)
     }

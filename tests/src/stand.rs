@@ -13,9 +13,9 @@ use crate::plugin::{Allocation, Plugin};
 use crate::{Config, Rig, msgpack};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::OFlag;
-use proto::nomad::drivers::driver_client::DriverClient;
-use proto::nomad::drivers::fingerprint_response::HealthState;
-use proto::nomad::drivers::{
+use nomad_proto::drivers::driver_client::DriverClient;
+use nomad_proto::drivers::fingerprint_response::HealthState;
+use nomad_proto::drivers::{
     AllocatedMemoryResources, AllocatedTaskResources, Resources, StartTaskRequest, TaskConfig,
 };
 use serde_json::Value;

@@ -11,10 +11,10 @@
     reason = "a test ends where something is missing"
 )]
 
+use nomad_proto::drivers::{RecoverTaskRequest, TaskConfig, TaskHandle};
 use nspawn_tests::host::Config;
 use nspawn_tests::plugin::{Allocation, Plugin};
 use nspawn_tests::{Output, Rig, wait};
-use proto::nomad::drivers::{RecoverTaskRequest, TaskConfig, TaskHandle};
 use std::time::{Duration, Instant};
 
 /// The older driver's process: waits below its own name for orders that never come.

@@ -8,7 +8,7 @@ use nspawn_tests::oracle::{Verdict, generate, judge, wire};
 use nspawn_tests::{Config, Rig, soak};
 use proto::error::Code;
 use proto::plan::Step;
-use proto::spec::Ownership;
+use proto::task_spec::Ownership;
 
 /// Specifications in CI; `cargo rig soak` tries a million.
 const TRIES: u64 = 100_000;
@@ -127,8 +127,8 @@ const BAD: [&str; 26] = [
 #[test]
 fn a_policy_file_with_one_bad_line_is_refused_whole() {
     for bad in BAD {
-        assert!(helper::policy::parse(bad).is_err(), "{bad}");
+        assert!(policy::parse(bad).is_err(), "{bad}");
         let both = format!("{bad}\n[lsm]\nprofiles = []\n");
-        assert!(helper::policy::parse(&both).is_err(), "{both}");
+        assert!(policy::parse(&both).is_err(), "{both}");
     }
 }

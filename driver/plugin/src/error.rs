@@ -3,12 +3,12 @@
 //! Nomad examines the `recoverable` detail of StartTask alone. UNAVAILABLE and CANCELLED are
 //! never used: its client takes them for trouble of the transport.
 
+use nomad_proto::structs::RecoverableError;
 use prost::Message;
 use proto::error::Refusal;
-use proto::nomad::structs::RecoverableError;
 use tonic::{Code, Status};
 
-use crate::process::log::cut;
+use crate::log::cut;
 
 /// Longest text of an error, in bytes: it travels in a header and is shown in a table.
 const TEXT_MAX: usize = 4096;

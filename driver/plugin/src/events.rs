@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nomad_proto::drivers::{DriverTaskEvent, TaskConfig};
 use prost_types::Timestamp;
 use proto::name::TaskKey;
-use proto::nomad::drivers::{DriverTaskEvent, TaskConfig};
 use tokio::sync::broadcast;
 
 /// Events that a slow reader may be behind.

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 
-use proto::nomad::drivers::TaskConfig;
-use proto::spec::TaskSpec;
+use nomad_proto::drivers::TaskConfig;
+use proto::task_spec::TaskSpec;
 
 use crate::config::plugin::PluginConfig;
-use crate::spec::{Node, build};
+use crate::translate::{Node, build};
 
 /// The specification of a task on a node with this version of systemd (0: not known) and the
 /// plugin's default configuration; relative images are looked up below `folders`.

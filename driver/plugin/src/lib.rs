@@ -8,14 +8,14 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `process` | handshake, privileges, sandbox, socket, log lines |
+//! | `startup` | handshake, privileges, sandbox, socket, log lines |
 //! | `grpc` | the services that the agent talks to |
 //! | `config` | tables of keys and their rules |
-//! | `spec` | from Nomad's task to the helper's specification |
+//! | `translate` | from Nomad's task to the helper's specification |
 //! | [`explain`] | the same for people, without a task: what would a job ask for |
-//! | `life` | start, recover, check, stop, destroy |
-//! | `helper` | the client of the root helper |
-//! | `observe` | units, statistics, fingerprint |
+//! | `lifecycle` | start, recover, check, stop, destroy |
+//! | `helper_client` | the client of the root helper |
+//! | `node` | units, statistics, fingerprint |
 //!
 //! Whatever this process was started as, it has no rights when the first byte of a job arrives.
 //! It keeps no file, and no container depends on its life.
@@ -25,12 +25,13 @@ mod error;
 mod events;
 pub mod explain;
 mod grpc;
-mod helper;
-mod life;
+mod helper_client;
+mod lifecycle;
+mod log;
 mod msgpack;
-mod observe;
-mod process;
-mod spec;
+mod node;
+mod startup;
+mod translate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,10 +41,10 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use process::privilege::Standing;
-use process::sandbox::Sandbox;
-use process::socket::Folder;
-use process::{handshake, log, privilege, sys};
+use startup::privilege::Standing;
+use startup::sandbox::Sandbox;
+use startup::socket::Folder;
+use startup::{handshake, privilege, sys};
 
 /// Threads of the runtime: requests are few and small, memory is what counts.
 const WORKERS: usize = 2;
@@ -113,7 +114,7 @@ async fn serve(
     handshake::announce(&socket).map_err(|e| format!("handshake: {e}"))?;
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), uid = standing.uid(), "plugin started");
     let stop = Arc::new(Notify::new());
-    let driver = life::Driver::new(standing, sandbox, folders);
+    let driver = lifecycle::Driver::new(standing, sandbox, folders);
     tokio::select! {
         ended = grpc::serve(listener, driver, stop) => ended.map_err(|e| format!("server: {e}")),
         _ = terminate.recv() => Ok(()),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use common::node::{Node, id, is_recoverable};
 use common::{AGENT, task, task_of};
+use nomad_proto::drivers::*;
 use proto::error::{Code, Refusal};
-use proto::nomad::drivers::*;
 use tokio::time::{sleep, timeout};
 
 #[tokio::test(flavor = "multi_thread")]

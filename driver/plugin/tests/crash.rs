@@ -15,8 +15,8 @@ use std::time::Duration;
 use common::helper::exit;
 use common::node::{Node, id, is_recoverable};
 use common::{AGENT, Plugin};
-use proto::nomad::drivers::fingerprint_response::HealthState;
-use proto::nomad::drivers::*;
+use nomad_proto::drivers::fingerprint_response::HealthState;
+use nomad_proto::drivers::*;
 use proto::wire::State;
 use tokio::time::timeout;
 

@@ -14,16 +14,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{AGENT, Plugin, Scratch, task};
-use proto::nomad::base::base_plugin_client::BasePluginClient;
-use proto::nomad::base::*;
-use proto::nomad::drivers::fingerprint_response::HealthState;
-use proto::nomad::drivers::*;
-use proto::nomad::health::HealthCheckRequest;
-use proto::nomad::health::health_client::HealthClient;
-use proto::nomad::plugin::Empty;
-use proto::nomad::plugin::grpc_broker_client::GrpcBrokerClient;
-use proto::nomad::plugin::grpc_controller_client::GrpcControllerClient;
-use proto::nomad::plugin::grpc_stdio_client::GrpcStdioClient;
+use nomad_proto::base::base_plugin_client::BasePluginClient;
+use nomad_proto::base::*;
+use nomad_proto::drivers::fingerprint_response::HealthState;
+use nomad_proto::drivers::*;
+use nomad_proto::health::HealthCheckRequest;
+use nomad_proto::health::health_client::HealthClient;
+use nomad_proto::plugin::Empty;
+use nomad_proto::plugin::grpc_broker_client::GrpcBrokerClient;
+use nomad_proto::plugin::grpc_controller_client::GrpcControllerClient;
+use nomad_proto::plugin::grpc_stdio_client::GrpcStdioClient;
 
 const NONE: &str = "0000000000000000";
 

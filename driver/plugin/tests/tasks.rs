@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use common::node::{Node, id, is_recoverable};
 use common::task;
+use nomad_proto::drivers::*;
 use prost::Message;
 use proto::error::{Code, Refusal};
-use proto::nomad::drivers::*;
-use proto::spec::{Network, Payload};
+use proto::task_spec::{Network, Payload};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]

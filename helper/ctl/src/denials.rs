@@ -5,15 +5,16 @@
 //! carries no code for it, and what is named here is what the daemon would refuse.
 
 use proto::name::ImageName;
-use proto::path::{Absolute, Component, Relative};
-use proto::spec::files::{Source, Upper};
-use proto::spec::process::Ready;
-use proto::spec::{
+use proto::path::{Component, Relative};
+use proto::target::Target;
+use proto::task_spec::files::{Source, Upper};
+use proto::task_spec::process::Ready;
+use proto::task_spec::{
     Files, Image, Layer, Logs, Network, Ownership, Payload, Resources, Root, RootFs, TaskSpec,
     Users,
 };
 
-use crate::policy::{Denial, Policy, judge};
+use policy::{Denial, Policy, judge};
 
 /// All denials, in the order in which the daemon would come to them, and whether these are all: a
 /// policy that refuses every task hides what comes after, and so does a list that is too long.
@@ -61,7 +62,7 @@ fn with_less(spec: &TaskSpec, round: usize) -> Vec<Less> {
         isolation,
         users: _,
         network: _,
-        names,
+        names: _,
         files,
         environment,
         logs: _,
@@ -77,7 +78,7 @@ fn with_less(spec: &TaskSpec, round: usize) -> Vec<Less> {
     for limit in &isolation.limits {
         all.one(|s| s.isolation.limits.retain(|it| it != limit));
     }
-    all.entries(names.hosts.len(), |s, n| drop(s.names.hosts.remove(n)));
+    all.one(|s| s.names.hosts.clear());
     all.entries(environment.len(), |s, n| drop(s.environment.remove(n)));
     all.entries(labels.len(), |s, n| drop(s.labels.remove(n)));
     all.one(|s| s.isolation.add = Default::default());
@@ -116,8 +117,8 @@ fn with_less(spec: &TaskSpec, round: usize) -> Vec<Less> {
 /// Mounts, each first at a place that is free, which differs from round to round; then without a
 /// source, wherever it is used.
 fn mounts(all: &mut Variants<'_>, files: &Files, round: usize) {
-    let move_to = |target: Option<&mut Absolute>, kind: &str, n: usize| {
-        let free = Absolute::parse(&format!("/mnt/explained-{round}-{kind}-{n}"));
+    let move_to = |target: Option<&mut Target>, kind: &str, n: usize| {
+        let free = Target::parse(&format!("/mnt/explained-{round}-{kind}-{n}"));
         if let (Some(target), Ok(free)) = (target, free) {
             *target = free;
         }
@@ -204,11 +205,12 @@ impl Variants<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::parse;
+    use policy::parse;
     use proto::capability::Capabilities;
     use proto::name::{AllocId, Instance, TaskKey, TaskName};
-    use proto::spec::files::{Bind, Device, DeviceAccess, Mapping, Overlay, Source};
-    use proto::spec::process::{Sysctl, SysctlName, SysctlValue};
+    use proto::path::Absolute;
+    use proto::task_spec::files::{Bind, Device, DeviceAccess, Mapping, Overlay, Source};
+    use proto::task_spec::process::{Sysctl, SysctlName, SysctlValue};
 
     fn absolute(path: &str) -> Absolute {
         Absolute::parse(path).unwrap()
@@ -227,7 +229,7 @@ mod tests {
     fn bind(source: &str, target: &str) -> Bind {
         Bind {
             source: Source::Host(absolute(source)),
-            target: absolute(target),
+            target: Target::parse(target).unwrap(),
             read_only: true,
             recursive: true,
             mapping: Mapping::Automatic,
@@ -269,16 +271,19 @@ mod tests {
             },
         ];
         spec.stop_signal = Some(32);
-        // At a place that is taken, and of a folder that is not listed.
-        spec.files.binds = vec![bind("/srv/a", "/run"), bind("/srv/b", "/b"), bind("/proc", "/c")];
+        // Twice at one place, and of directories that are not listed.
+        spec.files.binds = vec![bind("/srv/a", "/a"), bind("/srv/b", "/b"), bind("/proc", "/c")];
         spec.files.overlays = vec![Overlay {
             lower: vec![Source::Host(absolute("/srv/low")), Source::Host(absolute("/srv/low2"))],
             upper: Upper::Folder(Source::Host(absolute("/srv/up"))),
-            target: absolute("/b"),
+            target: Target::parse("/b").unwrap(),
         }];
         let access = DeviceAccess { read: true, write: false, mknod: false };
-        spec.files.devices =
-            vec![Device { host: absolute("/dev/kvm"), target: absolute("/dev/kvm"), access }];
+        spec.files.devices = vec![Device {
+            host: absolute("/dev/kvm"),
+            target: Target::parse("/dev/kvm").unwrap(),
+            access,
+        }];
         let mut found = rules(&spec, "[limits]\nmemory = \"1g\"\ntasks = 5");
         found.sort();
         let mut expected = [
@@ -297,7 +302,6 @@ mod tests {
             "sysctl.allow sysctl net.x",
             "sysctl.allow sysctl vm.x",
             "target /b",
-            "target /run",
             "userns.require user_namespacing = false",
         ];
         expected.sort_unstable();

@@ -11,7 +11,7 @@ use proto::systemd;
 
 use super::check::Check;
 use super::output;
-use crate::{policy, sys};
+use kernel::syscalls;
 
 /// All of them.
 pub(super) fn all() -> Vec<Check> {
@@ -34,7 +34,7 @@ fn systemd_version() -> Check {
         Ok(version) => version,
         Err(e) => return Check::bad(name, e, "PID 1 must be systemd"),
     };
-    let accepted = policy::load(Path::new(super::POLICY)).is_ok_and(|p| p.accepts(&version));
+    let accepted = crate::load_policy(Path::new(super::POLICY)).is_ok_and(|p| p.accepts(&version));
     match systemd::unfit(&version) {
         None => Check::good(name, version),
         Some(reason) if accepted => Check::warning(
@@ -55,7 +55,7 @@ fn systemd_version() -> Check {
 }
 
 fn nspawn() -> Check {
-    match crate::task::nspawn_binary() {
+    match kernel::layout::nspawn_binary() {
         Some(path) => Check::good("systemd-nspawn", path.display().to_string()),
         None => Check::bad("systemd-nspawn", "not installed", "apt install systemd-container"),
     }
@@ -64,11 +64,11 @@ fn nspawn() -> Check {
 /// Without either, systemd-nspawn starts payloads without system call filters.
 fn filters() -> Check {
     let name = "system call filters";
-    if !sys::can_load(sys::LIBSECCOMP) {
+    if !syscalls::can_load(syscalls::LIBSECCOMP) {
         let found = "libseccomp.so.2 cannot be loaded: no task is started without";
         return Check::bad(name, found, "apt install libseccomp2");
     }
-    let Some(nspawn) = crate::task::nspawn_binary() else {
+    let Some(nspawn) = kernel::layout::nspawn_binary() else {
         return Check::bad(name, "no systemd-nspawn", "apt install systemd-container");
     };
     match output(&nspawn.display().to_string(), &["--version"]) {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use proto::nomad::drivers::{
+use nomad_proto::drivers::{
     AllocatedCpuResources, AllocatedMemoryResources, AllocatedTaskResources, NetworkIsolationSpec,
     Resources, TaskConfig, network_isolation_spec::NetworkIsolationMode,
 };

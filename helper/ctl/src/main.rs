@@ -26,7 +26,10 @@ mod product;
 mod reload;
 mod retire;
 
+use std::path::Path;
 use std::process::ExitCode;
+
+use ::policy::Policy;
 
 /// The policy file that the daemon reads.
 const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
@@ -52,8 +55,7 @@ usage:
 ";
 
 /// Runs the verb on the command line.
-#[must_use]
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
@@ -84,6 +86,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Reads a policy file as the daemon does.
+///
+/// # Errors
+/// As [`policy::from_file`].
+fn load_policy(path: &Path) -> Result<Policy, String> {
+    find_policy(path)?.map_or_else(|| ::policy::parse(""), Ok)
+}
+
+/// The same; `None` when there is none.
+fn find_policy(path: &Path) -> Result<Option<Policy>, String> {
+    ::policy::from_file(path, kernel::root_file::read(path))
 }
 
 /// PID 1's version as it writes it.

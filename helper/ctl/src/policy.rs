@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::denials;
 use super::job::{self, Task};
-use crate::policy::{self, Denial, Policy};
+use policy::{self, Denial, Policy};
 
 /// Says whether a policy file is valid.
 ///
@@ -26,7 +26,7 @@ pub(super) fn check(file: &str) -> Result<bool, String> {
     let preset = if is_compat(&policy) { "compat: root-equivalent" } else { "strict" };
     println!("{file}: valid (preset {preset})");
     // A draft may lie anywhere; where the daemon reads it, its owners count.
-    match policy::load(path) {
+    match crate::load_policy(path) {
         Ok(_) => Ok(true),
         Err(reason) if path == Path::new(super::POLICY) => {
             println!("{file}: the helper will not read it: {reason}");
@@ -78,7 +78,7 @@ pub(super) fn explain(words: &[&str]) -> Result<bool, String> {
 fn read(file: &str) -> Result<Policy, String> {
     let path = Path::new(file);
     if path == Path::new(super::POLICY) {
-        return policy::load(path);
+        return crate::load_policy(path);
     }
     let text = std::fs::read_to_string(path).map_err(|e| format!("{file}: {e}"))?;
     policy::parse(&text).map_err(|e| format!("{file}: {e}"))

@@ -10,7 +10,7 @@ use proto::limits::DISK_FIRST;
 use super::check::Check;
 use super::policy::is_compat;
 use super::{POLICY, output, retire};
-use crate::policy::{self, Policy};
+use policy::{self, Policy};
 
 const ACCOUNT: &str = "nomad-nspawn";
 const SOCKET: &str = "/run/nomad-nspawn/helper.sock";
@@ -18,7 +18,7 @@ const SOCKET: &str = "/run/nomad-nspawn/helper.sock";
 /// All of them.
 pub(super) fn all(agent_unit: &str, plugin: &str) -> Vec<Check> {
     let mut checks = vec![account(), programs(), socket(), service(), plugin_file(plugin)];
-    match policy::load(Path::new(POLICY)) {
+    match crate::load_policy(Path::new(POLICY)) {
         Err(reason) => {
             checks.push(Check::bad("policy", reason, format!("correct {POLICY}")));
             checks.push(agent(agent_unit, None));
@@ -209,8 +209,8 @@ fn store(policy: &Policy) -> Check {
 fn allocations_in(folder: &Path) -> Check {
     let name = "allocations";
     let path = folder.display();
-    let both = crate::task::can_be_mapped(folder)
-        .and_then(|mapped| Ok((mapped, crate::task::is_protected(folder)?)));
+    let both = launcher::can_be_mapped(folder)
+        .and_then(|mapped| Ok((mapped, kernel::open::is_folder_protected(folder)?)));
     match both {
         Ok((true, true)) => Check::good(name, path.to_string()),
         Ok((true, false)) => Check::warning(

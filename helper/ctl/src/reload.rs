@@ -6,7 +6,6 @@
 use std::path::Path;
 
 use super::{POLICY, output};
-use crate::policy;
 
 const UNIT: &str = "nomad-nspawn-helper.service";
 
@@ -15,7 +14,7 @@ const UNIT: &str = "nomad-nspawn-helper.service";
 /// # Errors
 /// systemd cannot have it reloaded.
 pub(super) fn run() -> Result<bool, String> {
-    let bad = match policy::find(Path::new(POLICY)) {
+    let bad = match crate::find_policy(Path::new(POLICY)) {
         Ok(Some(_)) => None,
         Ok(None) => Some(format!("{POLICY} is gone")),
         Err(reason) => Some(reason),

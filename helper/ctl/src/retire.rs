@@ -15,7 +15,7 @@ use proto::name::AllocId;
 use serde_json::Value;
 
 use super::{POLICY, output};
-use crate::{policy, sys};
+use kernel::syscalls;
 
 /// Time for an orderly end in milliseconds; then it is killed.
 const PATIENCE_MS: u16 = 8_000;
@@ -79,7 +79,7 @@ pub(super) struct Machine {
 /// # Errors
 /// The policy file or machined cannot be read.
 pub(super) fn find() -> Result<Vec<Machine>, String> {
-    let policy = policy::load(Path::new(POLICY))?;
+    let policy = crate::load_policy(Path::new(POLICY))?;
     let listed = bus(&[
         "call",
         MACHINED,
@@ -159,12 +159,12 @@ struct Process {
 
 impl Process {
     fn open(pid: u32) -> Result<Self, String> {
-        let fd = sys::open_process(pid).map_err(|e| format!("process {pid}: {e}"))?;
+        let fd = syscalls::open_process(pid).map_err(|e| format!("process {pid}: {e}"))?;
         Ok(Self { pid, fd })
     }
 
     fn signal(&self, signal: u8) -> Result<(), String> {
-        match sys::signal_process(self.fd.as_fd(), signal) {
+        match syscalls::signal_process(self.fd.as_fd(), signal) {
             // It has ended by itself.
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             other => other.map_err(|e| format!("signal {signal}: {e}")),

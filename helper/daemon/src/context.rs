@@ -11,40 +11,40 @@ use proto::limits;
 use proto::plan::UnitId;
 use tokio::sync::OnceCell;
 
-use super::bus::Bus;
-use super::pace::Pace;
-use super::range::Ranges;
-use super::streams::Streams;
-use super::table::Table;
-use crate::policy::Policy;
+use crate::socket::pace::Pace;
+use crate::systemd::bus::Bus;
+use crate::tasks::held_output::Streams;
+use crate::tasks::table::Table;
+use crate::tasks::uid_range::Ranges;
+use policy::Policy;
 
 /// The daemon's state.
-pub(super) struct Context {
+pub(crate) struct Context {
     /// Random number of this process; requests made to another process carry another.
-    pub(super) epoch: u64,
+    pub(crate) epoch: u64,
     /// The policy in force.
-    pub(super) policy: RefCell<Rc<Policy>>,
+    pub(crate) policy: RefCell<Rc<Policy>>,
     /// PID 1 and machined.
-    pub(super) bus: Bus,
+    pub(crate) bus: Bus,
     /// Tasks.
-    pub(super) table: RefCell<Table>,
+    pub(crate) table: RefCell<Table>,
     /// Removals of units that are not in the table.
-    pub(super) removing: RefCell<Vec<UnitId>>,
+    pub(crate) removing: RefCell<Vec<UnitId>>,
     /// Stored descriptors that may belong to a task whose record cannot be read.
-    pub(super) unclaimed: RefCell<HashMap<String, OwnedFd>>,
+    pub(crate) unclaimed: RefCell<HashMap<String, OwnedFd>>,
     /// Uid ranges.
-    pub(super) ranges: RefCell<Ranges>,
+    pub(crate) ranges: RefCell<Ranges>,
     /// Writers of the tasks' log FIFOs.
-    pub(super) streams: RefCell<Streams>,
+    pub(crate) streams: RefCell<Streams>,
     /// Bytes of the specifications of all connections, see [`Held`].
     assembling: Cell<usize>,
     /// How often PID 1 is given work.
-    pub(super) pace: Pace,
+    pub(crate) pace: Pace,
     systemd: OnceCell<String>,
 }
 
 impl Context {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         Self {
             epoch: random(),
             policy: RefCell::new(Rc::new(policy)),
@@ -61,35 +61,35 @@ impl Context {
     }
 
     /// The version of the running systemd; empty when it cannot be read now.
-    pub(super) async fn systemd(&self) -> String {
+    pub(crate) async fn systemd(&self) -> String {
         let version = self.systemd.get_or_try_init(|| self.bus.systemd_version()).await;
         version.cloned().unwrap_or_default()
     }
 
     /// The policy in force now; a reload does not change it under a running decision.
-    pub(super) fn policy(&self) -> Rc<Policy> {
+    pub(crate) fn policy(&self) -> Rc<Policy> {
         self.policy.borrow().clone()
     }
 }
 
 /// Bytes of one specification in the bound that all connections share; given back when dropped.
-pub(super) struct Held {
+pub(crate) struct Held {
     context: Rc<Context>,
     bytes: usize,
 }
 
 impl Held {
     /// None yet.
-    pub(super) fn new(context: &Rc<Context>) -> Self {
+    pub(crate) fn new(context: &Rc<Context>) -> Self {
         Self { context: context.clone(), bytes: 0 }
     }
 
     /// Whether as many more are within the bound.
-    pub(super) fn fits(&self, bytes: usize) -> bool {
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
         self.context.assembling.get().saturating_add(bytes) <= limits::ASSEMBLY_MAX
     }
 
-    pub(super) fn add(&mut self, bytes: usize) {
+    pub(crate) fn add(&mut self, bytes: usize) {
         self.context.assembling.set(self.context.assembling.get() + bytes);
         self.bytes += bytes;
     }

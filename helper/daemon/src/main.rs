@@ -5,50 +5,28 @@
 //! next process knows what the last one knew.
 //!
 //! Trusts PID 1 and the policy file. Treats every byte from the driver as hostile.
+#![forbid(unsafe_code)]
 
-mod audit;
-mod bus;
-mod confinement;
 mod context;
-mod journal;
-mod launch;
-mod leader;
-mod machined;
-mod messages;
-mod notify;
-mod orphans;
-mod pace;
-mod passed;
+mod end;
+mod policy_file;
 mod process;
-mod range;
-mod ready;
-mod record;
-mod recover;
-mod remove;
-mod requests;
-mod resume;
-mod serve;
-mod settle;
+mod restart;
+mod socket;
 mod start;
-mod status;
-mod streams;
-mod table;
-mod unit;
+mod systemd;
+mod tasks;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
-use crate::policy;
-use context::Context;
+use crate::context::Context;
 
 /// Name of the driver's socket (FileDescriptorName= of the socket unit).
 const DRIVER: &str = "driver";
-/// The policy file.
-const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
 
 /// Most threads that may wait for file systems at once; the unit's `TasksMax=` is larger.
 const THREADS: usize = 16;
@@ -58,10 +36,9 @@ const THREADS: usize = 16;
 const CHECK: &str = "check-policy";
 
 /// Runs the daemon until systemd ends it; with the word `check-policy`, only reads the policy file.
-#[must_use]
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
-    let lines = match journal::Lines::new(std::io::stdout()) {
+    let lines = match socket::journal::Lines::new(std::io::stdout()) {
         Ok(lines) => lines,
         Err(error) => {
             eprintln!("no thread for the journal: {error}");
@@ -77,7 +54,7 @@ pub fn main() -> ExitCode {
         .init();
     let code = match words.as_slice() {
         [] => run_loop(&lines),
-        [word] if word == CHECK => check_policy(),
+        [word] if word == CHECK => policy_file::check(),
         _ => {
             tracing::error!("takes no argument but {CHECK}");
             ExitCode::from(64)
@@ -87,7 +64,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn run_loop(lines: &journal::Lines) -> ExitCode {
+fn run_loop(lines: &socket::journal::Lines) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)
@@ -105,27 +82,21 @@ fn run_loop(lines: &journal::Lines) -> ExitCode {
     }
 }
 
-async fn run(lines: journal::Lines) -> Result<(), String> {
-    let mut passed = passed::take()?;
+async fn run(lines: socket::journal::Lines) -> Result<(), String> {
+    let mut passed = systemd::fd_store::take()?;
     let none = "no socket passed: start nomad-nspawn-helper.socket, which starts this service";
     let listener = passed.remove(DRIVER).ok_or(none)?;
     self_test()?;
-    let policy = match policy::find(Path::new(POLICY))? {
-        Some(policy) => policy,
-        None => {
-            tracing::warn!("{POLICY} is missing: the strict defaults are in force");
-            policy::parse("")?
-        }
-    };
+    let policy = policy_file::at_start()?;
     let context = Rc::new(Context::new(policy));
-    recover::run(&context, passed).await?;
-    let driver = serve::Door::new(listener)?;
-    tokio::task::spawn_local(reload_on_hangup(context.clone()));
-    notify::ready();
-    tokio::task::spawn_local(notify::watchdog());
-    tokio::task::spawn_local(notify::flush());
-    tokio::task::spawn_local(audit::summarize(lines));
-    tokio::task::spawn_local(orphans::sweep(context.clone()));
+    restart::recover::run(&context, passed).await?;
+    let driver = socket::listener::Door::new(listener)?;
+    tokio::task::spawn_local(policy_file::reload_on_hangup(context.clone()));
+    systemd::notify::ready();
+    tokio::task::spawn_local(systemd::notify::watchdog());
+    tokio::task::spawn_local(systemd::notify::flush());
+    tokio::task::spawn_local(socket::audit::summarize(lines));
+    tokio::task::spawn_local(end::orphans::sweep(context.clone()));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     tokio::select! {
         result = driver.serve(context) => result,
@@ -142,42 +113,6 @@ fn self_test() -> Result<(), String> {
     nix::fcntl::openat2(&root, ".", how).map(drop).map_err(|e| {
         format!("openat2 does not work here ({e}): Linux 5.6 is needed, and RestrictSUIDSGID= must not be set")
     })
-}
-
-/// The policy file of a running helper. One that is gone is an accident: its `deny` and `limits` must
-/// not go with it.
-fn read_again() -> Result<policy::Policy, String> {
-    policy::find(Path::new(POLICY))?
-        .ok_or_else(|| format!("{POLICY} is gone; for the strict defaults put an empty file there"))
-}
-
-fn not_read(error: &str) {
-    tracing::error!(%error, "policy not read: the old one stays in force");
-}
-
-/// Whether the daemon would take the policy file.
-fn check_policy() -> ExitCode {
-    match read_again() {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            not_read(&error);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Reads the policy again on SIGHUP; a bad file leaves the old policy in force.
-async fn reload_on_hangup(context: Rc<Context>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    while hangup.recv().await.is_some() {
-        match read_again() {
-            Ok(policy) => {
-                *context.policy.borrow_mut() = Rc::new(policy);
-                tracing::info!("policy read again");
-            }
-            Err(error) => not_read(&error),
-        }
-    }
 }
 
 /// Unix time in milliseconds.

@@ -7,64 +7,68 @@ use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::{fs, io};
 
-use crate::sys;
+use tokio::net::unix::pipe;
+
+use kernel::syscalls;
 
 /// A process: its descriptor, and its pid for people and /proc.
 #[derive(Debug, Clone)]
-pub(super) struct Process {
+pub(crate) struct Process {
     pid: u32,
     fd: Rc<OwnedFd>,
 }
 
 impl Process {
     /// Opens a running process.
-    pub(super) fn open(pid: u32) -> io::Result<Self> {
-        Ok(Self { pid, fd: Rc::new(sys::open_process(pid)?) })
+    pub(crate) fn open(pid: u32) -> io::Result<Self> {
+        Ok(Self { pid, fd: Rc::new(syscalls::open_process(pid)?) })
     }
 
     /// Takes a descriptor back from the store.
-    pub(super) fn from_stored(fd: OwnedFd) -> Self {
+    pub(crate) fn from_stored(fd: OwnedFd) -> Self {
         Self { pid: pid_of(fd.as_fd()).unwrap_or(0), fd: Rc::new(fd) }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    pub(super) fn signal(&self, signal: u8) -> io::Result<()> {
-        sys::signal_process(self.fd(), signal)
+    pub(crate) fn signal(&self, signal: u8) -> io::Result<()> {
+        syscalls::signal_process(self.fd(), signal)
     }
 
     /// Whether it has ended.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let mut poll = [nix::poll::PollFd::new(self.fd(), nix::poll::PollFlags::POLLIN)];
         nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO) == Ok(1)
     }
 
     /// Waits for its end.
-    pub(super) async fn ended(&self) -> io::Result<()> {
-        let watch = sys::watch_readable(self.fd.try_clone()?)?;
-        watch.readable().await.map(drop)
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        // A pidfd is no pipe, but tokio only asks the kernel whether it can be read (pidfd_open(2)),
+        // and this is its one safe way to watch a descriptor of any kind.
+        let watch = pipe::Receiver::from_owned_fd_unchecked(self.fd.try_clone()?)?;
+        watch.readable().await
     }
 
     /// Its wait status, once it has ended, where the kernel tells.
-    pub(super) fn exit_status(&self) -> Option<i32> {
-        sys::exit_status(self.fd())
+    pub(crate) fn exit_status(&self) -> Option<i32> {
+        syscalls::exit_status(self.fd())
     }
 
     /// Its children.
-    pub(super) fn children(&self) -> Vec<u32> {
+    pub(crate) fn children(&self) -> Vec<u32> {
         let path = format!("/proc/{0}/task/{0}/children", self.pid);
         let text = fs::read_to_string(path).unwrap_or_default();
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// Its parent, if that is still the same once it is held.
-    pub(super) fn parent(&self) -> Option<Self> {
+    pub(crate) fn parent(&self) -> Option<Self> {
         let number = || {
             let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
             status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
@@ -75,7 +79,7 @@ impl Process {
     }
 
     /// How many system call filters it is under. The name in the same file may be any bytes.
-    pub(super) fn filters(&self) -> Option<u32> {
+    pub(crate) fn filters(&self) -> Option<u32> {
         let status = fs::read(format!("/proc/{}/status", self.pid)).ok()?;
         let status = String::from_utf8_lossy(&status);
         let mut lines = status.lines();
@@ -83,46 +87,46 @@ impl Process {
     }
 
     /// Whether it is in a unit's cgroup.
-    pub(super) fn is_in_unit(&self, unit: &str) -> bool {
+    pub(crate) fn is_in_unit(&self, unit: &str) -> bool {
         let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).unwrap_or_default();
         text.lines().any(|line| unit_of(line) == Some(unit))
     }
 
     /// The same process under another number, as after its end.
     #[cfg(test)]
-    pub(super) fn with_reused_pid(self, pid: u32) -> Self {
+    pub(crate) fn with_reused_pid(self, pid: u32) -> Self {
         Self { pid, ..self }
     }
 
     /// Whether it executes the given file.
-    pub(super) fn executes(&self, binary: Identity) -> io::Result<bool> {
+    pub(crate) fn executes(&self, binary: Identity) -> io::Result<bool> {
         let exe = fs::metadata(format!("/proc/{}/exe", self.pid));
         exe.map(|meta| Identity::of(&meta) == binary)
     }
 
     /// Its short name.
-    pub(super) fn comm(&self) -> String {
+    pub(crate) fn comm(&self) -> String {
         let text = fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
         text.trim_end().to_owned()
     }
 }
 
 /// Process id of a process's parent; `None` where that is PID 1, or cannot be seen.
-pub(super) fn parent_of(pid: i32) -> Option<u32> {
+pub(crate) fn parent_of(pid: i32) -> Option<u32> {
     let process = Process::open(u32::try_from(pid).ok()?).ok()?;
     process.parent().map(|parent| parent.pid)
 }
 
 /// A file by device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     device: u64,
     inode: u64,
 }
 
 /// The systemd-nspawn binary as it is now: an upgrade replaces the file.
-pub(super) fn nspawn() -> Option<Identity> {
-    let path = crate::task::nspawn_binary()?;
+pub(crate) fn nspawn() -> Option<Identity> {
+    let path = kernel::layout::nspawn_binary()?;
     fs::metadata(path).map(|meta| Identity::of(&meta)).ok()
 }
 
@@ -140,7 +144,7 @@ fn unit_of(line: &str) -> Option<&str> {
 }
 
 /// Whether a process is PID 1 of a pid namespace below ours.
-pub(super) fn is_namespace_init(pid: u32) -> bool {
+pub(crate) fn is_namespace_init(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
     let ids: Vec<&str> = ids.split_whitespace().collect();

@@ -15,11 +15,9 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use proto::plan::Place;
 
-use super::step::{At, Problem};
-
 /// Whether the walk may cross into another mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mounts {
+pub enum Mounts {
     /// Only the mount that the walk begins in.
     Stay,
     /// Mounts on the way are taken along.
@@ -27,10 +25,10 @@ pub(super) enum Mounts {
 }
 
 /// A folder handle that can be walked from and cloned, not read.
-pub(super) const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
+pub const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
 
 /// Opens `path` beneath `root`.
-pub(super) fn beneath(
+pub fn beneath(
     root: BorrowedFd<'_>,
     path: &Path,
     flags: OFlag,
@@ -47,7 +45,7 @@ pub(super) fn beneath(
 }
 
 /// Opens `path` with `root` as the root of the walk: links and `..` stay beneath it.
-pub(super) fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+pub fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let resolve = ResolveFlag::RESOLVE_IN_ROOT
         | ResolveFlag::RESOLVE_NO_MAGICLINKS
         | ResolveFlag::RESOLVE_NO_XDEV;
@@ -67,12 +65,12 @@ pub(super) fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> 
 const TRIES: u32 = 1000;
 
 /// Opens a folder that the operator named; its own path may hold links.
-pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
+pub fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// What may be missing.
-pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
@@ -80,22 +78,22 @@ pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Makes a file that is root's alone and was not there.
-pub(super) fn create(path: &Path) -> io::Result<fs::File> {
+pub fn create(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// What the kernel says of the object of a handle.
-pub(super) fn metadata(handle: &OwnedFd) -> io::Result<fs::Metadata> {
+pub fn metadata(handle: &OwnedFd) -> io::Result<fs::Metadata> {
     fs::File::from(handle.try_clone()?).metadata()
 }
 
 /// A path that names the object of a handle itself, whatever lies at its own path now.
-pub(super) fn link(handle: BorrowedFd<'_>) -> PathBuf {
+pub fn link(handle: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/self/fd/{}", handle.as_raw_fd()).into()
 }
 
 /// All of a file, which must not be longer than this.
-pub(super) fn read_all(file: impl Read, most: usize) -> io::Result<Vec<u8>> {
+pub fn read_all(file: impl Read, most: usize) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1))
         .read_to_end(&mut content)?;
@@ -106,46 +104,35 @@ pub(super) fn read_all(file: impl Read, most: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Opens a place: the policy's folder, then the rest beneath it.
-pub(super) fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
+pub fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
     let root = folder(&place.root.to_path())?;
     beneath(root.as_fd(), &place.below.to_path(), flags, Mounts::Cross)
-}
-
-/// Opens any object but a link, with a word for people about links.
-pub(super) fn object(place: &Place) -> Result<(OwnedFd, fs::Metadata), Problem> {
-    let link = || {
-        let reason = "is a symbolic link or leads over one, and none is followed: give the path \
-                      that it leads to (readlink -f)";
-        Problem::refused(place, reason)
-    };
-    let handle = match self::place(place, OFlag::O_PATH) {
-        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(link()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(Problem::refused(place, "does not exist on this host"));
-        }
-        other => other.at(place)?,
-    };
-    let meta = metadata(&handle).at(place)?;
-    // The last one is opened itself: a handle of it could even be mounted.
-    if meta.is_symlink() { Err(link()) } else { Ok((handle, meta)) }
 }
 
 /// Whether no other local user can make use of a set-uid file below this object: its mount is nosuid
 /// or noexec, or one of the folders above it is root's and closed to all others.
 ///
 /// Judged by the path that the kernel has for the descriptor: the spelled one may lead over links.
-pub(super) fn is_protected(object: BorrowedFd<'_>) -> io::Result<bool> {
+pub fn is_protected(object: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(is_harmless(object)? || is_closed(&path_of(object)?)?)
 }
 
 /// The same for a folder together with everything that is mounted below it.
-pub(super) fn is_tree_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
+pub fn is_tree_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
     let path = path_of(folder)?;
     if is_closed(&path)? {
         return Ok(true);
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     Ok(is_harmless(folder)? && are_harmless_below(&path, &mounts))
+}
+
+/// [`is_protected`] for the folder at a path.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn is_folder_protected(path: &Path) -> io::Result<bool> {
+    is_protected(folder(path)?.as_fd())
 }
 
 fn path_of(object: BorrowedFd<'_>) -> io::Result<PathBuf> {

@@ -11,8 +11,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Attributes for [`set_mount_attributes`] (mount_setattr(2)).
 pub const READ_ONLY: u64 = 0x0000_0001;
@@ -253,18 +251,6 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the name ends with NUL, the kernel only reads `request`.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     check(result.into()).map(drop)
-}
-
-/// Registers a descriptor with the runtime, to wait until it is readable.
-///
-/// # Errors
-/// The kernel's, or no runtime.
-pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // WHY: tokio has no safe way since its file descriptor type may be anything.
-    // SAFETY: an OwnedFd stays the same open descriptor until it is dropped, which the AsyncFd
-    // does last.
-    let watch = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-    watch.map_err(Into::into)
 }
 
 #[cfg(test)]

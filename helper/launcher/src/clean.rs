@@ -21,8 +21,8 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::plan::{Step, UnitId};
 
-use super::{nspawn, open, root, upper};
-use crate::{hook, sys};
+use super::{open, root, upper};
+use kernel::{hook, syscalls};
 
 /// Runs `clean UNIT`.
 pub(super) fn main(unit: &str) -> ExitCode {
@@ -43,10 +43,10 @@ pub(super) fn main(unit: &str) -> ExitCode {
 fn remove_locks(folder: &Path) -> io::Result<()> {
     let Some(top) = open::if_there(open::folder(folder))? else { return Ok(()) };
     for name in names(&top, Path::new("."))? {
-        let path = Path::new(nspawn::LOCKS).join(&name);
+        let path = Path::new(kernel::layout::LOCKS).join(&name);
         let file = fs::File::options().read(true).write(true).open(&path);
         let Some(file) = open::if_there(file)? else { continue };
-        match sys::lock_whole(&file) {
+        match syscalls::lock_whole(&file) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e),
             // Else it is gone already, and the name another's.

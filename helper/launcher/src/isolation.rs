@@ -15,11 +15,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use proto::capability::Capabilities;
 use proto::plan::{Plan, PlannedNetwork};
-use proto::spec::process::{SyscallRule, Sysctl};
+use proto::task_spec::process::{SyscallRule, Sysctl};
 
 use super::STAGE;
-use super::extras::Extras;
 use super::open::{self, Mounts};
+use super::prepared::Extras;
 use super::step::{At, Problem};
 
 /// The groups that systemd-nspawn's list consists of (nspawn-seccomp.c): it takes out nothing else.
@@ -158,7 +158,7 @@ fn own_ipc_namespace(extras: &mut Extras) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The name's parts hold neither dots nor slashes ([`proto::spec::process::SysctlName`]).
+/// The name's parts hold neither dots nor slashes ([`proto::task_spec::process::SysctlName`]).
 fn write(root: BorrowedFd<'_>, sysctl: &Sysctl) -> Result<(), Problem> {
     let path = sysctl.name.as_str().replace('.', "/");
     let result = open::beneath(root, Path::new(&path), OFlag::O_WRONLY, Mounts::Stay)
@@ -182,7 +182,7 @@ fn write(root: BorrowedFd<'_>, sysctl: &Sysctl) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::spec::process::SyscallName;
+    use proto::task_spec::process::SyscallName;
 
     #[test]
     fn only_settings_of_a_namespace_have_a_family() {

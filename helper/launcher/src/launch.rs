@@ -15,15 +15,15 @@ use proto::error::Refusal;
 use proto::limits;
 use proto::plan::{Plan, Report, Step};
 
-use super::extras::Extras;
-use super::logs::{self, Streams};
-use super::orders::{self, Orders};
+use super::daemon_link::{self, Orders};
+use super::output::{self, Streams};
+use super::prepared::Extras;
 use super::step::{At, Problem, Steps};
 use super::{
-    dirs, files, hints, isolation, machine_id, messages, mount_points, names, namespace, nspawn,
-    open, root, settings, user,
+    files, isolation, machine_id, messages, mount_points, namespaces, nspawn, open, resolver, root,
+    settings, task_dirs, user, warnings,
 };
-use crate::sys;
+use kernel::syscalls;
 
 /// Everything that the last step needs.
 struct Ready {
@@ -38,7 +38,7 @@ struct Ready {
 
 /// Runs `launch`.
 pub(super) fn main() -> ExitCode {
-    orders::serve("launch", run)
+    daemon_link::serve("launch", run)
 }
 
 fn run(
@@ -54,7 +54,7 @@ fn run(
         orders.report_with(&report, &[ready.messages.as_fd()]).at("helper socket")?;
         // While the helper has its turn.
         eprintln!("{times}");
-        namespace::reap()?;
+        namespaces::reap()?;
         orders.wait_for_go()
     })?;
     let mark = super::executed_mark(plan.unit);
@@ -69,17 +69,17 @@ fn run(
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
     let mut extras = Extras::default();
     let messages = steps.run(Step::MountNamespace, || {
-        namespace::enter_mount_namespace()?;
+        namespaces::enter_mount_namespace()?;
         messages::receive()
     })?;
     // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
-    steps.run(Step::NetworkNamespace, || namespace::enter_network_namespace(&plan.network))?;
+    steps.run(Step::NetworkNamespace, || namespaces::enter_network_namespace(&plan.network))?;
     // Opened here and not before: only mounts of the own namespace can be cloned.
     let image = steps.run(Step::Image, || root::Image::open(plan))?;
     // The identity maps nothing.
     let range = plan.users.filter(|range| range.base != 0);
     let users =
-        steps.run(Step::UserNamespace, || range.map(namespace::user_namespace).transpose())?;
+        steps.run(Step::UserNamespace, || range.map(namespaces::user_namespace).transpose())?;
     let users = users.as_ref().map(AsFd::as_fd);
     let root = steps.run(Step::RootFs, || root::mount_root(plan, &image, users, &mut extras))?;
     if !plan.root.mode.writes_image() {
@@ -87,26 +87,26 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
             machine_id::write(plan.alloc, plan.users.map(|range| range.base))
         })?;
     }
-    steps.run(Step::TaskDirs, || dirs::mount_all(plan, users, &mut extras))?;
+    steps.run(Step::TaskDirs, || task_dirs::mount_all(plan, users, &mut extras))?;
     steps.run(Step::Files, || files::prepare(plan, users, &mut extras))?;
     steps.run(Step::Names, || {
-        names::prepare(plan, &root, &mut extras)?;
+        resolver::prepare(plan, &root, &mut extras)?;
         mount_points::attach_all(plan, &root, &mut extras)
     })?;
-    let streams = steps.run(Step::Logs, || logs::find(plan, users, &mut extras))?;
+    let streams = steps.run(Step::Logs, || output::find(plan, users, &mut extras))?;
     let ready = steps.run(Step::Settings, || {
         isolation::prepare(plan, &mut extras)?;
-        extras.notes.extend(hints::collect(plan));
-        namespace::private_runtime(plan.root.mode.writes_image())?;
+        extras.notes.extend(warnings::collect(plan));
+        namespaces::private_runtime(plan.root.mode.writes_image())?;
         let user = user::find(plan, &root, &mut extras)?;
         let bounding = isolation::bounding(plan).at("capabilities")?;
         settings::write(&plan.environment, user.as_ref(), bounding)?;
         messages::redirect()?;
-        let binary = nspawn::binary().ok_or_else(|| {
+        let binary = kernel::layout::nspawn_binary().ok_or_else(|| {
             Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
         })?;
         // The daemon counts the filters of what runs; a payload could have added its own by then.
-        if !sys::can_load(sys::LIBSECCOMP) {
+        if !syscalls::can_load(syscalls::LIBSECCOMP) {
             let reason = "cannot be loaded, and systemd-nspawn of version 258 and newer then \
                           starts a payload without system call filters: apt install libseccomp2";
             return Err(Problem::refused("libseccomp.so.2", reason));
@@ -117,7 +117,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
             arguments: nspawn::c_strings(nspawn::arguments(plan, &extras), "command")?,
             environment: nspawn::c_strings(nspawn::environment(plan, &extras), "environment")?,
             streams,
-            null: logs::null()?,
+            null: output::null()?,
             messages,
         })
     })?;

@@ -1,5 +1,5 @@
 //! `nomad-nspawn-task`: one-shot steps inside a task's unit. Started by PID 1 alone.
 
 fn main() -> std::process::ExitCode {
-    helper::task::main()
+    launcher::main()
 }

@@ -15,10 +15,8 @@ use nix::sys::stat::Mode;
 
 use super::STAGE;
 use super::step::{At, Problem};
-use crate::sys;
-
-/// Where systemd-journald takes messages, and systemd's programs write them (log.c).
-pub const JOURNAL: &str = "/run/systemd/journal/socket";
+use kernel::layout::JOURNAL;
+use kernel::syscalls;
 
 /// Makes the socket. Call it in the host's network namespace: how many messages may wait in a socket
 /// is decided by the one that it is made in, and systemd raises that for the host.
@@ -34,6 +32,6 @@ pub(super) fn redirect() -> Result<(), Problem> {
     };
     let own = handle(&Path::new(STAGE).join("messages"))?;
     let journal = handle(Path::new(JOURNAL))?;
-    let clone = sys::clone_mount(own.as_fd(), false).at(JOURNAL)?;
-    sys::attach_mount(clone.as_fd(), journal.as_fd()).at(JOURNAL)
+    let clone = syscalls::clone_mount(own.as_fd(), false).at(JOURNAL)?;
+    syscalls::attach_mount(clone.as_fd(), journal.as_fd()).at(JOURNAL)
 }

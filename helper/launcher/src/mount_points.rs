@@ -15,14 +15,14 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use proto::name::InvalidName;
 use proto::path::{Absolute, Component};
 use proto::plan::Plan;
-use proto::spec::{Root, Volatile};
 use proto::target::Target;
+use proto::task_spec::{Root, Volatile};
 
-use super::extras::{Extras, Mount, MountTarget};
 use super::open;
+use super::prepared::{Extras, Mount, MountTarget};
 use super::root::{self, Mounted, Point, make_path};
 use super::step::{At, Problem};
-use crate::sys;
+use kernel::syscalls;
 
 /// Links into /usr that a root in memory gets (base-filesystem.c of systemd).
 const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -135,8 +135,8 @@ fn attach(
     };
     let point = as_user(plan.container_root(), make).map_err(|problem| told(problem.reason()))?;
     let Point::There(point) = point else { return Err(told("it is gone again")) };
-    let copy = sys::clone_mount(handle.as_fd(), true).at(mount.target.path())?;
-    sys::attach_mount(copy.as_fd(), point.as_fd()).at(mount.target.path())?;
+    let copy = syscalls::clone_mount(handle.as_fd(), true).at(mount.target.path())?;
+    syscalls::attach_mount(copy.as_fd(), point.as_fd()).at(mount.target.path())?;
     Ok(copy)
 }
 

@@ -16,12 +16,12 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use proto::plan::{PlannedNetwork, Range};
 
-use super::extras::MountPoint;
 use super::open;
+use super::prepared::MountPoint;
 use super::root::attach_at;
 use super::step::{At, Problem};
 use super::{STAGE, nspawn};
-use crate::sys;
+use kernel::syscalls;
 
 const NONE: Option<&str> = None;
 
@@ -56,7 +56,7 @@ pub(super) fn enter_network_namespace(network: &PlannedNetwork) -> Result<(), Pr
     }
     let inet = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .at("socket for lo")?;
-    sys::loopback_up(inet.as_fd()).at("lo")?;
+    syscalls::loopback_up(inet.as_fd()).at("lo")?;
     // The namespace belongs to the host's user namespace, so container root has no power in it:
     // without these two, it could neither serve on port 80 nor ping.
     write_sysctl("ip_unprivileged_port_start", "0")?;
@@ -138,7 +138,7 @@ pub(super) fn is_in_hosts_mount_namespace(pid: u32) -> Result<bool, Problem> {
 }
 
 fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
-    let child = sys::child_in_user_namespace().at("user namespace")?;
+    let child = syscalls::child_in_user_namespace().at("user namespace")?;
     let result = map_ids(child, uids, gids);
     // Its end takes a moment, which [`reap`] waits for when the rest is done.
     nix::sys::signal::kill(Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL)
@@ -166,11 +166,11 @@ fn map_ids(child: libc::pid_t, uids: &str, gids: &str) -> io::Result<OwnedFd> {
 /// Puts a folder of the task's own in place of systemd-nspawn's runtime folder: nothing in it can
 /// be left behind. The folder of image locks stays the host's where the image is written to.
 pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
-    let locks = Path::new(nspawn::LOCKS);
+    let locks = Path::new(kernel::layout::LOCKS);
     let shared = if writes_image {
-        fs::create_dir_all(locks).at(nspawn::LOCKS)?;
-        let handle = open::folder(locks).at(nspawn::LOCKS)?;
-        Some(sys::clone_mount(handle.as_fd(), false).at(nspawn::LOCKS)?)
+        fs::create_dir_all(locks).at(kernel::layout::LOCKS)?;
+        let handle = open::folder(locks).at(kernel::layout::LOCKS)?;
+        Some(syscalls::clone_mount(handle.as_fd(), false).at(kernel::layout::LOCKS)?)
     } else {
         None
     };

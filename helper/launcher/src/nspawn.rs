@@ -1,35 +1,22 @@
 //! systemd-nspawn's argument vector and environment: constants, numbers and validated names.
 
 use std::ffi::CString;
-use std::path::Path;
 
 use proto::plan::Plan;
-use proto::spec::Payload;
-use proto::spec::process::{Console, Process, Ready};
+use proto::task_spec::Payload;
+use proto::task_spec::process::{Console, Process, Ready};
 
-use super::extras::Extras;
+use super::prepared::Extras;
 use super::root;
 use super::step::Problem;
 
 /// systemd-nspawn's folder for settings, locks and sockets; each task has its own.
 pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
-/// Its image locks, one file for each root folder that is in use.
-pub const LOCKS: &str = "/run/systemd/nspawn/locks";
 /// The OCI bundle that holds the job's environment.
 pub(super) const BUNDLE: &str = "/run/systemd/nspawn/bundle";
 /// What every task is started with. Its folders are prepared here, and PID 1 has its unit.
 const ALWAYS: &str = "systemd-nspawn --quiet --keep-unit --register=no --settings=yes \
                       --link-journal=no --timezone=off --resolv-conf=off";
-/// Where distributions keep the binary.
-const BINARIES: [&str; 2] =
-    ["/usr/bin/systemd-nspawn", "/run/current-system/sw/bin/systemd-nspawn"];
-
-/// Finds the binary.
-#[must_use]
-pub fn binary() -> Option<&'static Path> {
-    BINARIES.iter().map(Path::new).find(|path| path.exists())
-}
-
 /// The argument vector. Options first, then the payload's words behind a double dash.
 pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
     let mut all: Vec<String> = ALWAYS.split(' ').map(str::to_owned).collect();
@@ -109,7 +96,7 @@ mod tests {
     use proto::path::{Absolute, Relative};
     use proto::plan::{Place, PlannedFiles, PlannedNetwork, Range, TaskDirs, UnitId};
     use proto::secret::Secret;
-    use proto::spec::{Isolation, Layer, Logs, Names, Root, RootFs, Variable};
+    use proto::task_spec::{Isolation, Layer, Logs, Names, Root, RootFs, Variable};
 
     fn plan(words: &[&str]) -> Plan {
         let place = |root: &str| Place {

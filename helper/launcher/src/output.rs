@@ -23,16 +23,16 @@ use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use proto::plan::{Plan, Report, TaskDirs, UnitId};
-use proto::spec::Logs;
 use proto::target::Target;
+use proto::task_spec::Logs;
 
-use super::extras::{Extras, MountPoint, MountTarget};
+use super::daemon_link::Orders;
 use super::open::{self, Mounts};
-use super::orders::Orders;
+use super::prepared::{Extras, MountPoint, MountTarget};
 use super::root::attach_at;
 use super::step::{At, Problem};
 use super::{STAGE, upper};
-use crate::sys;
+use kernel::syscalls;
 
 /// Where systemd-journald takes streams (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/stdout";
@@ -114,9 +114,9 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
             .at(format!("{}/alloc/logs", dirs.alloc_dir))?;
     let mut owner = dirs.agent_uid;
     if users.is_some() {
-        let clone = sys::clone_mount(folder.as_fd(), false).at("log folder")?;
-        let attributes = sys::NO_DEV | sys::NO_SUID;
-        match sys::set_mount_attributes(clone.as_fd(), attributes, users) {
+        let clone = syscalls::clone_mount(folder.as_fd(), false).at("log folder")?;
+        let attributes = syscalls::NO_DEV | syscalls::NO_SUID;
+        match syscalls::set_mount_attributes(clone.as_fd(), attributes, users) {
             Ok(()) => {
                 // Attached, though nobody looks there: giving up a detached mount waits for RCU.
                 attach_at(clone.as_fd(), &Path::new(STAGE).join("logs"), MountPoint::Folder)?;

@@ -21,10 +21,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use proto::error::Refusal;
 use proto::plan::{Plan, Report, Step};
-use proto::spec::Logs;
+use proto::task_spec::Logs;
 
-use super::logs::{self, NAMES};
-use super::orders::{self, Orders};
+use super::daemon_link::{self, Orders};
+use super::output::{self, NAMES};
 use super::step::{At, Problem, Steps};
 
 /// Longest line that a container's systemd-journald may forward in one piece.
@@ -32,7 +32,7 @@ const LINE_MAX: usize = 256 * 1024;
 
 /// Runs `follow`.
 pub(super) fn main() -> ExitCode {
-    orders::serve("follow", run)
+    daemon_link::serve("follow", run)
 }
 
 fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
@@ -42,8 +42,8 @@ fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
             Logs::Container { priority } => Some((bind_syslog(&plan)?, priority)),
             _ => None,
         };
-        let fifos = logs::find_fifos(&plan, None)?;
-        Ok(([stdout?, stderr?], logs::journal(&plan)?, fifos, syslog))
+        let fifos = output::find_fifos(&plan, None)?;
+        Ok(([stdout?, stderr?], output::journal(&plan)?, fifos, syslog))
     })?;
     steps.run(Step::Go, || {
         orders.report(&Report::Prepared { notes: Vec::new() }).at("helper socket")
@@ -59,7 +59,7 @@ fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
 
 /// Opens a pipe whose other end the launcher has; without one this must not wait.
 fn open_pipe(plan: &Plan, stream: &str) -> Result<OwnedFd, Problem> {
-    let path = logs::pipe(plan.unit, stream);
+    let path = output::pipe(plan.unit, stream);
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let pipe = open(&path, flags, Mode::empty()).at(path.display())?;
     fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).at(path.display())?;
@@ -68,7 +68,7 @@ fn open_pipe(plan: &Plan, stream: &str) -> Result<OwnedFd, Problem> {
 
 /// Makes the socket that takes the place of a syslog daemon's in the container.
 fn bind_syslog(plan: &Plan) -> Result<UnixDatagram, Problem> {
-    let path = logs::pipe(plan.unit, "syslog");
+    let path = output::pipe(plan.unit, "syslog");
     let base = plan.container_root();
     let socket = UnixDatagram::bind(&path).at(path.display())?;
     chown(&path, Some(base), Some(base)).at(path.display())?;

@@ -19,16 +19,16 @@ use nix::unistd::{UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use proto::limits::HOSTS_FILE_MAX;
 use proto::path::Relative;
 use proto::plan::Plan;
-use proto::spec::resolver::{EtcFile, ImageLink};
-use proto::spec::{Root, Volatile};
 use proto::target::Target;
+use proto::task_spec::resolver::{EtcFile, ImageLink};
+use proto::task_spec::{Root, Volatile};
 
 use super::STAGE;
-use super::extras::{Extras, MountPoint};
 use super::open::{self, Mounts};
+use super::prepared::{Extras, MountPoint};
 use super::root::{Mounted, attach_at};
 use super::step::{At, Problem};
-use crate::sys;
+use kernel::syscalls;
 
 /// Prepares the files on the stage, or in the root.
 pub(super) fn prepare(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Result<(), Problem> {
@@ -146,10 +146,12 @@ impl Names<'_> {
         chown(&file, owner, owner).at(file.display())?;
         if read_only {
             // A mount of its own: container root may write to its own file whatever the mode.
-            let clone =
-                File::open(&file).and_then(|it| sys::clone_mount(it.as_fd(), false)).at(name)?;
-            let attributes = sys::NO_DEV | sys::NO_SUID | sys::NO_EXEC | sys::READ_ONLY;
-            sys::set_mount_attributes(clone.as_fd(), attributes, None).at(name)?;
+            let clone = File::open(&file)
+                .and_then(|it| syscalls::clone_mount(it.as_fd(), false))
+                .at(name)?;
+            let attributes =
+                syscalls::NO_DEV | syscalls::NO_SUID | syscalls::NO_EXEC | syscalls::READ_ONLY;
+            syscalls::set_mount_attributes(clone.as_fd(), attributes, None).at(name)?;
             file = stage.join(format!("{name}.read-only"));
             attach_at(clone.as_fd(), &file, MountPoint::File)?;
         }

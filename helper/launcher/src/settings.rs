@@ -14,13 +14,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use proto::capability::Capabilities;
-use proto::spec::Variable;
+use proto::task_spec::Variable;
 
 use super::step::{At, Problem};
 use super::user::Credentials;
 use super::{nspawn, open};
 
-/// Writes the bundle. Needs [`super::namespace::private_runtime`] before it.
+/// Writes the bundle. Needs [`super::namespaces::private_runtime`] before it.
 pub(super) fn write(
     variables: &[Variable],
     user: Option<&Credentials>,

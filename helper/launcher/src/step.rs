@@ -13,7 +13,7 @@ use libc::{
 use proto::error::{Code, Refusal};
 use proto::plan::Step;
 
-use crate::hook;
+use kernel::hook;
 
 /// What went wrong inside a step: the object and why.
 #[derive(Debug)]

@@ -15,12 +15,12 @@ use proto::limits::{DISK_FIRST, RANGE_WIDTH};
 use proto::plan::{Plan, Range, TaskDirs};
 
 use super::STAGE;
-use super::extras::{Extras, MountPoint};
-use super::namespace;
+use super::namespaces;
 use super::open::{self, Mounts};
+use super::prepared::{Extras, MountPoint};
 use super::root::attach_at;
 use super::step::{At, Problem};
-use crate::sys;
+use kernel::syscalls;
 
 /// Names of the folders inside, and of their mounts on the stage.
 const NAMES: [&str; 3] = ["alloc", "local", "secrets"];
@@ -53,7 +53,7 @@ pub(super) fn mount_all(
             (Some(range), Some(users)) => Some(users_of(is_protected, range, users)?),
             _ => None,
         };
-        let clone = sys::clone_mount(dir.handle.as_fd(), false).at(dir.path.display())?;
+        let clone = syscalls::clone_mount(dir.handle.as_fd(), false).at(dir.path.display())?;
         let map = set_attributes(&dir, &clone, map.as_ref(), extras)?;
         if map.is_some() && is_protected {
             remark_files_of_open_times(&dir, extras)?;
@@ -80,7 +80,7 @@ pub(super) fn users_of(
     if is_protected {
         return users.try_clone_to_owned().at("user namespace");
     }
-    namespace::swapping_namespace(ON_DISK, range)
+    namespaces::swapping_namespace(ON_DISK, range)
 }
 
 /// Restricts a clone and maps it; returns the mapping that it has.
@@ -90,12 +90,12 @@ fn set_attributes<'a>(
     map: Option<&'a OwnedFd>,
     extras: &mut Extras,
 ) -> Result<Option<BorrowedFd<'a>>, Problem> {
-    let mut attributes = sys::NO_DEV | sys::NO_SUID;
+    let mut attributes = syscalls::NO_DEV | syscalls::NO_SUID;
     if dir.secrets {
-        attributes |= sys::NO_EXEC;
+        attributes |= syscalls::NO_EXEC;
     }
     let map = map.map(AsFd::as_fd);
-    let set = |map| sys::set_mount_attributes(clone.as_fd(), attributes, map);
+    let set = |map| syscalls::set_mount_attributes(clone.as_fd(), attributes, map);
     match set(map) {
         Err(e) if map.is_some() && e.kind() == io::ErrorKind::InvalidInput => {}
         other => return other.map(|()| map).at(dir.path.display()),
@@ -168,11 +168,11 @@ fn close_logs(alloc: &Dir, attached: &OwnedFd, map: Option<BorrowedFd<'_>>) -> R
     let open =
         |top: &OwnedFd| open::beneath(top.as_fd(), Path::new("logs"), open::HANDLE, Mounts::Stay);
     let logs = open(&alloc.handle).at(object.display())?;
-    let clone = sys::clone_mount(logs.as_fd(), false).at(object.display())?;
-    let attributes = sys::NO_DEV | sys::NO_SUID | sys::NO_EXEC | sys::READ_ONLY;
-    sys::set_mount_attributes(clone.as_fd(), attributes, map).at(object.display())?;
+    let clone = syscalls::clone_mount(logs.as_fd(), false).at(object.display())?;
+    let attributes = syscalls::NO_DEV | syscalls::NO_SUID | syscalls::NO_EXEC | syscalls::READ_ONLY;
+    syscalls::set_mount_attributes(clone.as_fd(), attributes, map).at(object.display())?;
     let point = open(attached).at(object.display())?;
-    sys::attach_mount(clone.as_fd(), point.as_fd()).at(object.display())
+    syscalls::attach_mount(clone.as_fd(), point.as_fd()).at(object.display())
 }
 
 /// The opened folders, for the door.
@@ -206,7 +206,7 @@ fn check_secrets(plan: &Plan, all: &[Dir; 3], extras: &mut Extras) -> Result<(),
         return Ok(());
     }
     let refused = |reason| Err(Problem::refused(secrets.path.display(), reason));
-    match plan.agent.map(namespace::is_in_hosts_mount_namespace).transpose()? {
+    match plan.agent.map(namespaces::is_in_hosts_mount_namespace).transpose()? {
         Some(true) => {
             extras.notes.push(format!(
                 "secrets lie on disk, in {}, not in memory: Nomad does not mount their tmpfs again \

@@ -12,8 +12,8 @@ use proto::path::Relative;
 use proto::plan::{Place, Plan};
 use proto::target::Target;
 
-use super::extras::{Extras, MountTarget};
-use super::{dirs, files, logs, nspawn, open};
+use super::prepared::{Extras, MountTarget};
+use super::{files, nspawn, open, output, task_dirs};
 
 /// Opens a place as images, bind sources, credentials and network namespaces are.
 ///
@@ -28,7 +28,7 @@ pub fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
 /// # Errors
 /// The problem, for people.
 pub fn folders(plan: &Plan) -> Result<[OwnedFd; 3], String> {
-    dirs::handles(&plan.task_dirs).map_err(|problem| format!("{problem:?}"))
+    task_dirs::handles(&plan.task_dirs).map_err(|problem| format!("{problem:?}"))
 }
 
 /// Finds and opens the task's two log streams.
@@ -36,7 +36,7 @@ pub fn folders(plan: &Plan) -> Result<[OwnedFd; 3], String> {
 /// # Errors
 /// The problem, for people.
 pub fn streams(plan: &Plan) -> Result<[OwnedFd; 2], String> {
-    let found = logs::find_fifos(plan, None).and_then(|found| found.open(None));
+    let found = output::find_fifos(plan, None).and_then(|found| found.open(None));
     found.map_err(|problem| format!("{problem:?}"))
 }
 

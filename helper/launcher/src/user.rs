@@ -16,14 +16,14 @@ use nix::fcntl::AtFlags;
 use nix::unistd::fchownat;
 use proto::path::Absolute;
 use proto::plan::Plan;
-use proto::spec::process::{Account, User, UserName, is_id};
-use proto::spec::{Payload, Root, Volatile};
+use proto::task_spec::process::{Account, User, UserName, is_id};
+use proto::task_spec::{Payload, Root, Volatile};
 
-use super::extras::{Extras, MountPoint};
-use super::hints::is_mounted_over;
 use super::open;
+use super::prepared::{Extras, MountPoint};
 use super::root::{Mounted, is_nspawns_own};
 use super::step::{At, Problem};
+use super::warnings::is_mounted_over;
 
 /// As much of a file of the image as is read.
 const FILE_MAX: usize = 1024 * 1024;

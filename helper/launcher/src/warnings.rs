@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{OFlag, readlinkat};
 use proto::path::Absolute;
 use proto::plan::Plan;
-use proto::spec::Payload;
+use proto::task_spec::Payload;
 
 use super::open::{self, Mounts};
 use super::root;

@@ -5,8 +5,8 @@
 
 use proto::path::{Component, Relative};
 use proto::plan::{Place, TaskDirs};
-use proto::spec::TaskSpec;
-use proto::spec::files::{Credential, CredentialContent};
+use proto::task_spec::TaskSpec;
+use proto::task_spec::files::{Credential, CredentialContent};
 
 use super::{Denial, Policy, invalid, place_below, refuse};
 
@@ -86,8 +86,8 @@ pub(super) fn credential(credential: &Credential, dirs: &TaskDirs) -> Result<Cre
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, change, check, row, target};
-    use proto::spec::files::{CredentialName, Overlay, Source, Upper};
+    use crate::tests::{ALLOC, COMPAT, Change, absolute, bind, change, check, row, target};
+    use proto::task_spec::files::{CredentialName, Overlay, Source, Upper};
 
     fn alloc_dir(path: &'static str) -> Change {
         Box::new(move |s| s.alloc_dir = absolute(&path.replace("OWN", ALLOC)))
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_place_of_the_allocation_has_a_bounded_depth() {
         let deep = |depth: usize| secret(Box::leak(format!("local{}", "/a".repeat(depth)).into()));
-        crate::policy::tests::check_invalid(vec![("at most 64 components", deep(62), deep(61))]);
+        crate::tests::check_invalid(vec![("at most 64 components", deep(62), deep(61))]);
     }
 
     #[test]

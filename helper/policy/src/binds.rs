@@ -3,12 +3,12 @@
 
 use proto::path::Absolute;
 use proto::plan::{Place, PlannedFiles, TaskDirs};
-use proto::spec::TaskSpec;
-use proto::spec::files::{Bind, Source};
+use proto::task_spec::TaskSpec;
+use proto::task_spec::files::{Bind, Source};
 
 use super::{Denial, Policy, allocation, devices, invalid, place_below, refuse, unlisted};
 
-/// Everything of [`proto::spec::Files`] with its places.
+/// Everything of [`proto::task_spec::Files`] with its places.
 pub(super) fn files(
     spec: &TaskSpec,
     dirs: &TaskDirs,
@@ -110,8 +110,8 @@ pub(super) fn touches(one: &Absolute, other: &Absolute) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, bind, check, judged, row, target};
-    use proto::spec::files::{Overlay, Upper};
+    use crate::tests::{ALLOC, COMPAT, Change, absolute, bind, check, judged, row, target};
+    use proto::task_spec::files::{Overlay, Upper};
 
     fn binds(path: &'static str, read_only: bool) -> Change {
         Box::new(move |s| s.files.binds = vec![bind(path, read_only)])

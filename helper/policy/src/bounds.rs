@@ -7,9 +7,9 @@ use proto::limits::{
     ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, ETC_FILE_MAX, LABELS_BYTES_MAX, LABELS_MAX,
     LAYERS_MAX, MOUNTS_MAX, PATHS_MAX, RULES_MAX, VARIABLE_MAX, VARIABLES_MAX,
 };
-use proto::spec::files::{CredentialContent, Source, Upper};
-use proto::spec::output::Label;
-use proto::spec::{Payload, TaskSpec};
+use proto::task_spec::files::{CredentialContent, Source, Upper};
+use proto::task_spec::output::Label;
+use proto::task_spec::{Payload, TaskSpec};
 
 use super::{Denial, invalid, targets};
 
@@ -126,19 +126,17 @@ fn check_environment(spec: &TaskSpec) -> Result<(), Denial> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{
-        self, Change, absolute, bind, change, check_invalid, device, judged,
-    };
+    use crate::tests::{self, Change, absolute, bind, change, check_invalid, device, judged};
     use proto::name::VariableName;
     use proto::path::Relative;
     use proto::secret::Secret;
-    use proto::spec::files::{Credential, CredentialName, Overlay, Source, Tmpfs, Upper};
-    use proto::spec::output::{LabelName, LabelValue};
-    use proto::spec::process::{
+    use proto::task_spec::files::{Credential, CredentialName, Overlay, Source, Tmpfs, Upper};
+    use proto::task_spec::output::{LabelName, LabelValue};
+    use proto::task_spec::process::{
         LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
     };
-    use proto::spec::resolver::{EtcFile, ImageLink};
-    use proto::spec::{Files, Isolation, Variable};
+    use proto::task_spec::resolver::{EtcFile, ImageLink};
+    use proto::task_spec::{Files, Isolation, Variable};
 
     fn each<T>(count: usize, make: impl Fn(usize) -> T) -> Vec<T> {
         (0..count).map(make).collect()
@@ -210,7 +208,7 @@ mod tests {
         };
         check_invalid(vec![
             bound("binds", MOUNTS_MAX, |s, n| {
-                s.files.binds = each(n, |n| proto::spec::files::Bind {
+                s.files.binds = each(n, |n| proto::task_spec::files::Bind {
                     target: target(n),
                     ..bind("/srv", true)
                 });
@@ -221,7 +219,7 @@ mod tests {
             }),
             bound("inaccessible", MOUNTS_MAX, |s, n| s.files.inaccessible = each(n, target)),
             bound("devices", MOUNTS_MAX, |s, n| {
-                s.files.devices = each(n, |n| proto::spec::files::Device {
+                s.files.devices = each(n, |n| proto::task_spec::files::Device {
                     target: target(n),
                     ..device("/dev/null", "r")
                 });
@@ -283,8 +281,8 @@ mod tests {
         fn own(length: usize) -> Relative {
             path("local", length).below(&absolute("/")).unwrap()
         }
-        fn bind_of(source: Source, length: usize) -> Vec<proto::spec::files::Bind> {
-            vec![proto::spec::files::Bind {
+        fn bind_of(source: Source, length: usize) -> Vec<proto::task_spec::files::Bind> {
+            vec![proto::task_spec::files::Bind {
                 source,
                 target: target_of("b", length),
                 ..bind("/", true)
@@ -297,7 +295,7 @@ mod tests {
             |files, n| files.binds = bind_of(Source::Task(own(n / 2)), n - n / 2),
             |files, n| {
                 let host = absolute(&format!("/dev{}", path("x", n - 3)));
-                files.devices = vec![proto::spec::files::Device { host, ..device("/", "r") }];
+                files.devices = vec![proto::task_spec::files::Device { host, ..device("/", "r") }];
             },
             |files, n| {
                 let content = CredentialContent::File(own(n));

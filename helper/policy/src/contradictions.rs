@@ -2,8 +2,8 @@
 //! They are refused under every policy.
 
 use proto::limits::READY_TIMEOUT_MAX_S;
-use proto::spec::process::Ready;
-use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec};
+use proto::task_spec::process::Ready;
+use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec};
 
 use super::{Denial, devices, invalid};
 
@@ -71,10 +71,10 @@ fn check_process(spec: &TaskSpec) -> Result<(), Denial> {
 
 #[cfg(test)]
 mod tests {
-    use crate::policy::tests::{Change, change, check_invalid, device, target};
-    use proto::spec::files::Tmpfs;
-    use proto::spec::process::{LimitName, ProcessLimit, Ready, User};
-    use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs, Users, Volatile};
+    use crate::tests::{Change, change, check_invalid, device, target};
+    use proto::task_spec::files::Tmpfs;
+    use proto::task_spec::process::{LimitName, ProcessLimit, Ready, User};
+    use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs, Users, Volatile};
 
     const BOOT: Payload = Payload::Boot { arguments: Vec::new() };
     const STUB: Payload = Payload::ProcessTwo { words: Vec::new() };

@@ -3,7 +3,7 @@
 
 use proto::path::Absolute;
 use proto::plan::Place;
-use proto::spec::files::{Device, DeviceAccess};
+use proto::task_spec::files::{Device, DeviceAccess};
 
 use super::glob::matches;
 use super::{Denial, Policy, invalid, place_below, refuse, unlisted};

@@ -3,11 +3,11 @@
 
 use proto::path::{Absolute, Component, Relative};
 use proto::plan::Place;
-use proto::spec::files::DeviceAccess;
-use proto::spec::{Image, ImageKind, RootFs, TaskSpec};
+use proto::task_spec::files::DeviceAccess;
+use proto::task_spec::{Image, ImageKind, RootFs, TaskSpec};
 
 use super::binds::touches;
-use super::file::ImagePath;
+use super::model::ImagePath;
 use super::{Denial, Policy, devices, invalid, refuse};
 
 /// The image's place.
@@ -129,8 +129,8 @@ pub(super) fn devices(root: &RootFs, image: &Place) -> Result<Vec<(String, Devic
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{COMPAT, Change, READ, check, devices, image, judged, row};
-    use proto::spec::{ImageKind, Root};
+    use crate::tests::{COMPAT, Change, READ, check, devices, image, judged, row};
+    use proto::task_spec::{ImageKind, Root};
 
     fn named(mode: Root) -> Change {
         Box::new(move |s| s.root.mode = mode)

@@ -2,8 +2,8 @@
 //! Taking something away is never refused.
 
 use proto::capability::Capabilities;
-use proto::spec::process::{LimitName, ProcessLimit, Sysctl};
-use proto::spec::{Network, TaskSpec};
+use proto::task_spec::process::{LimitName, ProcessLimit, Sysctl};
+use proto::task_spec::{Network, TaskSpec};
 
 use super::glob::matches;
 use super::reader::Item;
@@ -106,8 +106,8 @@ fn check_limit(limit: &ProcessLimit, policy: &Policy) -> Result<(), Denial> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{ALLOC, COMPAT, Change, absolute, check, row};
-    use proto::spec::process::{SyscallName, SyscallRule, SysctlName, SysctlValue};
+    use crate::tests::{ALLOC, COMPAT, Change, absolute, check, row};
+    use proto::task_spec::process::{SyscallName, SyscallRule, SysctlName, SysctlValue};
 
     fn capability(name: &'static str) -> Change {
         Box::new(move |s| s.isolation.add = Capabilities::named(name).unwrap())
@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn context(text: &'static str) -> Change {
-        use proto::spec::process::SelinuxContext;
+        use proto::task_spec::process::SelinuxContext;
         Box::new(move |s| s.isolation.selinux = Some(SelinuxContext::new(text).unwrap()))
     }
 

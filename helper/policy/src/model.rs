@@ -1,20 +1,10 @@
-//! The policy file: root-owned, closed to writers, read whole or not at all.
-
-use std::fs;
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+//! What a policy file says, as values. The defaults are strict.
 
 use proto::capability::Capabilities;
 use proto::path::Absolute;
 use proto::plan::Unprotected;
-use proto::spec::files::DeviceAccess;
-use proto::spec::process::LimitName;
-
-use super::parse;
-
-/// Longest policy file, in bytes.
-const LONGEST: u64 = 64 * 1024;
+use proto::task_spec::files::DeviceAccess;
+use proto::task_spec::process::LimitName;
 
 /// What the helper allows. Defaults are strict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,118 +86,5 @@ impl Policy {
     #[must_use]
     pub fn accepts(&self, systemd: &str) -> bool {
         self.systemd_accept.iter().any(|accepted| accepted == systemd)
-    }
-}
-
-/// Reads the policy file; a missing one means the defaults.
-///
-/// # Errors
-/// In words: who could write it, or which line is wrong.
-pub fn load(path: &Path) -> Result<Policy, String> {
-    find(path)?.map_or_else(|| parse(""), Ok)
-}
-
-/// Reads the policy file; `None` when there is none.
-///
-/// # Errors
-/// In words: who could write it, or which line is wrong.
-pub fn find(path: &Path) -> Result<Option<Policy>, String> {
-    let text = match read(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|e| format!("{}: {e}", path.display()))?,
-    };
-    parse(&text).map(Some).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// The text of the file, which every folder above it and its own inode protect from all but root.
-/// Judged from the root down: what lies in a folder that only root can write stays as it was seen.
-fn read(path: &Path) -> io::Result<String> {
-    let folders: Vec<_> = path.ancestors().skip(1).collect();
-    for folder in folders.iter().rev() {
-        check_owner(folder, &fs::symlink_metadata(folder)?)?;
-    }
-    // Neither follows a link nor waits for the writer of a FIFO.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let meta = file.metadata()?;
-    check_owner(path, &meta)?;
-    if !meta.is_file() {
-        return Err(io::Error::other("must be a regular file"));
-    }
-    let mut text = String::new();
-    file.take(LONGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        return Err(io::Error::other("longer than 64 KiB"));
-    }
-    Ok(text)
-}
-
-fn check_owner(path: &Path, meta: &fs::Metadata) -> io::Result<()> {
-    if meta.uid() != 0 || meta.mode() & 0o022 != 0 || meta.is_symlink() {
-        return Err(io::Error::other(format!(
-            "{} must belong to root, be no link and not be writable by others",
-            path.display()
-        )));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    /// Everything that makes a file not root's alone, in a folder that is.
-    #[test]
-    fn only_a_file_that_is_roots_alone_is_read() {
-        assert!(nix::unistd::geteuid().is_root(), "it makes files of root's: run it as root");
-        let dir = Path::new("/run").join(format!("nspawn-policy-{}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
-        mode(&dir, 0o755).unwrap();
-        let file = dir.join("policy.toml");
-        fs::write(&file, "[limits]\nmax_tasks = 7").unwrap();
-        let refused = |words: &str| {
-            let error = load(&file).unwrap_err();
-            assert!(error.contains(words) && error.starts_with('/'), "{words}: {error}");
-        };
-        mode(&file, 0o644).unwrap();
-        assert_eq!(load(&file).unwrap().max_tasks, 7);
-        mode(&file, 0o664).unwrap();
-        refused("must belong to root");
-        mode(&file, 0o646).unwrap();
-        refused("must belong to root");
-        mode(&file, 0o644).unwrap();
-        std::os::unix::fs::chown(&file, Some(1), None).unwrap();
-        refused("must belong to root");
-        std::os::unix::fs::chown(&file, Some(0), None).unwrap();
-        mode(&dir, 0o777).unwrap();
-        refused(dir.to_str().unwrap());
-        mode(&dir, 0o755).unwrap();
-        fs::write(&file, vec![b'#'; 64 * 1024 + 1]).unwrap();
-        refused("longer than 64 KiB");
-        fs::write(&file, vec![b'#'; 64 * 1024]).unwrap();
-        assert!(load(&file).is_ok());
-        fs::write(&file, [0xff]).unwrap();
-        refused("UTF-8");
-        fs::write(&file, "\n[limits]\nmax = 7").unwrap();
-        refused("policy.toml: line 3: limits.max is no key");
-        fs::remove_file(&file).unwrap();
-        assert_eq!(load(&file), parse(""), "a missing file means the defaults");
-        assert_eq!(find(&file), Ok(None));
-        fs::write(dir.join("good"), "").unwrap();
-        symlink("good", &file).unwrap();
-        refused("symbolic link");
-        fs::remove_file(&file).unwrap();
-        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        refused("must be a regular file");
-        fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn a_folder_that_others_may_write_to_protects_nothing() {
-        let file = std::env::temp_dir().join("no-such-policy.toml");
-        assert!(load(&file).unwrap_err().contains("must belong to root"));
-        assert_eq!(load(Path::new("/etc/no-such-folder/policy.toml")), parse(""));
     }
 }

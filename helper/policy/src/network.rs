@@ -2,7 +2,7 @@
 //! A namespace to join must be the allocation's own where Nomad's lie.
 
 use proto::plan::PlannedNetwork;
-use proto::spec::{Network, TaskSpec};
+use proto::task_spec::{Network, TaskSpec};
 
 use super::glob::matches;
 use super::{Denial, Policy, place_below, refuse, unlisted};

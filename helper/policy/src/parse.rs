@@ -3,15 +3,18 @@
 //! The defaults are the two files in example/, word for word: what an operator reads there is what
 //! holds without a file. A key that only a later version uses is checked all the same.
 
+use std::io;
+use std::path::Path;
+
 use proto::capability::Capabilities;
 use proto::limits;
 use proto::path::Absolute;
 use proto::plan::Unprotected;
-use proto::spec::files::DeviceAccess;
-use proto::spec::process::SyscallName;
+use proto::task_spec::files::DeviceAccess;
+use proto::task_spec::process::SyscallName;
 
-use super::file::{DeviceRule, ImagePath, Policy};
 use super::isolation;
+use super::model::{DeviceRule, ImagePath, Policy};
 use super::reader::{Item, Reader};
 
 const STRICT: &str = include_str!("../../../example/policy.toml");
@@ -20,6 +23,19 @@ const COMPAT: &str = include_str!("../../../example/policy-compat.toml");
 /// What the strict preset never binds, beside the images and Nomad's data.
 const NEVER: &str = "/proc /sys /dev /run /var/lib/nomad-nspawn \
                      /etc/nomad-nspawn /usr/libexec/nomad-nspawn";
+
+/// What a read of the policy file means; `None` when there is none.
+///
+/// # Errors
+/// In words, with the path: why it could not be read, or which line is wrong.
+pub fn from_file(path: &Path, content: io::Result<String>) -> Result<Option<Policy>, String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    match content {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(named(&e)),
+        Ok(text) => parse(&text).map(Some).map_err(|e| named(&e)),
+    }
+}
 
 /// Reads a policy text.
 ///

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use proto::limits;
-use proto::spec::{Payload, Resources, TaskSpec};
+use proto::task_spec::{Payload, Resources, TaskSpec};
 
 use super::{Denial, Policy, invalid, refuse};
 
@@ -74,9 +74,9 @@ fn judge_signal(signal: u8) -> Result<u8, Denial> {
 
 #[cfg(test)]
 mod tests {
-    use crate::policy::tests::{Change, change, check_invalid};
+    use crate::tests::{Change, change, check_invalid};
     use proto::limits;
-    use proto::spec::Resources;
+    use proto::task_spec::Resources;
 
     fn limits_of(set: impl Fn(&mut Resources, u64) + 'static, value: u64) -> Change {
         change(move |s| set(&mut s.resources, value))

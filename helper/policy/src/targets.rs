@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use proto::spec::TaskSpec;
 use proto::target::Target;
+use proto::task_spec::TaskSpec;
 
 use super::{Denial, invalid};
 
@@ -29,9 +29,9 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
 
 #[cfg(test)]
 mod tests {
-    use crate::policy::tests::{Change, absolute, bind, change, check_invalid, device, target};
-    use proto::spec::Pivot;
-    use proto::spec::files::{Bind, Device};
+    use crate::tests::{Change, absolute, bind, change, check_invalid, device, target};
+    use proto::task_spec::Pivot;
+    use proto::task_spec::files::{Bind, Device};
 
     fn at(one: &'static str, other: &'static str) -> Change {
         change(move |s| {

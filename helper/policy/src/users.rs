@@ -3,7 +3,7 @@
 
 use proto::limits;
 use proto::plan::Place;
-use proto::spec::Users;
+use proto::task_spec::Users;
 
 use super::{Denial, Policy, invalid, refuse};
 
@@ -54,11 +54,11 @@ pub(super) fn check(users: Users, image: &Place, policy: &Policy) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use crate::policy::tests::{check_invalid, judged, users};
+    use crate::tests::{check_invalid, judged, users};
     use proto::error::Code;
-    use proto::spec::Users;
+    use proto::task_spec::Users;
 
-    fn fixed(base: u32, width: u32) -> Box<dyn Fn(&mut proto::spec::TaskSpec)> {
+    fn fixed(base: u32, width: u32) -> Box<dyn Fn(&mut proto::task_spec::TaskSpec)> {
         users(Users::Fixed { base, width })
     }
 

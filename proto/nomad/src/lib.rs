@@ -1,6 +1,8 @@
-//! Nomad's and go-plugin's gRPC messages, generated from the files in `proto/proto`.
+//! Nomad's and go-plugin's gRPC messages, generated from the files in `proto/nomad/proto`.
 //!
-//! The modules mirror the packages, because generated code refers to other packages by path.
+//! The modules mirror the packages, because generated code refers to other packages by path. For the
+//! plugin and the tests alone: no root process links this crate.
+#![forbid(unsafe_code)]
 #![allow(
     missing_docs,
     missing_debug_implementations,

@@ -108,7 +108,7 @@ fn finish<T>(
 mod tests {
     use super::*;
     use crate::parts::Part;
-    use crate::spec::TaskSpec;
+    use crate::task_spec::TaskSpec;
     use crate::wire::{Hello, Reply, Request, Verb};
     use proptest::prelude::*;
 

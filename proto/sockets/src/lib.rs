@@ -15,14 +15,13 @@
 //! | [`path`] | paths as lists of components |
 //! | [`target`] | where a mount may be inside: the one rule for every mount point |
 //! | [`secret`] | job values that may not be printed |
-//! | [`spec`] | what the driver asks for: one task |
+//! | [`task_spec`] | what the driver asks for: one task |
 //! | [`systemd`] | versions of systemd with known holes |
 //! | [`wire`] | requests and replies of the helper socket |
 //! | [`plan`] | what the helper tells the launcher, and what it reports |
 //! | [`codec`] | bounded encoding and decoding, exact length |
 //! | [`parts`] | larger values in pieces |
 //! | [`error`] | refusals: which step, which object, which rule |
-//! | [`nomad`] | Nomad's and go-plugin's gRPC messages (feature `nomad`) |
 //!
 //! The crate trusts no byte it decodes and performs no I/O.
 #![forbid(unsafe_code)]
@@ -32,13 +31,11 @@ pub mod codec;
 pub mod error;
 pub mod limits;
 pub mod name;
-#[cfg(feature = "nomad")]
-pub mod nomad;
 pub mod parts;
 pub mod path;
 pub mod plan;
 pub mod secret;
-pub mod spec;
 pub mod systemd;
 pub mod target;
+pub mod task_spec;
 pub mod wire;

@@ -12,9 +12,9 @@ use crate::error::Refusal;
 use crate::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use crate::parts::Part;
 use crate::path::{Absolute, Component, Relative};
-use crate::spec::files::{Bind, Credential, Device, Overlay, Tmpfs};
-use crate::spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
 use crate::target::Target;
+use crate::task_spec::files::{Bind, Credential, Device, Overlay, Tmpfs};
+use crate::task_spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
 
 /// Exit status of a launcher that did not get as far as systemd-nspawn.
 pub const LAUNCHER_FAILED: u8 = 78;
@@ -145,7 +145,7 @@ pub enum Unprotected {
     Refuse,
     /// It is given without ID mapping.
     Unmapped,
-    /// It is given as the job asks; where it does not ask ([`Mapping::Automatic`](crate::spec::files::Mapping::Automatic)), without.
+    /// It is given as the job asks; where it does not ask ([`Mapping::Automatic`](crate::task_spec::files::Mapping::Automatic)), without.
     AsAsked,
 }
 

@@ -26,7 +26,7 @@ pub struct Request {
 pub enum Verb {
     /// Greeting, first and once.
     Hello(Hello),
-    /// A piece of an encoded [`crate::spec::TaskSpec`].
+    /// A piece of an encoded [`crate::task_spec::TaskSpec`].
     Part(Part),
     /// Start the task whose specification has been sent.
     Start(Start),

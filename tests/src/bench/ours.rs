@@ -4,7 +4,7 @@ use super::{Report, first_byte, open_fifo, resident};
 use crate::plugin::{Allocation, Plugin};
 use crate::{Rig, msgpack};
 use anyhow::{Context as _, Result};
-use proto::nomad::drivers::{DestroyTaskRequest, StopTaskRequest, WaitTaskRequest};
+use nomad_proto::drivers::{DestroyTaskRequest, StopTaskRequest, WaitTaskRequest};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::time::{Duration, Instant};

@@ -8,11 +8,11 @@ use proto::parts::Part;
 use proto::path::{Absolute, Component, Relative};
 use proto::plan::{Order, Place, Plan, PlannedFiles, Report};
 use proto::secret::Secret;
-use proto::spec::files::{
+use proto::target::Target;
+use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, DeviceAccess, Mapping, Overlay,
     Tmpfs, Upper,
 };
-use proto::target::Target;
 use proto::wire::{
     Answer, Exit, Hello, Kill, List, Page, Remove, Reply, Request, Signal, Start, State, Status,
     Task, Verb, Welcome,

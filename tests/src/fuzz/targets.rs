@@ -8,15 +8,15 @@ use crate::oracle::random::Random;
 use crate::{msgpack, race};
 use anyhow::{Context as _, Result, ensure};
 use bincode::{Decode, Encode};
-use helper::task::door;
+use launcher::test_access as door;
+use nomad_proto::drivers::TaskConfig;
 use proto::codec::{self, CodecError};
 use proto::limits;
 use proto::name::{ImageName, TaskKey, TaskName, VariableName};
-use proto::nomad::drivers::TaskConfig;
 use proto::path::{Absolute, Component};
 use proto::plan::Plan;
 use proto::secret::Secret;
-use proto::spec::{Payload, TaskSpec};
+use proto::task_spec::{Payload, TaskSpec};
 use serde_json::json;
 use std::path::Path;
 
@@ -75,7 +75,7 @@ fn policy() -> Target {
     corpus.push(b"[images]\nmin_verify = \"no\"\n[network]\nports = [\"1-2\"]\n".to_vec());
     let read: Read = Box::new(|bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return Ok(false) };
-        Ok(helper::policy::parse(text).is_ok())
+        Ok(policy::parse(text).is_ok())
     });
     Target { name: "policy file", memory: OTHER, corpus, read }
 }

@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::{Image, Payload, TaskSpec};
+use proto::task_spec::{Image, Payload, TaskSpec};
 use proto::wire::{Answer, Exit, Remove, State, Status, Verb};
 use std::fs::File;
 use std::io::Read as _;

@@ -4,7 +4,7 @@ use super::file::Settings;
 use super::random::Random;
 use super::{Verdict, generate, judge, wire};
 use proto::path::Absolute;
-use proto::spec::TaskSpec;
+use proto::task_spec::TaskSpec;
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -6,8 +6,8 @@ use super::texts::{self, OWN, path, relative};
 use super::{twists, wire};
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
-use proto::spec::files::{Bind, Mapping, Source, Tmpfs};
-use proto::spec::{
+use proto::task_spec::files::{Bind, Mapping, Source, Tmpfs};
+use proto::task_spec::{
     Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, TaskSpec, Users, Variable,
     Volatile,
 };

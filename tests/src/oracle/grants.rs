@@ -2,7 +2,7 @@
 
 use super::file::Settings;
 use super::{Broken, TASKS_DEFAULT, places};
-use proto::spec::{Network, TaskSpec, Users};
+use proto::task_spec::{Network, TaskSpec, Users};
 
 /// What systemd-nspawn leaves every container (systemd-nspawn(1), `--capability=`).
 const NSPAWN_CAPS: [&str; 26] = [

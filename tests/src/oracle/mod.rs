@@ -29,7 +29,7 @@ mod twists;
 pub mod wire;
 
 use file::Settings;
-use proto::spec::TaskSpec;
+use proto::task_spec::TaskSpec;
 
 /// What a specification gets.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,16 +8,16 @@ use super::wire;
 use proto::limits;
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::files::{
+use proto::target::Target;
+use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, DeviceAccess, Mapping, Overlay,
     Source, Tmpfs, Upper,
 };
-use proto::spec::output::{LabelName, LabelValue};
-use proto::spec::process::{
+use proto::task_spec::output::{LabelName, LabelValue};
+use proto::task_spec::process::{
     LimitName, ProcessLimit, SyscallName, SyscallRule, Sysctl, SysctlName, SysctlValue,
 };
-use proto::spec::{Label, Pivot, TaskSpec};
-use proto::target::Target;
+use proto::task_spec::{Label, Pivot, TaskSpec};
 
 /// A place of the allocation, of every kind: the shared directory's, the task's own, another's.
 fn of_alloc(random: &mut Random, alloc_dir: &Absolute) -> Absolute {

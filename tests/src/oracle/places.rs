@@ -2,8 +2,8 @@
 
 use super::Broken;
 use super::file::{ImagePath, Preset, Settings};
-use proto::spec::files::{CredentialContent, Source, Upper};
-use proto::spec::{Image, ImageKind, Network, Root, TaskSpec};
+use proto::task_spec::files::{CredentialContent, Source, Upper};
+use proto::task_spec::{Image, ImageKind, Network, Root, TaskSpec};
 
 fn parts(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty()).collect()

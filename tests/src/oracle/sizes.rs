@@ -5,10 +5,10 @@ use super::places::{image, is_plain, within};
 use super::{Broken, wire};
 use proto::limits;
 use proto::path::Relative;
-use proto::spec::files::{CredentialContent, Source, Upper};
-use proto::spec::process::Ready;
-use proto::spec::resolver::EtcFile;
-use proto::spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec, Users};
+use proto::task_spec::files::{CredentialContent, Source, Upper};
+use proto::task_spec::process::Ready;
+use proto::task_spec::resolver::EtcFile;
+use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec, Users};
 
 fn doubled<T: PartialEq>(of: impl Iterator<Item = T>) -> bool {
     let all: Vec<T> = of.collect();

@@ -9,13 +9,13 @@ use proto::capability::{Capabilities, NAMES};
 use proto::limits;
 use proto::name::{ImageName, VariableName};
 use proto::secret::Secret;
-use proto::spec::output::{LabelName, LabelValue};
-use proto::spec::process::{
+use proto::task_spec::output::{LabelName, LabelValue};
+use proto::task_spec::process::{
     HostName, LimitName, ProcessLimit, Ready, SelinuxContext, SyscallName, SyscallRule, Sysctl,
     SysctlName, SysctlValue, User,
 };
-use proto::spec::resolver::{EtcFile, ImageLink};
-use proto::spec::{
+use proto::task_spec::resolver::{EtcFile, ImageLink};
+use proto::task_spec::{
     Image, ImageKind, Label, Logs, Network, Ownership, Payload, Root, TaskSpec, Users, Variable,
 };
 

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use proto::codec::{self, CodecError};
 use proto::path::Absolute;
-use proto::spec::TaskSpec;
 use proto::target::Target;
+use proto::task_spec::TaskSpec;
 
 /// First component of a place that the type refuses; no other path begins with it.
 const MARK: &str = "refused";

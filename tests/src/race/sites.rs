@@ -2,14 +2,14 @@
 
 use super::{Product, Site, identity};
 use anyhow::Result;
-use helper::task::door;
+use launcher::test_access as door;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, chown, mkfifo};
 use proto::name::{AllocId, Instance, MachineName, TaskName};
 use proto::path::{Absolute, Component, Relative};
 use proto::plan::{Place, Plan, PlannedFiles, PlannedNetwork, TaskDirs, UnitId};
-use proto::spec::{Isolation, Layer, Logs, Names, Payload, Process, Root, RootFs};
+use proto::task_spec::{Isolation, Layer, Logs, Names, Payload, Process, Root, RootFs};
 use std::fs;
 use std::path::Path;
 

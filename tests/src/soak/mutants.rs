@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// File below helper/src/policy, or proto/src/target.rs; text, and what takes its place.
+/// File below helper/policy/src, or proto/sockets/src/target.rs; text, and what takes its place.
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
@@ -36,7 +36,7 @@ const FAULTS: [Fault; 48] = [
     (
         "contradictions.rs",
         "_ if !spec.users.isolates() =>",
-        "_ if spec.users == proto::spec::Users::Host =>",
+        "_ if spec.users == proto::task_spec::Users::Host =>",
     ),
     (
         "contradictions.rs",
@@ -131,7 +131,7 @@ edition = "2024"
 [dependencies]
 bincode = { version = "=2.0.1", default-features = false, features = ["std", "derive"] }
 libc = "0.2"
-nspawn-proto = { path = "WORKSPACE/proto" }
+nspawn-proto = { path = "WORKSPACE/proto/sockets" }
 toml = { version = "1", default-features = false, features = ["std", "parse", "serde"] }
 [profile.dev]
 opt-level = 1
@@ -146,7 +146,7 @@ use oracle::compare::{Product, compare};
 use oracle::{Facts, TASKS_DEFAULT, Verdict};
 use proto::error::Code;
 use proto::plan::Unprotected;
-// For the copies of proto/src/target.rs.
+// For the copies of proto/sockets/src/target.rs.
 use proto::{name, path};
 
 macro_rules! run_target {
@@ -219,7 +219,7 @@ fn write(seed: u64, tries: u64, faults: &[Fault]) -> Result<()> {
     let place = |text: &str| text.replace("WORKSPACE", &root.display().to_string());
     // The presets' defaults, which the policy takes in by their path.
     copy(&root.join("example"), &folder.join("example"), None)?;
-    let policy = root.join("helper/src/policy");
+    let policy = root.join("helper/policy/src");
     let mut main = place(MAIN);
     let mut body = String::new();
     for number in 0..=faults.len() {
@@ -229,9 +229,9 @@ fn write(seed: u64, tries: u64, faults: &[Fault]) -> Result<()> {
         // The rule for mount points is the protocol's own, a file that stands alone.
         let of_target = fault.is_some_and(|(file, ..)| file == TARGET);
         let (from, main_file, macro_name) = if of_target {
-            (root.join("proto/src"), TARGET, "run_target")
+            (root.join("proto/sockets/src"), TARGET, "run_target")
         } else {
-            (policy.clone(), "mod.rs", "run")
+            (policy.clone(), "lib.rs", "run")
         };
         copy(&from, &to, fault)?;
         writeln!(main, "#[path = \"all/m{number}/{main_file}\"]\nmod m{number};")?;

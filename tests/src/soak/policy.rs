@@ -2,7 +2,6 @@
 
 use crate::oracle::compare::{Disagreement, Product, Tally, compare};
 use crate::oracle::{Facts, TASKS_DEFAULT, Verdict};
-use helper::policy;
 use proto::error::{Code, Refusal};
 use proto::plan::Unprotected;
 

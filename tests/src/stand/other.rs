@@ -3,8 +3,8 @@
 use super::{Refused, Running, Stand};
 use crate::plugin::Plugin;
 use anyhow::{Context as _, Result};
-use proto::nomad::drivers::fingerprint_response::HealthState;
-use proto::nomad::drivers::{CapabilitiesRequest, DriverCapabilities, TaskConfig};
+use nomad_proto::drivers::fingerprint_response::HealthState;
+use nomad_proto::drivers::{CapabilitiesRequest, DriverCapabilities, TaskConfig};
 use serde_json::Value;
 
 /// A further plugin process.

@@ -4,8 +4,8 @@ use super::{Other, Outcome, Refused, Stand};
 use crate::plugin::Allocation;
 use crate::wait;
 use anyhow::{Context as _, Result};
-use proto::nomad::drivers::driver_client::DriverClient;
-use proto::nomad::drivers::{
+use nomad_proto::drivers::driver_client::DriverClient;
+use nomad_proto::drivers::{
     DestroyTaskRequest, InspectTaskRequest, RecoverTaskRequest, SignalTaskRequest, StopTaskRequest,
     TaskHandle, WaitTaskRequest,
 };

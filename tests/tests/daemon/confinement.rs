@@ -4,9 +4,9 @@ use crate::{POLICY, SOON, alone, host, next_life, started};
 use nspawn_tests::hostile::Handmade;
 use nspawn_tests::{Rig, wait};
 use proto::path::Absolute;
-use proto::spec::files::{Device, DeviceAccess};
-use proto::spec::{Logs, Users};
 use proto::target::Target;
+use proto::task_spec::files::{Device, DeviceAccess};
+use proto::task_spec::{Logs, Users};
 use std::time::Duration;
 
 /// Properties that have no effect which a test could see at once.

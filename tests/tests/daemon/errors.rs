@@ -5,7 +5,7 @@ use nspawn_tests::hostile::Handmade;
 use proto::error::Code;
 use proto::name::ImageName;
 use proto::path::Absolute;
-use proto::spec::Image;
+use proto::task_spec::Image;
 
 const STORE: &str = "/var/lib/machines";
 

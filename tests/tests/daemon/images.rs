@@ -5,7 +5,7 @@ use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Client, Handmade};
 use proto::error::Code;
 use proto::name::{ImageName, Instance};
-use proto::spec::{Image, Layer, Ownership, Root, TaskSpec};
+use proto::task_spec::{Image, Layer, Ownership, Root, TaskSpec};
 
 const SLEEP: [&str; 2] = ["/bin/sleep", "1000"];
 

@@ -5,8 +5,8 @@ use crate::{HELPER, SOON, host, refused, removed, started};
 use nspawn_tests::hostile::{Door, Handmade};
 use nspawn_tests::{Rig, wait};
 use proto::path::Absolute;
-use proto::spec::files::{Bind, Mapping, Source};
 use proto::target::Target;
+use proto::task_spec::files::{Bind, Mapping, Source};
 use proto::wire::{Answer, Kill, Signal, Verb};
 
 /// The lines about one task, once there are as many.

@@ -5,8 +5,8 @@ use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Rig, wait};
 use proto::name::{AllocId, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
-use proto::spec::process::Ready;
-use proto::spec::{TaskSpec, Variable};
+use proto::task_spec::process::Ready;
+use proto::task_spec::{TaskSpec, Variable};
 use proto::wire::{Answer, Kill, List, Remove, State, Status, Verb};
 use std::time::{Duration, Instant};
 

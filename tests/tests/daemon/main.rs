@@ -28,7 +28,7 @@ use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig, World, wait};
 use proto::error::Refusal;
 use proto::name::{Instance, TaskKey};
-use proto::spec::TaskSpec;
+use proto::task_spec::TaskSpec;
 use proto::wire::{Answer, Remove, State, Status, Task, Verb};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;

@@ -4,7 +4,7 @@ use crate::{SOON, alone, host, next_life, removed, started};
 use nspawn_tests::hostile::Handmade;
 use nspawn_tests::{Rig, wait};
 use proto::name::ImageName;
-use proto::spec::{Image, Logs, Payload, Root, TaskSpec};
+use proto::task_spec::{Image, Logs, Payload, Root, TaskSpec};
 use std::time::Duration;
 
 /// Lines of a task's unit in the journal, by priority.

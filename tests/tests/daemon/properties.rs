@@ -4,10 +4,10 @@ use crate::{host, refused, started, status};
 use nspawn_tests::hostile::Handmade;
 use proto::error::Code;
 use proto::path::Absolute;
-use proto::spec::Label;
-use proto::spec::files::{Bind, Device, DeviceAccess, Mapping, Source};
-use proto::spec::output::{LabelName, LabelValue};
 use proto::target::Target;
+use proto::task_spec::Label;
+use proto::task_spec::files::{Bind, Device, DeviceAccess, Mapping, Source};
+use proto::task_spec::output::{LabelName, LabelValue};
 
 fn label(name: &str, value: &str) -> Label {
     Label { name: LabelName::new(name).unwrap(), value: LabelValue::new(value).unwrap() }
@@ -18,7 +18,7 @@ fn labels_are_on_every_line_of_the_task_and_the_record_stands() {
     let (_life, rig, client) = host();
     let task = Handmade::new(rig, "labelled").unwrap();
     let mut spec = task.spec(&["/bin/sh", "-c", "echo hello; sleep 1000"]).unwrap();
-    spec.logs = proto::spec::Logs::Journal;
+    spec.logs = proto::task_spec::Logs::Journal;
     spec.labels = vec![label("TEAM", "blue, 50:50 @home"), label("EMPTY", "")];
     let unit = started(&client, &spec).unit;
     let team = "TEAM=blue, 50:50 @home";

@@ -6,7 +6,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nspawn_tests::Rig;
 use nspawn_tests::hostile::Handmade;
 use proto::error::Code;
-use proto::spec::{TaskSpec, Users};
+use proto::task_spec::{TaskSpec, Users};
 use proto::wire::Task;
 
 const SLEEP: [&str; 2] = ["/bin/sleep", "1000"];

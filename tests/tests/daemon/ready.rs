@@ -5,8 +5,8 @@ use nspawn_tests::hostile::{Door, Handmade};
 use nspawn_tests::{Rig, wait};
 use proto::error::Code;
 use proto::name::ImageName;
-use proto::spec::process::Ready;
-use proto::spec::{Image, Payload, TaskSpec};
+use proto::task_spec::process::Ready;
+use proto::task_spec::{Image, Payload, TaskSpec};
 use proto::wire::State;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! D57 to D65: what of a task's configuration had no effect, or the wrong one.
 
 use crate::{script, stand, with};
-use proto::nomad::drivers::{Device, Mount};
+use nomad_proto::drivers::{Device, Mount};
 use serde_json::json;
 
 #[test]
@@ -16,7 +16,7 @@ fn d57_user_devices_and_their_environment_are_honoured() {
         .unwrap();
     assert_eq!(outcome.stdout, "daemon\nzero\n", "{outcome:?}");
     // A device needs a line in the policy.
-    let device = |task: &mut proto::nomad::drivers::TaskConfig| {
+    let device = |task: &mut nomad_proto::drivers::TaskConfig| {
         task.devices.push(Device {
             task_path: "/dev/gpu0".to_owned(),
             host_path: "/dev/zero".to_owned(),
@@ -31,7 +31,7 @@ fn d57_user_devices_and_their_environment_are_honoured() {
 #[test]
 fn d58_files_of_volumes_have_their_owners() {
     let show = script("stat -c '%u %g' /data; echo x > /data/made; stat -c %u /data/made");
-    let mount = |task: &mut proto::nomad::drivers::TaskConfig| {
+    let mount = |task: &mut nomad_proto::drivers::TaskConfig| {
         task.mounts.push(Mount {
             task_path: "/data".to_owned(),
             host_path: "/srv/rw/data".to_owned(),
@@ -110,7 +110,7 @@ fn d64_runs_that_follow_at_once_are_told_apart() {
 
 #[test]
 fn d65_an_empty_plugin_configuration_means_the_defaults() {
-    use proto::nomad::drivers::fingerprint_response::HealthState;
+    use nomad_proto::drivers::fingerprint_response::HealthState;
     let other = stand().another_plugin_with(&json!(null)).unwrap();
     assert_eq!(other.health(HealthState::Healthy).unwrap(), "Healthy");
 }

@@ -79,8 +79,8 @@ fn d05_a_group_network_keeps_the_user_namespace() {
     let path = format!("/var/run/netns/{}", allocation.id);
     let show = script("cat /proc/self/uid_map; ls /sys/class/net");
     let running = stand().start_in(allocation.clone(), 1, &show, |task| {
-        task.network_isolation_spec = Some(proto::nomad::drivers::NetworkIsolationSpec {
-            mode: proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode::Group.into(),
+        task.network_isolation_spec = Some(nomad_proto::drivers::NetworkIsolationSpec {
+            mode: nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode::Group.into(),
             path,
             ..Default::default()
         });

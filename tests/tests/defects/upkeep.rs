@@ -121,7 +121,7 @@ fn d51_nothing_is_written_into_the_allocation() {
 
 #[test]
 fn d52_each_reason_for_ill_health_has_its_words() {
-    use proto::nomad::drivers::fingerprint_response::HealthState;
+    use nomad_proto::drivers::fingerprint_response::HealthState;
     let rig = &stand().rig;
     assert_eq!(stand().health(HealthState::Healthy).unwrap(), "Healthy");
     let other = stand().another_plugin_with(&json!({ "helper_socket": "/run/none.sock" })).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{Task, bind, binds, host, read_only, refused, relative, run};
 use nix::fcntl::OFlag;
-use proto::spec::files::{Bind, Files, Source};
+use proto::task_spec::files::{Bind, Files, Source};
 
 #[test]
 fn files_and_folders_are_there_writable_or_not() {

@@ -3,8 +3,8 @@
 use crate::{Task, host, relative};
 use proto::name::ImageName;
 use proto::secret::Secret;
-use proto::spec::files::{Credential, CredentialContent, CredentialName, Files};
-use proto::spec::{Image, Payload, TaskSpec};
+use proto::task_spec::files::{Credential, CredentialContent, CredentialName, Files};
+use proto::task_spec::{Image, Payload, TaskSpec};
 use std::time::Duration;
 
 fn value(name: &str, text: &str) -> Credential {

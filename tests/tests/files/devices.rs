@@ -1,7 +1,7 @@
 //! Device nodes.
 
 use crate::{at, host, path, refused, run};
-use proto::spec::files::{Device, DeviceAccess, Files};
+use proto::task_spec::files::{Device, DeviceAccess, Files};
 
 fn device(node: &str, target: &str, access: &str) -> Device {
     let has = |letter| access.contains(letter);

@@ -8,10 +8,10 @@ use proto::codec;
 use proto::error::Refusal;
 use proto::name::ImageName;
 use proto::plan::UnitId;
-use proto::spec::files::{
+use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Files, Overlay, Source, Upper,
 };
-use proto::spec::{Image, Layer, Pivot, Root, RootFs, Volatile};
+use proto::task_spec::{Image, Layer, Pivot, Root, RootFs, Volatile};
 use proto::wire::Answer;
 use std::time::Duration;
 

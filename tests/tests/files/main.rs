@@ -26,9 +26,9 @@ use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig};
 use proto::error::Refusal;
 use proto::path::{Absolute, Component, Relative};
-use proto::spec::TaskSpec;
-use proto::spec::files::{Bind, Files, Mapping, Source};
 use proto::target::Target;
+use proto::task_spec::TaskSpec;
+use proto::task_spec::files::{Bind, Files, Mapping, Source};
 use proto::wire::Answer;
 use std::sync::OnceLock;
 

@@ -1,7 +1,7 @@
 //! File systems in memory and hidden paths.
 
 use crate::{at, host, refused, run};
-use proto::spec::files::{Files, Tmpfs};
+use proto::task_spec::files::{Files, Tmpfs};
 
 fn tmpfs(target: &str) -> Tmpfs {
     Tmpfs {

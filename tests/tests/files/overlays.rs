@@ -2,8 +2,8 @@
 
 use crate::{Task, at, host, path, refused, run};
 use nspawn_tests::Rig;
-use proto::spec::files::{Files, Overlay, Source, Upper};
-use proto::spec::{TaskSpec, Users};
+use proto::task_spec::files::{Files, Overlay, Source, Upper};
+use proto::task_spec::{TaskSpec, Users};
 
 const LOOK: &str = "cd /mnt/o; cat both low high; stat -c '%n %u:%g' both low high";
 const SEEN: &str = "high\nlow\nhigh\nboth 0:0\nlow 1000:1000\nhigh 0:0\n";

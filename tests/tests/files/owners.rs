@@ -5,7 +5,7 @@ use crate::{Task, bind, binds, host, open_host, read_only, refused, relative, up
 use nspawn_tests::Rig;
 use nspawn_tests::hostile::Handmade;
 use proto::limits::DISK_FIRST;
-use proto::spec::files::{Bind, Files, Mapping, Source};
+use proto::task_spec::files::{Bind, Files, Mapping, Source};
 
 /// Writes a file as root and, where it may, one as uid 1000; prints what both look like inside.
 const WRITE: &str = r#"

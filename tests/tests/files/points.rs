@@ -7,8 +7,8 @@ use nspawn_tests::wait::Stop;
 use nspawn_tests::{Rig, wait};
 use proto::name::ImageName;
 use proto::plan::UnitId;
-use proto::spec::files::{Files, Tmpfs};
-use proto::spec::{Image, TaskSpec};
+use proto::task_spec::files::{Files, Tmpfs};
+use proto::task_spec::{Image, TaskSpec};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Mounts that the host makes while a task runs.
 
 use crate::{Task, bind, binds, host};
-use proto::spec::files::Bind;
+use proto::task_spec::files::Bind;
 
 /// Later mounts show up where they were asked for, and nowhere else; none goes the other way.
 #[test]

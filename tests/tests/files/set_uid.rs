@@ -5,7 +5,7 @@ use crate::{Task, bind, binds, host, open_host, refused};
 use nspawn_tests::Rig;
 use nspawn_tests::rootfs::USERS;
 use proto::limits::DISK_FIRST;
-use proto::spec::files::{Bind, Files, Mapping};
+use proto::task_spec::files::{Bind, Files, Mapping};
 
 /// Makes the given `id` a set-uid program of root's, and one of uid 1000's.
 const PLANT: &str = "

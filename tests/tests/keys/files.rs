@@ -1,7 +1,7 @@
 //! Files, folders, devices and secrets of the host inside.
 
 use crate::*;
-use proto::nomad::drivers::{Device, Mount};
+use nomad_proto::drivers::{Device, Mount};
 use std::sync::Once;
 
 /// Folders of several owners: `one` is root's with a mount below, `app` uid 1000's.

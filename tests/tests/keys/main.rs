@@ -25,10 +25,10 @@ mod roots;
 mod small_images;
 mod start;
 
+use nomad_proto::drivers::TaskConfig;
 use nspawn_tests::plugin::Allocation;
 use nspawn_tests::stand::{Outcome, Running, Stand};
 use nspawn_tests::wait;
-use proto::nomad::drivers::TaskConfig;
 use serde_json::{Value, json};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The task's network, and the files by which names are found.
 
 use crate::*;
-use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
-use proto::nomad::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
+use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
+use nomad_proto::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
 use std::sync::Once;
 
 const LINKS: &str = "ls /sys/class/net | wc -l; cat /sys/class/net/lo/operstate >/dev/null; \

@@ -1,9 +1,9 @@
 //! The operator's keys: further plugin processes on the same helper, with a configuration each.
 
 use crate::*;
+use nomad_proto::drivers::Mount;
+use nomad_proto::drivers::fingerprint_response::HealthState;
 use nspawn_tests::stand::{Other, Refused};
-use proto::nomad::drivers::Mount;
-use proto::nomad::drivers::fingerprint_response::HealthState;
 use std::time::Instant;
 
 fn plugin(config: Value) -> Other<'static> {

@@ -1,7 +1,7 @@
 //! The payload: what runs, as whom, where, and under which names.
 
 use crate::{effects, inside, prepared, refusals, says, says_of, sh, stand, started, wait_booted};
-use proto::nomad::drivers::TaskConfig;
+use nomad_proto::drivers::TaskConfig;
 use serde_json::{Value, json};
 
 #[test]

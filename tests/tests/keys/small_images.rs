@@ -2,8 +2,8 @@
 //! system whose files a mount brings. And images whose accounts are a trap.
 
 use crate::{allocation, good, stand};
+use nomad_proto::drivers::TaskConfig;
 use nspawn_tests::stand::Refused;
-use proto::nomad::drivers::TaskConfig;
 use serde_json::{Value, json};
 
 /// What a payload is: ids, groups, and the variables that go with them.

@@ -4,11 +4,11 @@ use crate::{debian, host, refusal, run, says, start};
 use nspawn_tests::hostile::Door;
 use nspawn_tests::wait;
 use proto::capability::Capabilities;
-use proto::spec::process::{
+use proto::task_spec::process::{
     LimitName, ProcessLimit, SelinuxContext, SyscallName, SyscallRule, Sysctl, SysctlName,
     SysctlValue, User,
 };
-use proto::spec::{Network, Payload, TaskSpec, Users};
+use proto::task_spec::{Network, Payload, TaskSpec, Users};
 use proto::wire::Answer;
 use std::time::Duration;
 

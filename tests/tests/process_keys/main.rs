@@ -19,7 +19,7 @@ use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig};
 use proto::error::Refusal;
 use proto::name::ImageName;
-use proto::spec::{Image, Root, RootFs, TaskSpec};
+use proto::task_spec::{Image, Root, RootFs, TaskSpec};
 use proto::wire::Answer;
 use std::sync::LazyLock;
 

@@ -2,8 +2,8 @@
 
 use crate::{Copy, host, refusal, run, says};
 use proto::path::{Component, Relative};
-use proto::spec::resolver::{EtcFile, ImageLink};
-use proto::spec::{Layer, Root, TaskSpec, Volatile};
+use proto::task_spec::resolver::{EtcFile, ImageLink};
+use proto::task_spec::{Layer, Root, TaskSpec, Volatile};
 
 const ROOTS: [Root; 5] = [
     Root::Ephemeral(Layer::Disk),

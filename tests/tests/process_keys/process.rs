@@ -4,8 +4,8 @@ use crate::{Copy, complaint, debian, host, run, says};
 use proto::name::VariableName;
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::process::{Console, HostName, User};
-use proto::spec::{Payload, Root, TaskSpec, Variable};
+use proto::task_spec::process::{Console, HostName, User};
+use proto::task_spec::{Payload, Root, TaskSpec, Variable};
 
 fn user(name: &str) -> impl FnOnce(&mut TaskSpec) {
     move |spec| {

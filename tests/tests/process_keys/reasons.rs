@@ -4,7 +4,7 @@
 use crate::{complaint, host, start};
 use nspawn_tests::hostile::Door;
 use proto::path::Absolute;
-use proto::spec::TaskSpec;
+use proto::task_spec::TaskSpec;
 use proto::wire::Answer;
 
 fn enter(folder: &'static str) -> impl FnOnce(&mut TaskSpec) {

@@ -3,7 +3,7 @@
 use crate::*;
 use nspawn_tests::wait;
 use proto::name::Instance;
-use proto::spec::Users;
+use proto::task_spec::Users;
 use std::time::Duration;
 
 const KEPT: Root = Root::Ephemeral(Layer::Kept);

@@ -21,7 +21,7 @@ use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig};
 use proto::error::Refusal;
 use proto::name::ImageName;
-use proto::spec::{Image, ImageKind, Layer, Root, RootFs, TaskSpec, Volatile};
+use proto::task_spec::{Image, ImageKind, Layer, Root, RootFs, TaskSpec, Volatile};
 use proto::wire::{Answer, Remove, Verb};
 use std::sync::OnceLock;
 

@@ -3,7 +3,7 @@
 use crate::*;
 use nspawn_tests::hostile::LIMIT;
 use proto::secret::Secret;
-use proto::spec::Payload;
+use proto::task_spec::Payload;
 
 /// Tries to write in five places and says which went well; then who owns what it made.
 const WRITE: &str = r#"

@@ -1,7 +1,7 @@
 //! How the image's owners become those inside, with and without a user namespace.
 
 use crate::*;
-use proto::spec::{Ownership, Users};
+use proto::task_spec::{Ownership, Users};
 
 /// A range of the grid that no allocation takes first by chance: the last one.
 const BASE: u32 = proto::limits::RANGE_LAST;

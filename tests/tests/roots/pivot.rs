@@ -2,8 +2,8 @@
 
 use crate::*;
 use proto::path::Absolute;
-use proto::spec::Pivot;
 use proto::target::Target;
+use proto::task_spec::Pivot;
 
 fn pivot(name: &str, mode: Root, new: &str, old: Option<&str>) -> impl FnOnce(&mut TaskSpec) {
     let change = tree(name, mode);

@@ -3,8 +3,8 @@
 use crate::*;
 use nspawn_tests::Suite;
 use proto::path::{Component, Relative};
-use proto::spec::files::{Bind, Mapping, Source};
 use proto::target::Target;
+use proto::task_spec::files::{Bind, Mapping, Source};
 
 /// A bind of a file or folder below the task's /local.
 fn bind(source: &str, target: &str) -> Bind {

@@ -5,7 +5,7 @@ use nspawn_tests::Rig;
 use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::product::POLICY;
 use proto::error::{Code, Refusal};
-use proto::spec::{Network, TaskSpec};
+use proto::task_spec::{Network, TaskSpec};
 use proto::wire::{Answer, Remove, Verb};
 
 /// Writes the file and has it read; returns what the helper says about it.

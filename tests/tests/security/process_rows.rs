@@ -2,11 +2,11 @@
 //! policy file at start, versions.
 
 use crate::{HELPER, Helper, bare};
+use nomad_proto::drivers::fingerprint_response::HealthState;
 use nspawn_tests::hostile::{Door, Handmade, Heard};
 use nspawn_tests::plugin::Plugin;
 use nspawn_tests::{msgpack, wait};
 use proto::limits;
-use proto::nomad::drivers::fingerprint_response::HealthState;
 use proto::wire::{Answer, Hello, List, State, Status, Verb};
 use serde_json::json;
 use std::os::fd::AsRawFd as _;

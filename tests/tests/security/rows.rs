@@ -7,9 +7,9 @@ use nspawn_tests::hostile::{Client, Door, Handmade, LIMIT};
 use nspawn_tests::wait;
 use proto::error::Code;
 use proto::path::{Absolute, Component, Relative};
-use proto::spec::files::{Bind, Mapping, Source};
-use proto::spec::{Image, TaskSpec};
 use proto::target::Target;
+use proto::task_spec::files::{Bind, Mapping, Source};
+use proto::task_spec::{Image, TaskSpec};
 use proto::wire::{Answer, Signal, Verb};
 
 fn started(client: &Client, spec: &TaskSpec) {

@@ -10,11 +10,11 @@ use proto::limits::{ARGUMENTS_MAX, VARIABLE_MAX, VARIABLES_MAX};
 use proto::name::{ImageName, TaskName, VariableName};
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::files::{
+use proto::target::Target;
+use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Mapping, Overlay, Source, Upper,
 };
-use proto::spec::{Image, Network, Payload, Root, RootFs, TaskSpec, Users, Variable};
-use proto::target::Target;
+use proto::task_spec::{Image, Network, Payload, Root, RootFs, TaskSpec, Users, Variable};
 use proto::wire::{Answer, Kill, List, Page, Remove, Signal, State, Status, Verb};
 
 const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::limits;
 
 use super::Problem;
-use super::blocks::{EphemeralMode, OwnershipWord, Persist, ReadyMode, VolatileWord};
+use super::block_keys::{EphemeralMode, OwnershipWord, Persist, ReadyMode, VolatileWord};
 use super::table::NOT_YET;
 use super::task::TaskKeys;
 

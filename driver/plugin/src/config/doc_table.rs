@@ -89,7 +89,7 @@ mod tests {
     /// `UPDATE_CONFIG_MD=1 cargo test -p nomad-driver-nspawn config_md` writes the tables anew.
     #[test]
     fn config_md_has_one_row_for_each_key() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/CONFIG.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFIG.md");
         let text = std::fs::read_to_string(path).unwrap();
         let renewed = renewed(&text);
         if std::env::var_os("UPDATE_CONFIG_MD").is_some() {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use proto::limits;
 use proto::name::VariableName;
 use proto::secret::Secret;
-use proto::spec::Variable;
+use proto::task_spec::Variable;
 
 use super::Problem;
 

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use proto::nomad::hclspec::{self, Spec, spec::Block as Kind};
+use nomad_proto::hclspec::{self, Spec, spec::Block as Kind};
 
 use super::Problem;
 #[cfg(test)]
-use super::row::Row;
+use super::doc_table::Row;
 use crate::msgpack::Value;
 
 /// A type that a key can have.

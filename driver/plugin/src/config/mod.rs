@@ -3,14 +3,14 @@
 //! Nomad checks types by the schema; rules are checked here, all of them at once, so that nobody
 //! mends a job in five rounds.
 
-pub(crate) mod blocks;
+pub(crate) mod block_keys;
+pub(crate) mod cross_rules;
+#[cfg(test)]
+mod doc_table;
 pub(crate) mod environment;
 pub(crate) mod field;
 pub(crate) mod nested;
 pub(crate) mod plugin;
-#[cfg(test)]
-mod row;
-pub(crate) mod rules;
 pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod value;

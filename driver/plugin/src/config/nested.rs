@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use proto::nomad::hclspec::{self, Spec, spec::Block as Kind};
+use nomad_proto::hclspec::{self, Spec, spec::Block as Kind};
 
 use super::Problem;
-use super::field::Field;
 #[cfg(test)]
-use super::row::Row;
+use super::doc_table::Row;
+use super::field::Field;
 use super::table::Table;
 use crate::msgpack::Value;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Problem;
-use super::blocks::NetworkSetup;
+use super::block_keys::NetworkSetup;
 use super::nested::{Block, Labelled};
 use super::table::{Table as _, keys};
 use super::value::{Period, Size, words};
@@ -229,7 +229,7 @@ pub(crate) fn glob(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::row::Row;
+    use crate::config::doc_table::Row;
     use crate::msgpack::{Value, tests::encode};
 
     fn decode(entries: &[(&str, Value)]) -> Result<PluginConfig, String> {

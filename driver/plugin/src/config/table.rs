@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 
-use proto::nomad::hclspec::{self, Spec, spec::Block as Kind};
+use nomad_proto::hclspec::{self, Spec, spec::Block as Kind};
 
 use super::Problem;
-use super::field::Field;
 #[cfg(test)]
-use super::row::Row;
+use super::doc_table::Row;
+use super::field::Field;
 use crate::msgpack::Value;
 
 /// The rule of keys and words of later versions.
@@ -225,7 +225,7 @@ macro_rules! keys {
         }
 
         impl $crate::config::table::Table for $table {
-            fn spec() -> proto::nomad::hclspec::Spec {
+            fn spec() -> nomad_proto::hclspec::Spec {
                 let attributes = std::collections::HashMap::from([
                     $( {
                         let key = $crate::config::table::keys!(
@@ -234,9 +234,9 @@ macro_rules! keys {
                         (key.name().to_owned(), key.spec::<$type>())
                     }, )*
                 ]);
-                proto::nomad::hclspec::Spec {
-                    block: Some(proto::nomad::hclspec::spec::Block::Object(
-                        proto::nomad::hclspec::Object { attributes },
+                nomad_proto::hclspec::Spec {
+                    block: Some(nomad_proto::hclspec::spec::Block::Object(
+                        nomad_proto::hclspec::Object { attributes },
                     )),
                 }
             }
@@ -261,8 +261,8 @@ macro_rules! keys {
             }
 
             #[cfg(test)]
-            fn rows(at: &str, later: bool, rows: &mut Vec<$crate::config::row::Row>) {
-                $( $crate::config::row::Row::add::<$type>(
+            fn rows(at: &str, later: bool, rows: &mut Vec<$crate::config::doc_table::Row>) {
+                $( $crate::config::doc_table::Row::add::<$type>(
                     &$crate::config::table::keys!(
                         @key $key, concat!($($doc),+), [$($flag)?], [$($default)?]
                     ),
@@ -292,7 +292,7 @@ pub(crate) use keys;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::blocks::ReadyKeys;
+    use crate::config::block_keys::ReadyKeys;
     use crate::config::task::TaskKeys;
 
     fn read<T: Table>(keys: &[&str]) -> (T, Vec<Problem>) {

@@ -1,18 +1,18 @@
 //! The keys of a job's `config` block.
 //!
 //! Types are checked while reading, each key's own rule where it becomes part of the specification
-//! ([`crate::spec`]), and what keys exclude in [`super::rules`]. None of it guards anything: it is
+//! ([`crate::translate`]), and what keys exclude in [`super::cross_rules`]. None of it guards anything: it is
 //! the driver's service to people, and the helper judges every request again by its own policy.
 
 use super::Problem;
-use super::blocks::{
+use super::block_keys::{
     BindMapping, ConsoleWord, CredentialKeys, DeviceKeys, Download, EphemeralMode, LoggingKeys,
     MountKeys, NetworkSetup, OwnershipWord, Persist, ReadyKeys, ResolvConf, TimezoneWord,
     VolatileWord, WaitForAddress,
 };
+use super::cross_rules;
 use super::field::{Numbers, Pairs};
 use super::nested::{Block, Blocks};
-use super::rules;
 use super::table::{Table as _, keys};
 use super::value::Size;
 use crate::msgpack;
@@ -229,7 +229,7 @@ impl TaskKeys {
             })
         };
         let keys = Self::read(value, "", problems);
-        for rule in rules::RULES {
+        for rule in cross_rules::RULES {
             rule(&keys, problems);
         }
         keys
@@ -249,11 +249,11 @@ impl TaskKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::row::Row;
+    use crate::config::doc_table::Row;
     use crate::msgpack::Value;
     use crate::msgpack::tests::encode;
-    use proto::nomad::hclspec::Spec;
-    use proto::nomad::hclspec::spec::Block as Kind;
+    use nomad_proto::hclspec::Spec;
+    use nomad_proto::hclspec::spec::Block as Kind;
 
     fn decode(entries: &[(&str, Value)]) -> (TaskKeys, Vec<String>) {
         let map = entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();

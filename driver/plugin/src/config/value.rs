@@ -61,7 +61,7 @@ impl Field for Period {
         "duration".to_owned()
     }
 
-    fn spec(name: &str, required: bool) -> proto::nomad::hclspec::Spec {
+    fn spec(name: &str, required: bool) -> nomad_proto::hclspec::Spec {
         String::spec(name, required)
     }
 
@@ -107,7 +107,7 @@ impl Field for Size {
         "size".to_owned()
     }
 
-    fn spec(name: &str, required: bool) -> proto::nomad::hclspec::Spec {
+    fn spec(name: &str, required: bool) -> nomad_proto::hclspec::Spec {
         String::spec(name, required)
     }
 

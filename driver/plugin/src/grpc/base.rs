@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use proto::nomad::base::base_plugin_server::BasePlugin;
-use proto::nomad::base::{
+use nomad_proto::base::base_plugin_server::BasePlugin;
+use nomad_proto::base::{
     ConfigSchemaRequest, ConfigSchemaResponse, PluginInfoRequest, PluginInfoResponse, PluginType,
     SetConfigRequest, SetConfigResponse,
 };
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::config::plugin::PluginConfig;
 use crate::config::table::Table as _;
 use crate::error::Failure;
-use crate::life::Driver;
+use crate::lifecycle::Driver;
 
 /// The driver's name in jobs.
 const NAME: &str = "nspawn";

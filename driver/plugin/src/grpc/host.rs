@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::nomad::health::health_check_response::ServingStatus;
-use proto::nomad::health::health_server::Health;
-use proto::nomad::health::{HealthCheckRequest, HealthCheckResponse};
-use proto::nomad::plugin::grpc_broker_server::GrpcBroker;
-use proto::nomad::plugin::grpc_controller_server::GrpcController;
-use proto::nomad::plugin::grpc_stdio_server::GrpcStdio;
-use proto::nomad::plugin::{ConnInfo, Empty, StdioData};
+use nomad_proto::health::health_check_response::ServingStatus;
+use nomad_proto::health::health_server::Health;
+use nomad_proto::health::{HealthCheckRequest, HealthCheckResponse};
+use nomad_proto::plugin::grpc_broker_server::GrpcBroker;
+use nomad_proto::plugin::grpc_controller_server::GrpcController;
+use nomad_proto::plugin::grpc_stdio_server::GrpcStdio;
+use nomad_proto::plugin::{ConnInfo, Empty, StdioData};
 use tokio::sync::Notify;
 use tokio_stream::Pending;
 use tonic::{Request, Response, Status, Streaming};

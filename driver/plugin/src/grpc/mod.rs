@@ -17,19 +17,19 @@ mod task;
 
 use std::sync::Arc;
 
-use proto::nomad::base::base_plugin_server::BasePluginServer;
-use proto::nomad::drivers::driver_server::DriverServer;
-use proto::nomad::health::health_server::HealthServer;
-use proto::nomad::plugin::grpc_broker_server::GrpcBrokerServer;
-use proto::nomad::plugin::grpc_controller_server::GrpcControllerServer;
-use proto::nomad::plugin::grpc_stdio_server::GrpcStdioServer;
+use nomad_proto::base::base_plugin_server::BasePluginServer;
+use nomad_proto::drivers::driver_server::DriverServer;
+use nomad_proto::health::health_server::HealthServer;
+use nomad_proto::plugin::grpc_broker_server::GrpcBrokerServer;
+use nomad_proto::plugin::grpc_controller_server::GrpcControllerServer;
+use nomad_proto::plugin::grpc_stdio_server::GrpcStdioServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use crate::life::Driver;
+use crate::lifecycle::Driver;
 
 /// Streams that the agent may reset before we saw them; it does so by the hundred when it stops.
 const RESETS: usize = 16 * 1024;

@@ -5,18 +5,18 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::nomad::drivers::{DriverTaskEvent, FingerprintResponse, TaskStatsResponse};
+use nomad_proto::drivers::{DriverTaskEvent, FingerprintResponse, TaskStatsResponse};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::helper::Health;
-use crate::life::Driver;
-use crate::life::task::Task;
-use crate::observe::fingerprint;
-use crate::observe::stats::Sampler;
+use crate::helper_client::Health;
+use crate::lifecycle::Driver;
+use crate::lifecycle::task::Task;
+use crate::node::fingerprint;
+use crate::node::usage::Sampler;
 
 /// A stream of answers.
 pub(super) type Answers<T> = ReceiverStream<Result<T, Status>>;
@@ -134,7 +134,7 @@ async fn sample<F: Future<Output = Option<String>>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::stats::Compute;
+    use crate::node::usage::Compute;
     use std::cell::Cell;
 
     #[tokio::test]

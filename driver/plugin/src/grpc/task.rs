@@ -8,10 +8,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::nomad::drivers::driver_capabilities::{FsIsolation, MountConfigs};
-use proto::nomad::drivers::driver_server::Driver as Nomad;
-use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
-use proto::nomad::drivers::*;
+use nomad_proto::drivers::driver_capabilities::{FsIsolation, MountConfigs};
+use nomad_proto::drivers::driver_server::Driver as Nomad;
+use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
+use nomad_proto::drivers::*;
 use proto::wire::Exit;
 use tokio_stream::Pending;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,8 +21,8 @@ use crate::config::table::Table as _;
 use crate::config::task::TaskKeys;
 use crate::error::Failure;
 use crate::events::timestamp;
-use crate::life::Driver;
-use crate::life::task::{Phase, Task};
+use crate::lifecycle::Driver;
+use crate::lifecycle::task::{Phase, Task};
 
 const NO_EXEC: &str = "running commands in a task is not supported yet by this version of the \
                        nspawn driver";

@@ -1,47 +1,24 @@
-//! The life of tasks: start, watch, stop, destroy, recover.
+//! The driver: everything that its services share, and what runs beside them.
 //!
-//! | module | idea |
-//! |---|---|
-//! | [`start`] | from Nomad's request to a running container |
-//! | [`recover`] | taking over tasks that another process started |
-//! | [`check`] | finding out where a task stands; the one place that decides it has ended |
-//! | [`stop`] | signal, stop, destroy |
-//! | [`older`] | containers that the older driver has left running |
-//! | [`claim`] | which of several starts of a task counts |
-//! | [`leftovers`] | removals that the helper still owes |
-//! | [`task`] | the table of tasks |
-//! | [`handle`] | what Nomad keeps for us |
-//!
-//! The driver owns no container: PID 1 does. Whatever this process forgets, it learns again from
-//! the handle, the helper and the bus. It has no side effects before Nomad configures it for
-//! real, because the agent starts plugins several times just to ask who they are.
-
-pub(crate) mod check;
-mod claim;
-pub(crate) mod handle;
-mod leftovers;
-mod older;
-pub(crate) mod recover;
-pub(crate) mod start;
-pub(crate) mod stop;
-pub(crate) mod task;
+//! It owns no container: PID 1 does. It has no side effects before Nomad configures it for real, because
+//! the agent starts plugins several times only to ask who they are.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use proto::nomad::base::ClientTopology;
+use nomad_proto::base::ClientTopology;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::plugin::PluginConfig;
 use crate::error::Failure;
 use crate::events::Events;
-use crate::helper::{Health, Helper};
-use crate::observe::bus::{self, Bus};
-use crate::observe::stats::Compute;
-use crate::process::privilege::{ACCOUNT, Standing};
-use crate::process::sandbox::Sandbox;
+use crate::helper_client::{Health, Helper};
+use crate::node::unit_signals::{self, Bus};
+use crate::node::usage::Compute;
+use crate::startup::privilege::{ACCOUNT, Standing};
+use crate::startup::sandbox::Sandbox;
 
 /// The driver: everything that its services share.
 #[derive(Debug)]
@@ -57,18 +34,18 @@ pub(crate) struct Driver {
     /// The root helper.
     pub(crate) helper: Helper,
     /// The tasks.
-    pub(crate) tasks: task::Tasks,
+    pub(crate) tasks: super::task::Tasks,
     /// Messages to the people who look at a task.
     pub(crate) events: Events,
     /// The system bus.
     pub(crate) bus: Bus,
-    leftovers: leftovers::Leftovers,
-    claims: claim::Claims,
+    pub(super) leftovers: super::pending_removals::Leftovers,
+    pub(super) claims: super::newest_start::Claims,
     /// Whether the last question about a task had no answer.
-    unanswered: AtomicBool,
-    folders: Vec<PathBuf>,
-    boot: String,
-    active: OnceLock<Instant>,
+    pub(super) unanswered: AtomicBool,
+    pub(super) folders: Vec<PathBuf>,
+    pub(super) boot: String,
+    pub(super) active: OnceLock<Instant>,
 }
 
 impl Driver {
@@ -82,14 +59,14 @@ impl Driver {
             config: watch::Sender::new(config),
             compute: watch::Sender::new(Compute::of_host()),
             helper,
-            tasks: task::Tasks::default(),
+            tasks: super::task::Tasks::default(),
             events: Events::default(),
             bus: Bus::default(),
-            leftovers: leftovers::Leftovers::default(),
-            claims: claim::Claims::default(),
+            leftovers: super::pending_removals::Leftovers::default(),
+            claims: super::newest_start::Claims::default(),
             unanswered: AtomicBool::new(false),
             folders,
-            boot: handle::boot_id(),
+            boot: super::handle::boot_id(),
             active: OnceLock::new(),
         })
     }
@@ -120,13 +97,13 @@ impl Driver {
         }
         let driver = Arc::clone(self);
         tokio::spawn(async move { driver.helper.monitor().await });
-        tokio::spawn(bus::watch(Arc::clone(self)));
-        tokio::spawn(leftovers::work(Arc::clone(self)));
+        tokio::spawn(unit_signals::watch(Arc::clone(self)));
+        tokio::spawn(super::pending_removals::work(Arc::clone(self)));
         tokio::spawn(Arc::clone(self).follow_helper());
     }
 
     /// Whether the account is missing: the helper lets nobody else in.
-    fn is_nobody(&self) -> bool {
+    pub(super) fn is_nobody(&self) -> bool {
         matches!(self.standing, Standing::Nobody { .. })
     }
 
@@ -137,7 +114,7 @@ impl Driver {
 
     /// Looks at every task again whenever a helper process comes up: it may know of ends that
     /// nobody saw.
-    async fn follow_helper(self: Arc<Self>) {
+    pub(super) async fn follow_helper(self: Arc<Self>) {
         let mut health = self.helper.health();
         loop {
             let up = matches!(*health.borrow_and_update(), Health::Up(_));
@@ -155,7 +132,7 @@ impl Driver {
     ///
     /// # Errors
     /// The account is missing, or the operator has switched the driver off.
-    fn able(&self) -> Result<(), Failure> {
+    pub(super) fn able(&self) -> Result<(), Failure> {
         if self.is_nobody() {
             return Err(Failure::permanent(account_missing()));
         }

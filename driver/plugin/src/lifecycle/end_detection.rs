@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::Driver;
 use super::handle::Identity;
 use super::task::Task;
-use crate::helper::{CallError, Health};
+use crate::helper_client::{CallError, Health};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);

@@ -6,9 +6,9 @@
 //! echoed beside them is freed of the job's environment, because Nomad writes both to disk.
 
 use bincode::{Decode, Encode};
+use nomad_proto::drivers::{TaskConfig, TaskHandle, TaskState};
 use proto::codec;
 use proto::name::{MachineName, TaskKey};
-use proto::nomad::drivers::{TaskConfig, TaskHandle, TaskState};
 use proto::wire;
 
 use crate::error::Failure;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use proto::nomad::drivers::TaskConfig;
+use nomad_proto::drivers::TaskConfig;
 
 /// The newest start of each task that is being started.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
+use nomad_proto::drivers::TaskHandle;
 use proto::name::TaskKey;
-use proto::nomad::drivers::TaskHandle;
 
 use super::Driver;
 use crate::error::Failure;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use proto::nomad::drivers::TaskHandle;
+use nomad_proto::drivers::TaskHandle;
 use proto::wire::State;
 
 use super::Driver;
-use super::check::{Learnt, publish};
+use super::end_detection::{Learnt, publish};
 use super::handle::{Identity, OLDER_DRIVER};
 use super::task::Task;
 use crate::error::Failure;
-use crate::helper::Health;
+use crate::helper_client::Health;
 
 /// Time for a helper that answers.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -9,26 +9,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nomad_proto::drivers::{TaskConfig, TaskHandle};
 use proto::error::Code;
 use proto::limits;
 use proto::name::TaskKey;
-use proto::nomad::drivers::{TaskConfig, TaskHandle};
-use proto::spec::process::Ready;
-use proto::spec::{Payload, TaskSpec};
+use proto::task_spec::process::Ready;
+use proto::task_spec::{Payload, TaskSpec};
 use proto::wire::{self, State};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Driver;
-use super::check::publish;
-use super::claim::Claim;
+use super::end_detection::publish;
 use super::handle::Identity;
+use super::newest_start::Claim;
 use super::older;
 use super::task::Task;
 use crate::error::Failure;
-use crate::helper::CallError;
-use crate::observe::ulimit;
-use crate::spec::signal::default_stop;
-use crate::spec::{self, Node, resources};
+use crate::helper_client::CallError;
+use crate::node::ulimit;
+use crate::translate::signal::default_stop;
+use crate::translate::{self, Node, resources};
 
 /// Time for the helper to come back before a start fails.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -77,9 +77,9 @@ impl Driver {
         let task = Arc::clone(config);
         let build = move || {
             let node = Node::of_host(systemd, host_users, &plugin, &folders);
-            spec::build(&task, &node)
+            translate::build(&task, &node)
         };
-        looked(LOOK, build, || spec::image_of(config)).await
+        looked(LOOK, build, || translate::image_of(config)).await
     }
 
     /// Also says whether this very run has been begun already.

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::Driver;
 use super::task::Task;
 use crate::error::Failure;
-use crate::helper::CallError;
-use crate::spec::signal;
+use crate::helper_client::CallError;
+use crate::translate::signal;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Time for the kill to reach the helper, and for the last process to be gone after it.

@@ -1,7 +1,7 @@
 //! The tasks that this process knows, and where each of them stands.
 //!
 //! A task's end is published once and stays until the task is destroyed, for any number of
-//! waiters. This module asks nobody anything; see [`super::check`] for how the truth is found.
+//! waiters. This module asks nobody anything; see [`super::end_detection`] for how the truth is found.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

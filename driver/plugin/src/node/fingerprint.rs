@@ -4,17 +4,17 @@
 
 use std::collections::HashMap;
 
-use proto::nomad::drivers::FingerprintResponse;
-use proto::nomad::drivers::fingerprint_response::HealthState;
-use proto::nomad::structs::{Attribute, attribute::Value};
+use nomad_proto::drivers::FingerprintResponse;
+use nomad_proto::drivers::fingerprint_response::HealthState;
+use nomad_proto::structs::{Attribute, attribute::Value};
 use proto::systemd::{self, Unfit};
 use proto::wire::Welcome;
 
 use crate::config::plugin::PluginConfig;
-use crate::helper::Health;
-use crate::life::account_missing;
-use crate::process::privilege::Standing;
-use crate::process::sandbox::Sandbox;
+use crate::helper_client::Health;
+use crate::lifecycle::account_missing;
+use crate::startup::privilege::Standing;
+use crate::startup::sandbox::Sandbox;
 
 /// The fingerprint for a state of things.
 pub(crate) fn take(
@@ -106,7 +106,7 @@ fn confined(standing: &Standing, sandbox: &Sandbox) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::helper::Down;
+    use crate::helper_client::Down;
     use std::sync::Arc;
 
     fn up() -> Health {

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use proto::spec::process::{LimitName, ProcessLimit};
+use proto::task_spec::process::{LimitName, ProcessLimit};
 
 /// A sentence for each hard limit that is lower than the job asks for.
 pub(crate) fn missed(asked: &[ProcessLimit], leader: u32) -> Vec<String> {

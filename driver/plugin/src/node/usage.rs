@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use proto::nomad::base::ClientTopology;
-use proto::nomad::drivers::{
+use nomad_proto::base::ClientTopology;
+use nomad_proto::drivers::{
     CpuUsage, MemoryUsage, TaskResourceUsage, TaskStats, cpu_usage, memory_usage,
 };
 
@@ -213,7 +213,7 @@ fn table(text: Option<String>) -> HashMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::nomad::base::ClientTopologyCore;
+    use nomad_proto::base::ClientTopologyCore;
     use std::time::Duration;
 
     fn stat(usage: u64, user: u64, system: u64) -> HashMap<String, u64> {

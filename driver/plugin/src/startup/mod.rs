@@ -2,7 +2,6 @@
 //! sandbox, the socket's folder, log lines.
 
 pub(crate) mod handshake;
-pub(crate) mod log;
 pub(crate) mod privilege;
 pub(crate) mod sandbox;
 pub(crate) mod socket;

@@ -1,17 +1,17 @@
 //! Files and folders of the host inside the task: `bind`, `bind_read_only`, `mount` blocks of that
 //! type, Nomad's volumes and what its device plugins bring.
 
-use proto::nomad::drivers::Mount;
-use proto::spec::files::{Bind, Mapping};
+use nomad_proto::drivers::Mount;
+use proto::task_spec::files::{Bind, Mapping};
 
 use super::Node;
 use super::place::{Targets, absolute, source, split};
 use super::version;
 use crate::config::Problem;
-use crate::config::blocks::{BindMapping, MountKeys, Propagation};
+use crate::config::block_keys::{BindMapping, MountKeys, Propagation};
 use crate::config::field::Pairs;
 use crate::config::task::TaskKeys;
-use proto::spec::files::Source;
+use proto::task_spec::files::Source;
 
 /// Binds of the job's own keys and of Nomad's volumes, in the order in which they are mounted.
 pub(crate) fn binds(

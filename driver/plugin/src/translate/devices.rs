@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 
+use nomad_proto::drivers;
 use proto::limits;
-use proto::nomad::drivers;
 use proto::secret::Secret;
-use proto::spec::files::{Credential, CredentialContent, CredentialName, Device, DeviceAccess};
+use proto::task_spec::files::{
+    Credential, CredentialContent, CredentialName, Device, DeviceAccess,
+};
 
 use super::place::{Targets, absolute, below};
 use crate::config::Problem;
-use crate::config::blocks::CredentialKeys;
+use crate::config::block_keys::CredentialKeys;
 use crate::config::task::TaskKeys;
 
 /// Nodes of the job's own `device` blocks and of Nomad's device plugins.

@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use proto::name::ImageName;
 use proto::path::Absolute;
-use proto::spec::{Image, ImageKind};
+use proto::task_spec::{Image, ImageKind};
 
 use crate::config::Problem;
 

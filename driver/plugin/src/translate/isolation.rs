@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use proto::capability::Capabilities;
 use proto::limits;
-use proto::spec::process::{
+use proto::task_spec::process::{
     LimitName, ProcessLimit, SelinuxContext, SyscallName, SyscallRule, Sysctl, SysctlName,
     SysctlValue,
 };
-use proto::spec::{Isolation, Network};
+use proto::task_spec::{Isolation, Network};
 
 use super::Node;
 use crate::config::Problem;

@@ -36,11 +36,11 @@ mod version;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use nomad_proto::drivers::TaskConfig;
 use proto::limits;
 use proto::name::TaskKey;
-use proto::nomad::drivers::TaskConfig;
 use proto::path::Absolute;
-use proto::spec::{Files, ImageKind, Ownership, Resources, TaskSpec};
+use proto::task_spec::{Files, ImageKind, Ownership, Resources, TaskSpec};
 
 use crate::config::plugin::PluginConfig;
 use crate::config::task::TaskKeys;
@@ -213,7 +213,7 @@ fn environment(
     task: &TaskConfig,
     keys: &TaskKeys,
     problems: &mut Vec<Problem>,
-) -> Vec<proto::spec::Variable> {
+) -> Vec<proto::task_spec::Variable> {
     let mut nomad: HashMap<String, String> = task.device_env.clone();
     nomad.extend(task.env.clone());
     environment::merge(&keys.environment.0, &nomad, problems)

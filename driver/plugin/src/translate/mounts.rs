@@ -1,13 +1,13 @@
 //! File systems in memory, overlay mounts and `mount` blocks.
 
 use proto::limits;
-use proto::spec::Files;
-use proto::spec::files::{Overlay, Tmpfs, Upper};
+use proto::task_spec::Files;
+use proto::task_spec::files::{Overlay, Tmpfs, Upper};
 
 use super::place::{Targets, source, split};
 use super::{Node, binds};
 use crate::config::Problem;
-use crate::config::blocks::{MountKeys, MountType, Propagation};
+use crate::config::block_keys::{MountKeys, MountType, Propagation};
 use crate::config::task::TaskKeys;
 use crate::config::value::Size;
 

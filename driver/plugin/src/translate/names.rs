@@ -6,17 +6,17 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use nomad_proto::drivers::{DnsConfig, TaskConfig};
 use proto::limits::ETC_FILE_MAX;
-use proto::nomad::drivers::{DnsConfig, TaskConfig};
 use proto::path::Relative;
-use proto::spec::process::HostName;
-use proto::spec::resolver::{EtcFile, ImageLink};
-use proto::spec::{Names, Network, Root, Volatile};
+use proto::task_spec::process::HostName;
+use proto::task_spec::resolver::{EtcFile, ImageLink};
+use proto::task_spec::{Names, Network, Root, Volatile};
 
 use super::Node;
 use super::place::below;
 use crate::config::Problem;
-use crate::config::blocks::{ResolvConf, TimezoneWord};
+use crate::config::block_keys::{ResolvConf, TimezoneWord};
 use crate::config::plugin::NAMESERVERS_MAX;
 use crate::config::task::TaskKeys;
 

@@ -1,9 +1,9 @@
 //! The task's network.
 
-use proto::nomad::drivers::NetworkIsolationSpec;
-use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
+use nomad_proto::drivers::NetworkIsolationSpec;
+use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
 use proto::path::Absolute;
-use proto::spec::Network;
+use proto::task_spec::Network;
 
 use crate::config::Problem;
 use crate::config::task::TaskKeys;

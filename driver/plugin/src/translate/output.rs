@@ -1,9 +1,9 @@
 //! Where the task's output goes, and the journal fields of its lines.
 
+use nomad_proto::drivers::TaskConfig;
 use proto::limits;
-use proto::nomad::drivers::TaskConfig;
-use proto::spec::Logs;
-use proto::spec::output::{Label, LabelName, LabelValue};
+use proto::task_spec::Logs;
+use proto::task_spec::output::{Label, LabelName, LabelValue};
 
 use super::Node;
 use crate::config::Problem;

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use proto::path::{Absolute, Component, Relative};
-use proto::spec::files::Source;
 use proto::target::Target;
+use proto::task_spec::files::Source;
 
 use crate::config::Problem;
 

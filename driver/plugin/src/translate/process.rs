@@ -1,13 +1,13 @@
 //! The payload: start mode, command, user, directory, host name, console, readiness, signal.
 
 use proto::secret::Secret;
-use proto::spec::process::{Console, HostName, Ready, User};
-use proto::spec::{Payload, Process};
+use proto::task_spec::process::{Console, HostName, Ready, User};
+use proto::task_spec::{Payload, Process};
 
 use super::place::absolute;
 use super::signal;
 use crate::config::Problem;
-use crate::config::blocks::{ConsoleWord, ReadyMode, VolatileWord};
+use crate::config::block_keys::{ConsoleWord, ReadyMode, VolatileWord};
 use crate::config::task::TaskKeys;
 
 /// What runs, and how.

@@ -1,8 +1,8 @@
 //! Limits of the task's unit from Nomad's resources.
 
+use nomad_proto::drivers;
 use proto::limits;
-use proto::nomad::drivers;
-use proto::spec::Resources;
+use proto::task_spec::Resources;
 
 const MIB: u64 = 1024 * 1024;
 

@@ -1,12 +1,12 @@
 //! What becomes of the image, and whose its files are: root modes, user namespace, ownership.
 
 use proto::limits;
-use proto::spec::{ImageKind, Layer, Ownership, Pivot, Root, RootFs, Users, Volatile};
+use proto::task_spec::{ImageKind, Layer, Ownership, Pivot, Root, RootFs, Users, Volatile};
 
 use super::place::{Targets, absolute, split};
 use super::{Node, version};
 use crate::config::Problem;
-use crate::config::blocks::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
+use crate::config::block_keys::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
 use crate::config::plugin::UserNamespaces;
 use crate::config::table::NOT_YET;
 use crate::config::task::TaskKeys;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::process::sys;
+use crate::startup::sys;
 
 /// Number of the signal, 1 to 64; `None` for an unknown name.
 pub(crate) fn parse(text: &str) -> Option<u8> {

@@ -11,7 +11,7 @@ use proto::error::{Code, Refusal};
 use proto::limits;
 use proto::name::{MachineName, TaskKey};
 use proto::parts::Assembly;
-use proto::spec::TaskSpec;
+use proto::task_spec::TaskSpec;
 use proto::wire::*;
 use tokio::task::JoinHandle;
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};

@@ -22,11 +22,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use proto::nomad::base::base_plugin_client::BasePluginClient;
-use proto::nomad::base::{NomadConfig, SetConfigRequest};
-use proto::nomad::drivers::TaskConfig;
-use proto::nomad::drivers::driver_client::DriverClient;
-use proto::nomad::drivers::{AllocatedMemoryResources, AllocatedTaskResources, Resources};
+use nomad_proto::base::base_plugin_client::BasePluginClient;
+use nomad_proto::base::{NomadConfig, SetConfigRequest};
+use nomad_proto::drivers::TaskConfig;
+use nomad_proto::drivers::driver_client::DriverClient;
+use nomad_proto::drivers::{AllocatedMemoryResources, AllocatedTaskResources, Resources};
 use tonic::transport::{Channel, Endpoint};
 
 /// Uid of an agent that is not root.

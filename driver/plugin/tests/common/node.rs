@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proto::nomad::drivers::driver_client::DriverClient;
-use proto::nomad::drivers::*;
+use nomad_proto::drivers::driver_client::DriverClient;
+use nomad_proto::drivers::*;
 use proto::wire::State;
 use tokio::time::timeout;
 use tonic::transport::Channel;

@@ -17,9 +17,10 @@ use proto::name::{AllocId, Instance, TaskKey};
 use proto::plan::UnitId;
 use tokio::task::JoinHandle;
 
-use super::context::Context;
-use super::{remove, unit};
-use crate::task::UPPERS;
+use crate::context::Context;
+use crate::end::remove;
+use crate::systemd::unit;
+use kernel::layout::UPPERS;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(20);
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MANY: usize = 4;
 
 /// Looks for ever.
-pub(super) async fn sweep(context: Rc<Context>) {
+pub(crate) async fn sweep(context: Rc<Context>) {
     let (mut looks, mut layers) = (Looks::default(), Looks::default());
     let mut missing = HashSet::new();
     loop {
@@ -47,7 +48,7 @@ pub(super) async fn sweep(context: Rc<Context>) {
                 tracing::error!(task = %key, %error, "an orphan could not be removed");
             }
         }
-        if layers.look(Path::new(UPPERS), crate::task::has_orphans).await == Some(true) {
+        if layers.look(Path::new(UPPERS), kernel::kept_layers::has_orphans).await == Some(true) {
             // Any unit's clean-up takes such layers along, so that of none does.
             let none = UnitId { alloc: AllocId([0; 16]), instance: Instance(0) };
             if let Err(error) = unit::clean(&context.bus, none).await {
@@ -69,7 +70,7 @@ async fn look_for_all(context: &Context, looks: &mut Looks<Vec<TaskKey>>) -> Has
         let at = allocs.clone();
         let look = move || {
             let gone = |(key, device): &(TaskKey, Option<u64>)| {
-                crate::task::is_gone(&at.join(key.alloc.to_string()), *device)
+                kernel::kept_layers::is_gone(&at.join(key.alloc.to_string()), *device)
             };
             tasks.into_iter().filter(gone).map(|(key, _)| key).collect()
         };

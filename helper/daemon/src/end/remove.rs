@@ -7,17 +7,18 @@ use proto::error::Refusal;
 use proto::name::TaskKey;
 use proto::plan::{Step, UnitId};
 
-use super::context::Context;
-use super::unit::Who;
-use super::{machined, notify, recover, unit};
-use crate::hook;
+use crate::context::Context;
+use crate::restart::recover;
+use crate::systemd::unit::Who;
+use crate::systemd::{machined, notify, unit};
+use kernel::hook;
 
 /// Time after which a start that has not ended is killed once more.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Removes a task; kills it when it runs. An unknown task is fine, but PID 1 must not have a unit
 /// of that name either: "removed" is never said of a container that runs.
-pub(super) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+pub(crate) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     context.pace.wait().await;
     let Some(entry) = context.table.borrow().get(key).cloned() else {
         return remove_unknown(context, key).await;
@@ -56,13 +57,13 @@ async fn remove_unknown(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
 }
 
 /// Kills processes of a task.
-pub(super) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
+pub(crate) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
     let kill = unit::kill(&context.bus, UnitId::from(key), who);
     hook::during(Step::KillAll, kill).await.map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
 }
 
 /// The removal itself; the caller holds the task's gate.
-pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
+pub(crate) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     let id = UnitId::from(key);
     hook::during(Step::Unregister, machined::unregister(context, key)).await;
     // Not all of them: the unit's own clean-up may be running.
@@ -80,8 +81,8 @@ pub(super) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
 }
 
 /// Takes the upper layer away when the unit's own clean-up did not.
-pub(super) async fn clean(context: &Rc<Context>, id: UnitId) -> Result<(), Refusal> {
-    let folder = crate::task::upper(id);
+pub(crate) async fn clean(context: &Rc<Context>, id: UnitId) -> Result<(), Refusal> {
+    let folder = kernel::layout::upper(id);
     if !folder.exists() {
         return Ok(());
     }
@@ -99,7 +100,7 @@ fn forget(context: &Context, key: &TaskKey) {
     let id = UnitId::from(key);
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
-    if let Err(error) = std::fs::remove_file(crate::task::executed_mark(id))
+    if let Err(error) = std::fs::remove_file(kernel::layout::executed_mark(id))
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(task = %key, %error, "cannot remove the mark of its launcher");

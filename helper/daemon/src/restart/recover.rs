@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use proto::plan::UnitId;
 
-use super::context::Context;
-use super::process::{Process, nspawn};
-use super::record::{Form, Record};
-use super::table::Entry;
-use super::unit::Found;
-use super::{leader, machined, notify, range, ready, remove, resume, start, streams, unit};
-use crate::task::{READY, UPPERS, executed_mark, executed_unit};
+use crate::context::Context;
+use crate::end::remove;
+use crate::process::{Process, nspawn};
+use crate::restart::resume;
+use crate::start::{conduct, payload_watch, ready};
+use crate::systemd::unit::Found;
+use crate::systemd::{machined, notify, unit};
+use crate::tasks::record::{Form, Record};
+use crate::tasks::table::Entry;
+use crate::tasks::{held_output, uid_range};
+use kernel::layout::{READY, UPPERS, executed_mark, executed_unit};
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
-pub(super) async fn run(
+pub(crate) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
@@ -69,18 +73,19 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     let mut take = |kind: &str| stored.remove(&format!("{kind}-{id}")).map(Process::from_stored);
     let (leader, payload) = (take("leader"), take("payload"));
     if let Some(base) = record.locked_range() {
-        let lock = stored.remove(&range::stored_name(base));
+        let lock = stored.remove(&uid_range::stored_name(base));
         context.ranges.borrow_mut().adopt(record.key.alloc, base, lock);
     }
     // A start that we died in the middle of, or a store that was lost: look for the rest.
-    let mut processes = leader::Processes { leader: leader.clone(), payload: payload.clone() };
+    let mut processes =
+        payload_watch::Processes { leader: leader.clone(), payload: payload.clone() };
     // The pid was read a while ago and may be another's by now.
     let own = |main: &Process| main.is_in_unit(&unit::name(id));
     let mut main = Process::open(found.main_pid).ok().filter(own);
     match &main {
         Some(main) => {
-            leader::look(main, record.kind, &mut processes);
-            streams::watch(context, &record.key, main.clone());
+            payload_watch::look(main, record.kind, &mut processes);
+            held_output::watch(context, &record.key, main.clone());
         }
         None => context.streams.borrow_mut().ended(id),
     }
@@ -91,13 +96,13 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     // One that arrived without filters goes through the start again, and so is undone.
     main = main.filter(|main| {
         record.is_readable()
-            && (!leader::arrived(record.kind, nspawn(), &processes)
-                || leader::check_filters(main, record.kind, &processes).is_err())
+            && (!payload_watch::arrived(record.kind, nspawn(), &processes)
+                || payload_watch::check_filters(main, record.kind, &processes).is_err())
     });
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);
-    start::keep(context, &record, &processes);
+    conduct::keep(context, &record, &processes);
     let context = context.clone();
     tokio::task::spawn_local(async move {
         match main {
@@ -122,7 +127,7 @@ fn sweep_marks(context: &Context) {
 
 /// Gives up what is stored for no task. While there is a task whose record cannot be read, it may
 /// be that one's, e.g. the lock of its uid range.
-pub(super) fn sweep_unclaimed(context: &Context) {
+pub(crate) fn sweep_unclaimed(context: &Context) {
     if !context.table.borrow().has_unreadable() {
         context.unclaimed.take().into_iter().for_each(|(name, fd)| sweep(&name, fd));
     }
@@ -134,7 +139,7 @@ fn sweep(name: &str, fd: OwnedFd) {
     // A lock file that is gone was taken away by us; one of its name now is another's.
     let linked = nix::sys::stat::fstat(&fd).is_ok_and(|file| file.st_nlink > 0);
     match name.strip_prefix("range-").and_then(|base| base.parse().ok()) {
-        Some(base) if linked => range::free(base),
+        Some(base) if linked => uid_range::free(base),
         _ => notify::forget(name),
     }
     drop(fd);

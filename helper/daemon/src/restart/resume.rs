@@ -9,14 +9,14 @@ use std::time::Duration;
 use proto::limits;
 use proto::plan::LAUNCHER_FAILED;
 
-use super::context::Context;
-use super::process::Process;
-use super::record::{Form, Record};
-use super::start::{finish, gate, payload};
-use super::unit::{self, Seen};
+use crate::context::Context;
+use crate::process::Process;
+use crate::start::conduct::{finish, gate, payload};
+use crate::systemd::unit::{self, Seen};
+use crate::tasks::record::{Form, Record};
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
-pub(super) async fn run(context: &Rc<Context>, record: &Record, main: &Process) {
+pub(crate) async fn run(context: &Rc<Context>, record: &Record, main: &Process) {
     let gate = gate(context, &record.key);
     let _held = gate.lock().await;
     let limit = Duration::from_secs(limits::START_TIMEOUT_S);
@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Rc<Context>, record: &Record, main: &Process) 
 }
 
 /// Undoes a start whose launcher ended before systemd-nspawn while no helper was there.
-pub(super) async fn abandon(context: &Rc<Context>, record: &Record) {
+pub(crate) async fn abandon(context: &Rc<Context>, record: &Record) {
     let gate = gate(context, &record.key);
     let _held = gate.lock().await;
     finish(context, &record.key, false).await;
@@ -53,7 +53,7 @@ async fn has_run(context: &Context, record: &Record) -> bool {
         }
     };
     let seen = tokio::time::timeout(Duration::from_secs(1), ended).await;
-    let marked = crate::task::executed_mark(record.unit()).exists();
+    let marked = kernel::layout::executed_mark(record.unit()).exists();
     matches!(seen, Ok(Ok(seen)) if seen.code != 0 && was_executed(record.form, marked, &seen))
 }
 

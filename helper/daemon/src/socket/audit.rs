@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::error::Refusal;
 use proto::wire::{Request, Verb};
 
-use super::journal::Lines;
+use crate::socket::journal::Lines;
 
 /// Lines a second; the rest is counted and told in one line.
 const LINES: u32 = 50;
@@ -20,9 +20,9 @@ thread_local! {
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    pub(super) pid: i32,
+pub(crate) struct Peer {
+    pub(crate) uid: u32,
+    pub(crate) pid: i32,
 }
 
 fn may_write() -> bool {
@@ -35,7 +35,7 @@ fn may_write() -> bool {
 }
 
 /// Writes the line of a decision. `task` is the task that the request is about.
-pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Option<&Refusal>) {
+pub(crate) fn decision(peer: Peer, request: &Request, task: &str, refusal: Option<&Refusal>) {
     let verb = request.verb.name();
     // Reading changes nothing and happens often.
     let reading =
@@ -68,19 +68,19 @@ pub(super) fn decision(peer: Peer, request: &Request, task: &str, refusal: Optio
 }
 
 /// Writes that a connection was refused or closed for what it did.
-pub(super) fn closed(peer: Peer, why: &str) {
+pub(crate) fn closed(peer: Peer, why: &str) {
     if may_write() {
         tracing::warn!(uid = peer.uid, pid = peer.pid, why, "connection closed");
     }
 }
 
 /// Counts a message that could not be decoded.
-pub(super) fn malformed() {
+pub(crate) fn malformed() {
     MALFORMED.set(MALFORMED.get() + 1);
 }
 
 /// Writes the counts once a second, when there are any.
-pub(super) async fn summarize(journal: Lines) {
+pub(crate) async fn summarize(journal: Lines) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;

@@ -21,14 +21,14 @@ struct Counts {
 
 /// The way to the thread that writes.
 #[derive(Debug, Clone)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     sender: SyncSender<Vec<u8>>,
     counts: Arc<Counts>,
 }
 
 impl Lines {
     /// Starts the thread.
-    pub(super) fn new(mut out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn new(mut out: impl Write + Send + 'static) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Vec<u8>>(WAITING_MAX);
         let counts = Arc::new(Counts::default());
         let counted = counts.clone();
@@ -44,12 +44,12 @@ impl Lines {
     }
 
     /// How many lines have been dropped since the last call.
-    pub(super) fn take_dropped(&self) -> u64 {
+    pub(crate) fn take_dropped(&self) -> u64 {
         self.counts.dropped.swap(0, Ordering::Relaxed)
     }
 
     /// Waits until all lines are written, but not for a journal that stalls.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         for _ in 0..100 {
             if self.counts.waiting.load(Ordering::Relaxed) == 0 {
                 return;

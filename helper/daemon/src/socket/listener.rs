@@ -20,22 +20,22 @@ use proto::{codec, limits};
 use tokio::time::{timeout, timeout_at};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
-use super::audit::{self, Peer};
-use super::context::Context;
-use super::requests::Session;
+use crate::context::Context;
+use crate::socket::audit::{self, Peer};
+use crate::socket::session::Session;
 
 /// Longest time for a reply to be taken by the peer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The listening socket.
-pub(super) struct Door {
+pub(crate) struct Door {
     listener: UnixSeqpacketListener,
     owner: u32,
 }
 
 impl Door {
     /// Takes the passed socket.
-    pub(super) fn new(socket: OwnedFd) -> Result<Self, String> {
+    pub(crate) fn new(socket: OwnedFd) -> Result<Self, String> {
         let told = |e: io::Error| format!("driver socket: {e}");
         // systemd passes it blocking unless the unit says NonBlocking=yes.
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| told(e.into()))?;
@@ -52,7 +52,7 @@ impl Door {
     }
 
     /// Accepts connections for ever.
-    pub(super) async fn serve(mut self, context: Rc<Context>) -> Result<(), String> {
+    pub(crate) async fn serve(mut self, context: Rc<Context>) -> Result<(), String> {
         // A copy for each connection counts them.
         let open = Rc::new(());
         loop {

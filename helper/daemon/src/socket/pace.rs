@@ -17,14 +17,14 @@ const INTERVAL: Duration = Duration::from_millis(20);
 
 /// When the next turns come.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// When the bucket is full again, if nobody takes a turn until then.
     full_at: Cell<Option<Instant>>,
 }
 
 impl Pace {
     /// Takes a turn, when it comes.
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         let delay = self.take(Instant::now());
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;

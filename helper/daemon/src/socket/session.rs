@@ -1,48 +1,51 @@
 //! One request to one answer.
 //!
 //! Trusts nothing that a request says: order, epoch and bounds are checked here, what it asks for in
-//! [`crate::policy`]. Never acts for a connection that has not greeted.
+//! [`policy`]. Never acts for a connection that has not greeted.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use proto::error::{Code, Refusal};
 use proto::parts::{Assembly, Part};
-use proto::spec::TaskSpec;
+use proto::task_spec::TaskSpec;
 use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
 use proto::{codec, limits};
 use tokio::time::Instant;
 
-use super::context::{Context, Held};
-use super::unit::Who;
-use super::{process, remove, start, status};
-use crate::policy::check_signal;
+use crate::context::{Context, Held};
+use crate::end::remove;
+use crate::process;
+use crate::start::conduct;
+use crate::systemd::unit::Who;
+use crate::tasks::status;
+use policy::check_signal;
 
 /// Longest wait of a greeting for the version of systemd, which a start reads again.
 const VERSION_WAIT: Duration = Duration::from_secs(1);
 
 /// What a connection remembers between requests.
-pub(super) struct Session {
+pub(crate) struct Session {
     context: Rc<Context>,
     /// Process id of the peer; 0 where it cannot be seen.
     peer: i32,
     greeted: bool,
     assembly: Assembly,
     /// When the greeting must have come, or the specification that is being sent be complete.
-    pub(super) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
     /// Bytes of this connection that count in the bound of all.
     held: Held,
 }
 
 impl Session {
-    pub(super) fn new(context: Rc<Context>, peer: i32) -> Self {
+    pub(crate) fn new(context: Rc<Context>, peer: i32) -> Self {
         let deadline = Some(Instant::now() + Duration::from_secs(limits::GREETING_TIMEOUT_S));
         let held = Held::new(&context);
         Self { context, peer, greeted: false, assembly: Assembly::default(), deadline, held }
     }
 
     /// Answers one request; with the answer, the task that it was about.
-    pub(super) async fn answer(&mut self, request: &Request) -> (Result<Answer, Refusal>, String) {
+    pub(crate) async fn answer(&mut self, request: &Request) -> (Result<Answer, Refusal>, String) {
         let mut task = request.verb.key().map(ToString::to_string).unwrap_or_default();
         let result = match self.admit(request) {
             Ok(()) => self.dispatch(&request.verb, &mut task).await,
@@ -143,10 +146,10 @@ impl Session {
         *task = spec.key.to_string();
         // The agent starts the plugin.
         let agent = process::parent_of(self.peer);
-        start::run(&self.context, spec, held, agent).await.map(Answer::Started)
+        conduct::run(&self.context, spec, held, agent).await.map(Answer::Started)
     }
 
-    fn known(&self, key: &proto::name::TaskKey) -> Result<super::table::Entry, Refusal> {
+    fn known(&self, key: &proto::name::TaskKey) -> Result<crate::tasks::table::Entry, Refusal> {
         let unknown = || Refusal::new(Code::Unknown, "find", key, "no such task");
         self.context.table.borrow().get(key).cloned().ok_or_else(unknown)
     }

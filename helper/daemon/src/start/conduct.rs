@@ -11,19 +11,22 @@ use proto::error::{Code, Refusal, printable};
 use proto::limits::{self, RANGE_WIDTH};
 use proto::name::{AllocId, TaskKey};
 use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
-use proto::spec::{Label, Logs, Payload, TaskSpec, Users};
+use proto::task_spec::{Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 
-use super::context::{Context, Held};
-use super::launch::Launcher;
-use super::messages::Messages;
-use super::process::{Process, nspawn};
-use super::ready::Notice;
-use super::record::{Form, Kind, Record, Use};
-use super::table::Entry;
-use super::{leader, machined, notify, range, remove, settle, status, streams, unit};
-use crate::hook;
-use crate::policy::Decision;
+use crate::context::{Context, Held};
+use crate::end::remove;
+use crate::process::{Process, nspawn};
+use crate::start::launcher_link::Launcher;
+use crate::start::nspawn_messages::Messages;
+use crate::start::ready::Notice;
+use crate::start::{payload_watch, preflight};
+use crate::systemd::{machined, notify, unit};
+use crate::tasks::record::{Form, Kind, Record, Use};
+use crate::tasks::table::Entry;
+use crate::tasks::{held_output, status, uid_range};
+use kernel::hook;
+use policy::Decision;
 
 /// Time for a launcher that PID 1 has executed to say its pid.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -32,22 +35,22 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 ///
 /// `held`: what the specification counts in the bound of all; `agent`: the Nomad agent's process id,
 /// where it is known.
-pub(super) async fn run(
+pub(crate) async fn run(
     context: &Rc<Context>,
     mut spec: TaskSpec,
     held: Held,
     agent: Option<u32>,
 ) -> Result<Task, Refusal> {
-    settle::systemd(context).await?;
+    preflight::systemd(context).await?;
     let policy = context.policy();
-    let decision = hook::during(Step::Decide, settle::decide(&mut spec, &policy)).await?;
+    let decision = hook::during(Step::Decide, preflight::decide(&mut spec, &policy)).await?;
     let mut record = claim(context, &spec, &decision)?;
     let key = spec.key.clone();
     let gate = gate(context, &key);
     let locked = gate.lock().await;
     context.pace.wait().await;
     // Only now: nothing is looked at before the decision.
-    record.allocs_device = settle::device(&decision.task_dirs.alloc_dir.root).await;
+    record.allocs_device = preflight::device(&decision.task_dirs.alloc_dir.root).await;
     if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
         entry.record.allocs_device = record.allocs_device;
     }
@@ -65,12 +68,12 @@ pub(super) async fn run(
     status::after_start(context, &key).await
 }
 
-pub(super) fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
+pub(crate) fn gate(context: &Context, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
     context.table.borrow().get(key).map(|entry| entry.gate.clone()).unwrap_or_default()
 }
 
 /// The end of a start; the caller holds the task's gate.
-pub(super) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
+pub(crate) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
     if started {
         machined::register(context, key);
     } else if let Err(error) = remove::undo(context, key).await {
@@ -122,7 +125,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         }
     }
     record.users = users(context, spec.key.alloc, decision.users)?;
-    let entry = Entry::new(record.clone(), super::now_ms(), true);
+    let entry = Entry::new(record.clone(), crate::now_ms(), true);
     context.table.borrow_mut().insert(entry);
     Ok(record)
 }
@@ -133,10 +136,10 @@ fn users(context: &Context, alloc: AllocId, users: Users) -> Result<Option<Range
     Ok(match users {
         Users::Pick => {
             // The one that the layers kept for the allocation belong to, if there are any.
-            Some(Range { base: take(crate::task::kept_base(alloc))?, width: RANGE_WIDTH })
+            Some(Range { base: take(kernel::kept_layers::base(alloc))?, width: RANGE_WIDTH })
         }
         Users::Fixed { base, width } => {
-            if range::is_locked(base) {
+            if uid_range::is_locked(base) {
                 take(Some(base))?;
             }
             Some(Range { base, width })
@@ -187,7 +190,7 @@ async fn attempt(
     hook::during(Step::Leader, payload(context, record, &main, messages.as_deref())).await?;
     if collected && let Some(writers) = launcher.streams().await {
         context.streams.borrow_mut().enter(record.unit(), writers);
-        streams::watch(context, &record.key, main.clone());
+        held_output::watch(context, &record.key, main.clone());
     }
     drop(launcher);
     // Nothing of the specification is left. A payload may take an hour to be ready, and must not
@@ -345,24 +348,24 @@ async fn answered<T>(
 }
 
 /// Waits for the payload and keeps its descriptors where they outlive us.
-pub(super) async fn payload(
+pub(crate) async fn payload(
     context: &Rc<Context>,
     record: &Record,
     main: &Process,
     messages: Option<&Messages>,
 ) -> Result<(), Refusal> {
     let key = &record.key;
-    let found = |processes: &leader::Processes| {
+    let found = |processes: &payload_watch::Processes| {
         hook::run(Step::Store, || keep(context, record, processes));
     };
-    let processes = leader::watch(main, record.kind, nspawn(), found).await;
+    let processes = payload_watch::watch(main, record.kind, nspawn(), found).await;
     let said = messages.map(Messages::errors).unwrap_or_default();
     if let Some(leader) = &processes.leader {
         // The container's first process is systemd-nspawn itself up to the payload's execve.
         if leader.has_ended() && !said.is_empty() {
             context.table.borrow_mut().note(key, format!("systemd-nspawn: {said}"));
         }
-        return leader::check_filters(main, record.kind, &processes);
+        return payload_watch::check_filters(main, record.kind, &processes);
     }
     let unit = unit::name(record.unit());
     tracing::warn!(%key, "systemd-nspawn ended before the payload");
@@ -378,7 +381,7 @@ pub(super) async fn payload(
 }
 
 /// Enters a task's processes into the table and the descriptor store.
-pub(super) fn keep(context: &Context, record: &Record, processes: &leader::Processes) {
+pub(crate) fn keep(context: &Context, record: &Record, processes: &payload_watch::Processes) {
     let mut table = context.table.borrow_mut();
     let Some(entry) = table.get_mut(&record.key) else { return };
     for (name, known, process) in [

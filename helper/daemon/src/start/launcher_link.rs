@@ -19,11 +19,11 @@ use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
 const STREAMS: Duration = Duration::from_secs(1);
 
 /// The socket to one launcher.
-pub(super) struct Launcher(UnixSeqpacket);
+pub(crate) struct Launcher(UnixSeqpacket);
 
 impl Launcher {
     /// Makes the pair; the second end is for the unit's standard input.
-    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // The launcher reads blocking; the flag belongs to each end alone.
@@ -37,7 +37,7 @@ impl Launcher {
     }
 
     /// Sends the plan.
-    pub(super) async fn send_plan(&self, plan: &Plan) -> Result<(), Refusal> {
+    pub(crate) async fn send_plan(&self, plan: &Plan) -> Result<(), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::SendPlan.name(), "launcher", reason);
         let whole = codec::encode_whole(plan).map_err(|e| failed(e.to_string()))?;
         let length = u32::try_from(whole.len()).map_err(|e| failed(e.to_string()))?;
@@ -48,18 +48,18 @@ impl Launcher {
     }
 
     /// Lets it execute systemd-nspawn.
-    pub(super) async fn go(&self) -> Result<(), Refusal> {
+    pub(crate) async fn go(&self) -> Result<(), Refusal> {
         let sent = self.send(&Order::Go).await;
         sent.map_err(|reason| Refusal::failed(Step::Go.name(), "launcher", reason))
     }
 
     /// The next report that is no failure.
-    pub(super) async fn report(&self) -> Result<Report, Refusal> {
+    pub(crate) async fn report(&self) -> Result<Report, Refusal> {
         self.receive().await.map(|(report, _)| report)
     }
 
     /// Writers of the log FIFOs of a payload that runs. Without them it runs as well.
-    pub(super) async fn streams(&self) -> Option<[OwnedFd; 2]> {
+    pub(crate) async fn streams(&self) -> Option<[OwnedFd; 2]> {
         let received = tokio::time::timeout(STREAMS, self.receive()).await;
         match received {
             Ok(Ok((Report::Streams, fds))) => fds.try_into().ok(),
@@ -68,7 +68,7 @@ impl Launcher {
     }
 
     /// The next report that is no failure, and the descriptors that came with it.
-    pub(super) async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
+    pub(crate) async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::ReadPlan.name(), "launcher", reason);
         let (mut buffer, mut room) = (vec![0; limits::MESSAGE_MAX], [0; 64]);
         let received = self.0.recv_with_ancillary(&mut buffer, &mut room).await;

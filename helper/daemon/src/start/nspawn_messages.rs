@@ -15,10 +15,10 @@ use std::rc::Rc;
 use proto::error::printable;
 use tokio::net::UnixDatagram;
 
-use super::process::Process;
-use super::record::Record;
-use super::unit;
-use crate::task::JOURNAL;
+use crate::process::Process;
+use crate::systemd::unit;
+use crate::tasks::record::Record;
+use kernel::layout::JOURNAL;
 
 /// Most messages of one run; its end says no more than its beginning.
 const MOST: u32 = 200;
@@ -30,7 +30,7 @@ const ERRORS: usize = 4;
 const WARNING: u8 = 4;
 
 /// The receiver of one run.
-pub(super) struct Messages {
+pub(crate) struct Messages {
     socket: UnixDatagram,
     /// Fields of every line.
     fields: String,
@@ -40,7 +40,7 @@ pub(super) struct Messages {
 
 impl Messages {
     /// Takes messages until systemd-nspawn ends.
-    pub(super) fn listen(socket: OwnedFd, record: &Record, main: Process) -> io::Result<Rc<Self>> {
+    pub(crate) fn listen(socket: OwnedFd, record: &Record, main: Process) -> io::Result<Rc<Self>> {
         let socket = net::UnixDatagram::from(socket);
         socket.set_nonblocking(true)?;
         let mut fields = format!(
@@ -72,7 +72,7 @@ impl Messages {
     }
 
     /// The errors so far, in one line; empty when there are none.
-    pub(super) fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         self.drain();
         self.errors.borrow().join("; ")
     }

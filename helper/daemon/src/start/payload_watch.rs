@@ -11,8 +11,8 @@ use std::time::Duration;
 use proto::error::Refusal;
 use proto::plan::Step;
 
-use super::process::{Identity, Process, is_namespace_init};
-use super::record::Kind;
+use crate::process::{Identity, Process, is_namespace_init};
+use crate::tasks::record::Kind;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(2);
@@ -25,14 +25,14 @@ const NSPAWN_FILTERS: u32 = if cfg!(target_arch = "x86_64") { 5 } else { 1 };
 
 /// A task's processes as they become known.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Processes {
-    pub(super) leader: Option<Process>,
-    pub(super) payload: Option<Process>,
+pub(crate) struct Processes {
+    pub(crate) leader: Option<Process>,
+    pub(crate) payload: Option<Process>,
 }
 
 /// Looks until the payload runs or systemd-nspawn has ended. `found` is called when a process
 /// becomes known.
-pub(super) async fn watch(
+pub(crate) async fn watch(
     main: &Process,
     kind: Kind,
     nspawn: Option<Identity>,
@@ -53,7 +53,7 @@ pub(super) async fn watch(
 }
 
 /// Whether the payload runs, or has run.
-pub(super) fn arrived(kind: Kind, nspawn: Option<Identity>, processes: &Processes) -> bool {
+pub(crate) fn arrived(kind: Kind, nspawn: Option<Identity>, processes: &Processes) -> bool {
     last(kind, processes).is_some_and(|process| runs_payload(process, nspawn))
 }
 
@@ -65,7 +65,7 @@ fn last(kind: Kind, processes: &Processes) -> Option<&Process> {
 /// Checks that a payload that has arrived is under systemd-nspawn's system call filters: 258 and
 /// newer start it without any when they cannot load libseccomp, and say so at debug level alone.
 /// What has ended already is past checking.
-pub(super) fn check_filters(
+pub(crate) fn check_filters(
     main: &Process,
     kind: Kind,
     processes: &Processes,
@@ -94,7 +94,7 @@ pub(super) fn check_filters(
 }
 
 /// One look, also used for a task that an earlier process started.
-pub(super) fn look(main: &Process, kind: Kind, processes: &mut Processes) {
+pub(crate) fn look(main: &Process, kind: Kind, processes: &mut Processes) {
     if processes.leader.is_none() {
         let init = main.children().into_iter().find(|&pid| is_namespace_init(pid));
         processes.leader = init.and_then(|pid| child(main, pid));

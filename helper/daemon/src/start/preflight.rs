@@ -10,17 +10,17 @@ use proto::error::{Code, Refusal};
 use proto::name::ImageName;
 use proto::path::Absolute;
 use proto::plan::Step;
-use proto::spec::{Image, ImageKind, TaskSpec};
 use proto::systemd::Unfit;
+use proto::task_spec::{Image, ImageKind, TaskSpec};
 
-use super::context::Context;
-use crate::policy::{self, Decision, Policy};
+use crate::context::Context;
+use policy::{self, Decision, Policy};
 
 /// Time for a file system to answer.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Refuses to run anything on a systemd with a known hole that the operator has not accepted.
-pub(super) async fn systemd(context: &Context) -> Result<(), Refusal> {
+pub(crate) async fn systemd(context: &Context) -> Result<(), Refusal> {
     judge_version(&context.systemd().await, &context.policy())
 }
 
@@ -40,10 +40,10 @@ fn judge_version(version: &str, policy: &Policy) -> Result<(), Refusal> {
 }
 
 /// Device of the file system of all allocations; `None` when it cannot be seen or does not answer.
-pub(super) async fn device(allocs: &Absolute) -> Option<u64> {
+pub(crate) async fn device(allocs: &Absolute) -> Option<u64> {
     let path = allocs.to_path();
     // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || crate::task::device(&path));
+    let look = tokio::task::spawn_blocking(move || kernel::kept_layers::device(&path));
     let abort = look.abort_handle();
     let device = tokio::time::timeout(LOOK, look).await;
     if device.is_err() {
@@ -59,7 +59,7 @@ pub(super) async fn device(allocs: &Absolute) -> Option<u64> {
 ///
 /// Every reading is judged before anything is looked for: root looks only for what the policy gives
 /// in one of them.
-pub(super) async fn decide(spec: &mut TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
+pub(crate) async fn decide(spec: &mut TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
     decide_by(spec, policy, find).await
 }
 
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
     use proto::path::Absolute;
-    use proto::spec::{Network, Root};
+    use proto::task_spec::{Network, Root};
     use std::cell::Cell;
 
     const ALLOC: &str = "/var/lib/nomad/alloc/07070707-0707-0707-0707-070707070707";
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn s16_an_unreadable_version_refuses_and_is_worth_another_try() {
-        let policy = |text| crate::policy::parse(text).unwrap();
+        let policy = |text| policy::parse(text).unwrap();
         for text in ["", "preset = \"compat\""] {
             let refusal = judge_version("", &policy(text)).unwrap_err();
             assert!(refusal.code == Code::Busy && refusal.is_retryable(), "{refusal}");

@@ -13,18 +13,18 @@ use proto::error::Refusal;
 use proto::plan::UnitId;
 use tokio::net::UnixDatagram;
 
-use super::process::Process;
-use crate::task::{READY, ready_socket};
+use crate::process::Process;
+use kernel::layout::{READY, ready_socket};
 
 /// The socket of one start; its file goes with it.
-pub(super) struct Notice {
+pub(crate) struct Notice {
     socket: UnixDatagram,
     path: PathBuf,
     limit_s: u32,
 }
 
 impl Notice {
-    pub(super) fn new(unit: UnitId, limit_s: u32) -> io::Result<Self> {
+    pub(crate) fn new(unit: UnitId, limit_s: u32) -> io::Result<Self> {
         let path = ready_socket(unit);
         let notice = Self { socket: UnixDatagram::bind(&path)?, path, limit_s };
         fs::set_permissions(&notice.path, Permissions::from_mode(0o600))?;
@@ -32,7 +32,7 @@ impl Notice {
     }
 
     /// Waits for `READY=1`, or the end of systemd-nspawn.
-    pub(super) async fn wait(&self, main: &Process) -> Result<(), Refusal> {
+    pub(crate) async fn wait(&self, main: &Process) -> Result<(), Refusal> {
         let failed = |reason: String| Refusal::failed("ready", "payload", reason);
         let heard = async {
             tokio::select! {
@@ -71,7 +71,7 @@ impl Drop for Notice {
 }
 
 /// Takes the sockets of an earlier process of ours away: its starts count as done.
-pub(super) fn sweep() {
+pub(crate) fn sweep() {
     for file in fs::read_dir(READY).into_iter().flatten().flatten() {
         if file.file_name().as_encoded_bytes().starts_with(b"ready-")
             && let Err(error) = fs::remove_file(file.path())

@@ -23,10 +23,10 @@ type Object<'a> = (&'a str, &'a str, &'a str);
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 /// PID 1.
-pub(super) const MANAGER: Object<'static> =
+pub(crate) const MANAGER: Object<'static> =
     (SYSTEMD, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
 /// systemd-machined.
-pub(super) const MACHINED: Object<'static> =
+pub(crate) const MACHINED: Object<'static> =
     ("org.freedesktop.machine1", "/org/freedesktop/machine1", "org.freedesktop.machine1.Manager");
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
@@ -58,7 +58,7 @@ struct Link {
 
 /// The connection.
 #[derive(Debug, Default)]
-pub(super) struct Bus {
+pub(crate) struct Bus {
     link: Mutex<Link>,
     waiters: Waiters,
 }
@@ -94,7 +94,7 @@ impl Bus {
     }
 
     /// Calls a method.
-    pub(super) async fn call<B>(
+    pub(crate) async fn call<B>(
         &self,
         object: Object<'_>,
         method: &str,
@@ -110,7 +110,7 @@ impl Bus {
     }
 
     /// Reads one property of a unit, whether it is loaded or not.
-    pub(super) async fn property<T>(
+    pub(crate) async fn property<T>(
         &self,
         unit: &str,
         interface: &str,
@@ -123,7 +123,7 @@ impl Bus {
     }
 
     /// The version of the running systemd.
-    pub(super) async fn systemd_version(&self) -> zbus::Result<String> {
+    pub(crate) async fn systemd_version(&self) -> zbus::Result<String> {
         self.get(MANAGER, "Version").await
     }
 
@@ -142,7 +142,7 @@ impl Bus {
     }
 
     /// The unit of a machine.
-    pub(super) async fn unit_of_machine(&self, name: &str) -> zbus::Result<String> {
+    pub(crate) async fn unit_of_machine(&self, name: &str) -> zbus::Result<String> {
         let body = self.call(MACHINED, "GetMachine", &(name,)).await?;
         let path: ObjectPath<'_> = body.deserialize()?;
         let machine = (MACHINED.0, path.as_str(), "org.freedesktop.machine1.Machine");
@@ -150,7 +150,7 @@ impl Bus {
     }
 
     /// A wait for the end of the unit's next job. Ask before the call that makes the job.
-    pub(super) async fn job_of(&self, unit: &str) -> oneshot::Receiver<String> {
+    pub(crate) async fn job_of(&self, unit: &str) -> oneshot::Receiver<String> {
         let (sender, receiver) = oneshot::channel();
         // Without a connection the call that makes the job fails, and its caller with it.
         let connection = self.connection().await.map_or(0, |(_, number)| number);
@@ -201,7 +201,7 @@ async fn deliver(mut stream: MessageStream, waiters: Waiters, connection: u64) {
 }
 
 /// Whether PID 1 or systemd-machined answered with this error of its own.
-pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {
+pub(crate) fn is_named(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(full, _, _)
         if full.as_str().rsplit('.').next() == Some(name))
 }

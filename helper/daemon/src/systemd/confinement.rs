@@ -7,7 +7,7 @@
 
 use zbus::Variant;
 
-use super::unit::Property;
+use crate::systemd::unit::Property;
 
 /// Groups and calls of `@system-service` that neither program calls.
 const WITHOUT: [&str; 8] =
@@ -15,7 +15,7 @@ const WITHOUT: [&str; 8] =
 
 /// The properties of a unit that may write below `writable` alone and has these capabilities
 /// (a mask, capabilities(7)).
-pub(super) fn properties<'a>(writable: Vec<String>, capabilities: u64) -> Vec<Property<'a>> {
+pub(crate) fn properties<'a>(writable: Vec<String>, capabilities: u64) -> Vec<Property<'a>> {
     let on = [
         "NoNewPrivileges",
         // Sockets with a path work from another network namespace, and it needs no others.

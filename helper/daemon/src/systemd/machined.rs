@@ -9,17 +9,17 @@ use std::time::Duration;
 use proto::name::TaskKey;
 use proto::plan::Step;
 
-use super::bus::{MACHINED, is_named};
-use super::context::Context;
-use super::table::Entry;
-use super::unit;
-use crate::hook;
+use crate::context::Context;
+use crate::systemd::bus::{MACHINED, is_named};
+use crate::systemd::unit;
+use crate::tasks::table::Entry;
+use kernel::hook;
 
 /// Longest wait for machined.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Registers a task in the background and unregisters it when its leader has ended.
-pub(super) fn register(context: &Rc<Context>, key: &TaskKey) {
+pub(crate) fn register(context: &Rc<Context>, key: &TaskKey) {
     let (context, key) = (context.clone(), key.clone());
     tokio::task::spawn_local(async move {
         hook::during(Step::Register, enter(&context, &key)).await;
@@ -83,7 +83,7 @@ async fn watch(context: &Rc<Context>, key: &TaskKey) {
 }
 
 /// Takes the registration away; machined keeps it otherwise until the unit is stopped.
-pub(super) async fn unregister(context: &Rc<Context>, key: &TaskKey) {
+pub(crate) async fn unregister(context: &Rc<Context>, key: &TaskKey) {
     let registered = context.table.borrow_mut().get_mut(key).and_then(|entry| {
         std::mem::take(&mut entry.registered).then(|| entry.record.machine.clone())
     });

@@ -101,7 +101,7 @@ fn send(text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
 }
 
 /// Sends what PID 1 did not take at once.
-pub(super) async fn flush() {
+pub(crate) async fn flush() {
     let mut ticks = tokio::time::interval(AGAIN);
     loop {
         ticks.tick().await;
@@ -136,14 +136,14 @@ impl Store {
 }
 
 /// Start-up is done.
-pub(super) fn ready() {
+pub(crate) fn ready() {
     if let Err(error) = send("READY=1\nSTATUS=Serving tasks.", None) {
         tracing::warn!(%error, "cannot report readiness to systemd");
     }
 }
 
 /// Counts what an earlier process of ours has stored.
-pub(super) fn adopt<'a>(names: impl Iterator<Item = &'a String>) {
+pub(crate) fn adopt<'a>(names: impl Iterator<Item = &'a String>) {
     STORE.with_borrow_mut(|store| {
         for name in names {
             *store.names.entry(name.clone()).or_default() += 1;
@@ -152,13 +152,13 @@ pub(super) fn adopt<'a>(names: impl Iterator<Item = &'a String>) {
 }
 
 /// Puts a descriptor into the store. It stays there until [`forget`], also when it polls readable.
-pub(super) fn store(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn store(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
     STORE.with_borrow_mut(|store| store.enter(name))?;
     send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), Some(fd))
 }
 
 /// Takes all descriptors of a name out of the store.
-pub(super) fn forget(name: &str) {
+pub(crate) fn forget(name: &str) {
     STORE.with_borrow_mut(|store| store.names.remove(name));
     if let Err(error) = send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None) {
         tracing::warn!(%error, name, "cannot take a descriptor out of the store");
@@ -166,7 +166,7 @@ pub(super) fn forget(name: &str) {
 }
 
 /// Reports to PID 1 at half the watchdog's time that the loop still turns.
-pub(super) async fn watchdog() {
+pub(crate) async fn watchdog() {
     let micros = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
     let Some(micros) = micros else { return };
     let mut ticks = tokio::time::interval(Duration::from_micros(micros / 2));

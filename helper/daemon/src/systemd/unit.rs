@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::plan::UnitId;
-use proto::spec::Label;
-use proto::spec::files::DeviceAccess;
-use proto::spec::process::{LimitName, ProcessLimit};
+use proto::task_spec::Label;
+use proto::task_spec::files::DeviceAccess;
+use proto::task_spec::process::{LimitName, ProcessLimit};
 use zbus::{OwnedObjectPath, Variant};
 
-use super::bus::{Bus, MANAGER, is_named};
-use super::confinement;
-use super::record::{Kind, Record};
-use crate::policy::Decision;
-use crate::task::{LOCKS, UPPERS, upper};
+use crate::systemd::bus::{Bus, MANAGER, is_named};
+use crate::systemd::confinement;
+use crate::tasks::record::{Kind, Record};
+use kernel::layout::{LOCKS, UPPERS, upper};
+use policy::Decision;
 
 const PREFIX: &str = "nomad-nspawn-";
 const FOLLOWER_PREFIX: &str = "nomad-nspawn-log-";
@@ -45,16 +45,16 @@ const CLEAN_CAPABILITIES: u64 = 0b1010;
 /// Time in microseconds for a follower to hand over what its ended task has written.
 const FOLLOWER_PATIENCE_US: u64 = 3_000_000;
 
-pub(super) type Property<'a> = (&'a str, Variant<'a>);
+pub(crate) type Property<'a> = (&'a str, Variant<'a>);
 type Command = (String, Vec<String>, Vec<String>);
 
 /// The unit's name.
-pub(super) fn name(unit: UnitId) -> String {
+pub(crate) fn name(unit: UnitId) -> String {
     format!("{PREFIX}{unit}{SUFFIX}")
 }
 
 /// Name of the unit that carries a task's output.
-pub(super) fn follower(unit: UnitId) -> String {
+pub(crate) fn follower(unit: UnitId) -> String {
     format!("{FOLLOWER_PREFIX}{unit}{SUFFIX}")
 }
 
@@ -118,7 +118,7 @@ fn devices(decision: &Decision, make: bool) -> Vec<(&str, String)> {
 
 /// Takes the right to make nodes, which the launcher needed, away where the policy did not give it.
 /// Only for a task without user namespace: in one the kernel lets nobody make a node.
-pub(super) async fn restrict_devices(
+pub(crate) async fn restrict_devices(
     bus: &Bus,
     unit: UnitId,
     decision: &Decision,
@@ -131,7 +131,7 @@ pub(super) async fn restrict_devices(
 }
 
 /// Asks PID 1 for a task's unit. Returns when the job is queued. `socket`: the launcher's end.
-pub(super) async fn start(
+pub(crate) async fn start(
     bus: &Bus,
     record: &Record,
     labels: &[Label],
@@ -185,7 +185,7 @@ pub(super) async fn start(
 }
 
 /// Asks PID 1 for the unit that carries a task's output. It ends by itself when the task has.
-pub(super) async fn start_follower(
+pub(crate) async fn start_follower(
     bus: &Bus,
     record: &Record,
     labels: &[Label],
@@ -222,7 +222,7 @@ async fn start_transient(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> zbus:
 }
 
 /// Runs `clean` for a unit that left its folder behind, and waits for its end.
-pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
+pub(crate) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let id = unit.to_string();
     let name = format!("{PREFIX}clean-{id}{SUFFIX}");
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand"]);
@@ -251,7 +251,7 @@ pub(super) async fn clean(bus: &Bus, unit: UnitId) -> Result<(), String> {
 
 /// Which processes of a unit get SIGKILL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
+pub(crate) enum Who {
     /// All of them, at once.
     All,
     /// The main process; PID 1 then ends the others and runs the unit's clean-up.
@@ -259,7 +259,7 @@ pub(super) enum Who {
 }
 
 /// Sends SIGKILL to processes of a unit. That there is none of them is fine.
-pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String> {
+pub(crate) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String> {
     let who = if who == Who::All { "all" } else { "main" };
     match bus.call(MANAGER, "KillUnit", &(name(unit), who, libc::SIGKILL)).await {
         Err(e) if !is_named(&e, NO_UNIT) && !is_named(&e, NO_PROCESS) => Err(e.to_string()),
@@ -268,7 +268,7 @@ pub(super) async fn kill(bus: &Bus, unit: UnitId, who: Who) -> Result<(), String
 }
 
 /// Stops a unit, waits for it, and takes its record away.
-pub(super) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
+pub(crate) async fn stop(bus: &Bus, name: &str) -> Result<(), String> {
     let done = bus.job_of(name).await;
     match bus.call(MANAGER, "StopUnit", &(name, "replace")).await {
         Ok(_) => tokio::time::timeout(STOP_TIMEOUT, settled(bus, name, Some(done)))
@@ -300,20 +300,20 @@ async fn settled(bus: &Bus, name: &str, job: Option<tokio::sync::oneshot::Receiv
 
 /// A unit as PID 1 sees it; the default is one that is not loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) loaded: bool,
-    pub(super) active: String,
-    pub(super) sub: String,
+pub(crate) struct Seen {
+    pub(crate) loaded: bool,
+    pub(crate) active: String,
+    pub(crate) sub: String,
     /// ExecMainCode: 1 exited, 2 killed, 3 dumped; 0 while it runs.
-    pub(super) code: i32,
-    pub(super) status: i32,
-    pub(super) result: String,
+    pub(crate) code: i32,
+    pub(crate) status: i32,
+    pub(crate) result: String,
     /// Unix time of the main process's end in microseconds.
-    pub(super) ended_us: u64,
+    pub(crate) ended_us: u64,
 }
 
 /// Reads how a unit stands.
-pub(super) async fn look(bus: &Bus, unit: UnitId) -> zbus::Result<Seen> {
+pub(crate) async fn look(bus: &Bus, unit: UnitId) -> zbus::Result<Seen> {
     let name = name(unit);
     let unit = async |property| bus.property::<String>(&name, "Unit", property).await;
     let number = async |property| bus.property::<i32>(&name, "Service", property).await;
@@ -332,10 +332,10 @@ pub(super) async fn look(bus: &Bus, unit: UnitId) -> zbus::Result<Seen> {
 }
 
 /// A task's unit, found at start-up.
-pub(super) struct Found {
-    pub(super) record: Record,
-    pub(super) main_pid: u32,
-    pub(super) started_ms: u64,
+pub(crate) struct Found {
+    pub(crate) record: Record,
+    pub(crate) main_pid: u32,
+    pub(crate) started_ms: u64,
 }
 
 type Listed =
@@ -343,15 +343,15 @@ type Listed =
 
 /// All units of ours, read back from PID 1.
 #[derive(Default)]
-pub(super) struct All {
+pub(crate) struct All {
     /// Tasks.
-    pub(super) found: Vec<Found>,
+    pub(crate) found: Vec<Found>,
     /// Units that carry the output of a task, by that task.
-    pub(super) followers: Vec<UnitId>,
+    pub(crate) followers: Vec<UnitId>,
 }
 
 /// Finds all units of ours.
-pub(super) async fn find_all(bus: &Bus) -> zbus::Result<All> {
+pub(crate) async fn find_all(bus: &Bus) -> zbus::Result<All> {
     let none: Vec<&str> = Vec::new();
     let patterns = (none, vec![format!("{PREFIX}*{SUFFIX}")]);
     let body = bus.call(MANAGER, "ListUnitsByPatterns", &patterns).await?;

@@ -18,9 +18,9 @@ use nix::sys::stat::{FileStat, fstat};
 use proto::name::TaskKey;
 use proto::plan::UnitId;
 
-use super::context::Context;
-use super::notify;
-use super::process::Process;
+use crate::context::Context;
+use crate::process::Process;
+use crate::systemd::notify;
 
 /// Names in the descriptor store, before the unit's id.
 const NAMES: [&str; 2] = ["stdout-", "stderr-"];
@@ -59,7 +59,7 @@ impl Writer {
 }
 
 /// Tells of a task's end when systemd-nspawn has ended and, if that was killed, its payload too.
-pub(super) fn watch(context: &Rc<Context>, key: &TaskKey, main: Process) {
+pub(crate) fn watch(context: &Rc<Context>, key: &TaskKey, main: Process) {
     let (context, key) = (context.clone(), key.clone());
     tokio::task::spawn_local(async move {
         let mut ended = main.ended().await;
@@ -76,11 +76,11 @@ pub(super) fn watch(context: &Rc<Context>, key: &TaskKey, main: Process) {
 
 /// All of them, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Streams(Vec<Writer>);
+pub(crate) struct Streams(Vec<Writer>);
 
 impl Streams {
     /// The FIFOs of a task that runs; those of its earlier run are the same files.
-    pub(super) fn enter(&mut self, unit: UnitId, fifos: [OwnedFd; 2]) {
+    pub(crate) fn enter(&mut self, unit: UnitId, fifos: [OwnedFd; 2]) {
         for (name, fifo) in NAMES.into_iter().zip(fifos) {
             let writer = Writer { unit, name: format!("{name}{unit}"), fifo, ended: false };
             if let Some(file) = writer.file() {
@@ -94,7 +94,7 @@ impl Streams {
     }
 
     /// A task has ended, with every process of it.
-    pub(super) fn ended(&mut self, unit: UnitId) {
+    pub(crate) fn ended(&mut self, unit: UnitId) {
         for writer in self.0.iter_mut().filter(|writer| writer.unit == unit) {
             writer.ended = true;
         }
@@ -110,12 +110,12 @@ impl Streams {
     }
 
     /// Lets go of files that are gone, with their allocation.
-    pub(super) fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         self.release(|writer| writer.ended && writer.file().is_none());
     }
 
     /// Takes over what an earlier process of ours has stored.
-    pub(super) fn adopt(
+    pub(crate) fn adopt(
         &mut self,
         stored: &mut HashMap<String, OwnedFd>,
         runs: impl Fn(UnitId) -> bool,

@@ -15,10 +15,9 @@ use std::path::Path;
 use proto::limits::RANGE_WIDTH;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use proto::plan::{Range, UnitId};
-use proto::spec::{ImageKind, Ownership, Payload, Root, RootFs};
+use proto::task_spec::{ImageKind, Ownership, Payload, Root, RootFs};
 
-use super::range;
-use crate::policy;
+use crate::tasks::uid_range;
 
 /// What the fields of a record mean; 0 in records of before there was a version.
 const VERSION: u32 = 1;
@@ -28,7 +27,7 @@ const UNREADABLE: &str = "unreadable";
 
 /// What runs in a task, as far as its end must be read differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// An init system.
     Boot,
     /// A command as PID 1.
@@ -41,7 +40,7 @@ impl Kind {
     const ALL: [(Self, &'static str); 3] =
         [(Self::Boot, "boot"), (Self::Command, "command"), (Self::ProcessTwo, "process-two")];
 
-    pub(super) fn of(payload: &Payload) -> Self {
+    pub(crate) fn of(payload: &Payload) -> Self {
         match payload {
             Payload::Boot { .. } => Self::Boot,
             Payload::Command { .. } => Self::Command,
@@ -52,7 +51,7 @@ impl Kind {
 
 /// What a task does with its image, as far as others must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// Nothing that anybody else could see.
     Reads,
     /// Writes files of its tree.
@@ -65,7 +64,7 @@ impl Use {
     const ALL: [(Self, &'static str); 3] =
         [(Self::Reads, "reads"), (Self::Writes, "writes"), (Self::Alone, "alone")];
 
-    pub(super) fn of(root: &RootFs) -> Self {
+    pub(crate) fn of(root: &RootFs) -> Self {
         match (root.mode, root.ownership, root.kind) {
             (Root::Plain, Ownership::Chown, _) | (Root::Plain, _, ImageKind::Disk) => Self::Alone,
             (Root::Plain, ..) => Self::Writes,
@@ -88,10 +87,10 @@ fn value_of<T: Copy>(all: &[(T, &'static str)], name: &str) -> Option<T> {
 
 /// How much of a record could be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// Nothing but the unit's id is certain.
     Unreadable,
-    /// All of it; of a build whose launchers leave no mark ([`crate::task::has_run`]).
+    /// All of it; of a build whose launchers leave no mark ([`kernel::layout::has_run`]).
     Unmarked,
     /// All of it.
     Whole,
@@ -99,27 +98,27 @@ pub(super) enum Form {
 
 /// The record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) form: Form,
-    pub(super) key: TaskKey,
-    pub(super) machine: MachineName,
-    pub(super) kind: Kind,
+pub(crate) struct Record {
+    pub(crate) form: Form,
+    pub(crate) key: TaskKey,
+    pub(crate) machine: MachineName,
+    pub(crate) kind: Kind,
     /// The user namespace.
-    pub(super) users: Option<Range>,
+    pub(crate) users: Option<Range>,
     /// The image.
-    pub(super) image: String,
-    pub(super) image_use: Use,
+    pub(crate) image: String,
+    pub(crate) image_use: Use,
     /// Whether a unit of its own carries the task's output.
-    pub(super) followed: bool,
+    pub(crate) followed: bool,
     /// Directory of all allocations.
-    pub(super) allocs: String,
+    pub(crate) allocs: String,
     /// Device of its file system at the start; `None` when it could not be seen.
-    pub(super) allocs_device: Option<u64>,
+    pub(crate) allocs_device: Option<u64>,
 }
 
 impl Record {
     /// The fields for LogExtraFields=.
-    pub(super) fn fields(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn fields(&self) -> Vec<Vec<u8>> {
         let users = |range: Range| format!("{}-{}", range.base, range.width);
         let number = |number: u64| number.to_string();
         [
@@ -142,7 +141,7 @@ impl Record {
     }
 
     /// Reads the record of a unit back.
-    pub(super) fn parse(unit: UnitId, fields: &[Vec<u8>]) -> Self {
+    pub(crate) fn parse(unit: UnitId, fields: &[Vec<u8>]) -> Self {
         let fields = Fields(fields);
         // Another unit's record is not this one's.
         let whole = fields.record().filter(|record| record.unit() == unit);
@@ -172,12 +171,12 @@ impl Record {
     }
 
     /// Whether all of it could be read.
-    pub(super) fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         self.form != Form::Unreadable
     }
 
     /// Why another task cannot run beside this one, in words behind this one's name.
-    pub(super) fn clash(&self, other: &Self) -> Option<&'static str> {
+    pub(crate) fn clash(&self, other: &Self) -> Option<&'static str> {
         let (mine, theirs) = (self.image_use, other.image_use);
         let (a, b) = (Path::new(&self.image), Path::new(&other.image));
         // A part of a tree is the tree's as well.
@@ -197,12 +196,12 @@ impl Record {
     }
 
     /// First uid of the range, when it has a lock.
-    pub(super) fn locked_range(&self) -> Option<u32> {
-        self.users.map(|range| range.base).filter(|base| range::is_locked(*base))
+    pub(crate) fn locked_range(&self) -> Option<u32> {
+        self.users.map(|range| range.base).filter(|base| uid_range::is_locked(*base))
     }
 
     /// The unit's id.
-    pub(super) fn unit(&self) -> UnitId {
+    pub(crate) fn unit(&self) -> UnitId {
         UnitId::from(&self.key)
     }
 }

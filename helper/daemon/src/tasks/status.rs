@@ -6,16 +6,16 @@ use proto::error::{Code, Refusal};
 use proto::name::TaskKey;
 use proto::wire::{Exit, State, Task};
 
-use super::context::Context;
-use super::record::Kind;
-use super::table::Entry;
-use super::unit::{self, Seen};
+use crate::context::Context;
+use crate::systemd::unit::{self, Seen};
+use crate::tasks::record::Kind;
+use crate::tasks::table::Entry;
 
 const RECORD_GONE: &str = "the exit record is gone (systemctl reset-failed or stop on the unit, or \
                            PID 1 never saw it run): the exit status is unknown";
 
 /// Reads how a task stands.
-pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
+pub(crate) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
     let unknown = || Refusal::new(Code::Unknown, "status", key, "no such task");
     let entry = context.table.borrow().get(key).cloned().ok_or_else(unknown)?;
     let state = if entry.starting {
@@ -30,7 +30,7 @@ pub(super) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
 
 /// How a task stands whose payload has just been started. That PID 1 cannot be asked now is not a
 /// start that failed: the driver would remove a task that runs.
-pub(super) async fn after_start(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
+pub(crate) async fn after_start(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
     let result = of(context, key).await;
     let entry = context.table.borrow().get(key).cloned();
     or_known(result, key, entry)
@@ -83,8 +83,8 @@ fn is_running(seen: &Seen) -> bool {
 
 /// The payload's wait status from the kernel, when a descriptor of it was kept.
 fn exact_status(entry: &Entry) -> Option<i32> {
-    let of = |process: &Option<super::process::Process>| {
-        process.as_ref().and_then(super::process::Process::exit_status)
+    let of = |process: &Option<crate::process::Process>| {
+        process.as_ref().and_then(crate::process::Process::exit_status)
     };
     match entry.record.kind {
         // The stub's own status holds the payload's exit code when the payload was not caught.
@@ -115,7 +115,7 @@ fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::record::Record;
+    use crate::tasks::record::Record;
 
     fn seen(code: i32, status: i32) -> Seen {
         Seen {

@@ -12,31 +12,31 @@ use proto::name::{Instance, TaskKey};
 use proto::plan::UnitId;
 use proto::wire::Page;
 
-use super::process::Process;
-use super::record::Record;
+use crate::process::Process;
+use crate::tasks::record::Record;
 
 /// One task.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) record: Record,
+pub(crate) struct Entry {
+    pub(crate) record: Record,
     /// Unix time of the start in milliseconds.
-    pub(super) started_ms: u64,
+    pub(crate) started_ms: u64,
     /// PID 1 of the container.
-    pub(super) leader: Option<Process>,
+    pub(crate) leader: Option<Process>,
     /// The command below the stub init, when the task has one.
-    pub(super) payload: Option<Process>,
+    pub(crate) payload: Option<Process>,
     /// The launcher's remarks.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// Whether its start is still under way.
-    pub(super) starting: bool,
+    pub(crate) starting: bool,
     /// Whether systemd-machined has it, registered for its unit.
-    pub(super) registered: bool,
+    pub(crate) registered: bool,
     /// Held by a start, its registration and its removal: one of them at a time.
-    pub(super) gate: Rc<tokio::sync::Mutex<()>>,
+    pub(crate) gate: Rc<tokio::sync::Mutex<()>>,
 }
 
 impl Entry {
-    pub(super) fn new(record: Record, started_ms: u64, starting: bool) -> Self {
+    pub(crate) fn new(record: Record, started_ms: u64, starting: bool) -> Self {
         Self {
             record,
             started_ms,
@@ -52,20 +52,20 @@ impl Entry {
 
 /// Tasks by key.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     tasks: BTreeMap<TaskKey, Entry>,
 }
 
 impl Table {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    pub(super) fn get(&self, key: &TaskKey) -> Option<&Entry> {
+    pub(crate) fn get(&self, key: &TaskKey) -> Option<&Entry> {
         self.tasks.get(key).or_else(|| self.tasks.get(&self.unreadable(key)?))
     }
 
-    pub(super) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
+    pub(crate) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
         let key = self.unreadable(key).unwrap_or_else(|| key.clone());
         self.tasks.get_mut(&key)
     }
@@ -78,12 +78,12 @@ impl Table {
     }
 
     /// Whether there is a task whose record could not be read.
-    pub(super) fn has_unreadable(&self) -> bool {
+    pub(crate) fn has_unreadable(&self) -> bool {
         self.records().any(|record| !record.is_readable())
     }
 
     /// Puts a remark before those of the launcher.
-    pub(super) fn note(&mut self, key: &TaskKey, note: String) {
+    pub(crate) fn note(&mut self, key: &TaskKey, note: String) {
         if let Some(entry) = self.get_mut(key) {
             entry.notes.insert(0, printable(&note));
             entry.notes.truncate(limits::NOTES_MAX);
@@ -91,37 +91,37 @@ impl Table {
     }
 
     /// Whether a unit of this id exists: the task's name is no part of it.
-    pub(super) fn holds(&self, unit: UnitId) -> bool {
+    pub(crate) fn holds(&self, unit: UnitId) -> bool {
         self.tasks.keys().any(|key| UnitId::from(key) == unit)
     }
 
     /// Another run of the same task.
-    pub(super) fn other_run(&self, wanted: &TaskKey) -> Option<Instance> {
+    pub(crate) fn other_run(&self, wanted: &TaskKey) -> Option<Instance> {
         let same = |key: &&TaskKey| (key.alloc, &key.task) == (wanted.alloc, &wanted.task);
         self.tasks.keys().find(same).map(|key| key.instance)
     }
 
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(crate) fn insert(&mut self, entry: Entry) {
         self.tasks.insert(entry.record.key.clone(), entry);
     }
 
-    pub(super) fn remove(&mut self, key: &TaskKey) -> Option<Entry> {
+    pub(crate) fn remove(&mut self, key: &TaskKey) -> Option<Entry> {
         let key = self.unreadable(key).unwrap_or_else(|| key.clone());
         self.tasks.remove(&key)
     }
 
     /// The task beside which another one cannot run, and why.
-    pub(super) fn holder(&self, wanted: &Record) -> Option<(&TaskKey, &'static str)> {
+    pub(crate) fn holder(&self, wanted: &Record) -> Option<(&TaskKey, &'static str)> {
         self.records().find_map(|record| Some((&record.key, record.clash(wanted)?)))
     }
 
     /// Every task's record.
-    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
         self.tasks.values().map(|entry| &entry.record)
     }
 
     /// One page of keys, in their order.
-    pub(super) fn page(&self, after: Option<&TaskKey>) -> Page {
+    pub(crate) fn page(&self, after: Option<&TaskKey>) -> Page {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.tasks.range((from, Bound::Unbounded));
         let keys = rest.by_ref().take(limits::LIST_PAGE).map(|(key, _)| key.clone()).collect();

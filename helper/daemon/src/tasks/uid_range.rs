@@ -16,14 +16,14 @@ use proto::limits::{RANGE_FIRST, RANGE_LAST, RANGE_WIDTH};
 use proto::name::AllocId;
 use proto::plan::Step;
 
-use super::notify;
-use crate::sys;
+use crate::systemd::notify;
+use kernel::syscalls;
 
 const LOCKS: &str = "/run/systemd/nspawn-uid";
 
 /// Ranges in use, by their first uid.
 #[derive(Default)]
-pub(super) struct Ranges {
+pub(crate) struct Ranges {
     held: BTreeMap<u32, Held>,
 }
 
@@ -35,19 +35,19 @@ struct Held {
 }
 
 /// Name of a range's lock in the descriptor store.
-pub(super) fn stored_name(base: u32) -> String {
+pub(crate) fn stored_name(base: u32) -> String {
     format!("range-{base}")
 }
 
 /// Whether a range is locked: the host's own ids and ranges beside systemd-nspawn's grid have no
 /// lock file.
-pub(super) fn is_locked(base: u32) -> bool {
+pub(crate) fn is_locked(base: u32) -> bool {
     base != 0 && base.is_multiple_of(RANGE_WIDTH)
 }
 
 impl Ranges {
     /// The range of an allocation, or the wanted one for it; locked now when it is not yet.
-    pub(super) fn take(&mut self, alloc: AllocId, wanted: Option<u32>) -> Result<u32, Refusal> {
+    pub(crate) fn take(&mut self, alloc: AllocId, wanted: Option<u32>) -> Result<u32, Refusal> {
         let fits = |(base, held): &(&u32, &mut Held)| {
             wanted.map_or(held.alloc == alloc, |wanted| wanted == **base)
         };
@@ -84,7 +84,7 @@ impl Ranges {
     }
 
     /// Takes a range over from an earlier process: with its stored lock, or locked again.
-    pub(super) fn adopt(&mut self, alloc: AllocId, base: u32, stored: Option<OwnedFd>) {
+    pub(crate) fn adopt(&mut self, alloc: AllocId, base: u32, stored: Option<OwnedFd>) {
         if let Some(held) = self.held.get_mut(&base) {
             held.tasks += 1;
             return;
@@ -104,7 +104,7 @@ impl Ranges {
     }
 
     /// One task fewer; the last one frees the range.
-    pub(super) fn release(&mut self, base: u32) {
+    pub(crate) fn release(&mut self, base: u32) {
         let Some(held) = self.held.get_mut(&base) else { return };
         held.tasks = held.tasks.saturating_sub(1);
         if held.tasks == 0 {
@@ -116,7 +116,7 @@ impl Ranges {
 
 /// Takes a lock file and its stored lock away. The file first: whoever opens it anew gets a new
 /// file, and whoever holds the old one sees that it is gone (see [`lock`]).
-pub(super) fn free(base: u32) {
+pub(crate) fn free(base: u32) {
     let path = lock_path(base);
     if let Err(error) = fs::remove_file(&path)
         && error.kind() != io::ErrorKind::NotFound
@@ -142,7 +142,7 @@ fn lock(base: u32) -> io::Result<OwnedFd> {
             .truncate(false)
             .mode(0o600)
             .open(&path)?;
-        sys::lock_whole(&file)?;
+        syscalls::lock_whole(&file)?;
         if file.metadata()?.nlink() > 0 {
             return Ok(file.into());
         }

@@ -8,14 +8,14 @@ use std::path::Path;
 
 use nix::mount::MsFlags;
 use proto::plan::{Place, Range, Unprotected};
-use proto::spec::files::{Bind, Mapping};
+use proto::task_spec::files::{Bind, Mapping};
 
 use super::Context;
 use super::source::Source;
-use crate::task::extras::MountPoint;
-use crate::task::namespace::{self, Owner};
-use crate::task::step::{At, Problem};
-use crate::task::{STAGE, dirs, open, root};
+use crate::namespaces::{self, Owner};
+use crate::prepared::MountPoint;
+use crate::step::{At, Problem};
+use crate::{STAGE, open, root, task_dirs};
 
 /// Owner of the directories that Nomad makes in an allocation.
 const NOBODY: u32 = 65_534;
@@ -74,7 +74,7 @@ fn mapping(
         return Ok(None);
     }
     if is_of_the_task(context, bind, source)? {
-        return namespace::swapping_namespace(dirs::ON_DISK, range).map(Some);
+        return namespaces::swapping_namespace(task_dirs::ON_DISK, range).map(Some);
     }
     let unprotected = context.plan.files.unprotected;
     let as_asked = unprotected == Unprotected::AsAsked && bind.mapping != Mapping::Automatic;
@@ -96,9 +96,9 @@ fn mapping(
     }
     let root = Owner { uid: range.base, gid: range.base };
     match bind.mapping {
-        Mapping::Root => namespace::owner_namespace(source.owner, root).map(Some),
+        Mapping::Root => namespaces::owner_namespace(source.owner, root).map(Some),
         Mapping::Owner => {
-            namespace::owner_namespace(source.owner, target_owner(bind, range)?).map(Some)
+            namespaces::owner_namespace(source.owner, target_owner(bind, range)?).map(Some)
         }
         Mapping::None | Mapping::Automatic | Mapping::Identity => {
             users.try_clone_to_owned().map(Some).at("user namespace")
@@ -107,7 +107,7 @@ fn mapping(
 }
 
 /// Whether the source lies in the allocation, and its files have the owners that files of tasks have
-/// where other local users can reach them ([`dirs`]). A read-only bind of what somebody else has
+/// where other local users can reach them ([`task_dirs`]). A read-only bind of what somebody else has
 /// written, such as a template with mode 0600, shows the owners on disk instead: it can be read so,
 /// and nothing can be left there.
 fn is_of_the_task(
@@ -122,7 +122,7 @@ fn is_of_the_task(
         return Ok(false);
     }
     // Directories that Nomad makes for tasks hold what tasks write.
-    let is_tasks = dirs::ON_DISK.holds(source.owner.uid) || source.owner.uid == NOBODY;
+    let is_tasks = task_dirs::ON_DISK.holds(source.owner.uid) || source.owner.uid == NOBODY;
     Ok((!bind.read_only || is_tasks) && !source.is_protected(bind.recursive)?)
 }
 

@@ -12,12 +12,12 @@ use nix::fcntl::OFlag;
 use proto::limits::CREDENTIAL_MAX;
 use proto::path::Relative;
 use proto::plan::TaskDirs;
-use proto::spec::files::{Credential, CredentialContent};
+use proto::task_spec::files::{Credential, CredentialContent};
 
 use super::Context;
-use crate::task::STAGE;
-use crate::task::open::{self, Mounts};
-use crate::task::step::{At, Problem};
+use crate::STAGE;
+use crate::open::{self, Mounts};
+use crate::step::{At, Problem};
 
 /// Decrypts with this host's key.
 const CREDS: &str = "/usr/bin/systemd-creds";
@@ -48,7 +48,7 @@ pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
 }
 
 /// Reads a file below the task's own folder, in which the payload may have made anything.
-pub(in crate::task) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem> {
+pub(crate) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem> {
     let path = Path::new(dirs.task.as_str()).join(below.to_path());
     let object = format!("credential source {}/{}", dirs.alloc_dir, path.display());
     let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&object)?;

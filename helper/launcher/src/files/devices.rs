@@ -10,12 +10,12 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use proto::plan::Place;
-use proto::spec::files::Device;
+use proto::task_spec::files::Device;
 
 use super::Context;
-use crate::task::extras::MountPoint;
-use crate::task::step::{At, Problem};
-use crate::task::{STAGE, open};
+use crate::prepared::MountPoint;
+use crate::step::{At, Problem};
+use crate::{STAGE, open};
 
 /// Makes all nodes.
 pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {

@@ -21,10 +21,10 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use proto::plan::Plan;
-use proto::spec::files::Tmpfs;
+use proto::task_spec::files::Tmpfs;
 
 use super::STAGE;
-use super::extras::{Extras, MountPoint};
+use super::prepared::{Extras, MountPoint};
 use super::step::{At, Problem};
 
 /// What every part needs, and what they leave behind.

@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use proto::plan::Place;
-use proto::spec::files::{self, Upper};
+use proto::task_spec::files::{self, Upper};
 
 use super::Context;
 use super::source::Source;
-use crate::task::extras::MountPoint;
-use crate::task::open;
-use crate::task::overlay::{self, Overlay};
-use crate::task::root::attach_at;
-use crate::task::step::{At, Problem};
-use crate::task::{STAGE, upper};
+use crate::open;
+use crate::overlay::{self, Overlay};
+use crate::prepared::MountPoint;
+use crate::root::attach_at;
+use crate::step::{At, Problem};
+use crate::{STAGE, upper};
 
 /// Prepares all of them.
 pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {

@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 
 use proto::plan::Place;
 
-use crate::sys;
-use crate::task::extras::MountPoint;
-use crate::task::namespace::Owner;
-use crate::task::open;
-use crate::task::step::{At, Problem};
+use crate::namespaces::Owner;
+use crate::open;
+use crate::prepared::MountPoint;
+use crate::step::{At, Problem};
+use kernel::syscalls;
 
 /// An opened file or folder.
 pub(super) struct Source<'a> {
@@ -56,16 +56,16 @@ impl<'a> Source<'a> {
 
     /// A detached clone without any mapping; always nodev and nosuid.
     pub(super) fn clone(&self, read_only: bool, recursive: bool) -> Result<OwnedFd, Problem> {
-        let clone = sys::clone_mount(self.handle.as_fd(), recursive).at(self.place)?;
-        let read_only = if read_only { sys::READ_ONLY } else { 0 };
-        let attributes = sys::NO_DEV | sys::NO_SUID | read_only;
-        sys::set_mount_attributes(clone.as_fd(), attributes, None).at(self.place)?;
+        let clone = syscalls::clone_mount(self.handle.as_fd(), recursive).at(self.place)?;
+        let read_only = if read_only { syscalls::READ_ONLY } else { 0 };
+        let attributes = syscalls::NO_DEV | syscalls::NO_SUID | read_only;
+        syscalls::set_mount_attributes(clone.as_fd(), attributes, None).at(self.place)?;
         Ok(clone)
     }
 
     /// ID-maps a clone; `false`: a file system in it cannot be mapped, or is mapped already.
     pub(super) fn map(&self, clone: &OwnedFd, users: &impl AsFd) -> Result<bool, Problem> {
-        match sys::set_mount_attributes(clone.as_fd(), 0, Some(users.as_fd())) {
+        match syscalls::set_mount_attributes(clone.as_fd(), 0, Some(users.as_fd())) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => Ok(false),
             other => other.map(|()| true).at(self.place),
         }

@@ -16,9 +16,9 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use proto::plan::Plan;
 
 use super::{make_folder, stage};
-use crate::sys;
-use crate::task::open;
-use crate::task::step::{At, Problem};
+use crate::open;
+use crate::step::{At, Problem};
+use kernel::syscalls;
 
 /// A file system that an image may hold: the kernel's name for it; where it says what it is, in
 /// bytes, and what stands there; mount options; those where nothing may be written, not even a
@@ -99,9 +99,9 @@ fn loop_device(file: &File) -> Result<(File, String), Problem> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
-        let path = format!("/dev/loop{}", sys::free_loop(control.as_fd()).at(CONTROL)?);
+        let path = format!("/dev/loop{}", syscalls::free_loop(control.as_fd()).at(CONTROL)?);
         let device = File::options().read(true).write(true).open(&path).at(&path)?;
-        match sys::configure_loop(device.as_fd(), file.as_fd()) {
+        match syscalls::configure_loop(device.as_fd(), file.as_fd()) {
             Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && tries > 0 => {}
             other => return other.at(&path).map(|()| (device, path)),
         }

@@ -8,14 +8,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use proto::limits::RANGE_WIDTH;
 use proto::plan::Plan;
-use proto::spec::{ImageKind, Ownership};
+use proto::task_spec::{ImageKind, Ownership};
 
 use super::disk;
-use crate::task::open;
-use crate::task::step::{At, Problem};
+use crate::open;
+use crate::step::{At, Problem};
 
 /// The opened image.
-pub(in crate::task) struct Image {
+pub(crate) struct Image {
     /// Its root folder.
     pub(super) handle: OwnedFd,
     /// That folder's.
@@ -26,7 +26,7 @@ pub(in crate::task) struct Image {
 
 impl Image {
     /// Opens the image and checks that it is one.
-    pub(in crate::task) fn open(plan: &Plan) -> Result<Self, Problem> {
+    pub(crate) fn open(plan: &Plan) -> Result<Self, Problem> {
         let place = &plan.image;
         let (object, meta) = open::object(place)?;
         let kind = meta.file_type();

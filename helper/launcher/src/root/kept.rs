@@ -1,49 +1,22 @@
 //! Upper layers that outlive a run: kept for the next run of the same allocation's task.
 //!
 //! One folder each below [`UPPERS`], named by allocation, uid range and task. The files in it belong
-//! to that range, so the daemon gives the allocation the same one again ([`kept_base`]). A layer
+//! to that range, so the daemon gives the allocation the same one again ([`kernel::kept_layers::base`]). A layer
 //! goes when its allocation's folder is gone, as Nomad's own data of the allocation does: each
 //! `clean` takes such layers along. As long as the directory of all allocations is missing or empty
 //! too, or on another device than when the layer was made (a disk that is not mounted), nothing goes.
 
+use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use proto::name::AllocId;
+use kernel::kept_layers::{ALLOC, DEVICE, PREFIX, device, names, parse};
 use proto::plan::Plan;
 
 use super::upper;
-use crate::task::step::{At, Problem};
-use crate::task::{UPPERS, open};
-
-const PREFIX: &str = "kept-";
-/// A link to the allocation's folder.
-const ALLOC: &str = "alloc";
-/// A link whose text is the device of the directory of all allocations.
-const DEVICE: &str = "device";
-
-fn names() -> io::Result<Vec<String>> {
-    let names = fs::read_dir(UPPERS)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
-    let names: io::Result<Vec<_>> = names.collect();
-    Ok(names?.into_iter().flatten().filter(|name| name.starts_with(PREFIX)).collect())
-}
-
-/// Range and task of a layer of this allocation.
-fn parse(name: &str, alloc: AllocId) -> Option<(u32, &str)> {
-    let rest = name.strip_prefix(PREFIX)?.strip_prefix(alloc.simple().as_str())?;
-    let (base, task) = rest.strip_prefix('-')?.split_once('-')?;
-    Some((base.parse().ok()?, task))
-}
-
-/// First uid of the range that an allocation's kept layers belong to.
-#[must_use]
-pub fn kept_base(alloc: AllocId) -> Option<u32> {
-    let names = names().ok()?;
-    let bases = names.iter().filter_map(|name| parse(name, alloc)).map(|(base, _)| base);
-    bases.filter(|base| *base != 0).min()
-}
+use crate::step::{At, Problem};
+use crate::{UPPERS, open};
 
 /// The layer of this task; `make` makes the first one.
 pub(super) fn find_or_make(
@@ -81,84 +54,4 @@ pub(super) fn find_or_make(
     symlink(device.as_deref().unwrap_or("none"), new.join(DEVICE)).at(new.display())?;
     fs::rename(&new, &path).at(path.display())?;
     Ok(path)
-}
-
-/// Device of the file system of a directory.
-#[must_use]
-pub fn device(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|meta| meta.dev())
-}
-
-/// Whether an allocation's directory is gone though other allocations are there, on the device of
-/// their directory at the start: what lies below a file system that is not mounted may be empty
-/// or stale.
-#[must_use]
-pub fn is_gone(alloc: &Path, at_start: Option<u64>) -> bool {
-    let missing = fs::symlink_metadata(alloc).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-    let Some(all) = alloc.parent().filter(|_| missing && at_start.is_some()) else { return false };
-    device(all) == at_start && fs::read_dir(all).is_ok_and(|mut others| others.next().is_some())
-}
-
-/// The layers whose allocation is gone.
-fn orphans() -> io::Result<Vec<String>> {
-    let mut names = names()?;
-    // Without the links it has just been taken by another `clean`.
-    names.retain(|name| {
-        let layer = Path::new(UPPERS).join(name);
-        let device = fs::read_link(layer.join(DEVICE)).ok();
-        let device = device.and_then(|text| text.to_str()?.parse().ok());
-        fs::read_link(layer.join(ALLOC)).is_ok_and(|alloc| is_gone(&alloc, device))
-    });
-    Ok(names)
-}
-
-/// Whether a `clean` has a kept layer to take along.
-#[must_use]
-pub fn has_orphans() -> bool {
-    orphans().is_ok_and(|names| !names.is_empty())
-}
-
-/// Moves the layers whose allocation is gone into `folder`, which the caller removes.
-pub(in crate::task) fn claim_orphans(folder: &Path) -> io::Result<()> {
-    for name in orphans()? {
-        fs::create_dir_all(folder)?;
-        match fs::rename(Path::new(UPPERS).join(&name), folder.join(&name)) {
-            // Another clean-up has it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn c3_nothing_is_gone_where_the_directory_of_all_allocations_is_not_that_of_the_start() {
-        let all = std::env::temp_dir().join(format!("nspawn-kept-{}", std::process::id()));
-        let alloc = all.join("a");
-        assert!(!is_gone(&alloc, device(&all)));
-        fs::create_dir(&all).unwrap();
-        assert!(!is_gone(&alloc, device(&all)), "a mount point without its file system");
-        fs::create_dir(all.join("b")).unwrap();
-        assert!(is_gone(&alloc, device(&all)));
-        assert!(!is_gone(&alloc, device(Path::new("/proc"))), "below a disk that is not mounted");
-        assert!(!is_gone(&alloc, None), "of an earlier build");
-        fs::create_dir(&alloc).unwrap();
-        assert!(!is_gone(&alloc, device(&all)));
-        fs::remove_dir_all(&all).unwrap();
-    }
-
-    #[test]
-    fn a_layer_is_found_by_allocation_range_and_task() {
-        let alloc = AllocId([7; 16]);
-        let name = format!("kept-{}-524288-web-1", "07".repeat(16));
-        assert_eq!(parse(&name, alloc), Some((524_288, "web-1")));
-        assert_eq!(parse(&name, AllocId([8; 16])), None);
-        for bad in ["kept-", "kept-07", &format!("kept-{}-x-web", "07".repeat(16))] {
-            assert_eq!(parse(bad, alloc), None, "{bad}");
-        }
-    }
 }

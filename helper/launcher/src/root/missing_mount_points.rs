@@ -14,9 +14,9 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::fchownat;
 use proto::path::{Absolute, Component};
 
-use crate::task::extras::MountPoint;
-use crate::task::open;
-use crate::task::step::{At, Problem};
+use crate::open;
+use crate::prepared::MountPoint;
+use crate::step::{At, Problem};
 
 /// systemd-nspawn mounts its own file systems here, in which it makes what is missing.
 const NSPAWNS_OWN: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
@@ -25,23 +25,23 @@ const NSPAWNS_OWN: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 const LINKS: usize = 8;
 
 /// Whether a path lies in a file system that systemd-nspawn mounts itself.
-pub(in crate::task) fn is_nspawns_own(path: &Absolute) -> bool {
+pub(crate) fn is_nspawns_own(path: &Absolute) -> bool {
     NSPAWNS_OWN.iter().any(|own| path.to_path().starts_with(own))
 }
 
 /// What a walk to a mount point found.
 #[derive(Debug)]
-pub(in crate::task) enum Point {
+pub(crate) enum Point {
     There(OwnedFd),
     /// A link to nothing: the folder that it lies in, and its number among the names.
     Nowhere(OwnedFd, usize),
 }
 
 /// The mounted root as it can be changed before the start.
-pub(in crate::task) struct Mounted {
-    pub(in crate::task) folder: OwnedFd,
+pub(crate) struct Mounted {
+    pub(crate) folder: OwnedFd,
     /// Who is container root in it.
-    pub(in crate::task) owner: u32,
+    pub(crate) owner: u32,
     /// Whether an upper layer of the task's own holds what is changed in it.
     pub(super) layered: bool,
 }
@@ -113,11 +113,7 @@ impl Mounted {
 
     /// Makes an absolute path inside a mount point, with the folders above it, and returns it
     /// without links. Call it for every target, in any root mode.
-    pub(in crate::task) fn provide(
-        &self,
-        target: &Absolute,
-        kind: MountPoint,
-    ) -> Result<Absolute, Problem> {
+    pub(crate) fn provide(&self, target: &Absolute, kind: MountPoint) -> Result<Absolute, Problem> {
         let find = |below: &Path| open::in_root(self.folder.as_fd(), below);
         let mut real = target.clone();
         for _ in 0..LINKS {
@@ -146,7 +142,7 @@ impl Mounted {
     }
 
     /// A path from one of the root's folders as the container sees it.
-    pub(in crate::task) fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
+    pub(crate) fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
         let spelled = |fd: &OwnedFd| fs::read_link(open::link(fd.as_fd()));
         let top = spelled(&self.folder)?;
         let folder = spelled(folder)?;
@@ -167,7 +163,7 @@ impl Mounted {
 
 /// Makes what is missing of a path below `top`, which `find` walks; `owner`: who gets it, if that is
 /// not who makes it.
-pub(in crate::task) fn make_path(
+pub(crate) fn make_path(
     top: &OwnedFd,
     names: &[Component],
     kind: MountPoint,

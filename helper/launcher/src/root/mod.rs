@@ -16,9 +16,9 @@
 mod disk;
 mod image;
 mod kept;
+mod missing_mount_points;
 mod overlay;
 mod plain;
-mod provide;
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,17 +27,16 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use proto::plan::Plan;
-use proto::spec::{Ownership, Payload, Pivot, Root, Volatile};
+use proto::task_spec::{Ownership, Payload, Pivot, Root, Volatile};
 
-use super::extras::{Extras, MountPoint};
+use super::prepared::{Extras, MountPoint};
 use super::step::{At, Problem};
 use super::{STAGE, open, upper};
-use crate::sys;
+use kernel::syscalls;
 
 pub(super) use image::Image;
-pub(super) use kept::claim_orphans;
-pub use kept::{device, has_orphans, is_gone, kept_base};
-pub(super) use provide::{Mounted, Point, is_nspawns_own, make_path};
+pub(super) use kernel::kept_layers::claim_orphans;
+pub(super) use missing_mount_points::{Mounted, Point, is_nspawns_own, make_path};
 
 /// Where systemd-nspawn finds the root.
 pub(super) fn path() -> PathBuf {
@@ -106,16 +105,16 @@ fn enter(
     if !open::metadata(&folder).at(&object)?.is_dir() {
         return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
     }
-    let clone = sys::clone_mount(folder.as_fd(), false).at(&object)?;
+    let clone = syscalls::clone_mount(folder.as_fd(), false).at(&object)?;
     attach_at(clone.as_fd(), &path(), MountPoint::Folder)?;
     root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
     if let Some(old) = &pivot.old {
         let attributes = match plan.root.mode {
             Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => 0,
-            Root::ReadOnly | Root::Volatile(_) => sys::READ_ONLY,
+            Root::ReadOnly | Root::Volatile(_) => syscalls::READ_ONLY,
         };
-        let clone = sys::clone_mount(handle.as_fd(), false).at(&object)?;
-        sys::set_mount_attributes(clone.as_fd(), attributes, None).at(&object)?;
+        let clone = syscalls::clone_mount(handle.as_fd(), false).at(&object)?;
+        syscalls::set_mount_attributes(clone.as_fd(), attributes, None).at(&object)?;
         attach_at(clone.as_fd(), &stage("old"), MountPoint::Folder)?;
         extras.mount(stage("old"), old, MountPoint::Folder);
     }
@@ -143,8 +142,8 @@ fn attach(
     map: Option<BorrowedFd<'_>>,
     at: &Path,
 ) -> Result<(), Problem> {
-    let clone = sys::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
-    match sys::set_mount_attributes(clone.as_fd(), attributes, map) {
+    let clone = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
+    match syscalls::set_mount_attributes(clone.as_fd(), attributes, map) {
         Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {
             let reason = "this kernel cannot ID-map the file system that it lies on";
             return Err(Problem::refused(&plan.image, reason));
@@ -179,7 +178,7 @@ pub(super) fn attach_with(
         }
         MountPoint::File => open::create(at).at(at.display())?.into(),
     };
-    sys::attach_mount(mounted, point.as_fd()).at(at.display())?;
+    syscalls::attach_mount(mounted, point.as_fd()).at(at.display())?;
     let none = None::<&str>;
     mount(none, at, none, propagation | MsFlags::MS_REC, none).at(at.display())
 }

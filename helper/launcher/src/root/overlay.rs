@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount as mount_fs};
 use proto::plan::Plan;
-use proto::spec::{Layer, Root};
+use proto::task_spec::{Layer, Root};
 
 use super::{Image, Mounted, attach, kept, make_folder, stage, upper};
-use crate::sys;
-use crate::task::open;
-use crate::task::overlay::{Overlay, Upper};
-use crate::task::step::{At, Problem};
+use crate::open;
+use crate::overlay::{Overlay, Upper};
+use crate::step::{At, Problem};
+use kernel::syscalls;
 
 /// Options of an upper layer in memory: as much of the host's as systemd-nspawn gives its own
 /// volatile roots. It counts as the task's memory.
@@ -29,7 +29,7 @@ pub(super) fn mount(
 ) -> Result<Mounted, Problem> {
     // It stays on the stage, which the container does not see: an unmount waits for RCU.
     let lower = stage("lower");
-    attach(plan, image, sys::NO_DEV | sys::READ_ONLY, map, &lower)?;
+    attach(plan, image, syscalls::NO_DEV | syscalls::READ_ONLY, map, &lower)?;
     let mapped = map.is_some();
     let upper = open_upper(plan, image, mapped, &layers(plan, image, mapped)?)?;
     make_folder(at, 0o755)?;

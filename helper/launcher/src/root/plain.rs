@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use proto::plan::Plan;
-use proto::spec::ImageKind;
+use proto::task_spec::ImageKind;
 
 use super::{Image, Mounted, attach, make_folder, upper};
-use crate::sys;
-use crate::task::open;
-use crate::task::step::{At, Problem};
+use crate::open;
+use crate::step::{At, Problem};
+use kernel::syscalls;
 
 /// Mounts it at `at`.
 pub(super) fn mount(
@@ -33,11 +33,11 @@ pub(super) fn mount(
     let folder = upper(plan.unit);
     make_folder(&folder, 0o700)?;
     fs::write(folder.join(&image.lock), "").at(folder.display())?;
-    attach(plan, image, sys::NO_DEV, map, at)?;
+    attach(plan, image, syscalls::NO_DEV, map, at)?;
     // Nothing can be created through a mapped clone; this one is not mapped, and has nothing of what
     // is mounted below the image on the host.
-    let folder = sys::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
-    sys::set_mount_attributes(folder.as_fd(), sys::NO_DEV, None).at(&plan.image)?;
+    let folder = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
+    syscalls::set_mount_attributes(folder.as_fd(), syscalls::NO_DEV, None).at(&plan.image)?;
     let owner = if map.is_some() { 0 } else { plan.container_root() };
     Ok(Mounted { folder, owner, layered: false })
 }

@@ -3,20 +3,24 @@
 //! [`visit`] takes each type of a specification apart without `..`: a new field does not compile until
 //! it is named there, and a path fails the tests until it has a row in [`ROWS`].
 
-use super::tests::{ALLOC, absolute, bind, device, spec, target};
-use super::*;
+use super::{ALLOC, absolute, bind, device, spec, target};
+use crate::*;
 use proto::codec;
+use proto::error::Code;
+use proto::path::Absolute;
 use proto::path::Relative;
-use proto::spec::files::{
+use proto::target::Target;
+use proto::task_spec::files::DeviceAccess;
+use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, Overlay, Source, Tmpfs, Upper,
 };
-use proto::spec::process::{ProcessLimit, Ready, SyscallRule, Sysctl};
-use proto::spec::resolver::EtcFile;
-use proto::spec::{
+use proto::task_spec::process::{ProcessLimit, Ready, SyscallRule, Sysctl};
+use proto::task_spec::resolver::EtcFile;
+use proto::task_spec::{
     Files, Image, ImageKind, Isolation, Label, Layer, Logs, Names, Network, Payload, Pivot,
     Process, Root, RootFs, Variable, Volatile,
 };
-use proto::target::Target;
+use proto::task_spec::{Resources, TaskSpec, Users};
 
 /// A path, as what it is.
 enum Field<'a> {

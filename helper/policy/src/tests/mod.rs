@@ -1,24 +1,31 @@
 //! One row a rule of the policy file: what is refused, under which file, with which words, and
 //! what is allowed.
 
+mod fields;
+mod random;
+
 use super::*;
+use proto::error::Code;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
+use proto::path::Absolute;
 use proto::plan::Unprotected;
-use proto::spec::files::{Bind, Device, Mapping, Source};
-use proto::spec::{Image, Network, Root};
 use proto::target::Target;
+use proto::task_spec::files::DeviceAccess;
+use proto::task_spec::files::{Bind, Device, Mapping, Source};
+use proto::task_spec::{Image, Network, Root};
+use proto::task_spec::{TaskSpec, Users};
 
-pub(super) const ALLOC: &str = "07070707-0707-0707-0707-070707070707";
+pub(crate) const ALLOC: &str = "07070707-0707-0707-0707-070707070707";
 
-pub(super) fn absolute(path: &str) -> Absolute {
+pub(crate) fn absolute(path: &str) -> Absolute {
     Absolute::parse(path).unwrap()
 }
 
-pub(super) fn target(path: &str) -> Target {
+pub(crate) fn target(path: &str) -> Target {
     Target::parse(path).unwrap()
 }
 
-pub(super) fn spec() -> TaskSpec {
+pub(crate) fn spec() -> TaskSpec {
     let task = TaskName::new("web").unwrap();
     TaskSpec::new(
         TaskKey { alloc: AllocId([7; 16]), task, instance: Instance(1) },
@@ -27,7 +34,7 @@ pub(super) fn spec() -> TaskSpec {
     )
 }
 
-pub(super) fn bind(path: &str, read_only: bool) -> Bind {
+pub(crate) fn bind(path: &str, read_only: bool) -> Bind {
     Bind {
         source: Source::Host(absolute(&path.replace("OWN", ALLOC))),
         target: target("/mnt"),
@@ -38,29 +45,29 @@ pub(super) fn bind(path: &str, read_only: bool) -> Bind {
     }
 }
 
-pub(super) fn device(path: &str, letters: &str) -> Device {
+pub(crate) fn device(path: &str, letters: &str) -> Device {
     let has = |letter| letters.contains(letter);
     let access = DeviceAccess { read: has('r'), write: has('w'), mknod: has('m') };
     Device { host: absolute(path), target: target("/dev/x"), access }
 }
 
-pub(super) fn judged(file: &str, change: impl Fn(&mut TaskSpec)) -> Result<Decision, Denial> {
+pub(crate) fn judged(file: &str, change: impl Fn(&mut TaskSpec)) -> Result<Decision, Denial> {
     let mut spec = spec();
     change(&mut spec);
     judge(&spec, &parse(file).unwrap())
 }
 
-pub(super) type Change = Box<dyn Fn(&mut TaskSpec)>;
+pub(crate) type Change = Box<dyn Fn(&mut TaskSpec)>;
 
 /// Under `refused.0` the change `refused.1` is refused, under `allowed.0` `allowed.1` is not.
-pub(super) struct Row {
+pub(crate) struct Row {
     rule: &'static str,
     words: &'static str,
     refused: (&'static str, Change),
     allowed: (&'static str, Change),
 }
 
-pub(super) fn row(
+pub(crate) fn row(
     rule: &'static str,
     words: &'static str,
     refused: (&'static str, Change),
@@ -69,7 +76,7 @@ pub(super) fn row(
     Row { rule, words, refused, allowed }
 }
 
-pub(super) fn check(rows: Vec<Row>) {
+pub(crate) fn check(rows: Vec<Row>) {
     for Row { rule, words, refused, allowed } in rows {
         let denial = judged(refused.0, refused.1).unwrap_err();
         let text = denial.refusal.to_string();
@@ -81,7 +88,7 @@ pub(super) fn check(rows: Vec<Row>) {
 }
 
 /// Code `Invalid` under either preset, whatever the file says; words, what is refused, what is not.
-pub(super) fn check_invalid(rows: Vec<(&'static str, Change, Change)>) {
+pub(crate) fn check_invalid(rows: Vec<(&'static str, Change, Change)>) {
     for (words, refused, allowed) in rows {
         for preset in ["", COMPAT] {
             let denial = judged(preset, &refused).unwrap_err();
@@ -94,43 +101,43 @@ pub(super) fn check_invalid(rows: Vec<(&'static str, Change, Change)>) {
     }
 }
 
-pub(super) fn change(change: impl Fn(&mut TaskSpec) + 'static) -> Change {
+pub(crate) fn change(change: impl Fn(&mut TaskSpec) + 'static) -> Change {
     Box::new(change)
 }
 
-pub(super) fn image(path: &'static str, mode: Root) -> Change {
+pub(crate) fn image(path: &'static str, mode: Root) -> Change {
     Box::new(move |s| {
         s.image = Image::Path(absolute(path));
         s.root.mode = mode;
     })
 }
 
-pub(super) fn users(users: Users) -> Change {
+pub(crate) fn users(users: Users) -> Change {
     Box::new(move |s| s.users = users)
 }
 
-pub(super) fn devices(path: &'static str, letters: &'static str) -> Change {
+pub(crate) fn devices(path: &'static str, letters: &'static str) -> Change {
     Box::new(move |s| s.files.devices = vec![device(path, letters)])
 }
 
-pub(super) fn networks(network: Network) -> Change {
+pub(crate) fn networks(network: Network) -> Change {
     Box::new(move |s| s.network = network.clone())
 }
 
-pub(super) fn join(path: &'static str) -> Change {
+pub(crate) fn join(path: &'static str) -> Change {
     networks(Network::Join(absolute(&path.replace("OWN", ALLOC))))
 }
 
-pub(super) fn memory(limit: Option<u64>) -> Change {
+pub(crate) fn memory(limit: Option<u64>) -> Change {
     Box::new(move |s| s.resources.memory_max = limit)
 }
 
-pub(super) fn tasks(limit: Option<u64>) -> Change {
+pub(crate) fn tasks(limit: Option<u64>) -> Change {
     Box::new(move |s| s.resources.tasks_max = limit)
 }
 
-pub(super) const COMPAT: &str = "preset = \"compat\"";
-pub(super) const READ: Root = Root::ReadOnly;
+pub(crate) const COMPAT: &str = "preset = \"compat\"";
+pub(crate) const READ: Root = Root::ReadOnly;
 
 /// Within it the unit's own clean-up runs, and the host waits as long when it goes down.
 #[test]

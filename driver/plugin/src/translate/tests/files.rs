@@ -1,11 +1,11 @@
 //! What the keys about files and devices become in the specification.
 
 use super::*;
-use proto::nomad::drivers::{Device, Mount};
+use nomad_proto::drivers::{Device, Mount};
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::files::{CredentialContent, Mapping, Source, Upper};
 use proto::target::Target;
+use proto::task_spec::files::{CredentialContent, Mapping, Source, Upper};
 
 fn path(text: &str) -> Absolute {
     Absolute::parse(text).unwrap()

@@ -1,18 +1,18 @@
 //! What each key becomes in the specification.
 
 use super::*;
-use crate::spec::Node;
+use crate::translate::Node;
+use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
+use nomad_proto::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
 use proto::capability::Capabilities;
-use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
-use proto::nomad::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
 use proto::path::Absolute;
 use proto::secret::Secret;
-use proto::spec::process::{Console, LimitName, Ready};
-use proto::spec::resolver::{EtcFile, ImageLink};
-use proto::spec::{
+use proto::target::Target;
+use proto::task_spec::process::{Console, LimitName, Ready};
+use proto::task_spec::resolver::{EtcFile, ImageLink};
+use proto::task_spec::{
     Image, ImageKind, Layer, Logs, Network, Ownership, Payload, Root, RootFs, Users, Volatile,
 };
-use proto::target::Target;
 
 fn path(text: &str) -> Absolute {
     Absolute::parse(text).unwrap()
@@ -35,10 +35,10 @@ fn a_plain_job_becomes_a_specification() {
     assert_eq!(spec.logs, Logs::Fifos);
     assert_eq!(spec.payload, Payload::Boot { arguments: vec![] });
     assert!(spec.users.isolates() && spec.stop_signal.is_none());
-    assert_eq!(spec.files, proto::spec::Files::default());
-    assert_eq!(spec.isolation, proto::spec::Isolation::default());
-    assert_eq!(spec.process, proto::spec::Process::default());
-    assert_eq!(spec.names, proto::spec::Names::default());
+    assert_eq!(spec.files, proto::task_spec::Files::default());
+    assert_eq!(spec.isolation, proto::task_spec::Isolation::default());
+    assert_eq!(spec.process, proto::task_spec::Process::default());
+    assert_eq!(spec.names, proto::task_spec::Names::default());
 }
 
 #[test]

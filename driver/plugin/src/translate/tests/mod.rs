@@ -6,8 +6,8 @@ mod mapped;
 mod random;
 mod refused;
 
-use proto::nomad::drivers::TaskConfig;
-use proto::spec::TaskSpec;
+use nomad_proto::drivers::TaskConfig;
+use proto::task_spec::TaskSpec;
 
 use super::names::HostFiles;
 use super::{Node, build};

@@ -1,9 +1,9 @@
 //! One refused case with its message for each rule.
 
 use super::*;
-use crate::spec::Node;
-use proto::nomad::drivers::network_isolation_spec::NetworkIsolationMode;
-use proto::nomad::drivers::{Device, DnsConfig, Mount, NetworkIsolationSpec};
+use crate::translate::Node;
+use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
+use nomad_proto::drivers::{Device, DnsConfig, Mount, NetworkIsolationSpec};
 
 #[test]
 fn each_rule_has_its_message() {

@@ -2,14 +2,14 @@
 
 use super::*;
 use proptest::prelude::*;
-use proto::spec::output::LabelName;
+use proto::task_spec::output::LabelName;
 
 fn record(alloc: u8, image: &str, image_use: Use) -> Record {
     let task = TaskName::new("web").unwrap();
     let key = TaskKey { alloc: AllocId([alloc; 16]), task, instance: Instance(0xbeef) };
     Record {
         form: Form::Whole,
-        machine: crate::policy::machine_name(&key),
+        machine: policy::machine_name(&key),
         key,
         kind: Kind::ProcessTwo,
         users: Some(Range { base: 524_288, width: 1000 }),

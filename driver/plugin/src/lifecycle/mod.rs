@@ -1,0 +1,31 @@
+//! The life of tasks: start, watch, stop, destroy, recover.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`driver`] | what the services share |
+//! | [`start`] | from Nomad's request to a running container |
+//! | [`recover`] | taking over tasks that another process started |
+//! | [`end_detection`] | finding out where a task stands; the one place that decides it has ended |
+//! | [`stop`] | signal, stop, destroy |
+//! | [`older`] | containers that the older driver has left running |
+//! | [`newest_start`] | which of several starts of a task counts |
+//! | [`pending_removals`] | removals that the helper still owes |
+//! | [`task`] | the table of tasks |
+//! | [`handle`] | what Nomad keeps for us |
+//!
+//! The driver owns no container: PID 1 does. Whatever this process forgets, it learns again from
+//! the handle, the helper and the bus. It has no side effects before Nomad configures it for
+//! real, because the agent starts plugins several times just to ask who they are.
+
+mod driver;
+pub(crate) mod end_detection;
+pub(crate) mod handle;
+mod newest_start;
+mod older;
+mod pending_removals;
+pub(crate) mod recover;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod task;
+
+pub(crate) use driver::{Driver, account_missing};

@@ -1,0 +1,8 @@
+//! One start, from the request to the running payload.
+
+pub(crate) mod conduct;
+pub(crate) mod launcher_link;
+pub(crate) mod nspawn_messages;
+pub(crate) mod payload_watch;
+pub(crate) mod preflight;
+pub(crate) mod ready;

@@ -1,0 +1,53 @@
+//! Fixed places on the host that daemon and launcher share.
+
+use std::path::{Path, PathBuf};
+
+use proto::plan::UnitId;
+
+/// Folder of the upper layers, one sub-folder a task; root's, 0700.
+pub const UPPERS: &str = "/var/lib/nomad-nspawn";
+
+/// Directory of the sockets on which systemd-nspawn reports that a task is ready, and of the marks
+/// of launchers.
+pub const READY: &str = "/run/nomad-nspawn";
+const EXECUTED: &str = "executed-";
+
+/// Mark that a launcher makes right before it executes systemd-nspawn: an end of the unit's main
+/// process is a payload's then. No exit status could mean that, because a payload may end with any.
+#[must_use]
+pub fn executed_mark(unit: UnitId) -> PathBuf {
+    Path::new(READY).join(format!("{EXECUTED}{unit}"))
+}
+
+/// The unit of such a mark.
+#[must_use]
+pub fn executed_unit(name: &str) -> Option<proto::plan::UnitId> {
+    proto::plan::UnitId::parse(name.strip_prefix(EXECUTED)?)
+}
+
+/// Socket on which systemd-nspawn says that a task is ready ([`proto::task_spec::process::Ready`]).
+#[must_use]
+pub fn ready_socket(unit: UnitId) -> PathBuf {
+    Path::new(READY).join(format!("ready-{unit}"))
+}
+
+/// Folder of one task's upper layer.
+#[must_use]
+pub fn upper(unit: UnitId) -> PathBuf {
+    Path::new(UPPERS).join(unit.to_string())
+}
+
+/// Where distributions keep the binary.
+const BINARIES: [&str; 2] =
+    ["/usr/bin/systemd-nspawn", "/run/current-system/sw/bin/systemd-nspawn"];
+
+/// Finds the binary.
+#[must_use]
+pub fn nspawn_binary() -> Option<&'static Path> {
+    BINARIES.iter().map(Path::new).find(|path| path.exists())
+}
+
+/// Its image locks, one file for each root folder that is in use.
+pub const LOCKS: &str = "/run/systemd/nspawn/locks";
+/// Where systemd-journald takes messages, and systemd's programs write them (log.c).
+pub const JOURNAL: &str = "/run/systemd/journal/socket";

@@ -1,0 +1,19 @@
+//! What both root binaries need of the kernel and of the host.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`syscalls`] | kernel calls that nix lacks: the only `unsafe` |
+//! | [`open`] | `openat2`: beneath a root, without following a link |
+//! | [`root_file`] | files that only root can have written |
+//! | [`layout`] | fixed places of the host |
+//! | [`kept_layers`] | upper layers that outlive a run |
+//! | [`hook`] | step hooks of test builds |
+//!
+//! Trusts its callers; decides nothing about tasks.
+
+pub mod hook;
+pub mod kept_layers;
+pub mod layout;
+pub mod open;
+pub mod root_file;
+pub mod syscalls;
