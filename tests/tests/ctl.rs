@@ -112,8 +112,8 @@ fn policies(rig: &Rig) {
     assert!(ctl(rig, &["policy", "check"]).success());
     for (text, good, words) in [
         ("preset = \"compat\"\n", true, "root-equivalent"),
-        ("[images]\nmin_verify = \"digest\"\n", true, "valid"),
-        ("[images]\nmin_verify = \"maybe\"\n", false, "min_verify"),
+        ("[binds]\nunprotected = \"unmapped\"\n", true, "valid"),
+        ("[binds]\nunprotected = \"maybe\"\n", false, "unprotected"),
         ("[imagse]\n", false, "imagse"),
         ("[userns]\nrequire = \"no\"\n", false, "require"),
         ("[userns\n", false, "not valid"),

@@ -106,7 +106,7 @@ const BAD: [&str; 26] = [
     "[images]\npaths = [7]",
     "[images]\npaths = [{ path = \"/x\", writable = \"yes\" }]",
     "[images]\npaths = [{ path = \"/x\", writable = true, more = 1 }]",
-    "[images]\nmin_verify = \"maybe\"",
+    "[images]\nmin_verify = \"no\"",
     "[nomad]\nalloc_dirs = [\"/a/../b\"]",
     "[nomad]\nagent_uid = -1",
     "[userns]\nrequire = \"no\"",
@@ -118,10 +118,10 @@ const BAD: [&str; 26] = [
     "[devices]\nallow = [\"/etc/passwd:r\"]",
     "[caps]\nallow = [\"no_such\"]",
     "[network]\nallow = [\"everything\"]",
-    "[network]\nports = [\"70000\"]",
+    "[network]\nports = [\"80\"]",
     "[limits]\nmemory = \"2q\"",
     "[limits]\ntasks = -1",
-    "[audit]\ntarget = \"syslog\"",
+    "[audit]\ntarget = \"journal\"",
 ];
 
 #[test]

@@ -59,7 +59,7 @@ pub(super) fn explain(words: &[&str]) -> Result<bool, String> {
     }
     let job = job.ok_or("policy explain needs a job")?;
     let policy = read(file)?;
-    let root = policy.alloc_dirs.first().map_or_else(|| "/".into(), |dir| dir.to_path());
+    let root = policy.nomad.alloc_dirs.first().map_or_else(|| "/".into(), |dir| dir.to_path());
     let tasks = job::read(job, &root)?;
     if tasks.is_empty() {
         return Err(format!("{job}: no task with driver = \"nspawn\""));
@@ -86,7 +86,7 @@ fn read(file: &str) -> Result<Policy, String> {
 
 /// Whether the file has the compat preset: nothing is out of bounds for binds then.
 pub(super) fn is_compat(policy: &Policy) -> bool {
-    policy.binds_never.is_empty()
+    policy.derived.binds_never.is_empty()
 }
 
 /// What driver and policy make of one task.

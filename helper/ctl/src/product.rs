@@ -173,7 +173,7 @@ fn agent(unit: &str, policy: Option<&Policy>) -> Check {
         }
     }
     let uid = fs::metadata(format!("/proc/{pid}")).map(|meta| meta.uid()).unwrap_or_default();
-    match policy.map(|policy| policy.agent_uid) {
+    match policy.map(|policy| policy.nomad.agent_uid) {
         Some(expected) if expected != uid => Check::bad(
             name,
             format!("{unit} runs as uid {uid}, the policy expects {expected}"),
@@ -184,7 +184,7 @@ fn agent(unit: &str, policy: Option<&Policy>) -> Check {
 }
 
 fn store(policy: &Policy) -> Check {
-    let path = policy.images_store.to_path();
+    let path = policy.images.store.0.to_path();
     match fs::metadata(&path) {
         Ok(meta) if meta.uid() == 0 && meta.mode() & 0o077 == 0 => {
             Check::good("image store", path.display().to_string())
@@ -239,7 +239,7 @@ fn allocations_in(folder: &Path) -> Check {
 fn allocations(policy: &Policy) -> Vec<Check> {
     let name = "allocations";
     let mut checks = Vec::new();
-    for folder in &policy.alloc_dirs {
+    for folder in policy.nomad.alloc_dirs.iter() {
         let path = folder.to_path();
         if !path.is_dir() {
             continue;

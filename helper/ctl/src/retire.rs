@@ -93,7 +93,7 @@ pub(super) fn find() -> Result<Vec<Machine>, String> {
         let text = |n: usize| machine.get(n).and_then(Value::as_str).unwrap_or_default();
         let (name, class, service, path) = (text(0), text(1), text(2), text(3));
         let ours = alloc_of(name).is_some_and(|alloc| {
-            policy.alloc_dirs.iter().any(|dir| dir.to_path().join(alloc).is_dir())
+            policy.nomad.alloc_dirs.iter().any(|dir| dir.to_path().join(alloc).is_dir())
         });
         if class != "container" || service != "systemd-nspawn" || !ours {
             continue;

@@ -90,7 +90,7 @@ mod tests {
             assert!(error.contains(words) && error.starts_with('/'), "{words}: {error}");
         };
         mode(&file, 0o644).unwrap();
-        assert_eq!(load(&file).unwrap().max_tasks, 7);
+        assert_eq!(load(&file).unwrap().limits.max_tasks.0, 7);
         mode(&file, 0o664).unwrap();
         refused("must belong to root");
         mode(&file, 0o646).unwrap();
@@ -109,7 +109,7 @@ mod tests {
         fs::write(&file, [0xff]).unwrap();
         refused("UTF-8");
         fs::write(&file, "\n[limits]\nmax = 7").unwrap();
-        refused("policy.toml: line 3: limits.max is no key");
+        refused("policy.toml: line 3: max = 7: unknown field");
         fs::remove_file(&file).unwrap();
         assert_eq!(load(&file), parse(""), "a missing file means the defaults");
         assert_eq!(find(&file), Ok(None));

@@ -14,15 +14,17 @@ use super::{Denial, Policy, invalid, place_below, refuse};
 pub(super) fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, Denial> {
     let path = &spec.alloc_dir;
     let object = format!("allocation folder {path}");
-    let alloc_dir = place_below(path, &policy.alloc_dirs).ok_or_else(|| {
+    let alloc_dir = place_below(path, policy.nomad.alloc_dirs.iter()).ok_or_else(|| {
         let reason = "lies below no folder of [nomad] alloc_dirs in the policy file; add the \
                       agent's client.alloc_dir (default: its data_dir with /alloc) there";
         refuse("nomad.alloc_dirs", &object, reason)
     })?;
     match alloc_dir.below.components() {
-        [name] if name.as_str() == spec.key.alloc.to_string() => {
-            Ok(TaskDirs { alloc_dir, task: spec.key.task.clone(), agent_uid: policy.agent_uid })
-        }
+        [name] if name.as_str() == spec.key.alloc.to_string() => Ok(TaskDirs {
+            alloc_dir,
+            task: spec.key.task.clone(),
+            agent_uid: policy.nomad.agent_uid,
+        }),
         _ => Err(refuse(
             "nomad.alloc_dirs",
             object,

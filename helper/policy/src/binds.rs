@@ -33,7 +33,7 @@ pub(super) fn files(
             .map(|device| devices::plan(device, &dev, policy))
             .collect::<Result<_, _>>()?,
         credentials: credentials.collect::<Result<_, _>>()?,
-        unprotected: policy.binds_unprotected,
+        unprotected: policy.binds.unprotected.0,
     })
 }
 
@@ -69,27 +69,27 @@ impl Host<'_> {
         let touched = |folders: &[Absolute]| {
             folders.iter().find(|folder| touches(path, folder)).map(ToString::to_string)
         };
-        if let Some(denied) = touched(&policy.binds_deny) {
+        if let Some(denied) = touched(&policy.binds.deny) {
             let reason = format!("is, holds or lies below {denied}, which [binds] deny lists");
             return Err(refuse("binds.deny", object, reason));
         }
-        let nomads = || touched(&policy.nomad_data).filter(|_| !self.is_own_volume(path));
-        if let Some(never) = touched(&policy.binds_never).or_else(nomads) {
+        let nomads = || touched(&policy.derived.nomad_data).filter(|_| !self.is_own_volume(path));
+        if let Some(never) = touched(&policy.derived.binds_never).or_else(nomads) {
             let reason = format!(
                 "is, holds or lies below {never}, which is never bound; only preset = \"compat\" \
                  in the policy file, which makes jobs as good as root, would allow it"
             );
             return Err(refuse("preset", object, reason));
         }
-        let read_only = policy.binds_read_only.iter().filter(|_| !writes);
-        place_below(path, policy.binds_read_write.iter().chain(read_only))
+        let read_only = policy.binds.read_only.iter().filter(|_| !writes);
+        place_below(path, policy.binds.read_write.iter().chain(read_only))
             .ok_or_else(|| unlisted(rule, object, path))
     }
 
     /// Whether it is a volume that a storage plugin (CSI) has mounted for this allocation.
     fn is_own_volume(&self, path: &Absolute) -> bool {
         let alloc = self.spec.key.alloc.to_string();
-        self.policy.nomad_data.iter().filter_map(|data| path.below(data)).any(|below| {
+        self.policy.derived.nomad_data.iter().filter_map(|data| path.below(data)).any(|below| {
             match below.components() {
                 [client, csi, rest @ ..] => {
                     client.as_str() == "client"

@@ -24,7 +24,7 @@ pub(super) fn plan(
         let DeviceAccess { read, write, mknod } = device.access;
         (!read || allowed.read) && (!write || allowed.write) && (!mknod || allowed.mknod)
     };
-    let mut rules = policy.devices_allow.iter();
+    let mut rules = policy.devices.allow.iter();
     if rules.any(|rule| matches(&rule.pattern, &path, Some(b'/')) && covers(rule.access)) {
         return Ok(Device { host, target: device.target.clone(), access: device.access });
     }

@@ -24,7 +24,7 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
         entry.writable && depth > 1 && !entry.path.components().is_empty()
     };
     let made = spec.root.kind == ImageKind::Disk && !path.to_path().starts_with("/dev") && writable;
-    if let Some(entry) = policy.images_paths.iter().find(around).filter(|_| made) {
+    if let Some(entry) = policy.images.paths.iter().find(around).filter(|_| made) {
         return bad(format!(
             "lies inside of a folder that tasks may change as an image; move it to {}, or list its \
              own folder in [images] paths of the policy file, not writable",
@@ -39,7 +39,7 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
         ));
     }
     let kept = |entry: &&ImagePath| !entry.writable && entry.path.below(&path).is_some();
-    if let Some(kept) = policy.images_paths.iter().find(kept).filter(|_| writes) {
+    if let Some(kept) = policy.images.paths.iter().find(kept).filter(|_| writes) {
         return bad(format!(
             "may not be changed: it is or holds {}, which [images] paths lists as not writable; use \
              ephemeral = true, or move one of them",
@@ -59,8 +59,8 @@ fn listed(spec: &TaskSpec, policy: &Policy, writes: bool) -> Result<(Place, bool
             let below = Component::new(file)
                 .and_then(|file| Relative::new(vec![file]))
                 .map_err(|e| invalid("image", name, e))?;
-            let place = Place { root: policy.images_store.clone(), below };
-            let holding = entry(&policy.images_store, policy);
+            let place = Place { root: policy.images.store.0.clone(), below };
+            let holding = entry(&policy.images.store.0, policy);
             Ok((place, holding.is_some_and(|(_, writable)| writable)))
         }
         Image::Path(path) => {
@@ -84,12 +84,12 @@ fn check_shown(path: &Absolute, place: &Place, policy: &Policy) -> Result<(), De
     };
     // The whole host is given as such, where the policy lists it.
     let whole = path.components().is_empty();
-    let mut allocs = policy.alloc_dirs.iter().chain(&policy.alloc_mounts);
+    let mut allocs = policy.nomad.alloc_dirs.iter().chain(&policy.derived.alloc_mounts);
     let alloc = allocs.find(|folder| !whole && touches(path, folder));
     // What the operator lists within such a folder is meant.
     let broad = |folder: &&Absolute| touches(path, folder) && place.root.below(folder).is_none();
     let (denied, never) =
-        (policy.binds_deny.iter().find(broad), policy.images_never.iter().find(broad));
+        (policy.binds.deny.iter().find(broad), policy.derived.images_never.iter().find(broad));
     let denial = kept("nomad.alloc_dirs", alloc, "where Nomad keeps allocations; move the image")
         .or_else(|| {
             let why = "which [binds] deny lists; move the image, or add its own folder to [images] paths";
@@ -105,7 +105,7 @@ fn check_shown(path: &Absolute, place: &Place, policy: &Policy) -> Result<(), De
 
 /// The longest entry of `images.paths` that is `path` or holds it, and whether it is writable.
 fn entry(path: &Absolute, policy: &Policy) -> Option<(Place, bool)> {
-    let holding = policy.images_paths.iter().filter_map(|entry| {
+    let holding = policy.images.paths.iter().filter_map(|entry| {
         let below = path.below(&entry.path)?;
         Some((Place { root: entry.path.clone(), below }, entry.writable))
     });

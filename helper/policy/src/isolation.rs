@@ -6,7 +6,6 @@ use proto::task_spec::process::{LimitName, ProcessLimit, Sysctl};
 use proto::task_spec::{Network, TaskSpec};
 
 use super::glob::matches;
-use super::reader::Item;
 use super::{Denial, Policy, refuse, unlisted};
 
 /// What systemd-nspawn gives every container (systemd-nspawn(1), `--capability=`).
@@ -21,7 +20,7 @@ const OWN_SYSCTLS: [&str; 5] = ["net.*", "kernel.shm*", "kernel.msg*", "kernel.s
 pub(super) fn check(spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
     let isolation = &spec.isolation;
     let default = DEFAULT_CAPS.split(' ').filter_map(Capabilities::named);
-    let ceiling = default.fold(policy.caps_allow, Capabilities::with);
+    let ceiling = default.fold(policy.caps.allow.0, Capabilities::with);
     let beyond = isolation.add.without(ceiling);
     if !beyond.is_empty() {
         let entries: Vec<_> = beyond.names().map(|name| name.to_ascii_lowercase()).collect();
@@ -29,7 +28,7 @@ pub(super) fn check(spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
         return Err(unlisted("caps.allow", format!("capability {beyond}"), entries));
     }
     for rule in isolation.syscalls.iter().filter(|rule| rule.allow) {
-        if !lists(&policy.syscalls_extra, rule.name.as_str()) {
+        if !lists(policy.syscalls.allow_extra.iter().map(|call| &call.0), rule.name.as_str()) {
             let object = format!("system call {}", rule.name);
             return Err(unlisted("syscalls.allow_extra", object, &rule.name));
         }
@@ -41,15 +40,15 @@ pub(super) fn check(spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
         check_limit(limit, policy)?;
     }
     match &isolation.selinux {
-        Some(context) if !lists(&policy.lsm_profiles, context.as_str()) => {
+        Some(context) if !lists(policy.lsm.profiles.iter(), context.as_str()) => {
             Err(unlisted("lsm.profiles", format!("SELinux context {context}"), context))
         }
         _ => Ok(()),
     }
 }
 
-fn lists(entries: &[String], name: &str) -> bool {
-    entries.iter().any(|entry| entry == "*" || entry == name)
+fn lists<'a>(mut entries: impl Iterator<Item = &'a String>, name: &str) -> bool {
+    entries.any(|entry| entry == "*" || entry == name)
 }
 
 fn check_sysctl(sysctl: &Sysctl, spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
@@ -63,29 +62,15 @@ fn check_sysctl(sysctl: &Sysctl, spec: &TaskSpec, policy: &Policy) -> Result<(),
         let reason = "is set in a private network only: this one is shared with others";
         return Err(refuse("sysctl.allow", object, reason));
     }
-    if !policy.sysctl_allow.iter().any(|pattern| matches(pattern, name, None)) {
+    if !policy.sysctl.allow.iter().any(|pattern| matches(pattern, name, None)) {
         return Err(unlisted("sysctl.allow", object, name));
     }
     Ok(())
 }
 
-/// The ceilings of the policy file: a table of names and sizes.
-pub(super) fn ceilings(item: Item<'_>) -> Result<Vec<(LimitName, u64)>, String> {
-    let mut all = Vec::new();
-    for limit in LimitName::ALL {
-        if let Some(most) = item.member(&limit.name().to_ascii_lowercase()) {
-            all.push((*limit, most.size(0..=u64::MAX)?));
-        }
-    }
-    if item.members() == Some(all.len()) {
-        return Ok(all);
-    }
-    Err(item.wrong("is not a table of process limits (getrlimit(2)), e.g. { memlock = \"64m\" }"))
-}
-
 /// No limit has a ceiling of its own but those that would take CPU time from others.
 fn check_limit(limit: &ProcessLimit, policy: &Policy) -> Result<(), Denial> {
-    let listed = policy.ulimit.iter().find(|(name, _)| *name == limit.resource);
+    let listed = policy.limits.ulimit.0.iter().find(|(name, _)| *name == limit.resource);
     let most = match (listed, limit.resource) {
         (Some((_, most)), _) => *most,
         (None, LimitName::Nice | LimitName::RealtimePriority) => 0,

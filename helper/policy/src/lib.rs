@@ -8,7 +8,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `decide`, `refusal` | the order of the checks; how a refusal is made |
-//! | `model`, `parse`, `reader` | the file: its values, its keys, its text |
+//! | `model`, `parse`, `values` | the file: its meaning, its keys, its values |
 //! | `bounds`, `contradictions`, `targets` | bounds, contradictions, mount points inside |
 //! | `images`, `users` | the image's place, the user namespace |
 //! | `allocation`, `binds`, `devices` | places of the host that a task sees |
@@ -32,11 +32,11 @@ mod machine_name;
 mod model;
 mod network;
 mod parse;
-mod reader;
 mod refusal;
 mod resources;
 mod targets;
 mod users;
+mod values;
 
 #[cfg(test)]
 mod tests;

@@ -1,72 +1,142 @@
-//! What a policy file says, as values. The defaults are strict.
+//! What a policy file says, as values: a struct for each of its sections.
 
-use proto::capability::Capabilities;
 use proto::path::Absolute;
 use proto::plan::Unprotected;
 use proto::task_spec::files::DeviceAccess;
-use proto::task_spec::process::LimitName;
+use serde::Deserialize;
 
-/// What the helper allows. Defaults are strict.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// Where image names are looked up.
-    pub images_store: Absolute,
-    /// Folders below which images may lie.
-    pub images_paths: Vec<ImagePath>,
-    /// Folders that no image shows, unless an entry lies in one of them: the strict preset's.
-    pub images_never: Vec<Absolute>,
-    /// Folders in which Nomad keeps allocations.
-    pub alloc_dirs: Vec<Absolute>,
-    /// Folders in which Nomad mounts parts of allocations again.
-    pub alloc_mounts: Vec<Absolute>,
-    /// Uid of the Nomad agent.
-    pub agent_uid: u32,
-    /// Whether every task needs a user namespace.
-    pub userns_require: bool,
-    /// Images that may run without one all the same.
-    pub userns_except: Vec<Absolute>,
-    /// Folders that may be bound read-only.
-    pub binds_read_only: Vec<Absolute>,
-    /// Folders that may be bound, also writable.
-    pub binds_read_write: Vec<Absolute>,
-    /// Folders that are never bound: the operator's.
-    pub binds_deny: Vec<Absolute>,
-    /// Folders that are never bound: the strict preset's.
-    pub binds_never: Vec<Absolute>,
-    /// Nomad's data, of which only the allocation's own is bound: the strict preset's.
-    pub nomad_data: Vec<Absolute>,
-    /// What becomes of a writable bind whose source is not protected.
-    pub binds_unprotected: Unprotected,
-    /// Device nodes that tasks may have.
-    pub devices_allow: Vec<DeviceRule>,
-    /// Capabilities that tasks may have beyond systemd-nspawn's own set.
-    pub caps_allow: Capabilities,
-    /// Kinds of network that tasks may have.
-    pub network_allow: Vec<String>,
-    /// Folders with network namespaces that tasks may join.
-    pub netns_paths: Vec<Absolute>,
-    /// Tasks at once.
-    pub max_tasks: usize,
-    /// Most memory of one task, in bytes; a task without limit is refused then.
-    pub memory: Option<u64>,
-    /// Most processes of one task.
-    pub tasks: Option<u64>,
-    /// Most that a task may ask for of a process limit.
-    pub ulimit: Vec<(LimitName, u64)>,
-    /// System calls and groups that tasks may have beyond systemd-nspawn's list.
-    pub syscalls_extra: Vec<String>,
-    /// Patterns of kernel settings.
-    pub sysctl_allow: Vec<String>,
-    /// SELinux contexts.
-    pub lsm_profiles: Vec<String>,
-    /// Versions of systemd that run tasks in spite of a known hole.
-    pub systemd_accept: Vec<String>,
+use super::values::{
+    Count, ImageEntry, List, Memory, NetworkKind, Preset, Processes, Set, Syscall, Text, Ulimits,
+};
+
+/// Declares [`Policy`] and its sections. A key without a default is an [`Option`].
+macro_rules! sections {
+    ($($(#[$about:meta])* $section:ident: $name:ident {
+        $($(#[$doc:meta])* $key:ident: $type:ty,)*
+    })*) => {
+        /// What the helper allows.
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Policy {
+            /// Which defaults hold.
+            pub preset: Preset,
+            $($(#[$about])* pub $section: $name,)*
+            /// What follows from the keys.
+            #[serde(skip)]
+            pub derived: Derived,
+        }
+        $(
+            $(#[$about])*
+            #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub struct $name {
+                $($(#[$doc])* pub $key: $type,)*
+            }
+        )*
+    };
 }
 
-/// A folder of images.
-#[derive(Debug, Clone, PartialEq, Eq)]
+sections! {
+    /// Images.
+    images: Images {
+        /// Where image names are looked up.
+        store: Text<Absolute>,
+        /// Directories below which images may lie.
+        paths: Vec<ImagePath>,
+    }
+    /// The Nomad agent.
+    nomad: Nomad {
+        /// Directories in which it keeps allocations.
+        alloc_dirs: List<Absolute>,
+        /// Its uid.
+        agent_uid: u32,
+    }
+    /// User namespaces.
+    userns: Userns {
+        /// Whether every task needs one.
+        require: bool,
+        /// Images that may run without one all the same.
+        except: List<Absolute>,
+    }
+    /// Files and directories of the host.
+    binds: Binds {
+        /// What may be bound read-only.
+        read_only: List<Absolute>,
+        /// What may be bound, also writable.
+        read_write: List<Absolute>,
+        /// What is never bound.
+        deny: List<Absolute>,
+        /// What becomes of a writable bind whose source is not protected.
+        unprotected: Text<Unprotected>,
+    }
+    /// Devices of the host.
+    devices: Devices {
+        /// Nodes that tasks may have.
+        allow: List<DeviceRule>,
+    }
+    /// Capabilities.
+    caps: Caps {
+        /// What tasks may have beyond systemd-nspawn's own set.
+        allow: Set,
+    }
+    /// Networks.
+    network: Network {
+        /// Kinds that tasks may have.
+        allow: List<NetworkKind>,
+        /// Directories with network namespaces that tasks may join.
+        netns_paths: List<Absolute>,
+    }
+    /// Ceilings.
+    limits: Limits {
+        /// Tasks at once.
+        max_tasks: Count,
+        /// Most memory of one task, in bytes; a task without limit is refused then.
+        memory: Option<Memory>,
+        /// Most processes of one task.
+        tasks: Option<Processes>,
+        /// Most of each process limit.
+        ulimit: Ulimits,
+    }
+    /// System calls.
+    syscalls: Syscalls {
+        /// Calls and groups that tasks may have beyond systemd-nspawn's list.
+        allow_extra: List<Syscall>,
+    }
+    /// Kernel settings.
+    sysctl: Sysctl {
+        /// Patterns of their names.
+        allow: List<String>,
+    }
+    /// Security modules.
+    lsm: Lsm {
+        /// SELinux contexts.
+        profiles: List<String>,
+    }
+    /// systemd.
+    systemd: Systemd {
+        /// Versions that run tasks in spite of a known hole.
+        accept: List<String>,
+    }
+}
+
+/// What follows from the keys of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Derived {
+    /// Directories in which Nomad mounts parts of allocations again.
+    pub alloc_mounts: Vec<Absolute>,
+    /// Nomad's data, of which only the allocation's own is bound: the strict preset's.
+    pub nomad_data: Vec<Absolute>,
+    /// Directories that no image shows, unless an entry lies in one of them: the strict preset's.
+    pub images_never: Vec<Absolute>,
+    /// Directories that are never bound: the strict preset's.
+    pub binds_never: Vec<Absolute>,
+}
+
+/// A directory of images.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "ImageEntry")]
 pub struct ImagePath {
-    /// The folder.
+    /// The directory.
     pub path: Absolute,
     /// Whether tasks may change the images below it.
     pub writable: bool,
@@ -85,6 +155,6 @@ impl Policy {
     /// Whether the operator has accepted this version of systemd, known holes and all.
     #[must_use]
     pub fn accepts(&self, systemd: &str) -> bool {
-        self.systemd_accept.iter().any(|accepted| accepted == systemd)
+        self.systemd.accept.iter().any(|accepted| accepted == systemd)
     }
 }

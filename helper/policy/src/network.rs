@@ -14,7 +14,7 @@ pub(super) fn plan(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, D
         Network::Host => ("host", "host network"),
         Network::Join(_) => ("group", "group network"),
     };
-    if !policy.network_allow.iter().any(|pattern| matches(pattern, kind, None)) {
+    if !policy.network.allow.iter().any(|pattern| matches(&pattern.0, kind, None)) {
         return Err(unlisted("network.allow", object, kind));
     }
     let path = match &spec.network {
@@ -23,7 +23,7 @@ pub(super) fn plan(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, D
         Network::Join(path) => path,
     };
     let object = format!("network namespace {path}");
-    let place = place_below(path, &policy.netns_paths).ok_or_else(|| {
+    let place = place_below(path, policy.network.netns_paths.iter()).ok_or_else(|| {
         let reason = "lies below no folder of [network] netns_paths in the policy file; add its \
                       folder there";
         refuse("network.netns_paths", &object, reason)

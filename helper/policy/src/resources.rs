@@ -28,7 +28,7 @@ pub(super) fn check(wanted: Resources) -> Result<(), Denial> {
 
 /// The limits that the unit gets, when they are below the policy's ceilings.
 pub(super) fn within(wanted: Resources, policy: &Policy) -> Result<Resources, Denial> {
-    if let Some(most) = policy.memory {
+    if let Some(most) = policy.limits.memory.map(|size| size.0) {
         let (object, asked) = match wanted.memory_max {
             Some(memory) => (format!("memory limit {memory}"), memory),
             None => ("no memory limit".to_owned(), u64::MAX),
@@ -38,7 +38,7 @@ pub(super) fn within(wanted: Resources, policy: &Policy) -> Result<Resources, De
             return Err(refuse("limits.memory", object, reason));
         }
     }
-    let most = policy.tasks.unwrap_or(u64::MAX);
+    let most = policy.limits.tasks.map_or(u64::MAX, |size| size.0);
     if let Some(tasks) = wanted.tasks_max.filter(|tasks| *tasks > most) {
         let reason = format!("[limits] tasks = {most} in the policy file is the most");
         return Err(refuse("limits.tasks", format!("task limit {tasks}"), reason));

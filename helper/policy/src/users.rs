@@ -24,7 +24,7 @@ pub(super) fn check_range(users: Users, policy: &Policy) -> Result<(), Denial> {
     }
     let known = (limits::RANGE_FIRST..=limits::RANGE_LAST).contains(&base);
     let aligned = base.is_multiple_of(limits::RANGE_WIDTH);
-    if base >= FIRST_OTHER && policy.userns_require && !(known && aligned) {
+    if base >= FIRST_OTHER && policy.userns.require && !(known && aligned) {
         return Err(range(
             "must begin at a multiple of 65,536 from 524,288 to 1,878,982,656; the policy file \
              would allow it with [userns] require = false",
@@ -42,7 +42,7 @@ pub(super) fn check(users: Users, image: &Place, policy: &Policy) -> Result<(), 
         Users::Pick | Users::Fixed { .. } => return Ok(()),
     };
     let path = image.to_path();
-    if !policy.userns_require || policy.userns_except.iter().any(|it| it.to_path() == path) {
+    if !policy.userns.require || policy.userns.except.iter().any(|it| it.to_path() == path) {
         return Ok(());
     }
     let reason = format!(

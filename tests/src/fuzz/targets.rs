@@ -72,7 +72,10 @@ fn specs() -> Vec<TaskSpec> {
 fn policy() -> Target {
     let mut random = Random::new(12);
     let mut corpus: Vec<_> = (0..100).map(|_| next_policy(&mut random).0.into_bytes()).collect();
-    corpus.push(b"[images]\nmin_verify = \"no\"\n[network]\nports = [\"1-2\"]\n".to_vec());
+    corpus.push(
+        b"[limits]\nmemory = \"2g\"\n[images]\npaths = [{ path = \"/a\", writable = true }]\n"
+            .to_vec(),
+    );
     let read: Read = Box::new(|bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return Ok(false) };
         Ok(policy::parse(text).is_ok())

@@ -60,11 +60,11 @@ const FAULTS: [Fault; 48] = [
     ("users.rs", "&& !(known && aligned)", "&& !known"),
     ("images.rs", "holding.max_by_key(", "holding.min_by_key("),
     ("images.rs", "path.components().is_empty() && !writes", "path.components().is_empty()"),
-    ("images.rs", ".chain(&policy.alloc_mounts)", ""),
+    ("images.rs", ".chain(&policy.derived.alloc_mounts)", ""),
     ("images.rs", "place.root.below(folder).is_none()", "true"),
-    ("images.rs", "policy.images_paths.iter().find(kept).filter(|_| writes)", "None::<&ImagePath>"),
+    ("images.rs", "policy.images.paths.iter().find(kept).filter(|_| writes)", "None::<&ImagePath>"),
     ("images.rs", "entry.writable && depth > 1", "entry.writable && depth > 2"),
-    ("parse.rs", "binds_never.extend(alloc_mounts.iter().cloned());", ""),
+    ("parse.rs", "[never.as_slice(), &alloc_mounts].concat()", "[never.as_slice()].concat()"),
     (
         "binds.rs",
         "one.below(other).is_some() || other.below(one).is_some()",
@@ -132,6 +132,7 @@ edition = "2024"
 bincode = { version = "=2.0.1", default-features = false, features = ["std", "derive"] }
 libc = "0.2"
 nspawn-proto = { path = "WORKSPACE/proto/sockets" }
+serde = { version = "1", default-features = false, features = ["std", "derive"] }
 toml = { version = "1", default-features = false, features = ["std", "parse", "serde"] }
 [profile.dev]
 opt-level = 1

@@ -118,8 +118,8 @@ impl Session {
             systemd: proto::systemd::major(&systemd),
             systemd_accepted: policy.accepts(&systemd),
             systemd_text: systemd,
-            host_network: policy.network_allow.iter().any(|kind| kind == "host"),
-            host_users: !policy.userns_require,
+            host_network: policy.network.allow.iter().any(|kind| kind.0 == "host"),
+            host_users: !policy.userns.require,
         }))
     }
 

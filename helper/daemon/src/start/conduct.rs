@@ -116,8 +116,8 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
         if context.removing.borrow().contains(&record.unit()) {
             return busy(spec.key.to_string(), "its removal is under way".into());
         }
-        let most = context.policy().max_tasks;
-        if table.len() >= most {
+        let most = context.policy().limits.max_tasks.0;
+        if table.len() as u64 >= most {
             return busy("tasks".into(), format!("{most} at once ([limits] max_tasks)"));
         }
         if let Some((holder, why)) = table.holder(&record) {

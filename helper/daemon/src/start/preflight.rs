@@ -91,7 +91,7 @@ async fn decide_by<L: Future<Output = Result<Found, Refusal>>>(
     if let Some(refusal) = refused {
         return Err(refusal);
     }
-    let itself = policy.images_store.to_path().join(name.as_str());
+    let itself = policy.images.store.0.to_path().join(name.as_str());
     let disk = itself.with_file_name(format!("{name}.raw"));
     let found = look(itself, disk).await?;
     settle(spec, &name, other.as_ref(), found);

@@ -181,8 +181,8 @@ fn is_given(place: &Place, decision: &Decision, policy: &Policy) -> bool {
         return true;
     }
     let whole = absolute(&place.to_string());
-    let mut never = policy.binds_never.iter().chain(&policy.binds_deny);
-    let mut listed = policy.binds_read_only.iter().chain(&policy.binds_read_write);
+    let mut never = policy.derived.binds_never.iter().chain(policy.binds.deny.iter());
+    let mut listed = policy.binds.read_only.iter().chain(policy.binds.read_write.iter());
     listed.any(|root| *root == place.root)
         && !never.any(|it| whole.below(it).is_some() || it.below(&whole).is_some())
 }
@@ -211,7 +211,7 @@ proptest! {
                     prop_assert!(is_given(place, &decision, &policy), "{place}");
                 }
                 prop_assert_eq!(files.binds.len(), spec.files.binds.len());
-                prop_assert!(!policy.userns_require || spec.users.isolates());
+                prop_assert!(!policy.userns.require || spec.users.isolates());
                 prop_assert_eq!(spec.users, decision.users);
             }
         }
