@@ -209,7 +209,7 @@ mod tests {
             ("[images]\npaths = [{ path = \"/a\", writable = \"yes\" }]", "neither a path"),
             ("[userns]\nrequire = \"no\"", "line 2: require = \"no\": invalid type: string \"no\""),
             ("preset = \"open\"", "line 1: preset = \"open\": unknown variant `open`"),
-            ("[binds]\nunprotected = \"yes\"", "expected one of `refuse`, `unmapped`, `as-asked`"),
+            ("[binds]\nunprotected = \"yes\"", "is not one of refuse, unmapped, as-asked"),
             ("[devices]\nallow = [\"/dev/fuse\"]", "/dev/PATTERN:ACCESS"),
             ("[devices]\nallow = [\"/dev/fuse:\"]", "/dev/PATTERN:ACCESS"),
             ("[devices]\nallow = [\"/dev/fuse:rx\"]", "/dev/PATTERN:ACCESS"),
