@@ -118,9 +118,9 @@ keys! {
     pub(crate) struct Download {
         /// Address of the file, or name of the image.
         url: String, required;
-        /// What is there. tar, raw, docker, oci, archive.
+        /// What the address leads to. tar, raw, docker, oci, archive.
         r#type: DownloadType = "tar";
-        /// Whether it is downloaded although it is there.
+        /// Whether the image is downloaded even if it exists.
         force: bool = false;
         /// How it is checked. no, checksum, signature.
         verify: Verify = "no";
@@ -130,9 +130,9 @@ keys! {
         platform: Option<String>;
         /// Credentials.
         auth: Block<DownloadAuth>;
-        /// Time for the download in all; unset: the plugin's.
+        /// Time for the complete download; unset: the plugin's.
         timeout: Option<Period>;
-        /// When the image may go. cache, task, always.
+        /// When the image may be removed. cache, task, always.
         retain: Retain = "cache";
     }
 }
@@ -152,12 +152,12 @@ keys! {
 keys! {
     /// When the task counts as started.
     pub(crate) struct ReadyKeys {
-        /// What is waited for. started: the payload is executed. notify: it says READY=1
+        /// What the start waits for. started: the payload is executed. notify: it sends READY=1
         /// (sd_notify(3)), booted or as PID 1. network, exec: not yet.
         mode: ReadyMode = "started";
         /// Command whose success means ready.
         command: Vec<String>, later;
-        /// Time for it, 1s to 1h; then the start has failed and Nomad may try again.
+        /// Time for it, 1s to 1h. After that the start has failed, and Nomad may try again.
         timeout: Period = "2m";
     }
 }
@@ -165,20 +165,20 @@ keys! {
 keys! {
     /// A mount.
     pub(crate) struct MountKeys {
-        /// What is mounted. bind: a file or folder of the host. tmpfs: memory. overlay: an overlay
-        /// file system.
+        /// What is mounted. bind: a file or directory of the host. tmpfs: memory. overlay: an
+        /// overlay file system.
         r#type: MountType = "bind";
-        /// The host's path, below the task's folder when relative; for an overlay the folders as in
-        /// `overlay`, without the target; not for tmpfs.
+        /// Path on the host; a relative path is below the task's directory. For an overlay: the
+        /// directories as in `overlay`, without the target. Not for tmpfs.
         source: Option<String>;
         /// Absolute path inside.
         target: String, required;
-        /// Whether nothing can be written.
+        /// Whether the mount is read-only.
         readonly: bool = false;
-        /// Whether later mounts of the host below a bind's source show up inside. private,
+        /// Whether later mounts of the host below a bind's source appear inside. private,
         /// host-to-task; bidirectional is refused.
         propagation: Propagation = "private";
-        /// Options, as behind the colon in `bind` or `tmpfs`.
+        /// Options, as after the colon in `bind` or `tmpfs`.
         options: Vec<String>;
     }
 }
@@ -186,11 +186,11 @@ keys! {
 keys! {
     /// A device node.
     pub(crate) struct DeviceKeys {
-        /// The host's node.
+        /// Path of the node on the host.
         host_path: String, required;
-        /// Where it is inside; unset: as on the host.
+        /// Path inside; unset: as on the host.
         container_path: Option<String>;
-        /// What may be done with it: any of r (read), w (write), m (make such a node).
+        /// What the task may do with it: any of r (read), w (write), m (make such a node).
         permissions: String = "rw";
     }
 }
@@ -198,16 +198,16 @@ keys! {
 keys! {
     /// A credential (systemd.exec(5)).
     pub(crate) struct CredentialKeys {
-        /// Its name, at most 255 letters, digits and `._-@+`, no leading dot. All credentials of a
-        /// task together hold at most 1 MiB.
+        /// Name, at most 255 letters, digits and `._-@+`, without a leading dot. All credentials of
+        /// a task together contain at most 1 MiB.
         name: String, required;
-        /// File that holds it, below the task's `secrets` or `local` folder. Exactly one of source
-        /// and value.
+        /// File that contains it, below the task's `secrets` or `local` directory. Exactly one of
+        /// source and value.
         source: Option<String>;
         /// The content itself.
         value: Option<Hidden>;
-        /// Whether it is encrypted with this host's key, under the name `nomad.` and its own:
-        /// `systemd-creds encrypt --name=nomad.NAME`.
+        /// Whether it is encrypted with this host's key, under the name `nomad.` followed by its
+        /// own: `systemd-creds encrypt --name=nomad.NAME`.
         encrypted: bool = false;
     }
 }

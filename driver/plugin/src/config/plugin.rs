@@ -23,7 +23,7 @@ keys! {
         helper_socket: String = "/run/nomad-nspawn/helper.sock";
         /// Time for one short request to the helper, 1s to 10m.
         helper_timeout: Period = "30s";
-        /// Time for one image download in all, 0s for none.
+        /// Time for a complete image download, 0s for no limit.
         image_pull_timeout: Period, later = "30m";
         /// Time without a byte after which an image download has failed.
         pull_activity_timeout: Period, later = "2m";
@@ -31,24 +31,25 @@ keys! {
         auth: Block<Auth>, later;
         /// Settings of one image registry, by its host.
         registry: Labelled<Registry>, later;
-        /// Removal of downloaded images and of what crashes left behind.
+        /// Removal of downloaded images and of what crashes left.
         gc: Block<Gc>, later;
         /// Addresses of tasks.
         network: Block<Network>, later;
-        /// Nameservers for tasks in a network of Nomad's where the host's resolver listens on
-        /// loopback alone; unset: the servers that the host's resolver asks itself.
+        /// Nameservers for tasks in a network of Nomad's on a host whose resolver listens on
+        /// loopback only. Unset: the servers that the host's resolver asks.
         dns_servers: Vec<String>;
-        /// Where tasks' output goes when the job does not say it.
+        /// Where tasks' output goes when the job does not set it.
         logging: Block<PluginLogging>;
         /// Whether Nomad collects no logs at all on this node, and starts no log collectors.
         /// Needs `logging.driver` journald or none.
         disable_log_collection: bool = false;
-        /// Journal fields on every task's lines: patterns with `*` over job_name, job_id,
-        /// task_group_name, task_name, namespace, node_name, node_id; the field is named in capitals.
+        /// Journal fields on every task's lines. Patterns with `*` over job_name, job_id,
+        /// task_group_name, task_name, namespace, node_name, node_id. The field has the name in
+        /// capitals.
         extra_labels: Vec<String>;
-        /// Time that tasks are taken over for, all together, while the helper is away or silent,
-        /// counted from the plugin's start, 1s to 10m; then they count as running until it can be
-        /// asked.
+        /// How long, from the plugin's start, taking tasks over waits for a helper that does not
+        /// answer; 1s to 10m, for all tasks together. After that, tasks count as running until the
+        /// helper answers.
         recover_timeout: Period = "10s";
         /// Default of `private_users`. pick, identity, or managed (systemd 258, not yet).
         user_namespaces: UserNamespaces = "pick";
@@ -78,7 +79,7 @@ keys! {
     pub(crate) struct Auth {
         /// File in the form of docker's config.json.
         config: Option<String>;
-        /// Credential helper, by the end of its name or by its absolute path.
+        /// Credential helper, as the suffix of its name or as its absolute path.
         helper: Option<String>;
     }
 }
@@ -88,9 +89,9 @@ keys! {
     pub(crate) struct Registry {
         /// Addresses that are tried first.
         mirrors: Vec<String>;
-        /// Whether it may be spoken to without TLS.
+        /// Whether connections without TLS are allowed.
         insecure: bool = false;
-        /// File with the certificates that it may be signed by.
+        /// File with the CA certificates for its TLS certificate.
         ca_file: Option<String>;
     }
 }
@@ -98,15 +99,15 @@ keys! {
 keys! {
     /// Removal of images.
     pub(crate) struct Gc {
-        /// Whether downloaded images are removed that no task uses.
+        /// Whether downloaded images that no task uses are removed.
         image: bool = true;
         /// How long an image stays after its last task.
         image_delay: Period = "1h";
-        /// Most bytes of downloaded images; unset: no bound.
+        /// Maximum bytes of downloaded images; unset: no limit.
         cache_max_size: Option<Size>;
-        /// Bytes that stay free on the image store's disk; unset: no bound.
+        /// Bytes that stay free on the image store's file system; unset: no limit.
         min_free: Option<Size>;
-        /// Search for what crashes left behind.
+        /// Search for what crashes left.
         dangling: Block<Dangling>;
     }
 }
@@ -114,11 +115,11 @@ keys! {
 keys! {
     /// Search for leftovers.
     pub(crate) struct Dangling {
-        /// Whether it is done.
+        /// Whether the search runs.
         enabled: bool = true;
         /// Time between two searches.
         period: Period = "5m";
-        /// Age below which nothing is touched.
+        /// Age below which nothing is removed.
         creation_grace: Period = "5m";
         /// Whether findings are only logged.
         dry_run: bool = false;
@@ -130,7 +131,7 @@ keys! {
     pub(crate) struct Network {
         /// Default of `network_setup`. helper, container, auto.
         default_setup: NetworkSetup = "helper";
-        /// Time for an address to show.
+        /// Time to wait for an address.
         address_timeout: Period = "30s";
         /// Pool of IPv4 addresses.
         pool_ipv4: Option<String>;

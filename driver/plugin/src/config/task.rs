@@ -21,15 +21,16 @@ keys! {
     /// What a job asks for.
     pub(crate) struct TaskKeys {
         // Image and root.
-        /// Root file system: an absolute path, a path with a slash, which is looked up below the
-        /// agent's working directory and then the plugin's, or a name, which is looked up in the
-        /// image store and then in the plugin's directory. A directory, a file with a file system, or
-        /// a block device; in the store, and where the plugin cannot look, a name that ends in `.raw`
-        /// and a path below /dev are a disk. The policy must allow it.
+        /// Root file system: a name, a relative path with a slash, or an absolute path. A name is
+        /// looked up in the image store, then in the plugin's directory. A relative path is looked
+        /// up below the agent's working directory, then below the plugin's. The image is a
+        /// directory, a file with a file system, or a block device. In the store, and where the
+        /// plugin cannot look, a name that ends in `.raw` and a path below /dev are disks. The
+        /// policy must allow it.
         image: String, required;
         /// Image to fetch before the start.
         image_download: Block<Download>, later;
-        /// Whether entrypoint, command, environment, user and directory of an OCI image hold.
+        /// Whether entrypoint, command, environment, user and directory of an OCI image apply.
         use_image_config: Option<bool>, later;
         /// Root hash of a verity image.
         root_hash: Option<String>, later;
@@ -37,8 +38,8 @@ keys! {
         root_hash_signature: Option<String>, later;
         /// File with the verity data.
         verity_data: Option<String>, later;
-        /// Whether what the task writes goes with it; any number of tasks share the image. `false`:
-        /// the image itself is changed, by one task at a time.
+        /// Whether what the task writes is removed with it. Any number of tasks share the image.
+        /// `false`: the image itself is changed, by one task at a time.
         ephemeral: bool = false;
         /// Where an ephemeral task's changes are. auto and overlay: on disk. tmpfs: in memory,
         /// charged to the task. Only with ephemeral.
@@ -46,24 +47,24 @@ keys! {
         /// How long an ephemeral task's changes stay. none: until its run ends. alloc: from run to
         /// run, as long as the allocation. Only with ephemeral, and not in memory.
         persist: Persist = "none";
-        /// Whether nothing can be written to the root. Missing mount points are provided. Not with
+        /// Whether the root is read-only. Missing mount points are provided. Not with
         /// `private_users_ownership = "chown"`.
         read_only: bool = false;
         /// Which part of the root is in memory. yes: all but /usr, which is read-only. state: /var,
-        /// the rest is read-only. overlay: all changes. no: none of it. Not with
-        /// `private_users_ownership = "chown"`. Wins over read_only, which wins over ephemeral.
+        /// the rest is read-only. overlay: all changes. no: none. Wins over read_only, which wins
+        /// over ephemeral. Not with `private_users_ownership = "chown"`.
         volatile: Option<VolatileWord>;
-        /// Folder of the image that becomes the root, and behind a colon where the old root is then.
+        /// Directory of the image that becomes the root. After a colon: where the old root is then.
         pivot_root: Option<String>;
-        /// Overlay mounts, as `lower:…:upper:target`. An empty upper is a folder that goes with the
-        /// task; with two paths the second is upper and target. A colon in a path is `\:`.
+        /// Overlay mounts, as `lower:…:upper:target`. An empty upper is a directory that goes with
+        /// the task. With two paths, the second is upper and target. A colon in a path is `\:`.
         overlay: Vec<String>;
         /// Read-only overlay mounts, as `lower:…:target`.
         overlay_ro: Vec<String>;
 
         // Process.
-        /// Whether the image's init is PID 1, and `command` holds its arguments; unset: true.
-        /// `false`: `command` is run.
+        /// Whether the image's init is PID 1, with `command` as its arguments. `false`: `command`
+        /// is run. Unset: true.
         boot: Option<bool>;
         /// Full argument vector. Empty with `boot = false`: the image's shell.
         command: Vec<String>;
@@ -73,74 +74,73 @@ keys! {
         args: Vec<String>, later;
         /// Whether the command is PID 2 below a stub init. Not with boot.
         process_two: bool = false;
-        /// User that runs the command, or `user:group`, each a name of the image or a number; unset:
-        /// the task's `user`, else root. Not with boot. The task's `user` has no effect inside a
-        /// booted container.
+        /// User that runs the command, or `user:group`. Each is a name of the image or a number.
+        /// Unset: the task's `user`, else root. Not with boot. The task's `user` has no effect
+        /// inside a booted container.
         user: Option<String>;
-        /// Absolute path inside in which the command begins; unset: /, and for the image's shell
-        /// without a command the user's home.
+        /// Absolute path inside in which the command starts. Unset: /; for the image's shell
+        /// without a command, the user's home.
         working_directory: Option<String>;
         /// Variables, as one block, several, or `= { … }`. Nomad's own win.
         environment: Pairs;
-        /// Host name, at most 64 letters, digits, inner dashes and dots (RFC 1123); unset: the
+        /// Host name, at most 64 letters, digits, inner dashes and dots (RFC 1123). Unset: the
         /// machine name.
         hostname: Option<String>;
-        /// Signal that asks the payload to end when the task has no `kill_signal`; unset:
+        /// Signal that asks the payload to end, when the task has no `kill_signal`. Unset:
         /// SIGRTMIN+3 with boot, else SIGTERM.
         stop_signal: Option<String>;
         /// When the task counts as started.
         ready: Block<ReadyKeys>;
-        /// What becomes of /etc/localtime. off and unset: the image's stays. copy, bind, symlink:
-        /// the host's. delete: none. auto: symlink, or bind where the root is read-only.
+        /// What happens to /etc/localtime. off and unset: the image's stays. copy, bind, symlink:
+        /// the host's. delete: removed. auto: symlink, or bind where the root is read-only.
         timezone: Option<TimezoneWord>;
         /// Whether the task only fetches its image.
         prefetch: bool, later = false;
 
         // Files and devices.
-        /// Files and folders of the host, writable: `source = "target"` or `"target:options"`. A
-        /// relative source is below the task's folder. Options: rbind, norbind, noidmap, idmap,
-        /// rootidmap, owneridmap (systemd 256). A colon in a path is `\:` in the target.
+        /// Files and directories of the host, writable: `source = "target"` or `"target:options"`.
+        /// A relative source is below the task's directory. Options: rbind, norbind, noidmap,
+        /// idmap, rootidmap, owneridmap (systemd 256). In the target, a colon is `\:`.
         bind: Pairs;
         /// The same as bind, read-only.
         bind_read_only: Pairs;
         /// Which owners the files of binds and volumes have inside. auto: as on disk where that is
         /// safe. none: the host's, which show as nobody. idmap: uid n inside is uid n on disk.
         /// rootidmap: root inside is the source's owner. owneridmap: the target's owner is the
-        /// source's (systemd 256). Where a file system cannot be ID-mapped (NFS, CIFS, 9p, ramfs,
+        /// source's (systemd 256). On a file system that cannot be ID-mapped (NFS, CIFS, 9p, ramfs,
         /// overlay), a writable bind is refused unless this is none.
         bind_idmap: BindMapping = "auto";
-        /// Mounts, docker-like.
+        /// Mounts, in Docker's form.
         mount: Blocks<MountKeys>;
-        /// File systems in memory, as `target` or `target:options`: size, nr_inodes, mode, ro, rw,
-        /// exec, noexec. They belong to root inside; mode: 1777 at /tmp, /var/tmp and /dev/shm, else
-        /// 0755.
+        /// File systems in memory, as `target` or `target:options`. Options: size, nr_inodes, mode,
+        /// ro, rw, exec, noexec. Root inside owns them. The default mode is 1777 at /tmp, /var/tmp
+        /// and /dev/shm, else 0755.
         tmpfs: Vec<String>;
         /// Absolute paths inside that are hidden; they must exist.
         inaccessible: Vec<String>;
-        /// Device nodes. Those of Nomad's device plugins need none.
+        /// Device nodes. Devices of Nomad's device plugins need no entry.
         device: Blocks<DeviceKeys>;
         /// Credentials for PID 1 of the container.
         credential: Blocks<CredentialKeys>;
 
         // Isolation.
         /// Whether the task gets a user namespace of its own. `false` needs a policy that allows
-        /// it, and makes private_users and private_users_ownership void.
+        /// it; private_users and private_users_ownership then have no effect.
         user_namespacing: bool = true;
-        /// Range of uids. yes and pick: one of the helper's choice. `uid` or `uid:count`: this one.
-        /// identity and no: the host's own uids, where the policy allows it. managed: not yet. Unset:
-        /// the plugin's `user_namespaces`.
+        /// Range of uids. yes and pick: one that the helper chooses. `uid` or `uid:count`: this
+        /// one. identity and no: the host's own uids, where the policy allows it. managed: not yet.
+        /// Unset: the plugin's `user_namespaces`.
         private_users: Option<String>;
         /// How the image's owners become those of the range. auto and map: by an ID-mapped mount.
         /// chown: rewritten on disk. off: they are in the range already. foreign: not yet.
         private_users_ownership: OwnershipWord = "auto";
         /// Capabilities beyond systemd-nspawn's own set, with or without `CAP_`, or all.
         capability: Vec<String>;
-        /// Capabilities that the task shall not have, or all. Wins over capability.
+        /// Capabilities that the task does not get, or all. Wins over capability.
         cap_drop: Vec<String>;
         /// Whether set-uid files and file capabilities have no effect.
         no_new_privileges: bool = false;
-        /// System calls or groups (`@name`) beyond systemd-nspawn's list; with a leading `~` they
-        /// are taken out of it.
+        /// System calls or groups (`@name`) added to systemd-nspawn's list, or with `~` removed.
         syscall_filter: Vec<String>;
         /// Kernel settings in the task's own namespaces: kernel.shm*, kernel.msg*, kernel.sem,
         /// fs.mqueue.*, and net.* where the task has a network namespace of its own.
@@ -149,15 +149,15 @@ keys! {
         selinux_context: Option<String>;
 
         // Network.
-        /// Whether the task gets a private network (loopback alone in this version). `false`: the
-        /// host's network, where the policy allows it. Void in groups with a network of Nomad's
-        /// (`bridge`, `cni/*`, `none`).
+        /// Whether the task gets a private network (loopback only in this version). `false`: the
+        /// host's network, where the policy allows it. No effect in groups with a network of
+        /// Nomad's (`bridge`, `cni/*`, `none`).
         network_veth: bool = true;
         /// Existing bridge that the task's network is a port of.
         network_bridge: Option<String>, later;
-        /// Bridge whose tasks reach each other.
+        /// Bridge whose tasks can reach each other.
         network_zone: Option<String>, later;
-        /// Whether the task gets loopback alone. Not with `network_veth = false`, nor in a group
+        /// Whether the task gets loopback only. Not with `network_veth = false`, nor in a group
         /// with a network of Nomad's.
         private_network: bool = false;
         /// Who gives the task its address. helper, container, auto.
@@ -174,27 +174,26 @@ keys! {
         ports: Vec<String>, later;
         /// Ports inside, by label.
         port_map: Numbers, later;
-        /// What becomes of /etc/resolv.conf. off, delete, or copy-, replace-, bind- with host, static,
-        /// uplink, stub: the host's file as it is at the start. copy: unless the image has a link there.
-        /// replace: in the place of a link too. bind: read-only, over what a link leads to. auto and unset: off with loopback alone; with
-        /// Nomad's network, when the host's resolver listens on loopback: its own servers; else the
-        /// host's file, by copy with boot, whose init makes what a link leads to, and by replace
-        /// without. The group's `dns` block wins.
+        /// What happens to /etc/resolv.conf. off: nothing. delete: removed. copy-, replace- or
+        /// bind- with host, static, uplink or stub: the host's file, read at the start. copy:
+        /// unless the image has a link there. replace: also in the place of a link. bind:
+        /// read-only, over what a link leads to. Unset and auto: see "Names" below. The group's
+        /// `dns` block wins.
         resolv_conf: Option<ResolvConf>;
         /// Lines for /etc/hosts, as `name:address`; an IPv6 address may be in brackets.
         extra_hosts: Vec<String>;
 
         // Resources.
-        /// Whether the task gets no more than its share of the CPU.
+        /// Whether the task never gets more than its share of the CPU.
         cpu_hard_limit: bool, later = false;
         /// Bytes of swap.
         memory_swap: Option<Size>, later;
-        /// Most processes and threads, 1 to 4,194,304; unset: 16,384, or the policy's lower limit.
+        /// Most processes and threads, 1 to 4,194,304. Unset: 16,384, or the policy's lower limit.
         pids_limit: Option<i64>;
-        /// The kernel's inclination to kill the task for want of memory, -1000 to 1000.
+        /// How readily the kernel kills the task when memory runs out, -1000 to 1000.
         oom_score_adj: i64, later = 0;
-        /// Process limits, as `name = "soft"` or `"soft:hard"`, with infinity: names of getrlimit(2)
-        /// such as nofile.
+        /// Process limits, as `name = "soft"` or `"soft:hard"`, with infinity. Names are those of
+        /// getrlimit(2), such as nofile.
         ulimit: Pairs;
         /// Weight of the task's disk accesses, 1 to 10,000.
         io_weight: Option<i64>, later;
@@ -202,17 +201,16 @@ keys! {
         properties: Pairs, later;
 
         // Logs and labels.
-        /// What is behind the payload's console. interactive, read-only, passive, pipe, autopipe
-        /// (as pipe); unset: read-only with boot, else pipe.
+        /// What the payload's console is. interactive, read-only, passive, pipe, autopipe (as
+        /// pipe). Unset: read-only with boot, else pipe.
         console: Option<ConsoleWord>;
         /// Where output goes.
         logging: Block<LoggingKeys>;
         /// Journal fields of the task's lines. Names: at most 64 capital letters, digits and `_`,
-        /// a letter first, none that NOMAD_, NSPAWN_, MESSAGE, PRIORITY, CODE_, SYSLOG_, UNIT, USER_,
-        /// COREDUMP_ or OBJECT_ begins. Values: at most 255 letters, digits, blanks and `._:/@+,=-`,
-        /// no `=` behind a blank. What follows a blank may be missing on lines after a `systemctl
-        /// daemon-reload`, because systemd keeps the fields without quotes. At most 32 and 4,096
-        /// bytes of `NAME=VALUE` together with those of `extra_labels`: each is on every line.
+        /// beginning with a letter, but not with NOMAD_, NSPAWN_, MESSAGE, PRIORITY, CODE_,
+        /// SYSLOG_, UNIT, USER_, COREDUMP_ or OBJECT_. Values: at most 255 letters, digits, spaces
+        /// and `._:/@+,=-`, no `=` after a space. At most 32 labels and 4,096 bytes of
+        /// `NAME=VALUE`, together with those of `extra_labels`.
         labels: Pairs;
     }
 }
