@@ -252,7 +252,7 @@ mod tests {
             install();
             panic!("at the \"disco\"\nof {}", 7);
         }
-        let name = "process::log::tests::panics_are_one_line_for_the_agent";
+        let name = "log::tests::panics_are_one_line_for_the_agent";
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
             .env(PANIC, "1")
