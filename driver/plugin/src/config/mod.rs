@@ -14,6 +14,7 @@ pub(crate) mod plugin;
 pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod value;
+pub(crate) mod words;
 
 use std::fmt;
 

@@ -8,9 +8,10 @@ use super::Node;
 use super::place::{Targets, absolute, source, split};
 use super::version;
 use crate::config::Problem;
-use crate::config::block_keys::{BindMapping, MountKeys, Propagation};
+use crate::config::block_keys::MountKeys;
 use crate::config::field::Pairs;
 use crate::config::task::TaskKeys;
+use crate::config::words::{BindMapping, Propagation};
 use proto::task_spec::files::Source;
 
 /// Binds of the job's own keys and of Nomad's volumes, in the order in which they are mounted.

@@ -44,7 +44,7 @@ use proto::task_spec::{Files, ImageKind, Ownership, Resources, TaskSpec};
 
 use crate::config::plugin::PluginConfig;
 use crate::config::task::TaskKeys;
-use crate::config::{Problem, environment, judge};
+use crate::config::{Problem, cross_rules, environment, judge};
 use crate::error::Failure;
 
 use place::Targets;
@@ -101,6 +101,7 @@ impl<'a> Node<'a> {
 pub(crate) fn build(task: &TaskConfig, node: &Node<'_>) -> Result<TaskSpec, Failure> {
     let mut problems = Vec::new();
     let keys = TaskKeys::decode(&task.msgpack_driver_config, &mut problems);
+    cross_rules::check(&keys, &mut problems);
     let spec = specify(task, &keys, node, &mut problems);
     judge(&problems)?;
     spec.ok_or_else(|| Failure::permanent("job not valid"))

@@ -7,9 +7,10 @@ use proto::task_spec::files::{Overlay, Tmpfs, Upper};
 use super::place::{Targets, source, split};
 use super::{Node, binds};
 use crate::config::Problem;
-use crate::config::block_keys::{MountKeys, MountType, Propagation};
+use crate::config::block_keys::MountKeys;
 use crate::config::task::TaskKeys;
 use crate::config::value::Size;
+use crate::config::words::{MountType, Propagation};
 
 /// Where every distribution lets all users write, and nobody remove what is another's.
 const OPEN_TO_ALL: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];

@@ -16,9 +16,9 @@ use proto::task_spec::{Names, Network, Root, Volatile};
 use super::Node;
 use super::place::below;
 use crate::config::Problem;
-use crate::config::block_keys::{ResolvConf, TimezoneWord};
 use crate::config::plugin::NAMESERVERS_MAX;
 use crate::config::task::TaskKeys;
+use crate::config::words::{ResolvConf, TimezoneWord};
 
 /// Search domains and options of a resolver, each.
 const SEARCHES_MAX: usize = 32;

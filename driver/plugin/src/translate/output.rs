@@ -7,8 +7,9 @@ use proto::task_spec::output::{Label, LabelName, LabelValue};
 
 use super::Node;
 use crate::config::Problem;
-use crate::config::plugin::{LABELS, LogDriver, glob};
+use crate::config::plugin::{LABELS, glob};
 use crate::config::task::TaskKeys;
+use crate::config::words::LogDriver;
 
 /// Where the two streams go.
 pub(crate) fn logs(

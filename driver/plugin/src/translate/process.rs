@@ -7,8 +7,8 @@ use proto::task_spec::{Payload, Process};
 use super::place::absolute;
 use super::signal;
 use crate::config::Problem;
-use crate::config::block_keys::{ConsoleWord, ReadyMode, VolatileWord};
 use crate::config::task::TaskKeys;
+use crate::config::words::{ConsoleWord, ReadyMode, VolatileWord};
 
 /// What runs, and how.
 pub(crate) fn payload(keys: &TaskKeys) -> Payload {

@@ -6,10 +6,10 @@ use proto::task_spec::{ImageKind, Layer, Ownership, Pivot, Root, RootFs, Users, 
 use super::place::{Targets, absolute, split};
 use super::{Node, version};
 use crate::config::Problem;
-use crate::config::block_keys::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
-use crate::config::plugin::UserNamespaces;
 use crate::config::table::NOT_YET;
 use crate::config::task::TaskKeys;
+use crate::config::words::UserNamespaces;
+use crate::config::words::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
 
 /// Uids below are the host's own users (UIDS-GIDS.md of systemd).
 const FIRST_OTHER: u32 = 65_536;

@@ -371,7 +371,7 @@ fn logs_follow_job_and_plugin() {
     assert_eq!(logs(&[own]), Logs::Container { priority: 4 });
     let mut config = PluginConfig::default();
     config.logging.0 = Some(crate::config::plugin::PluginLogging {
-        driver: crate::config::plugin::LogDriver::Journald,
+        driver: crate::config::words::LogDriver::Journald,
     });
     assert_eq!(build(&task(&[]), &node(&config)).unwrap().logs, Logs::Journal);
 }
