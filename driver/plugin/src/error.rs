@@ -8,7 +8,7 @@ use prost::Message;
 use proto::error::Refusal;
 use tonic::{Code, Status};
 
-use crate::log::cut;
+use crate::text::cut;
 
 /// Longest text of an error, in bytes: it travels in a header and is shown in a table.
 const TEXT_MAX: usize = 4096;

@@ -31,6 +31,7 @@ mod log;
 mod msgpack;
 mod node;
 mod startup;
+mod text;
 mod translate;
 
 use std::path::PathBuf;

@@ -13,6 +13,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::text::cut;
+
 /// Longest text of one field, in bytes, and longest line; both far below the agent's 64 KiB.
 const TEXT_MAX: usize = 8 * 1024;
 const LINE_MAX: usize = 60 * 1024;
@@ -162,15 +164,6 @@ fn line(level: &str, module: &str, fields: &Fields, now: SystemTime) -> String {
     out
 }
 
-/// The beginning of a text, of whole characters and at most so many bytes.
-pub(crate) fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
-}
-
 fn quote(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
@@ -252,7 +245,7 @@ mod tests {
             install();
             panic!("at the \"disco\"\nof {}", 7);
         }
-        let name = "process::log::tests::panics_are_one_line_for_the_agent";
+        let name = "log::tests::panics_are_one_line_for_the_agent";
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
             .env(PANIC, "1")
