@@ -17,7 +17,7 @@ use crate::events::Events;
 use crate::helper_client::{Health, Helper};
 use crate::node::unit_signals::{self, Bus};
 use crate::node::usage::Compute;
-use crate::startup::privilege::{ACCOUNT, Standing};
+use crate::startup::privilege::{Standing, account_missing};
 use crate::startup::sandbox::Sandbox;
 
 /// The driver: everything that its services share.
@@ -32,14 +32,14 @@ pub(crate) struct Driver {
     /// The node's computing power.
     pub(crate) compute: watch::Sender<Compute>,
     /// The root helper.
-    pub(crate) helper: Helper,
+    pub(crate) helper: Arc<Helper>,
     /// The tasks.
     pub(crate) tasks: super::task::Tasks,
     /// Messages to the people who look at a task.
     pub(crate) events: Events,
     /// The system bus.
-    pub(crate) bus: Bus,
-    pub(super) leftovers: super::pending_removals::Leftovers,
+    pub(crate) bus: Arc<Bus>,
+    pub(super) leftovers: Arc<super::pending_removals::Leftovers>,
     pub(super) claims: super::newest_start::Claims,
     /// Whether the last question about a task had no answer.
     pub(super) unanswered: AtomicBool,
@@ -58,11 +58,11 @@ impl Driver {
             sandbox,
             config: watch::Sender::new(config),
             compute: watch::Sender::new(Compute::of_host()),
-            helper,
+            helper: Arc::new(helper),
             tasks: super::task::Tasks::default(),
             events: Events::default(),
-            bus: Bus::default(),
-            leftovers: super::pending_removals::Leftovers::default(),
+            bus: Arc::default(),
+            leftovers: Arc::default(),
             claims: super::newest_start::Claims::default(),
             unanswered: AtomicBool::new(false),
             folders,
@@ -95,10 +95,11 @@ impl Driver {
         if self.is_nobody() || self.active.set(Instant::now()).is_err() {
             return;
         }
-        let driver = Arc::clone(self);
-        tokio::spawn(async move { driver.helper.monitor().await });
-        tokio::spawn(unit_signals::watch(Arc::clone(self)));
-        tokio::spawn(super::pending_removals::work(Arc::clone(self)));
+        let helper = Arc::clone(&self.helper);
+        tokio::spawn(async move { helper.monitor().await });
+        tokio::spawn(unit_signals::watch(Arc::clone(&self.bus), Arc::clone(self)));
+        let leftovers = Arc::clone(&self.leftovers);
+        tokio::spawn(super::pending_removals::work(Arc::clone(&self.helper), leftovers));
         tokio::spawn(Arc::clone(self).follow_helper());
     }
 
@@ -144,12 +145,4 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// Why a plugin without account does nothing, and the mend.
-pub(crate) fn account_missing() -> String {
-    format!(
-        "account \"{ACCOUNT}\" is missing on this node; create it with: systemd-sysusers \
-         /usr/lib/sysusers.d/nomad-nspawn.conf, then restart the Nomad agent"
-    )
 }

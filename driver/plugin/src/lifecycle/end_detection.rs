@@ -17,6 +17,7 @@ use super::Driver;
 use super::handle::Identity;
 use super::task::Task;
 use crate::helper_client::{CallError, Health};
+use crate::node::unit_signals::Watcher;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -124,6 +125,23 @@ impl Driver {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+}
+
+impl Watcher for Arc<Driver> {
+    fn watches(&self, path: &str) -> bool {
+        self.tasks.at(path).is_some()
+    }
+
+    fn suspect(&self, path: &str) {
+        if let Some(task) = self.tasks.at(path) {
+            task.suspect();
+            self.check(&task);
+        }
+    }
+
+    fn suspect_all(&self) {
+        self.check_all();
     }
 }
 

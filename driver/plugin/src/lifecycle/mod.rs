@@ -28,4 +28,4 @@ pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod task;
 
-pub(crate) use driver::{Driver, account_missing};
+pub(crate) use driver::Driver;

@@ -12,8 +12,7 @@ use proto::name::TaskKey;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::Driver;
-use crate::helper_client::Health;
+use crate::helper_client::{Health, Helper};
 
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -48,21 +47,21 @@ impl Leftovers {
 }
 
 /// Works for ever; sleeps while nothing is owed.
-pub(super) async fn work(driver: Arc<Driver>) {
-    let mut health = driver.helper.health();
+pub(super) async fn work(helper: Arc<Helper>, leftovers: Arc<Leftovers>) {
+    let mut health = helper.health();
     let mut pause = PAUSE;
     loop {
-        let owed = driver.leftovers.all();
+        let owed = leftovers.all();
         if owed.is_empty() {
             pause = PAUSE;
-            driver.leftovers.wake.notified().await;
+            leftovers.wake.notified().await;
             continue;
         }
         if matches!(*health.borrow_and_update(), Health::Up(_)) {
             for key in owed {
-                match driver.helper.remove(&key, PATIENCE).await {
+                match helper.remove(&key, PATIENCE).await {
                     Ok(()) => {
-                        driver.leftovers.cancel(&key);
+                        leftovers.cancel(&key);
                         tracing::info!(task = %key, "leftover removed");
                     }
                     Err(error) => {

@@ -12,8 +12,7 @@ use proto::wire::Welcome;
 
 use crate::config::plugin::PluginConfig;
 use crate::helper_client::Health;
-use crate::lifecycle::account_missing;
-use crate::startup::privilege::Standing;
+use crate::startup::privilege::{Standing, account_missing};
 use crate::startup::sandbox::Sandbox;
 
 /// The fingerprint for a state of things.

@@ -16,8 +16,6 @@ use tokio_stream::StreamExt;
 use zbus::message::Type;
 use zbus::{Connection, MatchRule, Message, MessageStream, OwnedVariant, Variant};
 
-use crate::lifecycle::Driver;
-
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -30,6 +28,18 @@ const QUEUE: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const ANSWER: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Who acts on hints. Called for each signal, so it must not wait.
+pub(crate) trait Watcher {
+    /// Whether the unit at this D-Bus path is one of ours.
+    fn watches(&self, path: &str) -> bool;
+
+    /// The unit at this D-Bus path may have ended.
+    fn suspect(&self, path: &str);
+
+    /// Any of them may have ended unseen.
+    fn suspect_all(&self);
+}
 
 /// The connection, while there is one.
 #[derive(Debug, Default)]
@@ -88,15 +98,15 @@ fn has_ended(active: &str, sub: &str) -> bool {
     matches!(active, "failed" | "inactive") || sub == "exited"
 }
 
-/// Watches all units, for ever.
-pub(crate) async fn watch(driver: Arc<Driver>) {
+/// Watches all units and never returns.
+pub(crate) async fn watch(bus: Arc<Bus>, watcher: impl Watcher) {
     let mut pause = PAUSE;
     let mut told = false;
     loop {
         let since = Instant::now();
-        let ended = session(&driver).await;
-        let was_up = driver.bus.connection().is_some();
-        driver.bus.set(None);
+        let ended = session(&bus, &watcher).await;
+        let was_up = bus.connection().is_some();
+        bus.set(None);
         // Once for each absence.
         if was_up || !told {
             let error = ended.err().map(|e| e.to_string()).unwrap_or_default();
@@ -112,7 +122,7 @@ pub(crate) async fn watch(driver: Arc<Driver>) {
 }
 
 /// One connection's life.
-async fn session(driver: &Arc<Driver>) -> zbus::Result<()> {
+async fn session(bus: &Bus, watcher: &impl Watcher) -> zbus::Result<()> {
     let connection = zbus::connection::Builder::system().method_timeout(ANSWER).build().await?;
     let units = rule(PROPERTIES, "PropertiesChanged")
         .sender(SYSTEMD)
@@ -128,13 +138,13 @@ async fn session(driver: &Arc<Driver>) -> zbus::Result<()> {
     let mut owners = MessageStream::for_match_rule(owners, &connection, None).await?;
     let mut reloads = MessageStream::for_match_rule(reloads, &connection, None).await?;
     subscribe(&connection).await?;
-    driver.bus.set(Some(connection.clone()));
+    bus.set(Some(connection.clone()));
     tracing::debug!("watching units on the system bus");
-    driver.check_all();
+    watcher.suspect_all();
     loop {
         tokio::select! {
             message = units.next() => match message {
-                Some(message) => hint(driver, &message?),
+                Some(message) => hint(watcher, &message?),
                 None => return Ok(()),
             },
             message = owners.next() => match message {
@@ -144,14 +154,14 @@ async fn session(driver: &Arc<Driver>) -> zbus::Result<()> {
                     if let Err(error) = subscribe(&connection).await {
                         tracing::debug!(%error, "not subscribed while PID 1 is away");
                     }
-                    driver.check_all();
+                    watcher.suspect_all();
                 }
                 None => return Ok(()),
             },
             message = reloads.next() => match message {
                 Some(message) => {
                     let _ = message?;
-                    driver.check_all();
+                    watcher.suspect_all();
                 }
                 None => return Ok(()),
             },
@@ -176,10 +186,10 @@ async fn subscribe(connection: &Connection) -> zbus::Result<()> {
     }
 }
 
-/// Reads one PropertiesChanged and has its task checked, if it is one of ours and may have ended.
-fn hint(driver: &Arc<Driver>, message: &Message) {
+/// Reads one PropertiesChanged and passes it on, if its unit is one of ours and may have ended.
+fn hint(watcher: &impl Watcher, message: &Message) {
     let header = message.header();
-    let Some(task) = header.path().and_then(|path| driver.tasks.at(path.as_str())) else {
+    let Some(path) = header.path().filter(|path| watcher.watches(path.as_str())) else {
         return;
     };
     let body = message.body();
@@ -192,8 +202,7 @@ fn hint(driver: &Arc<Driver>, message: &Message) {
         _ => "",
     };
     if has_ended(text("ActiveState"), text("SubState")) {
-        task.suspect();
-        driver.check(&task);
+        watcher.suspect(path.as_str());
     }
 }
 

@@ -160,6 +160,14 @@ fn check(status: &str, standing: &Standing) -> Result<(), String> {
     Ok(())
 }
 
+/// Why a plugin without account does nothing, and the remedy.
+pub(crate) fn account_missing() -> String {
+    format!(
+        "account \"{ACCOUNT}\" is missing on this node; create it with: systemd-sysusers \
+         /usr/lib/sysusers.d/nomad-nspawn.conf, then restart the Nomad agent"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
