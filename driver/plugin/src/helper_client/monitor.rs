@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::Health;
 use super::connection::Connection;
+use super::health::Health;
 
 /// Absence that goes unreported.
 const GRACE: Duration = Duration::from_secs(3);

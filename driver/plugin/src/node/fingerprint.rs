@@ -105,7 +105,7 @@ fn confined(standing: &Standing, sandbox: &Sandbox) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::helper_client::Down;
+    use crate::helper_client::connection::Down;
     use std::sync::Arc;
 
     fn up() -> Health {

@@ -4,7 +4,7 @@
 use nomad_proto::drivers::Mount;
 use proto::task_spec::files::{Bind, Mapping};
 
-use super::Node;
+use super::node::Node;
 use super::place::{Targets, absolute, source, split};
 use super::version;
 use crate::config::Problem;

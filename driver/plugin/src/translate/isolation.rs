@@ -10,7 +10,7 @@ use proto::task_spec::process::{
 };
 use proto::task_spec::{Isolation, Network};
 
-use super::Node;
+use super::node::Node;
 use crate::config::Problem;
 use crate::config::plugin::glob;
 use crate::config::task::TaskKeys;

@@ -4,8 +4,9 @@ use proto::limits;
 use proto::task_spec::Files;
 use proto::task_spec::files::{Overlay, Tmpfs, Upper};
 
+use super::binds;
+use super::node::Node;
 use super::place::{Targets, source, split};
-use super::{Node, binds};
 use crate::config::Problem;
 use crate::config::block_keys::MountKeys;
 use crate::config::task::TaskKeys;

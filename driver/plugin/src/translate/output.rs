@@ -5,7 +5,7 @@ use proto::limits;
 use proto::task_spec::Logs;
 use proto::task_spec::output::{Label, LabelName, LabelValue};
 
-use super::Node;
+use super::node::Node;
 use crate::config::Problem;
 use crate::config::plugin::{LABELS, glob};
 use crate::config::task::TaskKeys;

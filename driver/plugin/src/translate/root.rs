@@ -3,8 +3,9 @@
 use proto::limits;
 use proto::task_spec::{ImageKind, Layer, Ownership, Pivot, Root, RootFs, Users, Volatile};
 
+use super::node::Node;
 use super::place::{Targets, absolute, split};
-use super::{Node, version};
+use super::version;
 use crate::config::Problem;
 use crate::config::table::NOT_YET;
 use crate::config::task::TaskKeys;

@@ -9,7 +9,7 @@ mod refused;
 use nomad_proto::drivers::TaskConfig;
 use proto::task_spec::TaskSpec;
 
-use super::names::HostFiles;
+use super::host_files::HostFiles;
 use super::{Node, build};
 use crate::config::plugin::PluginConfig;
 use crate::msgpack::{Value, tests::encode};
