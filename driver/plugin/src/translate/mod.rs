@@ -5,8 +5,9 @@
 //! | [`specification`] | all of them together, for one task on one [`node`] |
 //! | [`image`] | which image, and what kind of file it is |
 //! | [`root`] | what becomes of it; the user namespace |
-//! | [`place`] | paths on the host and inside |
-//! | [`binds`], [`mounts`], [`devices`] | further files |
+//! | [`paths`], [`targets`] | paths on the host, and the places inside that are taken |
+//! | [`binds`], [`tmpfs`], [`overlays`], [`mount_blocks`] | mounts |
+//! | [`devices`], [`credentials`] | device nodes and credentials |
 //! | [`process`], [`isolation`] | the payload, and what confines it |
 //! | [`network`], [`resolver`], [`hosts`] | network and name resolution |
 //! | [`timezone`] | /etc/localtime |
@@ -20,25 +21,29 @@
 //! anything: the helper judges the specification by its own policy.
 
 mod binds;
+mod credentials;
 mod devices;
 mod host_files;
 mod hosts;
 pub(crate) mod image;
 mod isolation;
-mod mounts;
+mod mount_blocks;
 mod network;
 mod node;
 mod output;
-mod place;
+mod overlays;
+mod paths;
 mod process;
 mod resolver;
 pub(crate) mod resources;
 mod root;
 pub(crate) mod signal;
 mod specification;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod timezone;
+mod tmpfs;
 mod version;
 
 pub(crate) use node::Node;

@@ -4,7 +4,7 @@ use proto::secret::Secret;
 use proto::task_spec::process::{Console, HostName, Ready, User};
 use proto::task_spec::{Payload, Process};
 
-use super::place::absolute;
+use super::paths::absolute;
 use super::signal;
 use crate::config::Problem;
 use crate::config::task::TaskKeys;

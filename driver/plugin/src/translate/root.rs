@@ -4,7 +4,8 @@ use proto::limits;
 use proto::task_spec::{ImageKind, Layer, Ownership, Pivot, Root, RootFs, Users, Volatile};
 
 use super::node::Node;
-use super::place::{Targets, absolute, split};
+use super::paths::{absolute, split};
+use super::targets::Targets;
 use super::version;
 use crate::config::Problem;
 use crate::config::table::NOT_YET;

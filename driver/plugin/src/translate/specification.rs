@@ -18,10 +18,10 @@ use crate::config::{Problem, cross_rules, environment, judge};
 use crate::error::Failure;
 
 use super::node::Node;
-use super::place::Targets;
+use super::targets::Targets;
 use super::{
-    binds, devices, hosts, image, isolation, mounts, network, output, process, resolver, resources,
-    root, timezone,
+    binds, credentials, devices, hosts, image, isolation, mount_blocks, network, output, overlays,
+    process, resolver, resources, root, timezone, tmpfs,
 };
 
 /// Time between the stop signal and the kill when the host shuts down. Nomad does not tell the
@@ -130,10 +130,15 @@ fn files(
     let mut files = Files {
         binds: binds::binds(keys, &task.mounts, node, targets, problems),
         devices: devices::devices(keys, &task.devices, targets, problems),
-        credentials: devices::credentials(keys, problems),
-        ..Files::default()
+        credentials: credentials::credentials(keys, problems),
+        tmpfs: tmpfs::read_list(keys, targets, problems),
+        overlays: overlays::read_lists(keys, targets, problems),
+        inaccessible: Vec::new(),
     };
-    mounts::add(keys, node, &mut files, targets, problems);
+    for path in &keys.inaccessible {
+        files.inaccessible.extend(targets.take("inaccessible", path, problems));
+    }
+    mount_blocks::add(keys, node, &mut files, targets, problems);
     if files.binds.len() > limits::MOUNTS_MAX {
         problems.push(Problem::new(
             "bind",

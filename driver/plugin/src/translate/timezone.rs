@@ -7,7 +7,7 @@ use proto::task_spec::resolver::{EtcFile, ImageLink};
 use proto::task_spec::{Root, Volatile};
 
 use super::node::Node;
-use super::place::below;
+use super::paths::below;
 use super::root;
 use crate::config::Problem;
 use crate::config::task::TaskKeys;
