@@ -75,7 +75,7 @@ fn run() -> Result<(), String> {
     sys::ignore_interrupt();
     sys::tune_allocator();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let standing = privilege::standing().map_err(|e| e.to_string())?;
+    let standing = privilege::find_standing().map_err(|e| e.to_string())?;
     let folder = Folder::make(&request, &standing)?;
     privilege::drop_to(&standing).map_err(|e| e.to_string())?;
     let sandbox = Sandbox::enter(folder.path());

@@ -295,7 +295,7 @@ mod tests {
             let said = refused.starts_with(&format!("plugin configuration: {key}"));
             assert!(said && refused.contains("cannot do it yet: "), "{refused}");
         }
-        assert_eq!(Row::later::<PluginConfig>(), cases.map(|(key, _)| key));
+        assert_eq!(Row::unsupported::<PluginConfig>(), cases.map(|(key, _)| key));
         assert!(decode(&[("image_pull_timeout", "30m".into()), ("registry", empty())]).is_ok());
     }
 

@@ -28,7 +28,7 @@ impl Problem {
     }
 
     /// Shows a value that is written as HCL already.
-    pub(crate) fn shown(mut self, value: impl Into<String>) -> Self {
+    pub(crate) fn value_as_hcl(mut self, value: impl Into<String>) -> Self {
         self.value = Some(value.into());
         self
     }

@@ -84,7 +84,7 @@ impl Key {
         let what = what.trim_end_matches('.');
         let problem = Problem::new(path, format!("{NOT_YET}: {what}")).remedy("remove the key");
         match shown {
-            Some(shown) => problem.shown(shown),
+            Some(shown) => problem.value_as_hcl(shown),
             None => problem,
         }
     }

@@ -101,7 +101,7 @@ pub(super) fn stats(
             let sampler = Sampler::new(*driver.compute.borrow());
             tokio::select! {
                 () = sample(&task.id, group, sampler, every, &sender) => {}
-                _ = task.ended() => {}
+                _ = task.wait_until_ended() => {}
                 () = sender.closed() => {}
             }
         });

@@ -153,7 +153,7 @@ impl Nomad for Service {
         request: Request<WaitTaskRequest>,
     ) -> Result<Response<WaitTaskResponse>, Status> {
         let task = self.task(&request.into_inner().task_id)?;
-        let exit = task.ended().await;
+        let exit = task.wait_until_ended().await;
         Ok(Response::new(WaitTaskResponse {
             result: Some(exit_result(&exit)),
             err: exit.error.clone(),

@@ -60,7 +60,7 @@ pub(crate) enum CallError {
 impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Refused(refusal) => f.write_str(&crate::error::told(refusal)),
+            Self::Refused(refusal) => f.write_str(&crate::error::describe(refusal)),
             Self::Unreachable(down) => down.fmt(f),
             Self::TooLarge(error) => write!(f, "the task is too large for the helper: {error}"),
             Self::Overtaken => f.write_str("Nomad has asked for a later start of the same task"),
@@ -159,7 +159,7 @@ impl Helper {
         let (last_try, deadline) = (now + patience, now + patience.max(limit));
         let mut pause = PAUSE;
         loop {
-            let once = timeout_at(deadline, self.once(&verb, share, limit)).await;
+            let once = timeout_at(deadline, self.try_once(&verb, share, limit)).await;
             let missed = match once.unwrap_or(Err(Down::Silent.into())) {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(refusal)) if refusal.code == Code::Epoch => Down::Lost.into(),
@@ -179,7 +179,7 @@ impl Helper {
         *self.reply.borrow()
     }
 
-    async fn once(
+    async fn try_once(
         &self,
         verb: &Verb,
         share: &Semaphore,
@@ -202,17 +202,17 @@ impl Helper {
             match connection.call(verb.clone(), limit).await {
                 // Of a helper that is gone: that alone is no failure.
                 Err(Down::Lost) if !(once_only && connection.has_sent()) => {}
-                result => return answered(connection, result),
+                result => return attach_connection(connection, result),
             }
         }
         let (mut connection, _) = self.open().await?;
         let result = connection.call(verb.clone(), limit).await;
-        answered(connection, result)
+        attach_connection(connection, result)
     }
 
     /// A place among the starts that run at once; when none is free, `queued` is told how many
     /// there are, and the next one is waited for.
-    pub(crate) async fn place(
+    pub(crate) async fn take_place(
         &self,
         spec: &TaskSpec,
         queued: impl FnOnce(usize),
@@ -353,8 +353,8 @@ impl Helper {
     }
 }
 
-/// A reply with its connection, or what the connection knows of its failure.
-fn answered(
+/// Joins a reply with its connection, or a failure with whether the request was sent.
+fn attach_connection(
     connection: Connection,
     result: Result<Result<Answer, Refusal>, Down>,
 ) -> Result<(Connection, Result<Answer, Refusal>), Missed> {

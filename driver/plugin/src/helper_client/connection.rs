@@ -84,7 +84,7 @@ impl fmt::Display for Down {
 
 impl Down {
     /// Why a socket cannot be connected to.
-    fn unconnected(socket: &Path, error: &io::Error) -> Self {
+    fn of_connect_error(socket: &Path, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 Self::Absent { socket: socket.to_owned() }
@@ -122,7 +122,8 @@ impl Connection {
     }
 
     async fn greet(path: &Path) -> Result<(Self, Welcome), Down> {
-        let socket = UnixSeqpacket::connect(path).await.map_err(|e| Down::unconnected(path, &e))?;
+        let socket =
+            UnixSeqpacket::connect(path).await.map_err(|e| Down::of_connect_error(path, &e))?;
         match socket.peer_cred()?.uid() {
             0 => {}
             // Nobody yet: too many wait to be accepted.
@@ -186,7 +187,7 @@ impl Connection {
     }
 
     /// Waits until the helper closes the connection; it never says anything unasked.
-    pub(crate) async fn closed(&self) {
+    pub(crate) async fn wait_until_closed(&self) {
         let mut buffer = [0; 1];
         self.socket.recv(&mut buffer).await.ok();
     }

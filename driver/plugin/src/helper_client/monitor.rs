@@ -33,7 +33,7 @@ pub(super) async fn run(path: &watch::Sender<PathBuf>, health: &watch::Sender<He
                 publish(health, Health::Up(Arc::new(welcome)));
                 let since = Instant::now();
                 tokio::select! {
-                    () = connection.closed() => {}
+                    () = connection.wait_until_closed() => {}
                     // An error means that the sender is gone, which lives as long as we do.
                     _ = path.changed() => {}
                     () = sleep(RENEWAL) => {}

@@ -129,11 +129,11 @@ impl Driver {
         }
     }
 
-    /// Whether tasks can be started at all.
+    /// Refuses a start where no task can be started at all.
     ///
     /// # Errors
     /// The account is missing, or the operator has switched the driver off.
-    pub(super) fn able(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_unable(&self) -> Result<(), Failure> {
         if self.is_nobody() {
             return Err(Failure::permanent(account_missing()));
         }

@@ -73,7 +73,7 @@ impl Driver {
             let (driver, task) = (Arc::clone(self), Arc::clone(task));
             tokio::spawn(async move {
                 loop {
-                    driver.settle(&task).await;
+                    driver.watch_until_ended(&task).await;
                     if task.finish_check() {
                         break;
                     }
@@ -89,7 +89,7 @@ impl Driver {
         }
     }
 
-    async fn settle(&self, task: &Task) {
+    async fn watch_until_ended(&self, task: &Task) {
         let mut pause = PAUSE;
         let mut doubts = 0;
         let mut health = self.helper.health();
@@ -97,7 +97,7 @@ impl Driver {
             if !matches!(*health.borrow_and_update(), Health::Up(_)) {
                 tokio::select! {
                     _ = health.changed() => {}
-                    _ = task.ended() => {}
+                    _ = task.wait_until_ended() => {}
                 }
                 continue;
             }
@@ -105,7 +105,7 @@ impl Driver {
                 Learnt::Known(found) => match found.state {
                     State::Ended(exit) => return publish(task, exit),
                     State::Starting | State::Running => {
-                        task.runs(found.leader);
+                        task.set_leader(found.leader);
                         doubts += 1;
                         // Not reported by PID 1, or so often denied that the hint was wrong.
                         if !task.is_suspected() || doubts > DOUBTS {
@@ -114,7 +114,7 @@ impl Driver {
                         pause = pause.min(Duration::from_millis(500));
                     }
                 },
-                Learnt::Gone => return publish(task, lost(&task.identity)),
+                Learnt::Gone => return publish(task, lost_exit(&task.identity)),
                 Learnt::Disputed if task.is_first_dispute() => tracing::warn!(
                     task = task.id.as_str(),
                     unit = task.identity.unit.as_str(),
@@ -159,7 +159,7 @@ pub(super) fn publish(task: &Task, exit: Exit) {
 }
 
 /// The end of a task whose exit record nobody has: a failure, never a success.
-fn lost(identity: &Identity) -> Exit {
+fn lost_exit(identity: &Identity) -> Exit {
     Exit {
         code: 1,
         signal: 0,

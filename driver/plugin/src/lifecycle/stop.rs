@@ -69,7 +69,7 @@ impl Driver {
                     SHORT.min(patience)
                 }
             };
-            if timeout(patience, task.ended()).await.is_ok() {
+            if timeout(patience, task.wait_until_ended()).await.is_ok() {
                 return Ok(());
             }
         }
@@ -104,12 +104,12 @@ impl Driver {
             }
             // An error makes Nomad ask again, unless there is nothing left to kill.
             Err(error) => {
-                return timeout(SHORT, task.ended()).await.map(drop).map_err(|_| {
+                return timeout(SHORT, task.wait_until_ended()).await.map(drop).map_err(|_| {
                     Failure::recoverable(format!("task {} is not killed: {error}", task.id))
                 });
             }
         }
-        if timeout(KILL, task.ended()).await.is_err() {
+        if timeout(KILL, task.wait_until_ended()).await.is_err() {
             tracing::error!(
                 task = task.id.as_str(),
                 "killed, but its end has not shown yet; a process may hang in the kernel"
@@ -139,14 +139,14 @@ impl Driver {
     /// Forgets a task that is gone, for whoever still waits for it.
     pub(super) fn forget(&self, id: &str) {
         if let Some(task) = self.tasks.get(id) {
-            task.end(destroyed());
+            task.end(destroyed_exit());
             self.tasks.forget(id);
         }
     }
 }
 
 /// For whoever still waits for a task that was destroyed while it ran.
-fn destroyed() -> Exit {
+fn destroyed_exit() -> Exit {
     Exit {
         code: 128 + libc::SIGKILL,
         signal: libc::SIGKILL,

@@ -69,7 +69,7 @@ impl Task {
     }
 
     /// Waits for its end. Any number may wait, and may stop waiting.
-    pub(crate) async fn ended(&self) -> Arc<Exit> {
+    pub(crate) async fn wait_until_ended(&self) -> Arc<Exit> {
         let mut phase = self.phase.subscribe();
         loop {
             if let Phase::Ended(exit) = &*phase.borrow_and_update() {
@@ -94,7 +94,7 @@ impl Task {
     }
 
     /// Notes its leader.
-    pub(crate) fn runs(&self, leader: Option<u32>) {
+    pub(crate) fn set_leader(&self, leader: Option<u32>) {
         self.phase.send_if_modified(|phase| {
             let news = matches!(phase, Phase::Running { leader: old } if *old != leader);
             if news {
@@ -233,7 +233,7 @@ mod tests {
         let task = task(1);
         task.end(exit(7));
         task.end(exit(0));
-        task.runs(Some(9));
+        task.set_leader(Some(9));
         assert_eq!(task.exit().unwrap().code, 7);
     }
 
@@ -257,17 +257,18 @@ mod tests {
     #[tokio::test]
     async fn any_number_may_wait_and_stop_waiting() {
         let task = task(1);
-        let impatient = tokio::time::timeout(std::time::Duration::from_millis(1), task.ended());
+        let impatient =
+            tokio::time::timeout(std::time::Duration::from_millis(1), task.wait_until_ended());
         assert!(impatient.await.is_err());
         let (one, two) = (Arc::clone(&task), Arc::clone(&task));
         let waiters = [
-            tokio::spawn(async move { one.ended().await.code }),
-            tokio::spawn(async move { two.ended().await.code }),
+            tokio::spawn(async move { one.wait_until_ended().await.code }),
+            tokio::spawn(async move { two.wait_until_ended().await.code }),
         ];
         task.end(exit(133));
         for waiter in waiters {
             assert_eq!(waiter.await.unwrap(), 133);
         }
-        assert_eq!(task.ended().await.code, 133);
+        assert_eq!(task.wait_until_ended().await.code, 133);
     }
 }

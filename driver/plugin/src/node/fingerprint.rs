@@ -73,7 +73,7 @@ fn attributes(
     if !config.enabled {
         return attributes;
     }
-    set("sandbox", Value::StringVal(confined(standing, sandbox)));
+    set("sandbox", Value::StringVal(describe_confinement(standing, sandbox)));
     if let Health::Up(welcome) = helper {
         set("", Value::BoolVal(true));
         // As the older driver: the major version as text.
@@ -88,7 +88,7 @@ fn attributes(
 }
 
 /// What confines the plugin process, in a few words.
-fn confined(standing: &Standing, sandbox: &Sandbox) -> String {
+fn describe_confinement(standing: &Standing, sandbox: &Sandbox) -> String {
     let uid = standing.uid();
     match standing {
         Standing::Account { .. } | Standing::Nobody { .. } => {

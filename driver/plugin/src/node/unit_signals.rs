@@ -101,17 +101,17 @@ fn has_ended(active: &str, sub: &str) -> bool {
 /// Watches all units and never returns.
 pub(crate) async fn watch(bus: Arc<Bus>, watcher: impl Watcher) {
     let mut pause = PAUSE;
-    let mut told = false;
+    let mut reported = false;
     loop {
         let since = Instant::now();
         let ended = session(&bus, &watcher).await;
         let was_up = bus.connection().is_some();
         bus.set(None);
         // Once for each absence.
-        if was_up || !told {
+        if was_up || !reported {
             let error = ended.err().map(|e| e.to_string()).unwrap_or_default();
             tracing::warn!(error, "no system bus; ends of tasks are seen when it is back");
-            told = true;
+            reported = true;
         }
         if since.elapsed() > PAUSE_MAX {
             pause = PAUSE;

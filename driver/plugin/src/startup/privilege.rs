@@ -73,7 +73,7 @@ fn step<T, E: fmt::Display>(step: &'static str, result: Result<T, E>) -> Result<
 ///
 /// # Errors
 /// The account exists with uid or gid 0, or no unassigned uid is free.
-pub(crate) fn standing() -> Result<Standing, Failed> {
+pub(crate) fn find_standing() -> Result<Standing, Failed> {
     let own = Uid::effective();
     if !own.is_root() {
         return Ok(Standing::Agent { uid: own.as_raw() });
@@ -84,11 +84,11 @@ pub(crate) fn standing() -> Result<Standing, Failed> {
         }
         Ok(Some(user)) => Ok(Standing::Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
         // A user database that cannot be read is as good as a missing account.
-        Ok(None) | Err(_) => unassigned(),
+        Ok(None) | Err(_) => find_unassigned(),
     }
 }
 
-fn unassigned() -> Result<Standing, Failed> {
+fn find_unassigned() -> Result<Standing, Failed> {
     UNASSIGNED
         .clone()
         .find(|uid| !matches!(User::from_uid(Uid::from_raw(*uid)), Ok(Some(_))))

@@ -31,7 +31,7 @@ pub(crate) fn resolve(text: &str, folders: &[PathBuf]) -> Result<(Image, ImageKi
         return at(path).map_err(problem);
     }
     if !text.contains('/') {
-        return named(text, folders.last()).map_err(problem);
+        return find_named(text, folders.last()).map_err(problem);
     }
     for base in folders {
         let candidate = base.join(path);
@@ -53,7 +53,7 @@ pub(crate) fn resolve(text: &str, folders: &[PathBuf]) -> Result<(Image, ImageKi
 }
 
 /// A name of the image store, with the path that it is where the store does not have it.
-fn named(text: &str, plugin: Option<&PathBuf>) -> Result<(Image, ImageKind), String> {
+fn find_named(text: &str, plugin: Option<&PathBuf>) -> Result<(Image, ImageKind), String> {
     let beside = plugin.map(|folder| folder.join(text)).filter(|path| path.exists());
     let beside = beside.and_then(|path| at(&path).ok());
     match (ImageName::new(text), beside) {

@@ -129,12 +129,12 @@ pub(crate) fn users(keys: &TaskKeys, node: &Node<'_>, problems: &mut Vec<Problem
             }
             Users::Pick
         }
-        range => fixed(range, node, problems).unwrap_or(Users::Pick),
+        range => parse_fixed(range, node, problems).unwrap_or(Users::Pick),
     }
 }
 
 /// `base` or `base:width`.
-fn fixed(text: &str, node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Users> {
+fn parse_fixed(text: &str, node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Users> {
     let mut refuse = |rule: &str, remedy: &str| {
         problems.push(Problem::new("private_users", rule).value(text).remedy(remedy));
         None
