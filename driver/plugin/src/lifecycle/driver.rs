@@ -43,14 +43,18 @@ pub(crate) struct Driver {
     pub(super) claims: super::newest_start::Claims,
     /// Whether the last question about a task had no answer.
     pub(super) unanswered: AtomicBool,
-    pub(super) folders: Vec<PathBuf>,
+    pub(super) directories: Vec<PathBuf>,
     pub(super) boot: String,
     pub(super) active: OnceLock<Instant>,
 }
 
 impl Driver {
-    /// A driver that touches nothing yet; relative images are looked up below `folders`.
-    pub(crate) fn new(standing: Standing, sandbox: Sandbox, folders: Vec<PathBuf>) -> Arc<Self> {
+    /// A driver that touches nothing yet; relative images are looked up below `directories`.
+    pub(crate) fn new(
+        standing: Standing,
+        sandbox: Sandbox,
+        directories: Vec<PathBuf>,
+    ) -> Arc<Self> {
         let config = PluginConfig::default();
         let helper = Helper::new(PathBuf::from(&config.helper_socket));
         Arc::new(Self {
@@ -65,7 +69,7 @@ impl Driver {
             leftovers: Arc::default(),
             claims: super::newest_start::Claims::default(),
             unanswered: AtomicBool::new(false),
-            folders,
+            directories,
             boot: super::handle::boot_id(),
             active: OnceLock::new(),
         })

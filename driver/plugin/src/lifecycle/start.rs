@@ -74,10 +74,10 @@ impl Driver {
             Some(welcome) => (welcome.systemd, Some(welcome.host_users)),
             None => (0, None),
         };
-        let (plugin, folders) = (self.config.borrow().clone(), self.folders.clone());
+        let (plugin, directories) = (self.config.borrow().clone(), self.directories.clone());
         let task = Arc::clone(config);
         let build = move || {
-            let node = Node::of_host(systemd, host_users, &plugin, &folders);
+            let node = Node::of_host(systemd, host_users, &plugin, &directories);
             translate::build(&task, &node)
         };
         with_deadline(LOOK, build, || translate::image_of(config)).await

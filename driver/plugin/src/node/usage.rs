@@ -78,7 +78,7 @@ struct Times {
 /// Takes samples of one task.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
     compute: Compute,
     before: Option<Times>,
 }
@@ -86,17 +86,17 @@ pub(crate) struct Sampler {
 impl Sampler {
     /// Without a control group, of which there is nothing to read.
     pub(crate) fn new(compute: Compute) -> Self {
-        Self { folder: None, compute, before: None }
+        Self { directory: None, compute, before: None }
     }
 
     /// Whether there is nothing to read yet.
     pub(crate) fn is_blind(&self) -> bool {
-        self.folder.is_none()
+        self.directory.is_none()
     }
 
     /// For the unit with this control group, if it has one.
     pub(crate) fn find(&mut self, control_group: Option<&str>) {
-        self.folder = control_group
+        self.directory = control_group
             .map(|path| Path::new(CGROUPS).join(path.trim_start_matches('/')))
             .filter(|path| !path.components().any(|c| c.as_os_str() == ".."));
     }
@@ -104,8 +104,8 @@ impl Sampler {
     /// One sample now. All parts that Nomad needs are there, whatever could be read.
     pub(crate) fn sample(&mut self, id: &str) -> TaskStats {
         let read = |name: &str| {
-            let folder = self.folder.as_ref()?;
-            std::fs::read_to_string(folder.join(name)).ok()
+            let directory = self.directory.as_ref()?;
+            std::fs::read_to_string(directory.join(name)).ok()
         };
         let memory = memory(
             &table(read("memory.stat")),
@@ -266,7 +266,7 @@ mod tests {
         sampler.find(Some("/../../etc"));
         assert!(sampler.is_blind());
         sampler.find(Some("/a.slice/b.service"));
-        assert_eq!(sampler.folder, Some(PathBuf::from("/sys/fs/cgroup/a.slice/b.service")));
+        assert_eq!(sampler.directory, Some(PathBuf::from("/sys/fs/cgroup/a.slice/b.service")));
     }
 
     #[test]

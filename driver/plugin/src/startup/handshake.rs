@@ -20,11 +20,11 @@ const PROTOCOL: &str = "2";
 /// What the agent's environment asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// PLUGIN_UNIX_SOCKET_DIR: folder for the socket.
+    /// PLUGIN_UNIX_SOCKET_DIR: directory for the socket.
     pub(crate) socket_dir: Option<PathBuf>,
     /// PLUGIN_UNIX_SOCKET_GROUP: group that may connect, by name or number.
     pub(crate) socket_group: Option<String>,
-    /// Folder for temporary files, for an agent that is not root.
+    /// Directory for temporary files, for an agent that is not root.
     pub(crate) temporary: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Files and folders of the host inside the task: `bind`, `bind_read_only`, `mount` blocks of that
+//! Files and directories of the host inside the task: `bind`, `bind_read_only`, `mount` blocks of that
 //! type, Nomad's volumes and what its device plugins bring.
 
 use nomad_proto::drivers::Mount;
@@ -169,7 +169,7 @@ fn parse_propagation(mode: Propagation, key: &str, problems: &mut Vec<Problem>) 
     }
 }
 
-/// A volume of Nomad's, or a folder that a device plugin wants inside.
+/// A volume of Nomad's, or a directory that a device plugin wants inside.
 fn volume(
     volume: &Mount,
     mapping: Mapping,

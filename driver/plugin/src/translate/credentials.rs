@@ -57,7 +57,7 @@ fn credential(
     Some(Credential { name: name?, content: content?, encrypted: block.encrypted })
 }
 
-/// A file below the task's secrets or local folder, by its path below the task's folder or by the
+/// A file below the task's secrets or local directory, by its path below the task's directory or by the
 /// one that it has inside.
 fn parse_source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<CredentialContent> {
     let path = below(text).ok().filter(|path| {

@@ -15,8 +15,8 @@ pub(crate) struct Node<'a> {
     pub(crate) host_users: Option<bool>,
     /// The operator's configuration.
     pub(crate) config: &'a PluginConfig,
-    /// Folders below which relative images are looked up, in order; the last is the plugin's.
-    pub(crate) folders: &'a [PathBuf],
+    /// Directories below which relative images are looked up, in order; the last is the plugin's.
+    pub(crate) directories: &'a [PathBuf],
     /// Whether SELinux is active.
     pub(crate) selinux: bool,
     /// How files of the host are read.
@@ -31,7 +31,7 @@ impl<'a> Node<'a> {
         systemd: u32,
         host_users: Option<bool>,
         config: &'a PluginConfig,
-        folders: &'a [PathBuf],
+        directories: &'a [PathBuf],
     ) -> Self {
         // A host without the file has no resolver that a task could not reach.
         let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
@@ -39,7 +39,7 @@ impl<'a> Node<'a> {
             systemd,
             host_users,
             config,
-            folders,
+            directories,
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             host: HostFiles::REAL,
             loopback_resolver: has_only_loopback(&resolver),

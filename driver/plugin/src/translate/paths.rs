@@ -23,7 +23,7 @@ pub(crate) fn absolute(key: &str, text: &str, problems: &mut Vec<Problem>) -> Op
         .ok()
 }
 
-/// Reads a source on the host: absolute, or below the task's own folder.
+/// Reads a source on the host: absolute, or below the task's own directory.
 pub(crate) fn source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<Source> {
     if text.starts_with('/') {
         return absolute(key, text, problems).map(Source::Host);
@@ -57,7 +57,7 @@ pub(crate) fn source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Opti
     }
 }
 
-/// A path below some folder; `.` components are dropped.
+/// A path below some directory; `.` components are dropped.
 pub(crate) fn below(text: &str) -> Result<Relative, String> {
     let parts = text.split('/').filter(|part| !part.is_empty() && *part != ".");
     let parts: Result<Vec<_>, _> = parts.map(Component::new).collect();

@@ -73,7 +73,7 @@ fn specify(
     if problems.iter().any(|problem| problem.key() == "image") {
         return None;
     }
-    let (image, kind) = collect(image::resolve(&keys.image, node.folders), problems)?;
+    let (image, kind) = collect(image::resolve(&keys.image, node.directories), problems)?;
     root.kind = kind;
     if root.ownership == Ownership::Chown && kind == ImageKind::Disk {
         problems.push(

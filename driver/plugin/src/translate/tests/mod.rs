@@ -44,7 +44,7 @@ pub(super) fn node(config: &PluginConfig) -> Node<'_> {
         systemd: 257,
         host_users: Some(false),
         config,
-        folders: &[],
+        directories: &[],
         selinux: false,
         host: HostFiles {
             read: |path| Ok(path.into()),
