@@ -9,7 +9,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `startup` | handshake, privileges, sandbox, socket, log lines |
-//! | `grpc` | the services that the agent talks to |
+//! | `grpc` | the services that the agent calls |
 //! | `config` | tables of keys and their rules |
 //! | `translate` | from Nomad's task to the helper's specification |
 //! | [`explain`] | the same for people, without a task: what would a job ask for |

@@ -156,7 +156,7 @@ fn line(level: &str, module: &str, fields: &Fields, now: SystemTime) -> String {
         out.push_str(name);
         quote(&mut out, value);
     }
-    // Fields are whole or not there at all: a cut object is no JSON.
+    // Fields are whole or not there at all: a cut object is not JSON.
     if out.len() + fields.others.len() < LINE_MAX {
         out.push_str(&fields.others);
     }

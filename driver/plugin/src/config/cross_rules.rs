@@ -21,7 +21,7 @@ pub(crate) fn check(keys: &TaskKeys, problems: &mut Vec<Problem>) {
 }
 
 fn image(keys: &TaskKeys, problems: &mut Vec<Problem>) {
-    // That it is missing or no text was said before.
+    // That it is missing or not a string has been reported.
     if problems.iter().any(|problem| problem.key() == "image") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Values with a form of their own: durations and sizes.
+//! Values that have their own syntax: durations and sizes.
 
 use std::time::Duration;
 

@@ -75,7 +75,7 @@ words! {
 }
 
 words! {
-    /// What is behind the payload's console.
+    /// What the payload's console is connected to.
     ConsoleWord {
         ReadOnly = "read-only", Interactive = "interactive", Passive = "passive", Pipe = "pipe",
         Autopipe = "autopipe",

@@ -1,4 +1,4 @@
-//! The services that Nomad's agent talks to: thin, each request is handed on at once.
+//! The services that Nomad's agent calls: thin, each request is passed on at once.
 //!
 //! | module | service |
 //! |---|---|

@@ -58,8 +58,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Accepts for ever. A connection that closes at once, and a moment without descriptors, are
-/// nothing to end for: the agent reattaches after a crash of its own.
+/// Accepts indefinitely. A connection that closes at once, or a moment without descriptors, must not
+/// end the server: the agent reattaches after it has crashed.
 async fn accept(listener: UnixListener, sender: mpsc::Sender<UnixStream>) {
     loop {
         match listener.accept().await {

@@ -1,7 +1,7 @@
 //! The Driver service.
 //!
 //! Requests that change something run in a task of their own and are finished even when the agent
-//! stops waiting: half a start is worse than one that nobody asked for any more.
+//! stops waiting: half a start is worse than one that is no longer wanted.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -49,7 +49,7 @@ async fn finish<T: Send + 'static>(
 ) -> Result<T, Status> {
     match tokio::spawn(work).await {
         Ok(result) => result.map_err(Status::from),
-        // In a build that unwinds alone: a release ends with its first bug.
+        // Only with panic = "unwind"; release builds abort.
         Err(_) => Err(Failure::permanent("the driver hit a bug; see the agent's log").into()),
     }
 }

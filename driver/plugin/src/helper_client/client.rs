@@ -2,7 +2,7 @@
 //!
 //! The helper serves one request at a time on a connection and [`limits::CONNECTIONS_MAX`]
 //! connections in all, and a start or removal blocks its connection as long as it takes. So each
-//! has a share of its own, and stopping a task never waits for others' starts. Nothing of a
+//! kind of request has its own share, and stopping a task never waits for others' starts. Nothing of a
 //! connection is assumed to outlive the helper: requests that may be repeated are repeated on a
 //! fresh connection, a start is not, because the caller must undo it first.
 
@@ -47,7 +47,7 @@ const MARGIN: Duration = Duration::from_secs(15);
 /// Why a request has no answer.
 #[derive(Debug, Clone)]
 pub(crate) enum CallError {
-    /// The helper said no.
+    /// The helper refused the request.
     Refused(Refusal),
     /// No helper for as long as the caller was ready to wait.
     Unreachable(Down),
@@ -96,7 +96,7 @@ pub(crate) struct Helper {
 }
 
 impl Helper {
-    /// A client of the helper behind `path`; connects to nothing yet.
+    /// A client of the helper at `path`; connects to nothing yet.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path: watch::Sender::new(path),
@@ -200,7 +200,7 @@ impl Helper {
         let once_only = matches!(verb, Verb::Signal(_));
         while let Some(mut connection) = self.take_idle() {
             match connection.call(verb.clone(), limit).await {
-                // Of a helper that is gone: that alone is no failure.
+                // Of a helper that has exited: that alone is not a failure.
                 Err(Down::Lost) if !(once_only && connection.has_sent()) => {}
                 result => return attach_connection(connection, result),
             }
@@ -210,8 +210,8 @@ impl Helper {
         attach_connection(connection, result)
     }
 
-    /// A place among the starts that run at once; when none is free, `queued` is told how many
-    /// there are, and the next one is waited for.
+    /// A place among the starts that run at once; when none is free, `queued` is called with their
+    /// number, and the next one is waited for.
     pub(crate) async fn take_place(
         &self,
         spec: &TaskSpec,

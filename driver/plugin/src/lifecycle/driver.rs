@@ -1,7 +1,7 @@
 //! The driver: everything that its services share, and what runs beside them.
 //!
 //! It owns no container: PID 1 does. It has no side effects before Nomad configures it for real, because
-//! the agent starts plugins several times only to ask who they are.
+//! the agent starts plugins several times only to identify them.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ pub(crate) struct Driver {
     pub(crate) helper: Arc<Helper>,
     /// The tasks.
     pub(crate) tasks: super::task::Tasks,
-    /// Messages to the people who look at a task.
+    /// Messages for `nomad alloc status`.
     pub(crate) events: Events,
     /// The system bus.
     pub(crate) bus: Arc<Bus>,
@@ -107,7 +107,7 @@ impl Driver {
         tokio::spawn(Arc::clone(self).follow_helper());
     }
 
-    /// Whether the account is missing: the helper lets nobody else in.
+    /// Whether the account is missing: the helper accepts no other.
     pub(super) fn is_nobody(&self) -> bool {
         matches!(self.standing, Standing::Nobody { .. })
     }
@@ -118,7 +118,7 @@ impl Driver {
     }
 
     /// Looks at every task again whenever a helper process comes up: it may know of ends that
-    /// nobody saw.
+    /// were missed.
     pub(super) async fn follow_helper(self: Arc<Self>) {
         let mut health = self.helper.health();
         loop {

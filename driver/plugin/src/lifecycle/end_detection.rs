@@ -1,6 +1,6 @@
 //! Where a task stands: the only place that decides that a task has ended.
 //!
-//! The bus only hints; the helper tells, because it holds the exact exit status. As long as the
+//! The bus only hints; the helper decides, because it holds the exact exit status. As long as the
 //! helper cannot be asked, or has not yet found its tasks again, a task is taken to run: a living
 //! container must never be reported lost, and an end can be reported late. There is one check of
 //! a task at a time, however many hints come.
@@ -30,11 +30,11 @@ const DOUBTS: usize = 20;
 pub(super) enum Learnt {
     /// The helper knows it.
     Known(wire::Task),
-    /// Nobody knows it: it is gone, and its exit status with it.
+    /// Neither helper nor PID 1 knows it: it is gone, and its exit status with it.
     Gone,
-    /// The helper does not know it, but PID 1 says that its unit runs.
+    /// The helper does not know it, but its unit runs according to PID 1.
     Disputed,
-    /// Nobody could be asked.
+    /// No answer was to be had.
     Nothing,
 }
 
@@ -158,7 +158,7 @@ pub(super) fn publish(task: &Task, exit: Exit) {
     task.end(exit);
 }
 
-/// The end of a task whose exit record nobody has: a failure, never a success.
+/// The end of a task whose exit record is lost: a failure, never a success.
 fn lost_exit(identity: &Identity) -> Exit {
     Exit {
         code: 1,

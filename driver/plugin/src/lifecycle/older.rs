@@ -1,7 +1,7 @@
-//! Containers that the older Go driver has left running: never taken over, never ended by us, and
+//! Containers that the older Go driver has left running: never taken over, never ended by this driver, and
 //! never given a second run beside them.
 //!
-//! That driver's executor speaks a protocol of its own and holds the exit status. Ending it takes root
+//! That driver's executor has its own protocol and holds the exit status. Ending it takes root
 //! and is the operator's: `nomad-nspawnctl retire`. Trusts machined's account of its machines.
 
 use std::path::Path;
@@ -20,8 +20,8 @@ fn machine_name(key: &TaskKey) -> String {
     format!("{}-{}", key.task, key.alloc)
 }
 
-/// Whether such a machine runs in a scope of its own, as systemd-nspawn makes one that is asked by
-/// nobody; ours are in services.
+/// Whether such a machine runs in its own scope, as systemd-nspawn makes one unless asked to keep its
+/// unit; this driver's machines are in services.
 fn is_running(key: &TaskKey, machines: &Path) -> bool {
     let escaped = machine_name(key).replace('-', "\\x2d");
     machines.join(format!("unit:machine-{escaped}.scope")).symlink_metadata().is_ok()

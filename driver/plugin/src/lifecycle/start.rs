@@ -36,9 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(10);
 /// Tries of one start when the helper goes away under it.
 const TRIES: usize = 3;
-/// Time between two looks at a start that somebody else began.
+/// Time between two looks at a start that another request began.
 const PAUSE: Duration = Duration::from_millis(20);
-/// What is said to a job that reserves cores.
+/// The event of a job that reserves cores.
 const NO_CORES: &str = "resources.cores: this version of the driver reserves no cores; the task \
                         may use all of them, with the weight of those it asked for";
 
@@ -68,7 +68,7 @@ impl Driver {
         self.adopt(&spec, &config, &started)
     }
 
-    /// The job as the helper is asked for it.
+    /// Translates the job into the helper's specification.
     async fn specify(&self, config: &Arc<TaskConfig>) -> Result<TaskSpec, Failure> {
         let (systemd, host_users) = match self.helper.greeting(PATIENCE).await {
             Some(welcome) => (welcome.systemd, Some(welcome.host_users)),
@@ -83,7 +83,7 @@ impl Driver {
         with_deadline(LOOK, build, || translate::image_of(config)).await
     }
 
-    /// Also says whether this very run has been begun already.
+    /// Removes them, and returns whether this very run has been begun already.
     async fn remove_earlier_runs(
         &self,
         key: &TaskKey,
@@ -106,8 +106,8 @@ impl Driver {
             self.events.send(config, "Removed what an earlier run of this task left behind");
         }
         if ran {
-            // Nomad's log collector was told to read before this call, and stops for good when
-            // the earlier run closes the streams. It is told anew when the task is restarted.
+            // Nomad's log collector was started before this call, and stops for good when the
+            // earlier run closes the streams. It is started again when the task is restarted.
             return Err(Failure::recoverable(
                 "an earlier run of this task, of which Nomad did not know or which could not be \
                  removed in its time, was still running; it has been removed, which closed the \
@@ -196,7 +196,7 @@ impl Driver {
         let task = self.tasks.add(Task::new(identity, started.leader));
         match &started.state {
             State::Ended(exit) => publish(&task, exit.clone()),
-            // It may have ended before its unit was known here; nobody would tell us again.
+            // It may have ended before its unit was known here; nothing would report that again.
             State::Starting | State::Running => self.check(&task),
         }
         tracing::info!(
@@ -231,7 +231,7 @@ async fn with_deadline<T: Send + 'static>(
     let abort = look.abort_handle();
     match timeout(limit, look).await {
         Ok(Ok(result)) => result,
-        // In a build that unwinds alone.
+        // Only with panic = "unwind"; release builds abort.
         Ok(Err(_)) => Err(Failure::permanent("the driver hit a bug while it read the job")),
         Err(_) => {
             // Also while it waits for a thread.
@@ -245,7 +245,7 @@ async fn with_deadline<T: Send + 'static>(
     }
 }
 
-/// What is said of a start that has to wait for its turn.
+/// The event of a start that has to wait for its turn.
 fn queued_message(spec: &TaskSpec, most: usize) -> String {
     let which = match spec.process.ready {
         Ready::Notify { .. } => "tasks with ready.mode = \"notify\"",
@@ -254,7 +254,7 @@ fn queued_message(spec: &TaskSpec, most: usize) -> String {
     format!("Waits for other starts: this node starts {most} {which} at once")
 }
 
-/// Everything that the helper could not be asked is worth another try.
+/// A helper that cannot be reached is worth another try.
 fn to_failure(error: CallError) -> Failure {
     match error {
         CallError::Refused(refusal) => refusal.into(),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_is_too_large_is_told_of_everything_that_counts() {
+    fn a_start_that_is_too_large_names_everything_that_counts() {
         let text = to_failure(CallError::TooLarge(proto::codec::CodecError::TooLong));
         for part in ["command", "environment", "credential", "1536 KiB"] {
             assert!(text.text().contains(part), "{text}");

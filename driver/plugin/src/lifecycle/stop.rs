@@ -1,6 +1,6 @@
-//! Ending a task: a signal, a stop with its time-out, the removal of everything.
+//! Ending a task: a signal, a stop with its timeout, the removal of everything.
 //!
-//! Where the wished-for state is reached, the answer is OK, also for tasks that nobody knows: an
+//! Where the wanted state is reached, the answer is OK, also for unknown tasks: an
 //! error of StopTask makes Nomad wait for minutes, and one of DestroyTask is only logged.
 
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Driver {
         self.kill(&task).await
     }
 
-    /// The job's signal, or the start mode's own; a name that nobody knows must not keep a task
+    /// The job's signal, or the start mode's own; an unknown name must not keep a task
     /// from being stopped.
     fn stop_signal(&self, task: &Task, name: &str) -> u8 {
         let own = task.identity.stop_signal;
@@ -98,7 +98,7 @@ impl Driver {
         self.check(task);
         match asked {
             Ok(_) => {}
-            // It is gone already: the check tells.
+            // It is gone already; the check finds that out.
             Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => {
                 tracing::warn!(task = task.id.as_str(), %refusal, "kill refused");
             }
@@ -125,7 +125,7 @@ impl Driver {
             Some(task) => task.identity.key.clone(),
             None => match id.parse::<TaskKey>() {
                 Ok(key) => key,
-                // Never was a task of ours.
+                // Never was a task of this driver.
                 Err(_) => return,
             },
         };

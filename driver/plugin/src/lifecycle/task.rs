@@ -1,7 +1,7 @@
 //! The tasks that this process knows, and where each of them stands.
 //!
 //! A task's end is published once and stays until the task is destroyed, for any number of
-//! waiters. This module asks nobody anything; see [`super::end_detection`] for how the truth is found.
+//! waiters. This module does no I/O; see [`super::end_detection`] for how the truth is found.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -16,7 +16,7 @@ use super::handle::Identity;
 /// Where a task stands, as far as this process knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It runs, or it did when somebody last looked.
+    /// It runs, or it did at the last check.
     Running {
         /// Process id of the container's PID 1.
         leader: Option<u32>,
@@ -114,7 +114,7 @@ impl Task {
         self.suspected.load(Ordering::Relaxed)
     }
 
-    /// Whether helper and PID 1 disagree about it for the first time: once is told.
+    /// Whether helper and PID 1 disagree about it for the first time: it is logged once.
     pub(crate) fn is_first_dispute(&self) -> bool {
         !self.disputed.swap(true, Ordering::Relaxed)
     }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dispute_is_told_once() {
+    fn a_dispute_is_reported_once() {
         let task = task(1);
         assert!(task.is_first_dispute());
         assert!(!task.is_first_dispute());

@@ -1,6 +1,6 @@
-//! What the node tells Nomad about this driver: whether tasks can be placed, and why not.
+//! What the node reports to Nomad about this driver: whether tasks can be placed, and why not.
 //!
-//! Texts are constant as long as the state is: each change becomes an event of the node.
+//! Messages are constant as long as the state is: each change becomes an event of the node.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
-//! PID 1's word on units: one match rule for all tasks, no polling.
+//! PID 1's signals about units: one match rule for all tasks, no polling.
 //!
 //! Signals are hints and nothing more. The bus checks who sends broadcasts, but any local user can
-//! send us a message of the same form, so a hint only ever makes us ask the helper. Hints can
+//! send a message of the same form, so a hint only ever leads to a question to the helper. Hints can
 //! also be lost (bus restarted, PID 1 re-executed), so every new connection looks at all tasks
 //! again. Nothing is ever changed over the bus.
 
@@ -23,7 +23,7 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
-/// Messages that may wait for us; the bus waits for more, it loses none.
+/// Messages that are queued here; the bus queues further ones and loses none.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const ANSWER: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Who acts on hints. Called for each signal, so it must not wait.
 pub(crate) trait Watcher {
-    /// Whether the unit at this D-Bus path is one of ours.
+    /// Whether the unit at this D-Bus path belongs to a task.
     fn watches(&self, path: &str) -> bool;
 
     /// The unit at this D-Bus path may have ended.
@@ -93,7 +93,7 @@ impl Bus {
     }
 }
 
-/// The states of a unit of ours whose payload is gone: it stays, because it holds the record.
+/// The states of a task's unit whose payload has ended: the unit stays, because it holds the record.
 fn has_ended(active: &str, sub: &str) -> bool {
     matches!(active, "failed" | "inactive") || sub == "exited"
 }
@@ -121,7 +121,7 @@ pub(crate) async fn watch(bus: Arc<Bus>, watcher: impl Watcher) {
     }
 }
 
-/// One connection's life.
+/// Watches over one connection, until it breaks.
 async fn session(bus: &Bus, watcher: &impl Watcher) -> zbus::Result<()> {
     let connection = zbus::connection::Builder::system().method_timeout(ANSWER).build().await?;
     let units = rule(PROPERTIES, "PropertiesChanged")
@@ -150,7 +150,7 @@ async fn session(bus: &Bus, watcher: &impl Watcher) -> zbus::Result<()> {
             message = owners.next() => match message {
                 Some(message) => {
                     let _ = message?;
-                    // PID 1 was executed anew; it may not know us any more.
+                    // PID 1 was re-executed and may have dropped the subscription.
                     if let Err(error) = subscribe(&connection).await {
                         tracing::debug!(%error, "not subscribed while PID 1 is away");
                     }
@@ -186,7 +186,7 @@ async fn subscribe(connection: &Connection) -> zbus::Result<()> {
     }
 }
 
-/// Reads one PropertiesChanged and passes it on, if its unit is one of ours and may have ended.
+/// Reads one PropertiesChanged and passes it on, if its unit belongs to a task and may have ended.
 fn hint(watcher: &impl Watcher, message: &Message) {
     let header = message.header();
     let Some(path) = header.path().filter(|path| watcher.watches(path.as_str())) else {

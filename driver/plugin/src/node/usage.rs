@@ -25,7 +25,7 @@ pub(crate) struct Compute {
 }
 
 impl Compute {
-    /// From what the agent tells; `None` when it names no cores.
+    /// From the agent's topology; `None` when it lists no cores.
     pub(crate) fn of_topology(topology: &ClientTopology) -> Option<Self> {
         let cores = u32::try_from(topology.cores.len()).ok().filter(|n| *n > 0)?;
         let sum: u64 = topology
@@ -47,7 +47,7 @@ impl Compute {
         })
     }
 
-    /// From the kernel, for agents that tell nothing.
+    /// From the kernel, for agents that send no topology.
     pub(crate) fn of_host() -> Self {
         let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let speeds: Vec<f64> = text
@@ -238,7 +238,7 @@ mod tests {
         assert!((second.total_ticks - 1000.0).abs() < 1e-9);
         assert_eq!((second.throttled_periods, second.throttled_time), (3, 5000));
         assert_eq!(second.measured_fields.len(), 5);
-        // Time that stands still or runs backwards is no division by zero.
+        // Time that stands still or runs backwards must not divide by zero.
         let third = sampler.cpu(&stat(1, 1, 1), start);
         assert_eq!(third.percent, 0.0);
     }

@@ -1,9 +1,9 @@
-//! What even a plugin in somebody else's hands cannot ask of the kernel: Landlock for files, network
+//! What even a compromised plugin cannot ask of the kernel: Landlock for files, network
 //! and signals, a seccomp filter for calls that it has no use for.
 //!
 //! Set on the one thread there is, so every later thread has it. Best effort: the plugin serves
 //! where the kernel has less of it, and the node's attribute `driver.nspawn.sandbox` says what is in
-//! force. Nothing of ours relies on it: the helper treats the plugin as hostile either way.
+//! force. No check relies on it: the helper treats the plugin as hostile either way.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -17,7 +17,7 @@
 //! | [`version`] | what this node's systemd is too old for |
 //!
 //! Pure apart from looking for the image and reading what tasks get of the host's /etc. Everything wrong with a job is collected and reported at
-//! once; what this version cannot do is refused, never ignored in silence. Nothing here guards
+//! once; what this version cannot do is refused, never silently ignored. Nothing here guards
 //! anything: the helper judges the specification by its own policy.
 
 mod binds;

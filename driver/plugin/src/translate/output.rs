@@ -117,7 +117,7 @@ fn plain(text: &str) -> String {
     let fits = |c: &char| LabelValue::new(c.to_string()).is_ok();
     let plain = text.chars().map(|c| if fits(&c) { c } else { '_' }).take(limits::VALUE_MAX);
     let label: String = plain.collect();
-    // A word of it could be a field of its own.
+    // A word of it could become a separate field.
     if LabelValue::new(label.clone()).is_ok() { label } else { label.replace('=', "_") }
 }
 

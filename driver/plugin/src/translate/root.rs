@@ -118,7 +118,7 @@ pub(crate) fn users(keys: &TaskKeys, node: &Node<'_>, problems: &mut Vec<Problem
     };
     let key = if keys.private_users.is_some() { "private_users" } else { "user_namespaces" };
     match keys.private_users.as_deref().unwrap_or(default) {
-        // With `yes` systemd-nspawn takes the range of the image's owner, which is no isolation
+        // With `yes` systemd-nspawn takes the range of the image's owner, which is not isolation
         // where that is root; a picked one is what is meant.
         "pick" | "yes" => Users::Pick,
         "identity" => Users::Identity,

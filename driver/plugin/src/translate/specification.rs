@@ -24,8 +24,8 @@ use super::{
     process, resolver, resources, root, timezone, tmpfs,
 };
 
-/// Time between the stop signal and the kill when the host shuts down. Nomad does not tell the
-/// driver the job's kill_timeout before it stops the task; this is its client's own upper bound.
+/// Time between the stop signal and the kill when the host shuts down. Nomad does not send the
+/// job's kill_timeout to the driver before it stops the task; this is its client's own upper bound.
 const SHUTDOWN_TIMEOUT_MS: u64 = 30_000;
 
 /// Builds the specification. Blocks on the file system.
