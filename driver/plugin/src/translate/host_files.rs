@@ -36,7 +36,7 @@ impl HostFiles {
         let rule = match (self.read)(path) {
             Ok(content) => return put(content, link),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                format!("{path} is no file on this host ({hint})")
+                format!("{path} is not a file on this host ({hint})")
             }
             Err(e) => format!("{path} of the host: {e}"),
         };

@@ -81,7 +81,7 @@ pub(crate) fn stop_signal(keys: &TaskKeys, problems: &mut Vec<Problem>) -> Optio
     let number = signal::parse(name);
     if number.is_none() {
         problems.push(
-            Problem::new("stop_signal", "is no signal")
+            Problem::new("stop_signal", "is not a signal")
                 .value(name)
                 .remedy("write a name like SIGTERM or SIGRTMIN+3"),
         );

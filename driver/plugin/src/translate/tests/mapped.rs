@@ -227,7 +227,9 @@ fn a_file_that_the_host_lacks_is_named() {
         ("replace-stub", "/run/systemd/resolve/stub-resolv.conf"),
     ] {
         let text = refused(word, |_| Err(ErrorKind::NotFound.into())).unwrap_err().to_string();
-        for part in ["resolv_conf", path, "is no file on this host", "timezone", "/etc/localtime"] {
+        for part in
+            ["resolv_conf", path, "is not a file on this host", "timezone", "/etc/localtime"]
+        {
             assert!(text.contains(part), "{word}: {part}: {text}");
         }
         let text = refused(word, |_| Err(Error::other("is longer"))).unwrap_err().to_string();
