@@ -7,7 +7,7 @@ use nspawn_tests::oracle::random::Random;
 use nspawn_tests::oracle::{Verdict, generate, judge, wire};
 use nspawn_tests::{Config, Rig, soak};
 use proto::error::Code;
-use proto::plan::Step;
+use proto::step::Step;
 use proto::task_spec::Ownership;
 
 /// Specifications in CI; `cargo rig soak` tries a million.

@@ -8,7 +8,7 @@ use prost::Message;
 use proto::error::Refusal;
 use tonic::{Code, Status};
 
-use crate::log::cut;
+use crate::text::cut;
 
 /// Longest text of an error, in bytes: it travels in a header and is shown in a table.
 const TEXT_MAX: usize = 4096;
@@ -69,7 +69,7 @@ impl std::fmt::Display for Failure {
 }
 
 /// A refusal is a rule's; everything else went wrong on the host.
-pub(crate) fn told(refusal: &Refusal) -> String {
+pub(crate) fn describe(refusal: &Refusal) -> String {
     use proto::error::Code::{Invalid, Policy, Protocol};
     let verdict = match refusal.code {
         Policy | Invalid | Protocol => "refused",
@@ -80,7 +80,7 @@ pub(crate) fn told(refusal: &Refusal) -> String {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let text = told(&refusal);
+        let text = describe(&refusal);
         if refusal.is_retryable() { Self::recoverable(text) } else { Self::permanent(text) }
     }
 }

@@ -1,4 +1,4 @@
-//! Messages to the people who look at `nomad alloc status`: one endless stream for all tasks.
+//! Messages for `nomad alloc status`: one endless stream for all tasks.
 //!
 //! Nomad drops events of unknown tasks and does not ask twice, so nothing that matters depends on
 //! one. Values of a job never come here.
@@ -11,7 +11,7 @@ use prost_types::Timestamp;
 use proto::name::TaskKey;
 use tokio::sync::broadcast;
 
-/// Events that a slow reader may be behind.
+/// Events that are kept for a slow reader.
 const QUEUE: usize = 128;
 
 /// Where events are sent.

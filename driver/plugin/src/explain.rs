@@ -10,16 +10,16 @@ use crate::config::plugin::PluginConfig;
 use crate::translate::{Node, build};
 
 /// The specification of a task on a node with this version of systemd (0: not known) and the
-/// plugin's default configuration; relative images are looked up below `folders`.
+/// plugin's default configuration; relative images are looked up below `directories`.
 ///
 /// # Errors
 /// Every problem of the job in one text, as the task's events would show it.
 pub fn specification(
     task: &TaskConfig,
     systemd: u32,
-    folders: &[PathBuf],
+    directories: &[PathBuf],
 ) -> Result<TaskSpec, String> {
     let config = PluginConfig::default();
-    let node = Node::of_host(systemd, None, &config, folders);
+    let node = Node::of_host(systemd, None, &config, directories);
     build(task, &node).map_err(|failure| failure.to_string())
 }

@@ -9,7 +9,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `startup` | handshake, privileges, sandbox, socket, log lines |
-//! | `grpc` | the services that the agent talks to |
+//! | `grpc` | the services that the agent calls |
 //! | `config` | tables of keys and their rules |
 //! | `translate` | from Nomad's task to the helper's specification |
 //! | [`explain`] | the same for people, without a task: what would a job ask for |
@@ -31,6 +31,7 @@ mod log;
 mod msgpack;
 mod node;
 mod startup;
+mod text;
 mod translate;
 
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ use tokio::sync::Notify;
 
 use startup::privilege::Standing;
 use startup::sandbox::Sandbox;
-use startup::socket::Folder;
+use startup::socket::SocketDirectory;
 use startup::{handshake, privilege, sys};
 
 /// Threads of the runtime: requests are few and small, memory is what counts.
@@ -68,16 +69,16 @@ pub fn main() -> ExitCode {
 /// the sandbox belong to threads.
 fn run() -> Result<(), String> {
     let request = handshake::read(|name| std::env::var_os(name))?;
-    let folders = image_folders()?;
+    let directories = image_directories()?;
     sys::clear_environment();
     sys::close_inherited_descriptors();
     sys::ignore_interrupt();
     sys::tune_allocator();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let standing = privilege::standing().map_err(|e| e.to_string())?;
-    let folder = Folder::make(&request, &standing)?;
+    let standing = privilege::find_standing().map_err(|e| e.to_string())?;
+    let directory = SocketDirectory::make(&request, &standing)?;
     privilege::drop_to(&standing).map_err(|e| e.to_string())?;
-    let sandbox = Sandbox::enter(folder.path());
+    let sandbox = Sandbox::enter(directory.path());
     log::install();
     if let Some(missing) = sandbox.missing() {
         tracing::warn!(missing, "the kernel confines this process less than it could");
@@ -88,33 +89,33 @@ fn run() -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("runtime: {e}"))?;
-    let result = runtime.block_on(serve(&folder, standing, sandbox, folders));
-    folder.remove();
+    let result = runtime.block_on(serve(&directory, standing, sandbox, directories));
+    directory.remove();
     // Streams and background work are cut; no task of Nomad's depends on them.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }
 
-/// Where relative images are looked for: the agent's working directory, the plugin's folder.
-fn image_folders() -> Result<Vec<PathBuf>, String> {
+/// Where relative images are looked for: the agent's working directory, the plugin's directory.
+fn image_directories() -> Result<Vec<PathBuf>, String> {
     let plugin = std::env::current_exe().map_err(|e| format!("/proc/self/exe: {e}"))?;
     let plugin = plugin.parent().map(PathBuf::from);
     Ok([std::env::current_dir().ok(), plugin].into_iter().flatten().collect())
 }
 
 async fn serve(
-    folder: &Folder,
+    directory: &SocketDirectory,
     standing: Standing,
     sandbox: Sandbox,
-    folders: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
 ) -> Result<(), String> {
-    let socket = folder.socket();
-    let listener = folder.bind().map_err(|e| format!("socket {}: {e}", socket.display()))?;
+    let socket = directory.socket();
+    let listener = directory.bind().map_err(|e| format!("socket {}: {e}", socket.display()))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("SIGTERM: {e}"))?;
     handshake::announce(&socket).map_err(|e| format!("handshake: {e}"))?;
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), uid = standing.uid(), "plugin started");
     let stop = Arc::new(Notify::new());
-    let driver = lifecycle::Driver::new(standing, sandbox, folders);
+    let driver = lifecycle::Driver::new(standing, sandbox, directories);
     tokio::select! {
         ended = grpc::serve(listener, driver, stop) => ended.map_err(|e| format!("server: {e}")),
         _ = terminate.recv() => Ok(()),

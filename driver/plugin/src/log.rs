@@ -13,6 +13,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::text::cut;
+
 /// Longest text of one field, in bytes, and longest line; both far below the agent's 64 KiB.
 const TEXT_MAX: usize = 8 * 1024;
 const LINE_MAX: usize = 60 * 1024;
@@ -154,21 +156,12 @@ fn line(level: &str, module: &str, fields: &Fields, now: SystemTime) -> String {
         out.push_str(name);
         quote(&mut out, value);
     }
-    // Fields are whole or not there at all: a cut object is no JSON.
+    // Fields are whole or not there at all: a cut object is not JSON.
     if out.len() + fields.others.len() < LINE_MAX {
         out.push_str(&fields.others);
     }
     out.push_str("}\n");
     out
-}
-
-/// The beginning of a text, of whole characters and at most so many bytes.
-pub(crate) fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
 }
 
 fn quote(out: &mut String, text: &str) {

@@ -33,7 +33,7 @@ pub(crate) enum Value {
 pub(crate) enum Malformed {
     /// They end inside a value.
     Short,
-    /// There are bytes behind the value.
+    /// There are bytes after the value.
     Trailing,
     /// Text that is not UTF-8.
     Text,

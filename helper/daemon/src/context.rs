@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use proto::limits;
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 use tokio::sync::OnceCell;
 
 use crate::socket::pace::Pace;

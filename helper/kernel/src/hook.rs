@@ -4,7 +4,7 @@
 //! process that meets the step takes the file away and sends SIGKILL to that process, or the signal
 //! whose number follows it.
 
-use proto::plan::Step;
+use proto::step::Step;
 
 /// Runs a step between its hooks.
 pub fn run<T>(step: Step, action: impl FnOnce() -> T) -> T {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 
 /// Folder of the upper layers, one sub-folder a task; root's, 0700.
 pub const UPPERS: &str = "/var/lib/nomad-nspawn";
@@ -21,8 +21,8 @@ pub fn executed_mark(unit: UnitId) -> PathBuf {
 
 /// The unit of such a mark.
 #[must_use]
-pub fn executed_unit(name: &str) -> Option<proto::plan::UnitId> {
-    proto::plan::UnitId::parse(name.strip_prefix(EXECUTED)?)
+pub fn executed_unit(name: &str) -> Option<proto::unit_id::UnitId> {
+    proto::unit_id::UnitId::parse(name.strip_prefix(EXECUTED)?)
 }
 
 /// Socket on which systemd-nspawn says that a task is ready ([`proto::task_spec::process::Ready`]).

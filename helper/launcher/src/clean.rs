@@ -19,7 +19,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use proto::plan::{Step, UnitId};
+use proto::step::Step;
+use proto::unit_id::UnitId;
 
 use super::{open, root, upper};
 use kernel::{hook, syscalls};

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use proto::error::Refusal;
 use proto::parts::Assembly;
-use proto::plan::{LAUNCHER_FAILED, Order, Plan, Report, Step};
+use proto::plan::{LAUNCHER_FAILED, Order, Plan, Report};
+use proto::step::Step;
 use proto::{codec, limits};
 
 use super::step::{At, Problem, Steps};

@@ -13,7 +13,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
 use proto::error::Refusal;
 use proto::limits;
-use proto::plan::{Plan, Report, Step};
+use proto::plan::{Plan, Report};
+use proto::step::Step;
 
 use super::daemon_link::{self, Orders};
 use super::output::{self, Streams};

@@ -94,9 +94,10 @@ mod tests {
     use super::*;
     use proto::name::{AllocId, Instance, MachineName, TaskName, VariableName};
     use proto::path::{Absolute, Relative};
-    use proto::plan::{Place, PlannedFiles, PlannedNetwork, Range, TaskDirs, UnitId};
+    use proto::plan::{Place, PlannedFiles, PlannedNetwork, Range, TaskDirs};
     use proto::secret::Secret;
     use proto::task_spec::{Isolation, Layer, Logs, Names, Root, RootFs, Variable};
+    use proto::unit_id::UnitId;
 
     fn plan(words: &[&str]) -> Plan {
         let place = |root: &str| Place {

@@ -22,9 +22,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use proto::plan::{Plan, Report, TaskDirs, UnitId};
+use proto::plan::{Plan, Report, TaskDirs};
 use proto::target::Target;
 use proto::task_spec::Logs;
+use proto::unit_id::UnitId;
 
 use super::daemon_link::Orders;
 use super::open::{self, Mounts};

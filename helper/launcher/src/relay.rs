@@ -20,7 +20,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use proto::error::Refusal;
-use proto::plan::{Plan, Report, Step};
+use proto::plan::{Plan, Report};
+use proto::step::Step;
 use proto::task_spec::Logs;
 
 use super::daemon_link::{self, Orders};

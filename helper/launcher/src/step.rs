@@ -11,7 +11,7 @@ use libc::{
     ENOMEM, ENOSPC, ENOTDIR, ENXIO, EUSERS, EXDEV,
 };
 use proto::error::{Code, Refusal};
-use proto::plan::Step;
+use proto::step::Step;
 
 use kernel::hook;
 

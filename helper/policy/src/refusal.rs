@@ -5,7 +5,8 @@ use std::fmt::Display;
 
 use proto::error::{Code, Refusal};
 use proto::path::Absolute;
-use proto::plan::{Place, Step};
+use proto::plan::Place;
+use proto::step::Step;
 
 /// Why a specification is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,7 @@ pub enum Code {
 pub struct Refusal {
     /// What kind of refusal.
     pub code: Code,
-    /// The step that refused or failed, in the names of [`crate::plan::Step`], or what was being done: `decode`,
+    /// The step that refused or failed, in the names of [`crate::step::Step`], or what was being done: `decode`,
     /// `find`, `signal`, `status`, `start`, `ready`.
     pub step: String,
     /// The object it is about: a path, a name, a key.

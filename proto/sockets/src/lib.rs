@@ -18,7 +18,9 @@
 //! | [`task_spec`] | what the driver asks for: one task |
 //! | [`systemd`] | versions of systemd with known holes |
 //! | [`wire`] | requests and replies of the helper socket |
-//! | [`plan`] | what the helper tells the launcher, and what it reports |
+//! | [`plan`] | what the helper sends to the launcher, and what the launcher reports |
+//! | [`step`] | the names of all steps of a start or a removal |
+//! | [`unit_id`] | the name that a task's unit and directories share |
 //! | [`codec`] | bounded encoding and decoding, exact length |
 //! | [`parts`] | larger values in pieces |
 //! | [`error`] | refusals: which step, which object, which rule |
@@ -35,7 +37,9 @@ pub mod parts;
 pub mod path;
 pub mod plan;
 pub mod secret;
+pub mod step;
 pub mod systemd;
 pub mod target;
 pub mod task_spec;
+pub mod unit_id;
 pub mod wire;

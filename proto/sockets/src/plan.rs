@@ -1,4 +1,4 @@
-//! What the helper tells the launcher, what the launcher reports, and the names of every step.
+//! What the helper sends to the launcher, and what the launcher reports.
 //!
 //! The plan comes from the helper, which is root as the launcher is; the launcher trusts its
 //! content and checks its form. Every path in it was built by the helper from its policy.
@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use bincode::{Decode, Encode};
 
 use crate::error::Refusal;
-use crate::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
+use crate::name::{AllocId, MachineName, TaskName};
 use crate::parts::Part;
 use crate::path::{Absolute, Component, Relative};
 use crate::target::Target;
 use crate::task_spec::files::{Bind, Credential, Device, Overlay, Tmpfs};
 use crate::task_spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
+use crate::unit_id::UnitId;
 
 /// Exit status of a launcher that did not get as far as systemd-nspawn.
 pub const LAUNCHER_FAILED: u8 = 78;
@@ -194,117 +195,4 @@ pub struct TaskDirs {
     pub task: TaskName,
     /// Uid of the Nomad agent: owner of the log FIFOs.
     pub agent_uid: u32,
-}
-
-/// The part of a unit's and a folder's name that is the task's own.
-///
-/// Nomad's allocation id and run number together: no two tasks share them, so no hash is needed,
-/// and people can read it. Spelled as 32 and 8 hexadecimal digits joined by a dash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
-pub struct UnitId {
-    /// The allocation.
-    pub alloc: AllocId,
-    /// The run.
-    pub instance: Instance,
-}
-
-impl fmt::Display for UnitId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.alloc.simple(), self.instance)
-    }
-}
-
-impl UnitId {
-    /// Reads the one spelling.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (alloc, instance) = text.split_once('-')?;
-        let hex = |t: &str| t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if alloc.len() != 32 || instance.len() != 8 || !hex(alloc) || !hex(instance) {
-            return None;
-        }
-        let alloc = u128::from_str_radix(alloc, 16).ok()?;
-        let instance = u32::from_str_radix(instance, 16).ok()?;
-        Some(Self { alloc: AllocId(alloc.to_be_bytes()), instance: Instance(instance) })
-    }
-}
-
-impl From<&TaskKey> for UnitId {
-    fn from(key: &TaskKey) -> Self {
-        Self { alloc: key.alloc, instance: key.instance }
-    }
-}
-
-/// Declares the steps with their names and the list of all of them.
-macro_rules! steps {
-    ($($(#[$doc:meta])* $step:ident = $name:literal,)*) => {
-        /// A named step of a start or a removal, on either side of the launcher's socket.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[allow(missing_docs, reason = "the names say it")]
-        pub enum Step {
-            $($(#[$doc])* $step,)*
-        }
-
-        impl Step {
-            /// Every step, in the order in which a task meets them.
-            pub const ALL: &'static [Self] = &[$(Self::$step,)*];
-
-            /// The name in logs, refusals and hooks.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$step => $name,)*
-                }
-            }
-        }
-    };
-}
-
-steps! {
-    // The daemon, at a start.
-    Decide = "decide",
-    Range = "range",
-    Unit = "unit",
-    SendPlan = "send-plan",
-    // The launcher.
-    ReadPlan = "read-plan",
-    MountNamespace = "mount-namespace",
-    NetworkNamespace = "network-namespace",
-    Image = "image",
-    UserNamespace = "user-namespace",
-    RootFs = "root",
-    MachineId = "machine-id",
-    TaskDirs = "task-dirs",
-    Files = "files",
-    Names = "names",
-    Logs = "logs",
-    Settings = "settings",
-    // Both.
-    Go = "go",
-    Exec = "exec",
-    // The daemon again.
-    Leader = "leader",
-    Store = "store",
-    Register = "register",
-    // The daemon, at a removal.
-    Unregister = "unregister",
-    KillAll = "kill-all",
-    StopUnit = "stop-unit",
-    Clean = "clean",
-    Forget = "forget",
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unit_ids_have_one_spelling() {
-        let id = UnitId { alloc: AllocId([0xab; 16]), instance: Instance(0x00c0_ffee) };
-        assert_eq!(id.to_string(), format!("{}-00c0ffee", "ab".repeat(16)));
-        assert_eq!(UnitId::parse(&id.to_string()), Some(id));
-        for bad in ["", "-", &format!("{}-00C0FFEE", "ab".repeat(16)), &"../".repeat(14)] {
-            assert_eq!(UnitId::parse(bad), None, "{bad}");
-        }
-    }
 }

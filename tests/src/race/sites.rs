@@ -8,8 +8,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Uid, chown, mkfifo};
 use proto::name::{AllocId, Instance, MachineName, TaskName};
 use proto::path::{Absolute, Component, Relative};
-use proto::plan::{Place, Plan, PlannedFiles, PlannedNetwork, TaskDirs, UnitId};
+use proto::plan::{Place, Plan, PlannedFiles, PlannedNetwork, TaskDirs};
 use proto::task_spec::{Isolation, Layer, Logs, Names, Payload, Process, Root, RootFs};
+use proto::unit_id::UnitId;
 use std::fs;
 use std::path::Path;
 

@@ -7,11 +7,11 @@ use nspawn_tests::{Config, Rig, wait};
 use proto::codec;
 use proto::error::Refusal;
 use proto::name::ImageName;
-use proto::plan::UnitId;
 use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Files, Overlay, Source, Upper,
 };
 use proto::task_spec::{Image, Layer, Pivot, Root, RootFs, Volatile};
+use proto::unit_id::UnitId;
 use proto::wire::Answer;
 use std::time::Duration;
 

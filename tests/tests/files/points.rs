@@ -6,9 +6,9 @@ use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use nspawn_tests::wait::Stop;
 use nspawn_tests::{Rig, wait};
 use proto::name::ImageName;
-use proto::plan::UnitId;
 use proto::task_spec::files::{Files, Tmpfs};
 use proto::task_spec::{Image, TaskSpec};
+use proto::unit_id::UnitId;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

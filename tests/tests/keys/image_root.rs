@@ -33,7 +33,7 @@ fn key_image() {
         (image("images/none"), &["image = \"images/none\"", "no such file or folder below"]),
         (image("https://example.org/x.tar"), &["cannot download images yet"]),
         (image("/dev/null"), &["neither a folder, nor a file, nor a block device"]),
-        (image("."), &["the agent's own folder is no image"]),
+        (image("."), &["the agent's own folder is not an image"]),
         (json!({ "image": "/", "ephemeral": false }), &["the host's own root would be changed"]),
     ]);
     let refused = stand().refusal(&sh(image("nowhere"), "true")).unwrap();

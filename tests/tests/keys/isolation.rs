@@ -30,7 +30,7 @@ fn key_capability() {
         (own(json!([])).as_str(), own(json!(["net_admin"])).as_str()),
         ("65536\n", "1400\n")
     );
-    refusals(&[(json!({ "capability": ["sys_nothing"] }), &["capability", "is no capability"])]);
+    refusals(&[(json!({ "capability": ["sys_nothing"] }), &["capability", "is not a capability"])]);
     strict_refusals(&[
         (json!({ "capability": ["sys_time"] }), &["sys_time", "[caps] allow"]),
         (json!({ "capability": ["all"] }), &["[caps] allow"]),
@@ -48,7 +48,7 @@ fn key_cap_drop() {
     assert_eq!(bounding(both), default & !CHOWN);
     let script = "chown 5 /etc/passwd 2>/dev/null || echo held";
     assert_eq!(says(json!({ "cap_drop": ["chown"] }), script), "held\n");
-    refusals(&[(json!({ "cap_drop": ["x"] }), &["cap_drop", "is no capability"])]);
+    refusals(&[(json!({ "cap_drop": ["x"] }), &["cap_drop", "is not a capability"])]);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn key_ulimit() {
     }
     let ulimit = |name: &str, value: &str| json!({ "ulimit": [{ name: value }] });
     refusals(&[
-        (ulimit("files", "1"), &["ulimit.files", "is no process limit", "nofile"]),
+        (ulimit("files", "1"), &["ulimit.files", "is not a process limit", "nofile"]),
         (ulimit("nofile", "2:1"), &["ulimit.nofile = \"2:1\"", "above the hard limit"]),
         (ulimit("nofile", "many"), &["ulimit.nofile", "soft or soft:hard"]),
         (json!({ "ulimit": [{ "nofile": "1", "NOFILE": "2" }] }), &["ulimit.nofile", "twice"]),

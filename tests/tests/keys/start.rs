@@ -38,7 +38,7 @@ fn key_stop_signal() {
     }
     refusals(&[(
         json!({ "stop_signal": "SIGNOTHING" }),
-        &["stop_signal = \"SIGNOTHING\"", "is no signal", "SIGRTMIN+3"],
+        &["stop_signal = \"SIGNOTHING\"", "is not a signal", "SIGRTMIN+3"],
     )]);
 }
 

@@ -75,7 +75,7 @@ fn the_loop_device_goes_however_the_task_ends() {
     rig().add_disk("ext4", "killed").unwrap();
     start(&task, &client, disk("killed", Root::Plain), "sleep 60").unwrap();
     assert_eq!(loops("killed.raw"), 1);
-    let unit = format!("nomad-nspawn-{}.service", proto::plan::UnitId::from(&task.key));
+    let unit = format!("nomad-nspawn-{}.service", proto::unit_id::UnitId::from(&task.key));
     rig().run(&["systemctl", "kill", "--kill-whom=all", "--signal=KILL", &unit]).unwrap();
     task.wait_ended(&client).unwrap();
     wait_no_loops("killed.raw");

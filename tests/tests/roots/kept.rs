@@ -69,7 +69,7 @@ fn a_killed_run_leaves_what_it_changed_to_the_next() {
         Ok(task.written(0)?.starts_with(b"up"))
     })
     .unwrap();
-    let unit = format!("nomad-nspawn-{}.service", proto::plan::UnitId::from(&task.key));
+    let unit = format!("nomad-nspawn-{}.service", proto::unit_id::UnitId::from(&task.key));
     rig().run(&["systemctl", "kill", "--signal=KILL", &unit]).unwrap();
     task.wait_ended(&client).unwrap();
     end_run(&task, &client);

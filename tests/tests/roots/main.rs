@@ -135,7 +135,7 @@ fn end_run(task: &Handmade<'_>, client: &Client) {
 fn try_run(change: impl FnOnce(&mut TaskSpec), script: &str) -> Result<String, Refusal> {
     let task = Handmade::new(rig(), "roots").unwrap();
     let said = run_of(&task, change, script);
-    let unit = format!("{UPPERS}/{}", proto::plan::UnitId::from(&task.key));
+    let unit = format!("{UPPERS}/{}", proto::unit_id::UnitId::from(&task.key));
     task.remove(&client()).unwrap();
     assert!(!rig().exists(&unit), "{unit} is left");
     said

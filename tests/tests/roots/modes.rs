@@ -81,7 +81,7 @@ fn volatile_yes_has_nothing_but_usr() {
 #[test]
 fn layers_in_memory_are_not_on_disk() {
     let (task, client) = (Handmade::new(rig(), "roots").unwrap(), client());
-    let unit = format!("{UPPERS}/{}", proto::plan::UnitId::from(&task.key));
+    let unit = format!("{UPPERS}/{}", proto::unit_id::UnitId::from(&task.key));
     let script = "echo x > /layer-file; echo up; sleep 60";
     for (layer, on_disk) in [(Layer::Memory, false), (Layer::Disk, true)] {
         let change = tree("busybox", Root::Ephemeral(layer));

@@ -16,7 +16,7 @@ mod task;
 
 use nspawn_tests::product::Variant;
 use nspawn_tests::{Config, Job, Rig, World, wait};
-use proto::plan::Step;
+use proto::step::Step;
 use std::sync::TryLockError::WouldBlock;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;

@@ -3,7 +3,7 @@
 use nspawn_tests::shell::ShellJob;
 use nspawn_tests::world::traces;
 use nspawn_tests::{Alloc, Job, Rig, wait};
-use proto::plan::Step;
+use proto::step::Step;
 use std::fmt;
 use std::time::Duration;
 

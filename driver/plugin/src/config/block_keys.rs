@@ -1,117 +1,12 @@
-//! Keys of the blocks inside a job's `config` block, and the words that keys may have as values.
+//! Keys of the blocks inside a job's `config` block.
 
 use super::field::Hidden;
 use super::nested::Block;
-use super::plugin::LogDriver;
 use super::table::keys;
-use super::value::{Period, words};
-
-words! {
-    /// Which part of the root is in memory.
-    VolatileWord { No = "no", Yes = "yes", State = "state", Overlay = "overlay" }
-}
-
-words! {
-    /// Where an ephemeral root's changes are.
-    EphemeralMode { Auto = "auto", Overlay = "overlay", Tmpfs = "tmpfs" }
-}
-
-words! {
-    /// How long an ephemeral root's changes stay.
-    Persist { None = "none", Alloc = "alloc" }
-}
-
-words! {
-    /// How an image's owners become those of the task's range.
-    OwnershipWord {
-        Auto = "auto", Map = "map", Chown = "chown", Off = "off", Foreign = "foreign",
-    }
-}
-
-words! {
-    /// What is behind the payload's console.
-    ConsoleWord {
-        ReadOnly = "read-only", Interactive = "interactive", Passive = "passive", Pipe = "pipe",
-        Autopipe = "autopipe",
-    }
-}
-
-words! {
-    /// Which owners the files of binds and volumes have inside.
-    BindMapping {
-        Auto = "auto", None = "none", Idmap = "idmap", Rootidmap = "rootidmap",
-        Owneridmap = "owneridmap",
-    }
-}
-
-words! {
-    /// What becomes of /etc/localtime.
-    TimezoneWord {
-        Off = "off", Copy = "copy", Bind = "bind", Symlink = "symlink", Delete = "delete",
-        Auto = "auto",
-    }
-}
-
-words! {
-    /// What becomes of /etc/resolv.conf.
-    ResolvConf {
-        Auto = "auto", Off = "off", Delete = "delete",
-        CopyHost = "copy-host", CopyStatic = "copy-static", CopyUplink = "copy-uplink",
-        CopyStub = "copy-stub", ReplaceHost = "replace-host", ReplaceStatic = "replace-static",
-        ReplaceUplink = "replace-uplink", ReplaceStub = "replace-stub", BindHost = "bind-host",
-        BindStatic = "bind-static", BindUplink = "bind-uplink", BindStub = "bind-stub",
-    }
-}
-
-words! {
-    /// When a task counts as started.
-    ReadyMode { Started = "started", Notify = "notify", Network = "network", Exec = "exec" }
-}
-
-words! {
-    /// Who gives the task its address.
-    NetworkSetup { Helper = "helper", Container = "container", Auto = "auto" }
-}
-
-words! {
-    /// Whether a start waits for an address.
-    WaitForAddress { Auto = "auto", Require = "require", No = "no" }
-}
-
-words! {
-    /// What is downloaded.
-    DownloadType { Tar = "tar", Raw = "raw", Docker = "docker", Oci = "oci", Archive = "archive" }
-}
-
-words! {
-    /// How a download is checked.
-    Verify { No = "no", Checksum = "checksum", Signature = "signature" }
-}
-
-words! {
-    /// When a downloaded image may go.
-    Retain { Cache = "cache", Task = "task", Always = "always" }
-}
-
-words! {
-    /// What a `mount` block mounts.
-    MountType { Bind = "bind", Tmpfs = "tmpfs", Overlay = "overlay" }
-}
-
-words! {
-    /// Which later mounts of the host show up inside.
-    Propagation {
-        Private = "private", HostToTask = "host-to-task", Bidirectional = "bidirectional",
-    }
-}
-
-words! {
-    /// Priority of a line (syslog(3)).
-    Priority {
-        Err = "err", Emerg = "emerg", Alert = "alert", Crit = "crit", Warning = "warning",
-        Notice = "notice", Info = "info", Debug = "debug",
-    }
-}
+use super::value::Period;
+use super::words::{
+    DownloadType, LogDriver, MountType, Priority, Propagation, ReadyMode, Retain, Verify,
+};
 
 keys! {
     /// An image to download.
@@ -222,21 +117,5 @@ keys! {
         /// Lines of that journal at or above this priority go to standard error. emerg, alert,
         /// crit, err, warning, notice, info, debug.
         priority: Priority = "err";
-    }
-}
-
-impl Priority {
-    /// The number in syslog(3).
-    pub(crate) fn number(self) -> u8 {
-        match self {
-            Self::Emerg => 0,
-            Self::Alert => 1,
-            Self::Crit => 2,
-            Self::Err => 3,
-            Self::Warning => 4,
-            Self::Notice => 5,
-            Self::Info => 6,
-            Self::Debug => 7,
-        }
     }
 }

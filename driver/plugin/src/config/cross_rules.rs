@@ -5,16 +5,23 @@ use std::time::Duration;
 use proto::limits;
 
 use super::Problem;
-use super::block_keys::{EphemeralMode, OwnershipWord, Persist, ReadyMode, VolatileWord};
 use super::table::NOT_YET;
 use super::task::TaskKeys;
+use super::words::{EphemeralMode, OwnershipWord, Persist, ReadyMode, VolatileWord};
 
 /// All of them.
-pub(super) const RULES: &[fn(&TaskKeys, &mut Vec<Problem>)] =
+const RULES: &[fn(&TaskKeys, &mut Vec<Problem>)] =
     &[image, start_mode, root, ownership, words, network, bounds];
 
+/// Adds a problem for each rule that the keys break.
+pub(crate) fn check(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    for rule in RULES {
+        rule(keys, problems);
+    }
+}
+
 fn image(keys: &TaskKeys, problems: &mut Vec<Problem>) {
-    // That it is missing or no text was said before.
+    // That it is missing or not a string has been reported.
     if problems.iter().any(|problem| problem.key() == "image") {
         return;
     }
@@ -48,7 +55,7 @@ fn image(keys: &TaskKeys, problems: &mut Vec<Problem>) {
             ));
         }
     } else if image.bytes().all(|b| b == b'/' || b == b'.') {
-        problems.push(problem("the agent's own folder is no image", ""));
+        problems.push(problem("the agent's own folder is not an image", ""));
     }
 }
 
@@ -219,4 +226,25 @@ fn bounds(keys: &TaskKeys, problems: &mut Vec<Problem>) {
     within("pids_limit", keys.pids_limit.unwrap_or(1), 1, most);
     within("oom_score_adj", keys.oom_score_adj, -1000, 1000);
     within("io_weight", keys.io_weight.unwrap_or(1), 1, 10_000);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::msgpack::Value;
+    use crate::msgpack::tests::encode;
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let mut bytes = Vec::new();
+        let keys = [
+            ("image", Value::from("")),
+            ("process_two", true.into()),
+            ("command", Value::List(vec!["a\0b".into()])),
+        ];
+        encode(&Value::Map(keys.map(|(key, value)| (key.to_owned(), value)).into()), &mut bytes);
+        let mut problems = Vec::new();
+        check(&TaskKeys::decode(&bytes, &mut problems), &mut problems);
+        assert_eq!(problems.len(), 3, "{problems:?}");
+    }
 }

@@ -34,7 +34,7 @@ impl Row {
     }
 
     /// The keys of a table that a later version honours, in its order.
-    pub(crate) fn later<T: Table>() -> Vec<String> {
+    pub(crate) fn unsupported<T: Table>() -> Vec<String> {
         let mut rows = Vec::new();
         T::rows("", false, &mut rows);
         let later = rows.into_iter().filter(|row| row.later && !row.name.contains('.'));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     /// The document with the tables as the code has them between their marks.
-    fn renewed(text: &str) -> String {
+    fn renew(text: &str) -> String {
         let mut text = text.to_owned();
         for (mark, prefix, rows) in [
             ("plugin keys", "plugin_key_", rows::<PluginConfig>()),
@@ -86,12 +86,12 @@ mod tests {
         text
     }
 
-    /// `UPDATE_CONFIG_MD=1 cargo test -p nomad-driver-nspawn config_md` renews the tables.
+    /// `UPDATE_CONFIG_MD=1 cargo test -p nomad-driver-nspawn config_md` rewrites the tables.
     #[test]
     fn config_md_has_one_row_for_each_key() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFIG.md");
         let text = std::fs::read_to_string(path).unwrap();
-        let renewed = renewed(&text);
+        let renewed = renew(&text);
         if std::env::var_os("UPDATE_CONFIG_MD").is_some() {
             std::fs::write(path, &renewed).unwrap();
         }

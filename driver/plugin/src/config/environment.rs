@@ -2,8 +2,8 @@
 //!
 //! systemd-nspawn drops variables whose names a shell would not take. Those that begin with NOMAD_
 //! are left out: Nomad's own have a twin with a clean name, and one of the job's `env` block cannot
-//! be told from them. The job's others are refused by name, because a variable that silently is
-//! not there costs its owner a day. Values never reach an error text.
+//! be distinguished from them. The job's others are refused by name, because a variable that is
+//! silently missing is hard to find. Values never reach an error text.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -30,7 +30,7 @@ pub(crate) trait Field: Sized + Default + PartialEq {
     /// Reads a value that is set; `None` when a problem was reported.
     fn read(value: Value, key: &str, problems: &mut Vec<Problem>) -> Option<Self>;
 
-    /// The value in a message, as HCL; `None` for what is too long or nobody's business.
+    /// The value in a message, as HCL; `None` for what is too long or must not be shown.
     fn show(&self) -> Option<String> {
         None
     }
@@ -137,7 +137,7 @@ impl Field for i64 {
     }
 }
 
-/// A key that tells unset from every value. An empty text is unset, as in the older driver.
+/// A key that distinguishes unset from every value. An empty string is unset, as in the older driver.
 impl<T: Field> Field for Option<T> {
     fn kind() -> String {
         T::kind()

@@ -33,10 +33,10 @@ pub(crate) trait Table: Sized + Default + PartialEq {
     fn rows(at: &str, later: bool, rows: &mut Vec<Row>);
 }
 
-/// What is asked of a key.
+/// Whether a key is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flag {
-    /// Nothing.
+    /// The key may be omitted.
     Optional,
     /// It must be there.
     Required,
@@ -49,9 +49,9 @@ pub(crate) enum Flag {
 pub(crate) struct Key {
     /// Its name in Rust, perhaps with `r#`.
     pub(crate) ident: &'static str,
-    /// Its description; the first sentence says what it is.
+    /// Its description; the first sentence is its definition.
     pub(crate) doc: &'static str,
-    /// What is asked of it.
+    /// Whether the key is required.
     pub(crate) flag: Flag,
     /// Its default in HCL.
     pub(crate) default: Option<&'static str>,
@@ -84,7 +84,7 @@ impl Key {
         let what = what.trim_end_matches('.');
         let problem = Problem::new(path, format!("{NOT_YET}: {what}")).remedy("remove the key");
         match shown {
-            Some(shown) => problem.shown(shown),
+            Some(shown) => problem.value_as_hcl(shown),
             None => problem,
         }
     }
@@ -116,7 +116,7 @@ impl From<&str> for Value {
     }
 }
 
-/// An empty text is unset for every type that it is no value of, as in the older driver.
+/// An empty string is unset for every type of which it is not a value, as in the older driver.
 fn is_unset<T: Field>(value: &Value) -> bool {
     match value {
         Value::Nil => true,
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(problems, [Problem::new("image", "is required")]);
         assert_eq!(keys, TaskKeys::default());
         assert_eq!(read(&["mode", "timeout"]), (ReadyKeys::default(), vec![]));
-        // A text that must be there is there, and its own rule says what is wrong with it.
+        // A text that must be there is there, and its own rule reports what is wrong with it.
         assert_eq!(read::<TaskKeys>(&["image"]).1, []);
     }
 }

@@ -1,4 +1,4 @@
-//! Values with a form of their own: durations, sizes, and words from a fixed list.
+//! Values that have their own syntax: durations and sizes.
 
 use std::time::Duration;
 
@@ -123,57 +123,6 @@ impl Field for Size {
         Some(self.0.to_string())
     }
 }
-
-/// Declares a key's type whose values are words; the first is the default.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "the words say it")]
-        pub(crate) enum $name { $($variant),+ }
-
-        impl $name {
-            /// All of them.
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word.
-            pub(crate) fn word(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                let [first, ..] = [$(Self::$variant),+];
-                first
-            }
-        }
-
-        impl $crate::config::field::Field for $name {
-            fn kind() -> String {
-                "string".to_owned()
-            }
-
-            fn read(
-                value: $crate::msgpack::Value,
-                key: &str,
-                problems: &mut Vec<$crate::config::Problem>,
-            ) -> Option<Self> {
-                $crate::config::field::plain(value, key, problems, |value| {
-                    let text = $crate::config::field::text(value).unwrap_or_default();
-                    Self::ALL.iter().copied().find(|v| v.word() == text).ok_or_else(|| {
-                        format!("must be one of {}", [$($text),+].join(", "))
-                    })
-                })
-            }
-
-            fn show(&self) -> Option<String> {
-                Some(format!("{:?}", self.word()))
-            }
-        }
-    };
-}
-pub(crate) use words;
 
 #[cfg(test)]
 mod tests {

@@ -34,7 +34,7 @@ pub(super) fn fingerprints(driver: Arc<Driver>) -> Answers<FingerprintResponse> 
     tokio::spawn(async move {
         let mut helper = driver.helper.health();
         let mut config = driver.config.subscribe();
-        // Without word in time, the fingerprint says so. A plugin without account hears nothing.
+        // Without an answer in time, the fingerprint reports that. A plugin without account gets none.
         if driver.is_active() {
             let first_word = helper.wait_for(|health| !matches!(health, Health::Unknown));
             timeout(FIRST, first_word).await.ok();
@@ -60,7 +60,7 @@ pub(super) fn fingerprints(driver: Arc<Driver>) -> Answers<FingerprintResponse> 
     receiver.into()
 }
 
-/// Task events. Never ends; a reader that falls behind misses some.
+/// Task events. Never ends; a reader that is too slow misses some.
 pub(super) fn events(driver: &Driver) -> Answers<DriverTaskEvent> {
     let (sender, receiver) = mpsc::channel(1);
     let mut events = driver.events.subscribe();
@@ -101,7 +101,7 @@ pub(super) fn stats(
             let sampler = Sampler::new(*driver.compute.borrow());
             tokio::select! {
                 () = sample(&task.id, group, sampler, every, &sender) => {}
-                _ = task.ended() => {}
+                _ = task.wait_until_ended() => {}
                 () = sender.closed() => {}
             }
         });
@@ -109,7 +109,7 @@ pub(super) fn stats(
     receiver.into()
 }
 
-/// The control group is asked for until there is an answer: the bus may come later than we do.
+/// The control group is looked up until there is an answer: the bus may start after this process.
 async fn sample<F: Future<Output = Option<String>>>(
     id: &str,
     group: impl Fn() -> F,

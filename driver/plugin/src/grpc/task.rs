@@ -1,7 +1,7 @@
 //! The Driver service.
 //!
 //! Requests that change something run in a task of their own and are finished even when the agent
-//! stops waiting: half a start is worse than one that nobody asked for any more.
+//! stops waiting: half a start is worse than one that is no longer wanted.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -49,7 +49,7 @@ async fn finish<T: Send + 'static>(
 ) -> Result<T, Status> {
     match tokio::spawn(work).await {
         Ok(result) => result.map_err(Status::from),
-        // In a build that unwinds alone: a release ends with its first bug.
+        // Only with panic = "unwind"; release builds abort.
         Err(_) => Err(Failure::permanent("the driver hit a bug; see the agent's log").into()),
     }
 }
@@ -153,7 +153,7 @@ impl Nomad for Service {
         request: Request<WaitTaskRequest>,
     ) -> Result<Response<WaitTaskResponse>, Status> {
         let task = self.task(&request.into_inner().task_id)?;
-        let exit = task.ended().await;
+        let exit = task.wait_until_ended().await;
         Ok(Response::new(WaitTaskResponse {
             result: Some(exit_result(&exit)),
             err: exit.error.clone(),

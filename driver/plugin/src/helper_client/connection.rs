@@ -25,7 +25,7 @@ const NO_PEER: u32 = u32::MAX;
 /// node's health description, and a changing text would make an event of every change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Down {
-    /// No socket file, or nobody behind it.
+    /// No socket file, or no process listens on it.
     Absent { socket: PathBuf },
     /// The socket is not for this process's uid.
     Denied { uid: u32 },
@@ -33,9 +33,9 @@ pub(crate) enum Down {
     Impostor { uid: u32 },
     /// The helper chose a protocol version that was not offered.
     Version { reason: String },
-    /// The greeting was refused, for a version that the helper does not speak or otherwise.
+    /// The greeting was refused, for a version that the helper does not support or for another reason.
     Greeting { reason: String },
-    /// It accepts and says nothing.
+    /// It accepts and does not answer.
     Silent,
     /// The connection broke.
     Lost,
@@ -84,7 +84,7 @@ impl fmt::Display for Down {
 
 impl Down {
     /// Why a socket cannot be connected to.
-    fn unconnected(socket: &Path, error: &io::Error) -> Self {
+    fn of_connect_error(socket: &Path, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 Self::Absent { socket: socket.to_owned() }
@@ -113,7 +113,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects, proves the peer and greets it.
+    /// Connects, checks who the peer is and exchanges greetings.
     ///
     /// # Errors
     /// Why not.
@@ -122,7 +122,8 @@ impl Connection {
     }
 
     async fn greet(path: &Path) -> Result<(Self, Welcome), Down> {
-        let socket = UnixSeqpacket::connect(path).await.map_err(|e| Down::unconnected(path, &e))?;
+        let socket =
+            UnixSeqpacket::connect(path).await.map_err(|e| Down::of_connect_error(path, &e))?;
         match socket.peer_cred()?.uid() {
             0 => {}
             // Nobody yet: too many wait to be accepted.
@@ -150,7 +151,7 @@ impl Connection {
     /// Sends one request and waits for its reply. After an error the connection is of no use.
     ///
     /// # Errors
-    /// The connection broke, the peer said something else, or nothing in time.
+    /// The connection broke, the peer sent something else, or nothing in time.
     pub(crate) async fn call(
         &mut self,
         verb: Verb,
@@ -185,8 +186,8 @@ impl Connection {
         if reply.id == self.last_id { Ok(reply.result) } else { Err(Down::Lost) }
     }
 
-    /// Waits until the helper closes the connection; it never says anything unasked.
-    pub(crate) async fn closed(&self) {
+    /// Waits until the helper closes the connection; it never sends anything unasked.
+    pub(crate) async fn wait_until_closed(&self) {
         let mut buffer = [0; 1];
         self.socket.recv(&mut buffer).await.ok();
     }

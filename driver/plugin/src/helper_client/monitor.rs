@@ -1,7 +1,7 @@
 //! Watches the helper's life through one connection that asks nothing: its end is the helper's.
-//! It is renewed from time to time, because the greeting tells what the operator's policy is now.
+//! It is renewed from time to time, because the greeting reports what the current policy allows.
 //!
-//! The helper is told apart from an earlier process by its epoch. A short absence, as at a
+//! The helper is distinguished from an earlier process by its epoch. A short absence, as at a
 //! restart or an upgrade, is not reported: the node would flap for nothing.
 
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::Health;
 use super::connection::Connection;
+use super::health::Health;
 
 /// Absence that goes unreported.
 const GRACE: Duration = Duration::from_secs(3);
-/// Life of a connection: how late a changed policy shows in what the node says of itself.
+/// Life of a connection: how late a changed policy shows in the node's fingerprint.
 const RENEWAL: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Runs for ever.
+/// Runs indefinitely.
 pub(super) async fn run(path: &watch::Sender<PathBuf>, health: &watch::Sender<Health>) {
     let mut path = path.subscribe();
     let mut pause = PAUSE;
@@ -33,7 +33,7 @@ pub(super) async fn run(path: &watch::Sender<PathBuf>, health: &watch::Sender<He
                 publish(health, Health::Up(Arc::new(welcome)));
                 let since = Instant::now();
                 tokio::select! {
-                    () = connection.closed() => {}
+                    () = connection.wait_until_closed() => {}
                     // An error means that the sender is gone, which lives as long as we do.
                     _ = path.changed() => {}
                     () = sleep(RENEWAL) => {}

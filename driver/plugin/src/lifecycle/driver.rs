@@ -1,7 +1,7 @@
 //! The driver: everything that its services share, and what runs beside them.
 //!
 //! It owns no container: PID 1 does. It has no side effects before Nomad configures it for real, because
-//! the agent starts plugins several times only to ask who they are.
+//! the agent starts plugins several times only to identify them.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::events::Events;
 use crate::helper_client::{Health, Helper};
 use crate::node::unit_signals::{self, Bus};
 use crate::node::usage::Compute;
-use crate::startup::privilege::{ACCOUNT, Standing};
+use crate::startup::privilege::{Standing, account_missing};
 use crate::startup::sandbox::Sandbox;
 
 /// The driver: everything that its services share.
@@ -32,25 +32,29 @@ pub(crate) struct Driver {
     /// The node's computing power.
     pub(crate) compute: watch::Sender<Compute>,
     /// The root helper.
-    pub(crate) helper: Helper,
+    pub(crate) helper: Arc<Helper>,
     /// The tasks.
     pub(crate) tasks: super::task::Tasks,
-    /// Messages to the people who look at a task.
+    /// Messages for `nomad alloc status`.
     pub(crate) events: Events,
     /// The system bus.
-    pub(crate) bus: Bus,
-    pub(super) leftovers: super::pending_removals::Leftovers,
+    pub(crate) bus: Arc<Bus>,
+    pub(super) leftovers: Arc<super::pending_removals::Leftovers>,
     pub(super) claims: super::newest_start::Claims,
     /// Whether the last question about a task had no answer.
     pub(super) unanswered: AtomicBool,
-    pub(super) folders: Vec<PathBuf>,
+    pub(super) directories: Vec<PathBuf>,
     pub(super) boot: String,
     pub(super) active: OnceLock<Instant>,
 }
 
 impl Driver {
-    /// A driver that touches nothing yet; relative images are looked up below `folders`.
-    pub(crate) fn new(standing: Standing, sandbox: Sandbox, folders: Vec<PathBuf>) -> Arc<Self> {
+    /// A driver that touches nothing yet; relative images are looked up below `directories`.
+    pub(crate) fn new(
+        standing: Standing,
+        sandbox: Sandbox,
+        directories: Vec<PathBuf>,
+    ) -> Arc<Self> {
         let config = PluginConfig::default();
         let helper = Helper::new(PathBuf::from(&config.helper_socket));
         Arc::new(Self {
@@ -58,14 +62,14 @@ impl Driver {
             sandbox,
             config: watch::Sender::new(config),
             compute: watch::Sender::new(Compute::of_host()),
-            helper,
+            helper: Arc::new(helper),
             tasks: super::task::Tasks::default(),
             events: Events::default(),
-            bus: Bus::default(),
-            leftovers: super::pending_removals::Leftovers::default(),
+            bus: Arc::default(),
+            leftovers: Arc::default(),
             claims: super::newest_start::Claims::default(),
             unanswered: AtomicBool::new(false),
-            folders,
+            directories,
             boot: super::handle::boot_id(),
             active: OnceLock::new(),
         })
@@ -95,14 +99,15 @@ impl Driver {
         if self.is_nobody() || self.active.set(Instant::now()).is_err() {
             return;
         }
-        let driver = Arc::clone(self);
-        tokio::spawn(async move { driver.helper.monitor().await });
-        tokio::spawn(unit_signals::watch(Arc::clone(self)));
-        tokio::spawn(super::pending_removals::work(Arc::clone(self)));
+        let helper = Arc::clone(&self.helper);
+        tokio::spawn(async move { helper.monitor().await });
+        tokio::spawn(unit_signals::watch(Arc::clone(&self.bus), Arc::clone(self)));
+        let leftovers = Arc::clone(&self.leftovers);
+        tokio::spawn(super::pending_removals::work(Arc::clone(&self.helper), leftovers));
         tokio::spawn(Arc::clone(self).follow_helper());
     }
 
-    /// Whether the account is missing: the helper lets nobody else in.
+    /// Whether the account is missing: the helper accepts no other.
     pub(super) fn is_nobody(&self) -> bool {
         matches!(self.standing, Standing::Nobody { .. })
     }
@@ -113,7 +118,7 @@ impl Driver {
     }
 
     /// Looks at every task again whenever a helper process comes up: it may know of ends that
-    /// nobody saw.
+    /// were missed.
     pub(super) async fn follow_helper(self: Arc<Self>) {
         let mut health = self.helper.health();
         loop {
@@ -128,11 +133,11 @@ impl Driver {
         }
     }
 
-    /// Whether tasks can be started at all.
+    /// Refuses a start where no task can be started at all.
     ///
     /// # Errors
     /// The account is missing, or the operator has switched the driver off.
-    pub(super) fn able(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_unable(&self) -> Result<(), Failure> {
         if self.is_nobody() {
             return Err(Failure::permanent(account_missing()));
         }
@@ -144,12 +149,4 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// Why a plugin without account does nothing, and the mend.
-pub(crate) fn account_missing() -> String {
-    format!(
-        "account \"{ACCOUNT}\" is missing on this node; create it with: systemd-sysusers \
-         /usr/lib/sysusers.d/nomad-nspawn.conf, then restart the Nomad agent"
-    )
 }

@@ -1,6 +1,6 @@
 //! Where a task stands: the only place that decides that a task has ended.
 //!
-//! The bus only hints; the helper tells, because it holds the exact exit status. As long as the
+//! The bus only hints; the helper decides, because it holds the exact exit status. As long as the
 //! helper cannot be asked, or has not yet found its tasks again, a task is taken to run: a living
 //! container must never be reported lost, and an end can be reported late. There is one check of
 //! a task at a time, however many hints come.
@@ -17,6 +17,7 @@ use super::Driver;
 use super::handle::Identity;
 use super::task::Task;
 use crate::helper_client::{CallError, Health};
+use crate::node::unit_signals::Watcher;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -29,11 +30,11 @@ const DOUBTS: usize = 20;
 pub(super) enum Learnt {
     /// The helper knows it.
     Known(wire::Task),
-    /// Nobody knows it: it is gone, and its exit status with it.
+    /// Neither helper nor PID 1 knows it: it is gone, and its exit status with it.
     Gone,
-    /// The helper does not know it, but PID 1 says that its unit runs.
+    /// The helper does not know it, but its unit runs according to PID 1.
     Disputed,
-    /// Nobody could be asked.
+    /// No answer was to be had.
     Nothing,
 }
 
@@ -72,7 +73,7 @@ impl Driver {
             let (driver, task) = (Arc::clone(self), Arc::clone(task));
             tokio::spawn(async move {
                 loop {
-                    driver.settle(&task).await;
+                    driver.watch_until_ended(&task).await;
                     if task.finish_check() {
                         break;
                     }
@@ -88,7 +89,7 @@ impl Driver {
         }
     }
 
-    async fn settle(&self, task: &Task) {
+    async fn watch_until_ended(&self, task: &Task) {
         let mut pause = PAUSE;
         let mut doubts = 0;
         let mut health = self.helper.health();
@@ -96,7 +97,7 @@ impl Driver {
             if !matches!(*health.borrow_and_update(), Health::Up(_)) {
                 tokio::select! {
                     _ = health.changed() => {}
-                    _ = task.ended() => {}
+                    _ = task.wait_until_ended() => {}
                 }
                 continue;
             }
@@ -104,7 +105,7 @@ impl Driver {
                 Learnt::Known(found) => match found.state {
                     State::Ended(exit) => return publish(task, exit),
                     State::Starting | State::Running => {
-                        task.runs(found.leader);
+                        task.set_leader(found.leader);
                         doubts += 1;
                         // Not reported by PID 1, or so often denied that the hint was wrong.
                         if !task.is_suspected() || doubts > DOUBTS {
@@ -113,7 +114,7 @@ impl Driver {
                         pause = pause.min(Duration::from_millis(500));
                     }
                 },
-                Learnt::Gone => return publish(task, lost(&task.identity)),
+                Learnt::Gone => return publish(task, lost_exit(&task.identity)),
                 Learnt::Disputed if task.is_first_dispute() => tracing::warn!(
                     task = task.id.as_str(),
                     unit = task.identity.unit.as_str(),
@@ -124,6 +125,23 @@ impl Driver {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+}
+
+impl Watcher for Arc<Driver> {
+    fn watches(&self, path: &str) -> bool {
+        self.tasks.at(path).is_some()
+    }
+
+    fn suspect(&self, path: &str) {
+        if let Some(task) = self.tasks.at(path) {
+            task.suspect();
+            self.check(&task);
+        }
+    }
+
+    fn suspect_all(&self) {
+        self.check_all();
     }
 }
 
@@ -140,8 +158,8 @@ pub(super) fn publish(task: &Task, exit: Exit) {
     task.end(exit);
 }
 
-/// The end of a task whose exit record nobody has: a failure, never a success.
-fn lost(identity: &Identity) -> Exit {
+/// The end of a task whose exit record is lost: a failure, never a success.
+fn lost_exit(identity: &Identity) -> Exit {
     Exit {
         code: 1,
         signal: 0,

@@ -1,7 +1,7 @@
 //! What the driver needs to find a task again, kept by Nomad as opaque bytes.
 //!
 //! Nomad gives the bytes back at any later time: after a restart of plugin or agent, after an
-//! upgrade, after a reboot. So they begin with a version of their own, name the boot they belong
+//! upgrade, after a reboot. So they begin with their own version, name the boot they belong
 //! to, and are checked like any other input. No secret is in them, and the configuration that is
 //! echoed beside them is freed of the job's environment, because Nomad writes both to disk.
 

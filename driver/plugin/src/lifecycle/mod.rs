@@ -1,4 +1,4 @@
-//! The life of tasks: start, watch, stop, destroy, recover.
+//! The lifecycle of tasks: start, watch, stop, destroy, recover.
 //!
 //! | module | idea |
 //! |---|---|
@@ -9,9 +9,9 @@
 //! | [`stop`] | signal, stop, destroy |
 //! | [`older`] | containers that the older driver has left running |
 //! | [`newest_start`] | which of several starts of a task counts |
-//! | [`pending_removals`] | removals that the helper still owes |
+//! | [`pending_removals`] | removals to be retried |
 //! | [`task`] | the table of tasks |
-//! | [`handle`] | what Nomad keeps for us |
+//! | [`handle`] | what Nomad keeps for the driver |
 //!
 //! The driver owns no container: PID 1 does. Whatever this process forgets, it learns again from
 //! the handle, the helper and the bus. It has no side effects before Nomad configures it for
@@ -28,4 +28,4 @@ pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod task;
 
-pub(crate) use driver::{Driver, account_missing};
+pub(crate) use driver::Driver;

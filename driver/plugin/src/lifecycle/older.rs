@@ -1,7 +1,7 @@
-//! Containers that the older Go driver has left running: never taken over, never ended by us, and
+//! Containers that the older Go driver has left running: never taken over, never ended by this driver, and
 //! never given a second run beside them.
 //!
-//! That driver's executor speaks a protocol of its own and holds the exit status. Ending it takes root
+//! That driver's executor has its own protocol and holds the exit status. Ending it takes root
 //! and is the operator's: `nomad-nspawnctl retire`. Trusts machined's account of its machines.
 
 use std::path::Path;
@@ -16,20 +16,20 @@ use crate::error::Failure;
 const MACHINES: &str = "/run/systemd/machines";
 
 /// The machine name that the older driver gave.
-fn machine(key: &TaskKey) -> String {
+fn machine_name(key: &TaskKey) -> String {
     format!("{}-{}", key.task, key.alloc)
 }
 
-/// Whether such a machine runs in a scope of its own, as systemd-nspawn makes one that is asked by
-/// nobody; ours are in services.
-fn runs(key: &TaskKey, machines: &Path) -> bool {
-    let escaped = machine(key).replace('-', "\\x2d");
+/// Whether such a machine runs in its own scope, as systemd-nspawn makes one unless asked to keep its
+/// unit; this driver's machines are in services.
+fn is_running(key: &TaskKey, machines: &Path) -> bool {
+    let escaped = machine_name(key).replace('-', "\\x2d");
     machines.join(format!("unit:machine-{escaped}.scope")).symlink_metadata().is_ok()
 }
 
 /// What the operator has to do.
 fn remedy(key: &TaskKey) -> String {
-    format!("end it on this node with: nomad-nspawnctl retire {}", machine(key))
+    format!("end it on this node with: nomad-nspawnctl retire {}", machine_name(key))
 }
 
 impl Driver {
@@ -40,7 +40,7 @@ impl Driver {
             Ok(key) => key,
             Err(e) => return Failure::permanent(format!("task {}: {e}", config.id)),
         };
-        let what = if runs(&key, Path::new(MACHINES)) {
+        let what = if is_running(&key, Path::new(MACHINES)) {
             format!(
                 "it still runs and cannot be taken over; {}; until then this driver does not start \
                  the task again",
@@ -62,7 +62,7 @@ impl Driver {
 /// # Errors
 /// The older driver's container of this task still runs.
 pub(super) fn refuse_beside_older(key: &TaskKey) -> Result<(), Failure> {
-    if !runs(key, Path::new(MACHINES)) {
+    if !is_running(key, Path::new(MACHINES)) {
         return Ok(());
     }
     Err(Failure::recoverable(format!(
@@ -80,14 +80,14 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("nspawn-older-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let key: TaskKey = "1e8b1c2d-1111-2222-3333-444455556601/web/00000007".parse().unwrap();
-        assert!(!runs(&key, &dir));
+        assert!(!is_running(&key, &dir));
         let link = |unit: &str| {
             std::os::unix::fs::symlink("web", dir.join(format!("unit:{unit}"))).unwrap();
         };
         link("nomad-nspawn-1e8b1c2d111122223333444455556601-00000007.service");
-        assert!(!runs(&key, &dir));
+        assert!(!is_running(&key, &dir));
         link("machine-web\\x2d1e8b1c2d\\x2d1111\\x2d2222\\x2d3333\\x2d444455556601.scope");
-        assert!(runs(&key, &dir));
+        assert!(is_running(&key, &dir));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

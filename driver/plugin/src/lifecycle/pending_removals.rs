@@ -1,6 +1,6 @@
 //! Removals that could not be finished: the helper was away, or a step of it failed.
 //!
-//! Nothing of a task may stay behind, so they are tried again until the helper says that nothing
+//! Nothing of a task may remain, so they are tried again until the helper reports that nothing
 //! is left. They are kept in memory alone: after a plugin crash, the next start of the task finds
 //! what is left of earlier runs by itself.
 
@@ -12,8 +12,7 @@ use proto::name::TaskKey;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::Driver;
-use crate::helper_client::Health;
+use crate::helper_client::{Health, Helper};
 
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -27,7 +26,7 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Owes a removal.
+    /// Queues a removal to be retried.
     pub(super) fn add(&self, key: TaskKey) {
         self.lock().insert(key);
         self.wake.notify_one();
@@ -47,22 +46,22 @@ impl Leftovers {
     }
 }
 
-/// Works for ever; sleeps while nothing is owed.
-pub(super) async fn work(driver: Arc<Driver>) {
-    let mut health = driver.helper.health();
+/// Retries removals indefinitely; sleeps while there are none.
+pub(super) async fn work(helper: Arc<Helper>, leftovers: Arc<Leftovers>) {
+    let mut health = helper.health();
     let mut pause = PAUSE;
     loop {
-        let owed = driver.leftovers.all();
-        if owed.is_empty() {
+        let pending = leftovers.all();
+        if pending.is_empty() {
             pause = PAUSE;
-            driver.leftovers.wake.notified().await;
+            leftovers.wake.notified().await;
             continue;
         }
         if matches!(*health.borrow_and_update(), Health::Up(_)) {
-            for key in owed {
-                match driver.helper.remove(&key, PATIENCE).await {
+            for key in pending {
+                match helper.remove(&key, PATIENCE).await {
                     Ok(()) => {
-                        driver.leftovers.cancel(&key);
+                        leftovers.cancel(&key);
                         tracing::info!(task = %key, "leftover removed");
                     }
                     Err(error) => {

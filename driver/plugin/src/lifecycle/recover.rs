@@ -1,5 +1,5 @@
-//! Taking over tasks that another process started, and giving them back after a crash of any of
-//! us.
+//! Taking over tasks that another process started, and recovering them after a crash of agent, plugin
+//! or helper.
 //!
 //! Called for every stored handle one after another while the agent starts, so it is quick: the
 //! time spent on waiting for a helper that is away is bounded for all tasks together. A task that
@@ -26,7 +26,7 @@ impl Driver {
     /// Takes a task over.
     ///
     /// # Errors
-    /// The handle is not ours, or the task is certainly gone.
+    /// The handle is not this driver's, or the task is certainly gone.
     pub(crate) async fn recover(self: &Arc<Self>, handle: &TaskHandle) -> Result<(), Failure> {
         self.activate();
         if handle.version == OLDER_DRIVER {
@@ -59,7 +59,7 @@ impl Driver {
                     identity.unit
                 )));
             }
-            // Taken to run until somebody knows better.
+            // Taken to run until helper or PID 1 can answer.
             Learnt::Disputed | Learnt::Nothing => {
                 tracing::warn!(task = id.as_str(), "taken over unseen, to be checked");
                 let task = self.tasks.add(Task::new(identity, None));

@@ -36,9 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(10);
 /// Tries of one start when the helper goes away under it.
 const TRIES: usize = 3;
-/// Time between two looks at a start that somebody else began.
+/// Time between two looks at a start that another request began.
 const PAUSE: Duration = Duration::from_millis(20);
-/// What is said to a job that reserves cores.
+/// The event of a job that reserves cores.
 const NO_CORES: &str = "resources.cores: this version of the driver reserves no cores; the task \
                         may use all of them, with the weight of those it asked for";
 
@@ -49,7 +49,7 @@ impl Driver {
     /// What is wrong with the job, what the helper refused, or that it cannot be reached.
     pub(crate) async fn start(self: &Arc<Self>, config: TaskConfig) -> Result<TaskHandle, Failure> {
         let claim = self.claims.take(&config);
-        self.able()?;
+        self.refuse_unable()?;
         self.activate();
         if self.tasks.get(&config.id).is_some() {
             return Err(Failure::permanent(format!("task {} was started before", config.id)));
@@ -59,7 +59,8 @@ impl Driver {
         older::refuse_beside_older(&spec.key)?;
         self.leftovers.cancel(&spec.key);
         let begun = self.remove_earlier_runs(&spec.key, &config, &claim).await?;
-        let under_way = if begun { self.under_way(&spec).await.map_err(failure)? } else { None };
+        let under_way =
+            if begun { self.find_under_way(&spec).await.map_err(to_failure)? } else { None };
         let started = match under_way {
             Some(started) => started,
             None => self.ask(&spec, &config, &claim).await?,
@@ -67,46 +68,46 @@ impl Driver {
         self.adopt(&spec, &config, &started)
     }
 
-    /// The job as the helper is asked for it.
+    /// Translates the job into the helper's specification.
     async fn specify(&self, config: &Arc<TaskConfig>) -> Result<TaskSpec, Failure> {
         let (systemd, host_users) = match self.helper.greeting(PATIENCE).await {
             Some(welcome) => (welcome.systemd, Some(welcome.host_users)),
             None => (0, None),
         };
-        let (plugin, folders) = (self.config.borrow().clone(), self.folders.clone());
+        let (plugin, directories) = (self.config.borrow().clone(), self.directories.clone());
         let task = Arc::clone(config);
         let build = move || {
-            let node = Node::of_host(systemd, host_users, &plugin, &folders);
+            let node = Node::of_host(systemd, host_users, &plugin, &directories);
             translate::build(&task, &node)
         };
-        looked(LOOK, build, || translate::image_of(config)).await
+        with_deadline(LOOK, build, || translate::image_of(config)).await
     }
 
-    /// Also says whether this very run has been begun already.
+    /// Removes them, and returns whether this very run has been begun already.
     async fn remove_earlier_runs(
         &self,
         key: &TaskKey,
         config: &TaskConfig,
         claim: &Claim<'_>,
     ) -> Result<bool, Failure> {
-        let runs = self.helper.runs_of(key, PATIENCE).await.map_err(failure)?;
+        let runs = self.helper.runs_of(key, PATIENCE).await.map_err(to_failure)?;
         let begun = runs.contains(key);
         let mut ran = false;
         for run in runs.into_iter().filter(|run| run != key) {
             // What is there may be the later start's.
             if !claim.holds() {
-                return Err(failure(CallError::Overtaken));
+                return Err(to_failure(CallError::Overtaken));
             }
             tracing::warn!(task = %run, "an earlier run is still there and is removed");
             let known = self.helper.status(&run, PATIENCE).await;
             ran |= known.is_ok_and(|task| !matches!(task.state, State::Ended(_)));
-            self.helper.remove(&run, PATIENCE).await.map_err(failure)?;
+            self.helper.remove(&run, PATIENCE).await.map_err(to_failure)?;
             self.forget(&run.to_string());
             self.events.send(config, "Removed what an earlier run of this task left behind");
         }
         if ran {
-            // Nomad's log collector was told to read before this call, and stops for good when
-            // the earlier run closes the streams. It is told anew when the task is restarted.
+            // Nomad's log collector was started before this call, and stops for good when the
+            // earlier run closes the streams. It is started again when the task is restarted.
             return Err(Failure::recoverable(
                 "an earlier run of this task, of which Nomad did not know or which could not be \
                  removed in its time, was still running; it has been removed, which closed the \
@@ -117,7 +118,7 @@ impl Driver {
     }
 
     /// A run that is there already, once its start is through; `None` when there is none any more.
-    async fn under_way(&self, spec: &TaskSpec) -> Result<Option<wire::Task>, CallError> {
+    async fn find_under_way(&self, spec: &TaskSpec) -> Result<Option<wire::Task>, CallError> {
         let key = &spec.key;
         let deadline = Instant::now() + Duration::from_secs(spec.start_limit_s());
         loop {
@@ -147,8 +148,8 @@ impl Driver {
         config: &TaskConfig,
         claim: &Claim<'_>,
     ) -> Result<wire::Task, Failure> {
-        let queued = |most: usize| self.events.send(config, &waits(spec, most));
-        let _place = self.helper.place(spec, queued).await;
+        let queued = |most: usize| self.events.send(config, &queued_message(spec, most));
+        let _place = self.helper.take_place(spec, queued).await;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -164,20 +165,20 @@ impl Driver {
                         // The helper undoes what failed; should it not have got through, we ask.
                         self.leftovers.add(spec.key.clone());
                     }
-                    return Err(failure(error));
+                    return Err(to_failure(error));
                 }
             };
             tracing::warn!(task = %spec.key, tries, %error, "start lost its helper");
-            match self.under_way(spec).await {
+            match self.find_under_way(spec).await {
                 Ok(Some(task)) => return Ok(task),
                 Ok(None) => {}
                 Err(error) => {
                     self.leftovers.add(spec.key.clone());
-                    return Err(failure(error));
+                    return Err(to_failure(error));
                 }
             }
             if tries == TRIES {
-                return Err(failure(error));
+                return Err(to_failure(error));
             }
         }
     }
@@ -195,7 +196,7 @@ impl Driver {
         let task = self.tasks.add(Task::new(identity, started.leader));
         match &started.state {
             State::Ended(exit) => publish(&task, exit.clone()),
-            // It may have ended before its unit was known here; nobody would tell us again.
+            // It may have ended before its unit was known here; nothing would report that again.
             State::Starting | State::Running => self.check(&task),
         }
         tracing::info!(
@@ -208,7 +209,9 @@ impl Driver {
         for note in &started.notes {
             self.events.send(config, note);
         }
-        for missed in ulimit::missed(&spec.isolation.limits, started.leader.unwrap_or_default()) {
+        for missed in
+            ulimit::report_lower(&spec.isolation.limits, started.leader.unwrap_or_default())
+        {
             self.events.send(config, &missed);
         }
         if resources::asks_for_cores(config.resources.as_ref()) {
@@ -218,8 +221,8 @@ impl Driver {
     }
 }
 
-/// Reads the job. A file system that hangs keeps a thread for ever, but no start.
-async fn looked<T: Send + 'static>(
+/// Runs `look` under a deadline: a hung file system costs one blocking thread, not the start.
+async fn with_deadline<T: Send + 'static>(
     limit: Duration,
     look: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     image: impl FnOnce() -> String,
@@ -228,7 +231,7 @@ async fn looked<T: Send + 'static>(
     let abort = look.abort_handle();
     match timeout(limit, look).await {
         Ok(Ok(result)) => result,
-        // In a build that unwinds alone.
+        // Only with panic = "unwind"; release builds abort.
         Ok(Err(_)) => Err(Failure::permanent("the driver hit a bug while it read the job")),
         Err(_) => {
             // Also while it waits for a thread.
@@ -242,8 +245,8 @@ async fn looked<T: Send + 'static>(
     }
 }
 
-/// What is said of a start that has to wait for its turn.
-fn waits(spec: &TaskSpec, most: usize) -> String {
+/// The event of a start that has to wait for its turn.
+fn queued_message(spec: &TaskSpec, most: usize) -> String {
     let which = match spec.process.ready {
         Ready::Notify { .. } => "tasks with ready.mode = \"notify\"",
         Ready::Started => "tasks",
@@ -251,8 +254,8 @@ fn waits(spec: &TaskSpec, most: usize) -> String {
     format!("Waits for other starts: this node starts {most} {which} at once")
 }
 
-/// Everything that the helper could not be asked is worth another try.
-fn failure(error: CallError) -> Failure {
+/// A helper that cannot be reached is worth another try.
+fn to_failure(error: CallError) -> Failure {
     match error {
         CallError::Refused(refusal) => refusal.into(),
         CallError::Unreachable(down) => Failure::recoverable(down.to_string()),
@@ -276,15 +279,15 @@ mod tests {
             std::thread::sleep(Duration::from_millis(500));
             Ok(())
         };
-        let error = looked(Duration::from_millis(20), hang, image).await.unwrap_err();
+        let error = with_deadline(Duration::from_millis(20), hang, image).await.unwrap_err();
         assert!(tonic::Status::from(error.clone()).code() == tonic::Code::FailedPrecondition);
         assert!(error.text().contains("\"/srv/nfs/debian\": its file system does not answer"));
-        assert_eq!(looked(LOOK, || Ok(7), image).await, Ok(7));
+        assert_eq!(with_deadline(LOOK, || Ok(7), image).await, Ok(7));
     }
 
     #[test]
-    fn a_start_that_is_too_large_is_told_of_everything_that_counts() {
-        let text = failure(CallError::TooLarge(proto::codec::CodecError::TooLong));
+    fn a_start_that_is_too_large_names_everything_that_counts() {
+        let text = to_failure(CallError::TooLarge(proto::codec::CodecError::TooLong));
         for part in ["command", "environment", "credential", "1536 KiB"] {
             assert!(text.text().contains(part), "{text}");
         }

@@ -1,6 +1,6 @@
-//! Ending a task: a signal, a stop with its time-out, the removal of everything.
+//! Ending a task: a signal, a stop with its timeout, the removal of everything.
 //!
-//! Where the wished-for state is reached, the answer is OK, also for tasks that nobody knows: an
+//! Where the wanted state is reached, the answer is OK, also for unknown tasks: an
 //! error of StopTask makes Nomad wait for minutes, and one of DestroyTask is only logged.
 
 use std::sync::Arc;
@@ -69,14 +69,14 @@ impl Driver {
                     SHORT.min(patience)
                 }
             };
-            if timeout(patience, task.ended()).await.is_ok() {
+            if timeout(patience, task.wait_until_ended()).await.is_ok() {
                 return Ok(());
             }
         }
         self.kill(&task).await
     }
 
-    /// The job's signal, or the start mode's own; a name that nobody knows must not keep a task
+    /// The job's signal, or the start mode's own; an unknown name must not keep a task
     /// from being stopped.
     fn stop_signal(&self, task: &Task, name: &str) -> u8 {
         let own = task.identity.stop_signal;
@@ -98,18 +98,18 @@ impl Driver {
         self.check(task);
         match asked {
             Ok(_) => {}
-            // It is gone already: the check tells.
+            // It is gone already; the check finds that out.
             Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => {
                 tracing::warn!(task = task.id.as_str(), %refusal, "kill refused");
             }
             // An error makes Nomad ask again, unless there is nothing left to kill.
             Err(error) => {
-                return timeout(SHORT, task.ended()).await.map(drop).map_err(|_| {
+                return timeout(SHORT, task.wait_until_ended()).await.map(drop).map_err(|_| {
                     Failure::recoverable(format!("task {} is not killed: {error}", task.id))
                 });
             }
         }
-        if timeout(KILL, task.ended()).await.is_err() {
+        if timeout(KILL, task.wait_until_ended()).await.is_err() {
             tracing::error!(
                 task = task.id.as_str(),
                 "killed, but its end has not shown yet; a process may hang in the kernel"
@@ -125,7 +125,7 @@ impl Driver {
             Some(task) => task.identity.key.clone(),
             None => match id.parse::<TaskKey>() {
                 Ok(key) => key,
-                // Never was a task of ours.
+                // Never was a task of this driver.
                 Err(_) => return,
             },
         };
@@ -139,14 +139,14 @@ impl Driver {
     /// Forgets a task that is gone, for whoever still waits for it.
     pub(super) fn forget(&self, id: &str) {
         if let Some(task) = self.tasks.get(id) {
-            task.end(destroyed());
+            task.end(destroyed_exit());
             self.tasks.forget(id);
         }
     }
 }
 
 /// For whoever still waits for a task that was destroyed while it ran.
-fn destroyed() -> Exit {
+fn destroyed_exit() -> Exit {
     Exit {
         code: 128 + libc::SIGKILL,
         signal: libc::SIGKILL,

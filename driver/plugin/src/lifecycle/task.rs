@@ -1,7 +1,7 @@
 //! The tasks that this process knows, and where each of them stands.
 //!
 //! A task's end is published once and stays until the task is destroyed, for any number of
-//! waiters. This module asks nobody anything; see [`super::end_detection`] for how the truth is found.
+//! waiters. This module does no I/O; see [`super::end_detection`] for how the truth is found.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -16,7 +16,7 @@ use super::handle::Identity;
 /// Where a task stands, as far as this process knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It runs, or it did when somebody last looked.
+    /// It runs, or it did at the last check.
     Running {
         /// Process id of the container's PID 1.
         leader: Option<u32>,
@@ -69,7 +69,7 @@ impl Task {
     }
 
     /// Waits for its end. Any number may wait, and may stop waiting.
-    pub(crate) async fn ended(&self) -> Arc<Exit> {
+    pub(crate) async fn wait_until_ended(&self) -> Arc<Exit> {
         let mut phase = self.phase.subscribe();
         loop {
             if let Phase::Ended(exit) = &*phase.borrow_and_update() {
@@ -94,7 +94,7 @@ impl Task {
     }
 
     /// Notes its leader.
-    pub(crate) fn runs(&self, leader: Option<u32>) {
+    pub(crate) fn set_leader(&self, leader: Option<u32>) {
         self.phase.send_if_modified(|phase| {
             let news = matches!(phase, Phase::Running { leader: old } if *old != leader);
             if news {
@@ -114,7 +114,7 @@ impl Task {
         self.suspected.load(Ordering::Relaxed)
     }
 
-    /// Whether helper and PID 1 disagree about it for the first time: once is told.
+    /// Whether helper and PID 1 disagree about it for the first time: it is logged once.
     pub(crate) fn is_first_dispute(&self) -> bool {
         !self.disputed.swap(true, Ordering::Relaxed)
     }
@@ -233,12 +233,12 @@ mod tests {
         let task = task(1);
         task.end(exit(7));
         task.end(exit(0));
-        task.runs(Some(9));
+        task.set_leader(Some(9));
         assert_eq!(task.exit().unwrap().code, 7);
     }
 
     #[test]
-    fn a_dispute_is_told_once() {
+    fn a_dispute_is_reported_once() {
         let task = task(1);
         assert!(task.is_first_dispute());
         assert!(!task.is_first_dispute());
@@ -257,17 +257,18 @@ mod tests {
     #[tokio::test]
     async fn any_number_may_wait_and_stop_waiting() {
         let task = task(1);
-        let impatient = tokio::time::timeout(std::time::Duration::from_millis(1), task.ended());
+        let impatient =
+            tokio::time::timeout(std::time::Duration::from_millis(1), task.wait_until_ended());
         assert!(impatient.await.is_err());
         let (one, two) = (Arc::clone(&task), Arc::clone(&task));
         let waiters = [
-            tokio::spawn(async move { one.ended().await.code }),
-            tokio::spawn(async move { two.ended().await.code }),
+            tokio::spawn(async move { one.wait_until_ended().await.code }),
+            tokio::spawn(async move { two.wait_until_ended().await.code }),
         ];
         task.end(exit(133));
         for waiter in waiters {
             assert_eq!(waiter.await.unwrap(), 133);
         }
-        assert_eq!(task.ended().await.code, 133);
+        assert_eq!(task.wait_until_ended().await.code, 133);
     }
 }

@@ -1,6 +1,6 @@
-//! What the node tells Nomad about this driver: whether tasks can be placed, and why not.
+//! What the node reports to Nomad about this driver: whether tasks can be placed, and why not.
 //!
-//! Texts are constant as long as the state is: each change becomes an event of the node.
+//! Messages are constant as long as the state is: each change becomes an event of the node.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,7 @@ use proto::wire::Welcome;
 
 use crate::config::plugin::PluginConfig;
 use crate::helper_client::Health;
-use crate::lifecycle::account_missing;
-use crate::startup::privilege::Standing;
+use crate::startup::privilege::{Standing, account_missing};
 use crate::startup::sandbox::Sandbox;
 
 /// The fingerprint for a state of things.
@@ -74,7 +73,7 @@ fn attributes(
     if !config.enabled {
         return attributes;
     }
-    set("sandbox", Value::StringVal(confined(standing, sandbox)));
+    set("sandbox", Value::StringVal(describe_confinement(standing, sandbox)));
     if let Health::Up(welcome) = helper {
         set("", Value::BoolVal(true));
         // As the older driver: the major version as text.
@@ -89,7 +88,7 @@ fn attributes(
 }
 
 /// What confines the plugin process, in a few words.
-fn confined(standing: &Standing, sandbox: &Sandbox) -> String {
+fn describe_confinement(standing: &Standing, sandbox: &Sandbox) -> String {
     let uid = standing.uid();
     match standing {
         Standing::Account { .. } | Standing::Nobody { .. } => {
@@ -106,7 +105,7 @@ fn confined(standing: &Standing, sandbox: &Sandbox) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::helper_client::Down;
+    use crate::helper_client::connection::Down;
     use std::sync::Arc;
 
     fn up() -> Health {

@@ -8,19 +8,19 @@ use std::fs;
 use proto::task_spec::process::{LimitName, ProcessLimit};
 
 /// A sentence for each hard limit that is lower than the job asks for.
-pub(crate) fn missed(asked: &[ProcessLimit], leader: u32) -> Vec<String> {
+pub(crate) fn report_lower(asked: &[ProcessLimit], leader: u32) -> Vec<String> {
     if asked.is_empty() {
         return Vec::new();
     }
     // The payload may be gone again.
     let limits = fs::read_to_string(format!("/proc/{leader}/limits")).unwrap_or_default();
     let files = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
-    below(asked, &limits, files.trim().parse().unwrap_or(u64::MAX))
+    compare(asked, &limits, files.trim().parse().unwrap_or(u64::MAX))
 }
 
 /// `limits`: the text of /proc/PID/limits; `files`: the most that the kernel takes for open files, which
 /// is as good as infinity.
-fn below(asked: &[ProcessLimit], limits: &str, files: u64) -> Vec<String> {
+fn compare(asked: &[ProcessLimit], limits: &str, files: u64) -> Vec<String> {
     let mut all = Vec::new();
     for limit in asked {
         let hard = |line: &str| {
@@ -80,7 +80,7 @@ mod tests {
                     Max open files            1024                 20000                files     \n\
                     Max locked memory         8388608              unlimited            bytes     \n";
         let of = |resource, hard, files| {
-            below(&[ProcessLimit { resource, soft: Some(1), hard }], text, files).concat()
+            compare(&[ProcessLimit { resource, soft: Some(1), hard }], text, files).concat()
         };
         let (files, memory) = (LimitName::OpenFiles, LimitName::LockedMemory);
         assert!(

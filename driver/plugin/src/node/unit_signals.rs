@@ -1,7 +1,7 @@
-//! PID 1's word on units: one match rule for all tasks, no polling.
+//! PID 1's signals about units: one match rule for all tasks, no polling.
 //!
 //! Signals are hints and nothing more. The bus checks who sends broadcasts, but any local user can
-//! send us a message of the same form, so a hint only ever makes us ask the helper. Hints can
+//! send a message of the same form, so a hint only ever leads to a question to the helper. Hints can
 //! also be lost (bus restarted, PID 1 re-executed), so every new connection looks at all tasks
 //! again. Nothing is ever changed over the bus.
 
@@ -16,8 +16,6 @@ use tokio_stream::StreamExt;
 use zbus::message::Type;
 use zbus::{Connection, MatchRule, Message, MessageStream, OwnedVariant, Variant};
 
-use crate::lifecycle::Driver;
-
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -25,11 +23,23 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
-/// Messages that may wait for us; the bus waits for more, it loses none.
+/// Messages that are queued here; the bus queues further ones and loses none.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const ANSWER: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Who acts on hints. Called for each signal, so it must not wait.
+pub(crate) trait Watcher {
+    /// Whether the unit at this D-Bus path belongs to a task.
+    fn watches(&self, path: &str) -> bool;
+
+    /// The unit at this D-Bus path may have ended.
+    fn suspect(&self, path: &str);
+
+    /// Any of them may have ended unseen.
+    fn suspect_all(&self);
+}
 
 /// The connection, while there is one.
 #[derive(Debug, Default)]
@@ -83,25 +93,25 @@ impl Bus {
     }
 }
 
-/// The states of a unit of ours whose payload is gone: it stays, because it holds the record.
+/// The states of a task's unit whose payload has ended: the unit stays, because it holds the record.
 fn has_ended(active: &str, sub: &str) -> bool {
     matches!(active, "failed" | "inactive") || sub == "exited"
 }
 
-/// Watches all units, for ever.
-pub(crate) async fn watch(driver: Arc<Driver>) {
+/// Watches all units and never returns.
+pub(crate) async fn watch(bus: Arc<Bus>, watcher: impl Watcher) {
     let mut pause = PAUSE;
-    let mut told = false;
+    let mut reported = false;
     loop {
         let since = Instant::now();
-        let ended = session(&driver).await;
-        let was_up = driver.bus.connection().is_some();
-        driver.bus.set(None);
+        let ended = session(&bus, &watcher).await;
+        let was_up = bus.connection().is_some();
+        bus.set(None);
         // Once for each absence.
-        if was_up || !told {
+        if was_up || !reported {
             let error = ended.err().map(|e| e.to_string()).unwrap_or_default();
             tracing::warn!(error, "no system bus; ends of tasks are seen when it is back");
-            told = true;
+            reported = true;
         }
         if since.elapsed() > PAUSE_MAX {
             pause = PAUSE;
@@ -111,8 +121,8 @@ pub(crate) async fn watch(driver: Arc<Driver>) {
     }
 }
 
-/// One connection's life.
-async fn session(driver: &Arc<Driver>) -> zbus::Result<()> {
+/// Watches over one connection, until it breaks.
+async fn session(bus: &Bus, watcher: &impl Watcher) -> zbus::Result<()> {
     let connection = zbus::connection::Builder::system().method_timeout(ANSWER).build().await?;
     let units = rule(PROPERTIES, "PropertiesChanged")
         .sender(SYSTEMD)
@@ -128,30 +138,30 @@ async fn session(driver: &Arc<Driver>) -> zbus::Result<()> {
     let mut owners = MessageStream::for_match_rule(owners, &connection, None).await?;
     let mut reloads = MessageStream::for_match_rule(reloads, &connection, None).await?;
     subscribe(&connection).await?;
-    driver.bus.set(Some(connection.clone()));
+    bus.set(Some(connection.clone()));
     tracing::debug!("watching units on the system bus");
-    driver.check_all();
+    watcher.suspect_all();
     loop {
         tokio::select! {
             message = units.next() => match message {
-                Some(message) => hint(driver, &message?),
+                Some(message) => hint(watcher, &message?),
                 None => return Ok(()),
             },
             message = owners.next() => match message {
                 Some(message) => {
                     let _ = message?;
-                    // PID 1 was executed anew; it may not know us any more.
+                    // PID 1 was re-executed and may have dropped the subscription.
                     if let Err(error) = subscribe(&connection).await {
                         tracing::debug!(%error, "not subscribed while PID 1 is away");
                     }
-                    driver.check_all();
+                    watcher.suspect_all();
                 }
                 None => return Ok(()),
             },
             message = reloads.next() => match message {
                 Some(message) => {
                     let _ = message?;
-                    driver.check_all();
+                    watcher.suspect_all();
                 }
                 None => return Ok(()),
             },
@@ -176,10 +186,10 @@ async fn subscribe(connection: &Connection) -> zbus::Result<()> {
     }
 }
 
-/// Reads one PropertiesChanged and has its task checked, if it is one of ours and may have ended.
-fn hint(driver: &Arc<Driver>, message: &Message) {
+/// Reads one PropertiesChanged and passes it on, if its unit belongs to a task and may have ended.
+fn hint(watcher: &impl Watcher, message: &Message) {
     let header = message.header();
-    let Some(task) = header.path().and_then(|path| driver.tasks.at(path.as_str())) else {
+    let Some(path) = header.path().filter(|path| watcher.watches(path.as_str())) else {
         return;
     };
     let body = message.body();
@@ -192,8 +202,7 @@ fn hint(driver: &Arc<Driver>, message: &Message) {
         _ => "",
     };
     if has_ended(text("ActiveState"), text("SubState")) {
-        task.suspect();
-        driver.check(&task);
+        watcher.suspect(path.as_str());
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Compute {
 }
 
 impl Compute {
-    /// From what the agent tells; `None` when it names no cores.
+    /// From the agent's topology; `None` when it lists no cores.
     pub(crate) fn of_topology(topology: &ClientTopology) -> Option<Self> {
         let cores = u32::try_from(topology.cores.len()).ok().filter(|n| *n > 0)?;
         let sum: u64 = topology
@@ -47,7 +47,7 @@ impl Compute {
         })
     }
 
-    /// From the kernel, for agents that tell nothing.
+    /// From the kernel, for agents that send no topology.
     pub(crate) fn of_host() -> Self {
         let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let speeds: Vec<f64> = text
@@ -78,7 +78,7 @@ struct Times {
 /// Takes samples of one task.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
     compute: Compute,
     before: Option<Times>,
 }
@@ -86,17 +86,17 @@ pub(crate) struct Sampler {
 impl Sampler {
     /// Without a control group, of which there is nothing to read.
     pub(crate) fn new(compute: Compute) -> Self {
-        Self { folder: None, compute, before: None }
+        Self { directory: None, compute, before: None }
     }
 
     /// Whether there is nothing to read yet.
     pub(crate) fn is_blind(&self) -> bool {
-        self.folder.is_none()
+        self.directory.is_none()
     }
 
     /// For the unit with this control group, if it has one.
     pub(crate) fn find(&mut self, control_group: Option<&str>) {
-        self.folder = control_group
+        self.directory = control_group
             .map(|path| Path::new(CGROUPS).join(path.trim_start_matches('/')))
             .filter(|path| !path.components().any(|c| c.as_os_str() == ".."));
     }
@@ -104,8 +104,8 @@ impl Sampler {
     /// One sample now. All parts that Nomad needs are there, whatever could be read.
     pub(crate) fn sample(&mut self, id: &str) -> TaskStats {
         let read = |name: &str| {
-            let folder = self.folder.as_ref()?;
-            std::fs::read_to_string(folder.join(name)).ok()
+            let directory = self.directory.as_ref()?;
+            std::fs::read_to_string(directory.join(name)).ok()
         };
         let memory = memory(
             &table(read("memory.stat")),
@@ -238,7 +238,7 @@ mod tests {
         assert!((second.total_ticks - 1000.0).abs() < 1e-9);
         assert_eq!((second.throttled_periods, second.throttled_time), (3, 5000));
         assert_eq!(second.measured_fields.len(), 5);
-        // Time that stands still or runs backwards is no division by zero.
+        // Time that stands still or runs backwards must not divide by zero.
         let third = sampler.cpu(&stat(1, 1, 1), start);
         assert_eq!(third.percent, 0.0);
     }
@@ -266,7 +266,7 @@ mod tests {
         sampler.find(Some("/../../etc"));
         assert!(sampler.is_blind());
         sampler.find(Some("/a.slice/b.service"));
-        assert_eq!(sampler.folder, Some(PathBuf::from("/sys/fs/cgroup/a.slice/b.service")));
+        assert_eq!(sampler.directory, Some(PathBuf::from("/sys/fs/cgroup/a.slice/b.service")));
     }
 
     #[test]

@@ -14,17 +14,17 @@ const COOKIE: (&str, &str) = (
     "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255",
 );
 
-/// Version of Nomad's plugin protocol that this driver speaks.
+/// Version of Nomad's plugin protocol that this driver implements.
 const PROTOCOL: &str = "2";
 
 /// What the agent's environment asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// PLUGIN_UNIX_SOCKET_DIR: folder for the socket.
+    /// PLUGIN_UNIX_SOCKET_DIR: directory for the socket.
     pub(crate) socket_dir: Option<PathBuf>,
     /// PLUGIN_UNIX_SOCKET_GROUP: group that may connect, by name or number.
     pub(crate) socket_group: Option<String>,
-    /// Folder for temporary files, for an agent that is not root.
+    /// Directory for temporary files, for an agent that is not root.
     pub(crate) temporary: PathBuf,
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn line(socket: &Path) -> String {
 /// Prints the line and flushes it.
 ///
 /// # Errors
-/// Nobody reads standard output: the agent is gone.
+/// Standard output has no reader: the agent has exited.
 pub(crate) fn announce(socket: &Path) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(line(socket).as_bytes())?;

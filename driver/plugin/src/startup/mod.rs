@@ -1,5 +1,5 @@
 //! The process itself, before and below everything that Nomad sees: handshake, privileges, the
-//! sandbox, the socket's folder, log lines.
+//! sandbox, the socket's directory, log lines.
 
 pub(crate) mod handshake;
 pub(crate) mod privilege;

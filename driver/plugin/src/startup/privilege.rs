@@ -73,7 +73,7 @@ fn step<T, E: fmt::Display>(step: &'static str, result: Result<T, E>) -> Result<
 ///
 /// # Errors
 /// The account exists with uid or gid 0, or no unassigned uid is free.
-pub(crate) fn standing() -> Result<Standing, Failed> {
+pub(crate) fn find_standing() -> Result<Standing, Failed> {
     let own = Uid::effective();
     if !own.is_root() {
         return Ok(Standing::Agent { uid: own.as_raw() });
@@ -84,11 +84,11 @@ pub(crate) fn standing() -> Result<Standing, Failed> {
         }
         Ok(Some(user)) => Ok(Standing::Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
         // A user database that cannot be read is as good as a missing account.
-        Ok(None) | Err(_) => unassigned(),
+        Ok(None) | Err(_) => find_unassigned(),
     }
 }
 
-fn unassigned() -> Result<Standing, Failed> {
+fn find_unassigned() -> Result<Standing, Failed> {
     UNASSIGNED
         .clone()
         .find(|uid| !matches!(User::from_uid(Uid::from_raw(*uid)), Ok(Some(_))))
@@ -158,6 +158,14 @@ fn check(status: &str, standing: &Standing) -> Result<(), String> {
         expect("CapBnd", &none)?;
     }
     Ok(())
+}
+
+/// Why a plugin without account does nothing, and the remedy.
+pub(crate) fn account_missing() -> String {
+    format!(
+        "account \"{ACCOUNT}\" is missing on this node; create it with: systemd-sysusers \
+         /usr/lib/sysusers.d/nomad-nspawn.conf, then restart the Nomad agent"
+    )
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What even a plugin in somebody else's hands cannot ask of the kernel: Landlock for files, network
+//! What even a compromised plugin cannot ask of the kernel: Landlock for files, network
 //! and signals, a seccomp filter for calls that it has no use for.
 //!
 //! Set on the one thread there is, so every later thread has it. Best effort: the plugin serves
 //! where the kernel has less of it, and the node's attribute `driver.nspawn.sandbox` says what is in
-//! force. Nothing of ours relies on it: the helper treats the plugin as hostile either way.
+//! force. No check relies on it: the helper treats the plugin as hostile either way.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -89,9 +89,9 @@ impl Sandbox {
     #[cfg(test)]
     pub(crate) const FULL: Self = Self { landlock: "landlock", seccomp: Ok(()) };
 
-    /// Confines the calling thread and all that it starts. `folder` is the socket's.
-    pub(crate) fn enter(folder: &Path) -> Self {
-        let landlock = restrict(folder).unwrap_or("no landlock");
+    /// Confines the calling thread and all that it starts. `directory` is the socket's.
+    pub(crate) fn enter(directory: &Path) -> Self {
+        let landlock = restrict(directory).unwrap_or("no landlock");
         Self { landlock, seccomp: filter() }
     }
 
@@ -107,7 +107,7 @@ impl Sandbox {
 
 /// Nothing is executed, nothing written but the socket, no TCP, no abstract socket, no signal to
 /// anybody else (landlock(7)).
-fn restrict(folder: &Path) -> Result<&'static str, landlock::RulesetError> {
+fn restrict(directory: &Path) -> Result<&'static str, landlock::RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let socket = read | AccessFs::MakeSock | AccessFs::RemoveFile;
     let mut rules = Ruleset::default()
@@ -119,9 +119,9 @@ fn restrict(folder: &Path) -> Result<&'static str, landlock::RulesetError> {
     let targets: Vec<_> = LINKS.iter().filter_map(target).filter(|it| it != "/").collect();
     let places = READ.iter().map(Path::new).chain(targets.iter().map(PathBuf::as_path));
     let places = places.map(|place| (place, read));
-    // The folder itself is removed from the one above it.
-    let above = folder.parent().map(|above| (above, BitFlags::from(AccessFs::RemoveDir)));
-    for (place, access) in places.chain([(folder, socket)]).chain(above) {
+    // The directory itself is removed from the one above it.
+    let above = directory.parent().map(|above| (above, BitFlags::from(AccessFs::RemoveDir)));
+    for (place, access) in places.chain([(directory, socket)]).chain(above) {
         // What is not there need not be allowed.
         if let Ok(place) = PathFd::new(place) {
             rules = rules.add_rule(PathBeneath::new(place, access))?;
@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn what_a_plugin_has_no_use_for_is_refused() {
         let base = std::env::temp_dir().join(format!("nspawn-sandbox-{}", std::process::id()));
-        let folder = base.join("socket");
-        fs::create_dir_all(&folder).unwrap();
-        let (file, own) = (base.join("file"), folder.clone());
+        let directory = base.join("socket");
+        fs::create_dir_all(&directory).unwrap();
+        let (file, own) = (base.join("file"), directory.clone());
         let attempts = move || {
             use nix::sched::{CloneFlags, unshare};
             let denied = |error: std::io::Error| error.kind() == PermissionDenied;
@@ -192,10 +192,10 @@ mod tests {
         };
         let confined = std::thread::spawn(move || {
             let before = attempts();
-            let sandbox = Sandbox::enter(&folder);
+            let sandbox = Sandbox::enter(&directory);
             let after = attempts();
             // What it does all day.
-            let socket = folder.join("plugin.sock");
+            let socket = directory.join("plugin.sock");
             drop(UnixListener::bind(&socket).unwrap());
             fs::remove_file(&socket).unwrap();
             fs::read("/proc/self/status").unwrap();

@@ -1,8 +1,8 @@
-//! The folder of the gRPC socket: made while still root, owned by the account, closed to others.
+//! The directory of the gRPC socket: made while still root, owned by the account, closed to others.
 //!
 //! The path is kept by the agent for reattaching, so it lies where no cleaner and no private
-//! temporary mount of the agent's unit touches it. Folders of ended plugins are swept at start.
-//! This module trusts the folder above its own only when nobody but root can write there.
+//! temporary mount of the agent's unit touches it. Directories of ended plugins are swept at start.
+//! This module trusts the directory above its own only when nobody but root can write there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, Hasher};
@@ -15,25 +15,25 @@ use nix::unistd::Group;
 use super::handshake::Request;
 use super::privilege::Standing;
 
-/// Folder for the sockets of all plugin processes of an agent that is root.
+/// Directory for the sockets of all plugin processes of an agent that is root.
 const BASE: &str = "/run/nomad-nspawn-plugin";
-/// Name of the socket in its folder.
+/// Name of the socket in its directory.
 const SOCKET: &str = "plugin.sock";
 /// Longest path that the kernel takes for a socket, without the closing NUL (unix(7)).
 const PATH_MAX: usize = 107;
 
-/// The folder of this process's socket.
+/// The directory of this process's socket.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct SocketDirectory {
     path: PathBuf,
     shared: bool,
 }
 
-impl Folder {
-    /// Makes the folder. Call it before root is given up.
+impl SocketDirectory {
+    /// Makes the directory. Call it before root is given up.
     ///
     /// # Errors
-    /// A sentence that names the folder and what is wrong.
+    /// A sentence that names the directory and what is wrong.
     pub(crate) fn make(request: &Request, standing: &Standing) -> Result<Self, String> {
         let base = match (&request.socket_dir, standing.target()) {
             (Some(dir), _) => dir.clone(),
@@ -67,7 +67,7 @@ impl Folder {
         Ok(listener)
     }
 
-    /// The folder.
+    /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -77,7 +77,7 @@ impl Folder {
         self.path.join(SOCKET)
     }
 
-    /// Takes the socket away, and the folder where the account may; the next start sweeps it
+    /// Takes the socket away, and the directory where the account may; the next start sweeps it
     /// otherwise.
     pub(crate) fn remove(&self) {
         fs::remove_file(self.socket()).ok();
@@ -96,19 +96,19 @@ fn group_id(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Makes one folder for the account; with a group, a set-group-id folder, so that the socket gets
+/// Makes one directory for the account; with a group, a set-group-id directory, so that the socket gets
 /// the group although the account is not in it.
 fn prepare(path: &Path, standing: &Standing, group: Option<u32>) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)?;
-    let folder = open_folder(path)?;
+    let directory = open_directory(path)?;
     let owner = standing.target().map(|(uid, _)| uid);
     let own_group = group.or(standing.target().map(|(_, gid)| gid));
-    std::os::unix::fs::fchown(&folder, owner, own_group)?;
+    std::os::unix::fs::fchown(&directory, owner, own_group)?;
     let mode = if group.is_some() { 0o2710 } else { 0o700 };
-    folder.set_permissions(Permissions::from_mode(mode))
+    directory.set_permissions(Permissions::from_mode(mode))
 }
 
-fn open_folder(path: &Path) -> io::Result<File> {
+fn open_directory(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
@@ -120,7 +120,7 @@ fn make_base() -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
     }
-    let base = open_folder(Path::new(BASE))?;
+    let base = open_directory(Path::new(BASE))?;
     let found = base.metadata()?;
     if found.uid() != 0 || found.mode() & 0o022 != 0 {
         return Err(io::Error::other("must belong to root and be writable by nobody else"));
@@ -130,7 +130,7 @@ fn make_base() -> io::Result<()> {
     sweep(Path::new(BASE))
 }
 
-/// Removes the folders of processes that are gone. Only a socket is taken out of them, by name:
+/// Removes the directories of processes that are gone. Only a socket is taken out of them, by name:
 /// the account owns them, so nothing in them is trusted.
 fn sweep(base: &Path) -> io::Result<()> {
     for entry in fs::read_dir(base)?.flatten() {
@@ -153,13 +153,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_of_the_dead_are_swept_and_others_left() {
+    fn directories_of_the_dead_are_swept_and_others_left() {
         let base = std::env::temp_dir().join(format!("sweep-{}", std::process::id()));
         let dead = base.join("4294967295-00000000");
         let alive = base.join(format!("{}-00000000", std::process::id()));
         let foreign = base.join("notes");
-        for folder in [&dead, &alive, &foreign] {
-            fs::create_dir_all(folder).unwrap();
+        for directory in [&dead, &alive, &foreign] {
+            fs::create_dir_all(directory).unwrap();
         }
         fs::write(dead.join(SOCKET), "").unwrap();
         sweep(&base).unwrap();
@@ -173,7 +173,7 @@ mod tests {
             socket_dir: Some(PathBuf::from(format!("/tmp/{}", "x".repeat(120)))),
             ..Request::default()
         };
-        let refused = Folder::make(&request, &Standing::Agent { uid: 1 }).unwrap_err();
+        let refused = SocketDirectory::make(&request, &Standing::Agent { uid: 1 }).unwrap_err();
         assert!(refused.contains("too long"), "{refused}");
     }
 }

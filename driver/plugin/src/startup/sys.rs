@@ -22,13 +22,13 @@ pub(crate) fn close_inherited_descriptors() {
 
 /// Ignores SIGINT: Ctrl-C in the agent's terminal reaches the whole process group.
 pub(crate) fn ignore_interrupt() {
-    // SAFETY: SIG_IGN is no handler, so nothing can run in signal context.
+    // SAFETY: SIG_IGN is not a handler, so nothing can run in signal context.
     let _ = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
 }
 
 /// Keeps the allocator's arenas and its cache of freed memory small: the process serves a few
 /// hundred small requests a second at most, and memory is what people see of it. Packet buffers
-/// get mappings of their own, so that they leave no holes behind.
+/// get mappings of their own, so that freeing them leaves no holes.
 pub(crate) fn tune_allocator() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [

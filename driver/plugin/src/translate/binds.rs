@@ -1,16 +1,18 @@
-//! Files and folders of the host inside the task: `bind`, `bind_read_only`, `mount` blocks of that
+//! Files and directories of the host inside the task: `bind`, `bind_read_only`, `mount` blocks of that
 //! type, Nomad's volumes and what its device plugins bring.
 
 use nomad_proto::drivers::Mount;
 use proto::task_spec::files::{Bind, Mapping};
 
-use super::Node;
-use super::place::{Targets, absolute, source, split};
+use super::node::Node;
+use super::paths::{absolute, source, split};
+use super::targets::Targets;
 use super::version;
 use crate::config::Problem;
-use crate::config::block_keys::{BindMapping, MountKeys, Propagation};
+use crate::config::block_keys::MountKeys;
 use crate::config::field::Pairs;
 use crate::config::task::TaskKeys;
+use crate::config::words::{BindMapping, Propagation};
 use proto::task_spec::files::Source;
 
 /// Binds of the job's own keys and of Nomad's volumes, in the order in which they are mounted.
@@ -78,13 +80,19 @@ fn pair(
         propagated: false,
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        apply(&mut bind, key, option, node, problems);
+        apply_option(&mut bind, key, option, node, problems);
     }
     Some(bind)
 }
 
 /// One option of a bind, in systemd-nspawn's words.
-fn apply(bind: &mut Bind, key: &str, option: &str, node: &Node<'_>, problems: &mut Vec<Problem>) {
+fn apply_option(
+    bind: &mut Bind,
+    key: &str,
+    option: &str,
+    node: &Node<'_>,
+    problems: &mut Vec<Problem>,
+) {
     match option {
         "rbind" => bind.recursive = true,
         "norbind" => bind.recursive = false,
@@ -114,7 +122,7 @@ fn mapping(word: BindMapping, key: &str, node: &Node<'_>, problems: &mut Vec<Pro
 }
 
 /// A `mount` block of type bind.
-pub(crate) fn mount(
+pub(crate) fn build(
     key: &str,
     keys: &MountKeys,
     default: BindMapping,
@@ -126,8 +134,8 @@ pub(crate) fn mount(
     let from = keys.source.as_deref().unwrap_or_default();
     let source = source(&format!("{key}.source"), from, problems);
     let target = targets.take(&format!("{key}.target"), &keys.target, problems);
-    let propagated =
-        propagated(keys.propagation, &format!("{key}.propagation"), problems).unwrap_or_default();
+    let propagated = parse_propagation(keys.propagation, &format!("{key}.propagation"), problems)
+        .unwrap_or_default();
     let mut bind = Bind {
         source: source?,
         target: target?,
@@ -137,13 +145,13 @@ pub(crate) fn mount(
         propagated,
     };
     for option in &keys.options {
-        apply(&mut bind, &format!("{key}.options"), option, node, problems);
+        apply_option(&mut bind, &format!("{key}.options"), option, node, problems);
     }
     Some(bind)
 }
 
 /// Whether later mounts of the host show up; `None` when it was refused.
-fn propagated(mode: Propagation, key: &str, problems: &mut Vec<Problem>) -> Option<bool> {
+fn parse_propagation(mode: Propagation, key: &str, problems: &mut Vec<Problem>) -> Option<bool> {
     match mode {
         Propagation::Private => Some(false),
         Propagation::HostToTask => Some(true),
@@ -161,7 +169,7 @@ fn propagated(mode: Propagation, key: &str, problems: &mut Vec<Problem>) -> Opti
     }
 }
 
-/// A volume of Nomad's, or a folder that a device plugin wants inside.
+/// A volume of Nomad's, or a directory that a device plugin wants inside.
 fn volume(
     volume: &Mount,
     mapping: Mapping,
@@ -188,7 +196,7 @@ fn volume(
         );
         return None;
     };
-    let propagated = propagated(mode, &format!("{key}: propagation_mode"), problems);
+    let propagated = parse_propagation(mode, &format!("{key}: propagation_mode"), problems);
     if !volume.selinux_label.is_empty() {
         problems.push(
             Problem::new(

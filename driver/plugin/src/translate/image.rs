@@ -20,20 +20,20 @@ use proto::task_spec::{Image, ImageKind};
 
 use crate::config::Problem;
 
-/// Finds the image. The last of `folders` is the plugin's. Blocks on the file system.
+/// Finds the image. The last of `directories` is the plugin's. Blocks on the file system.
 ///
 /// # Errors
 /// What is wrong with the text, or where nothing was found.
-pub(crate) fn resolve(text: &str, folders: &[PathBuf]) -> Result<(Image, ImageKind), Problem> {
+pub(crate) fn resolve(text: &str, directories: &[PathBuf]) -> Result<(Image, ImageKind), Problem> {
     let problem = |rule: String| Problem::new("image", rule).value(text);
     let path = Path::new(text);
     if path.is_absolute() {
         return at(path).map_err(problem);
     }
     if !text.contains('/') {
-        return named(text, folders.last()).map_err(problem);
+        return find_named(text, directories.last()).map_err(problem);
     }
-    for base in folders {
+    for base in directories {
         let candidate = base.join(path);
         match candidate.try_exists() {
             Ok(true) => return at(&candidate).map_err(problem),
@@ -47,14 +47,14 @@ pub(crate) fn resolve(text: &str, folders: &[PathBuf]) -> Result<(Image, ImageKi
             Ok(false) | Err(_) => {}
         }
     }
-    let places: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+    let places: Vec<String> = directories.iter().map(|f| f.display().to_string()).collect();
     Err(problem(format!("there is no such file or folder below {}", places.join(" or ")))
         .remedy("write an absolute path, or the image's name in the image store"))
 }
 
 /// A name of the image store, with the path that it is where the store does not have it.
-fn named(text: &str, plugin: Option<&PathBuf>) -> Result<(Image, ImageKind), String> {
-    let beside = plugin.map(|folder| folder.join(text)).filter(|path| path.exists());
+fn find_named(text: &str, plugin: Option<&PathBuf>) -> Result<(Image, ImageKind), String> {
+    let beside = plugin.map(|directory| directory.join(text)).filter(|path| path.exists());
     let beside = beside.and_then(|path| at(&path).ok());
     match (ImageName::new(text), beside) {
         (Ok(name), Some((Image::Path(path), kind))) => Ok((Image::NamedOr(name, path), kind)),
@@ -102,20 +102,20 @@ mod tests {
     fn a_path_is_found_in_order_and_a_name_beside_the_plugin_alone() {
         let base = std::env::temp_dir().join(format!("image-{}", std::process::id()));
         let (agent, plugin) = (base.join("agent"), base.join("plugin"));
-        for folder in [agent.join("both"), plugin.join("both"), plugin.join("own/deep")] {
-            std::fs::create_dir_all(folder).unwrap();
+        for directory in [agent.join("both"), plugin.join("both"), plugin.join("own/deep")] {
+            std::fs::create_dir_all(directory).unwrap();
         }
         std::fs::create_dir_all(agent.join("nix")).unwrap();
         std::fs::create_dir_all(plugin.join("a b")).unwrap();
         std::fs::write(agent.join("disk.raw"), "").unwrap();
         std::fs::write(plugin.join("disk.img"), "").unwrap();
-        let folders = [agent.clone(), plugin.clone()];
+        let directories = [agent.clone(), plugin.clone()];
         let path = |path: PathBuf| {
             let image = Image::Path(Absolute::parse(path.to_str().unwrap()).unwrap());
             (image, ImageKind::Tree)
         };
         let disk = |(image, _)| (image, ImageKind::Disk);
-        let found = |text: &str| resolve(text, &folders);
+        let found = |text: &str| resolve(text, &directories);
         assert_eq!(found("./both"), Ok(path(agent.join("both"))));
         assert_eq!(found("./own"), Ok(path(plugin.join("own"))));
         assert_eq!(found("own/deep"), Ok(path(plugin.join("own/deep"))));

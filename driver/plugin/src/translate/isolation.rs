@@ -10,7 +10,7 @@ use proto::task_spec::process::{
 };
 use proto::task_spec::{Isolation, Network};
 
-use super::Node;
+use super::node::Node;
 use crate::config::Problem;
 use crate::config::plugin::glob;
 use crate::config::task::TaskKeys;
@@ -43,7 +43,7 @@ fn capabilities(key: &str, names: &[String], problems: &mut Vec<Problem>) -> Cap
         match Capabilities::named(name) {
             Some(one) => set = set.with(one),
             None => problems.push(
-                Problem::new(key, "is no capability")
+                Problem::new(key, "is not a capability")
                     .value(name)
                     .remedy("a name of capabilities(7) such as NET_ADMIN, or all"),
             ),
@@ -110,7 +110,7 @@ fn process_limits(keys: &TaskKeys, problems: &mut Vec<Problem>) -> Vec<ProcessLi
         else {
             let names: Vec<_> =
                 LimitName::ALL.iter().map(|limit| limit.name().to_ascii_lowercase()).collect();
-            let problem = Problem::new(key, "is no process limit");
+            let problem = Problem::new(key, "is not a process limit");
             problems.push(problem.remedy(format!("one of {}", names.join(", "))));
             continue;
         };

@@ -2,224 +2,49 @@
 //!
 //! | module | idea |
 //! |---|---|
+//! | [`specification`] | all of them together, for one task on one [`node`] |
 //! | [`image`] | which image, and what kind of file it is |
 //! | [`root`] | what becomes of it; the user namespace |
-//! | [`place`] | paths on the host and inside |
-//! | [`binds`], [`mounts`], [`devices`] | further files |
+//! | [`paths`], [`targets`] | paths on the host, and the places inside that are taken |
+//! | [`binds`], [`tmpfs`], [`overlays`], [`mount_blocks`] | mounts |
+//! | [`devices`], [`credentials`] | device nodes and credentials |
 //! | [`process`], [`isolation`] | the payload, and what confines it |
-//! | [`network`], [`names`] | network, name resolution, time zone |
+//! | [`network`], [`resolver`], [`hosts`] | network and name resolution |
+//! | [`timezone`] | /etc/localtime |
+//! | [`host_files`] | copies of the host's files in the task's /etc |
 //! | [`output`] | log streams and journal fields |
 //! | [`resources`], [`signal`] | limits and signals |
 //! | [`version`] | what this node's systemd is too old for |
 //!
 //! Pure apart from looking for the image and reading what tasks get of the host's /etc. Everything wrong with a job is collected and reported at
-//! once; what this version cannot do is refused, never ignored in silence. Nothing here guards
+//! once; what this version cannot do is refused, never silently ignored. Nothing here guards
 //! anything: the helper judges the specification by its own policy.
 
 mod binds;
+mod credentials;
 mod devices;
+mod host_files;
+mod hosts;
 pub(crate) mod image;
 mod isolation;
-mod mounts;
-mod names;
+mod mount_blocks;
 mod network;
+mod node;
 mod output;
-mod place;
+mod overlays;
+mod paths;
 mod process;
+mod resolver;
 pub(crate) mod resources;
 mod root;
 pub(crate) mod signal;
+mod specification;
+mod targets;
 #[cfg(test)]
 mod tests;
+mod timezone;
+mod tmpfs;
 mod version;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-
-use nomad_proto::drivers::TaskConfig;
-use proto::limits;
-use proto::name::TaskKey;
-use proto::path::Absolute;
-use proto::task_spec::{Files, ImageKind, Ownership, Resources, TaskSpec};
-
-use crate::config::plugin::PluginConfig;
-use crate::config::task::TaskKeys;
-use crate::config::{Problem, environment, judge};
-use crate::error::Failure;
-
-use place::Targets;
-
-/// Time between the stop signal and the kill when the host shuts down. Nomad does not tell the
-/// driver the job's kill_timeout before it stops the task; this is its client's own upper bound.
-const SHUTDOWN_TIMEOUT_MS: u64 = 30_000;
-
-/// What is known of the node that a task is to run on.
-#[derive(Debug, Clone)]
-pub(crate) struct Node<'a> {
-    /// Version of the running systemd; 0: not known.
-    pub(crate) systemd: u32,
-    /// Whether tasks may run without user namespace at all; `None`: not known.
-    pub(crate) host_users: Option<bool>,
-    /// The operator's configuration.
-    pub(crate) config: &'a PluginConfig,
-    /// Folders below which relative images are looked up, in order; the last is the plugin's.
-    pub(crate) folders: &'a [PathBuf],
-    /// Whether SELinux is active.
-    pub(crate) selinux: bool,
-    /// How files of the host are read.
-    pub(crate) host: names::HostFiles,
-    /// Whether the host's resolver listens on loopback alone.
-    pub(crate) loopback_resolver: bool,
-}
-
-impl<'a> Node<'a> {
-    /// Looks at the host. Blocks on the file system.
-    pub(crate) fn of_host(
-        systemd: u32,
-        host_users: Option<bool>,
-        config: &'a PluginConfig,
-        folders: &'a [PathBuf],
-    ) -> Self {
-        // A host without the file has no resolver that a task could not reach.
-        let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        Self {
-            systemd,
-            host_users,
-            config,
-            folders,
-            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
-            host: names::HostFiles::REAL,
-            loopback_resolver: names::loopback_alone(&resolver),
-        }
-    }
-}
-
-/// Builds the specification. Blocks on the file system.
-///
-/// # Errors
-/// Every problem of the job in one final error.
-pub(crate) fn build(task: &TaskConfig, node: &Node<'_>) -> Result<TaskSpec, Failure> {
-    let mut problems = Vec::new();
-    let keys = TaskKeys::decode(&task.msgpack_driver_config, &mut problems);
-    let spec = specify(task, &keys, node, &mut problems);
-    judge(&problems)?;
-    spec.ok_or_else(|| Failure::permanent("job not valid"))
-}
-
-/// The task's image, as it is written.
-pub(crate) fn image_of(task: &TaskConfig) -> String {
-    TaskKeys::decode(&task.msgpack_driver_config, &mut Vec::new()).image
-}
-
-fn specify(
-    task: &TaskConfig,
-    keys: &TaskKeys,
-    node: &Node<'_>,
-    problems: &mut Vec<Problem>,
-) -> Option<TaskSpec> {
-    let key = collect(task_key(task), problems);
-    let alloc_dir = Absolute::parse(&task.alloc_dir)
-        .map_err(|e| Problem::new("alloc_dir", e.to_string()).value(&task.alloc_dir));
-    let alloc_dir = collect(alloc_dir, problems);
-    let network = collect(network::network(task.network_isolation_spec.as_ref(), keys), problems);
-    let users = root::users(keys, node, problems);
-    let mut targets = Targets::default();
-    let mut root = root::root(keys, users, node, &mut targets, problems);
-    let files = files(task, keys, node, &mut targets, problems);
-    let isolation = isolation::isolation(keys, network.as_ref(), node, problems);
-    isolation::counts(keys, problems);
-    let process = process::process(keys, &task.user, problems);
-    let names = names::names(keys, task, network.as_ref(), node, problems);
-    let logs = output::logs(keys, task, node, problems);
-    let labels = output::labels(keys, task, node, problems);
-    let stop_signal = process::stop_signal(keys, problems);
-    let environment = environment(task, keys, problems);
-    // Only a text that is well formed is worth a look at the disk.
-    if problems.iter().any(|problem| problem.key() == "image") {
-        return None;
-    }
-    let (image, kind) = collect(image::resolve(&keys.image, node.folders), problems)?;
-    root.kind = kind;
-    if root.ownership == Ownership::Chown && kind == ImageKind::Disk {
-        problems.push(
-            Problem::new("private_users_ownership", "needs an image that is a folder")
-                .value("chown")
-                .remedy("write map, which changes nothing on disk"),
-        );
-    }
-    Some(TaskSpec {
-        root,
-        payload: process::payload(keys),
-        process,
-        isolation,
-        users,
-        names,
-        files,
-        environment,
-        logs,
-        labels,
-        stop_signal,
-        kill_timeout_ms: SHUTDOWN_TIMEOUT_MS,
-        resources: resources(task, keys),
-        network: network?,
-        ..TaskSpec::new(key?, alloc_dir?, image)
-    })
-}
-
-fn collect<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
-    result.map_err(|problem| problems.push(problem)).ok()
-}
-
-/// Reads the task's id and compares it with the fields that say the same.
-fn task_key(task: &TaskConfig) -> Result<TaskKey, Problem> {
-    let problem = |rule: String| Problem::new("task id", rule).value(&task.id);
-    let key: TaskKey = task.id.parse().map_err(|e| problem(format!("{e}")))?;
-    let same = key.task.as_str() == task.name && key.alloc.to_string() == task.alloc_id;
-    if same {
-        Ok(key)
-    } else {
-        Err(problem(format!(
-            "does not belong to task {:?} of allocation {:?}",
-            task.name, task.alloc_id
-        )))
-    }
-}
-
-fn files(
-    task: &TaskConfig,
-    keys: &TaskKeys,
-    node: &Node<'_>,
-    targets: &mut Targets,
-    problems: &mut Vec<Problem>,
-) -> Files {
-    let mut files = Files {
-        binds: binds::binds(keys, &task.mounts, node, targets, problems),
-        devices: devices::devices(keys, &task.devices, targets, problems),
-        credentials: devices::credentials(keys, problems),
-        ..Files::default()
-    };
-    mounts::add(keys, node, &mut files, targets, problems);
-    if files.binds.len() > limits::MOUNTS_MAX {
-        problems.push(Problem::new(
-            "bind",
-            format!("{} with volumes, but at most {}", files.binds.len(), limits::MOUNTS_MAX),
-        ));
-    }
-    files
-}
-
-/// The job's variables below Nomad's, which hold those of its device plugins.
-fn environment(
-    task: &TaskConfig,
-    keys: &TaskKeys,
-    problems: &mut Vec<Problem>,
-) -> Vec<proto::task_spec::Variable> {
-    let mut nomad: HashMap<String, String> = task.device_env.clone();
-    nomad.extend(task.env.clone());
-    environment::merge(&keys.environment.0, &nomad, problems)
-}
-
-fn resources(task: &TaskConfig, keys: &TaskKeys) -> Resources {
-    let tasks_max = keys.pids_limit.and_then(|limit| u64::try_from(limit).ok());
-    Resources { tasks_max, ..resources::limits(task.resources.as_ref()) }
-}
+pub(crate) use node::Node;
+pub(crate) use specification::{build, image_of};

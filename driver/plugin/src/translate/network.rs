@@ -16,7 +16,7 @@ pub(crate) fn network(
     let spec =
         spec.filter(|spec| !(spec.mode() == NetworkIsolationMode::Host && spec.path.is_empty()));
     let Some(spec) = spec else {
-        // The group has no network of its own, or the host's.
+        // The group has no network namespace, or the host's.
         return Ok(if keys.network_veth { Network::Loopback } else { Network::Host });
     };
     if spec.mode() != NetworkIsolationMode::Group {

@@ -5,10 +5,11 @@ use proto::limits;
 use proto::task_spec::Logs;
 use proto::task_spec::output::{Label, LabelName, LabelValue};
 
-use super::Node;
+use super::node::Node;
 use crate::config::Problem;
-use crate::config::plugin::{LABELS, LogDriver, glob};
+use crate::config::plugin::{LABELS, glob};
 use crate::config::task::TaskKeys;
+use crate::config::words::LogDriver;
 
 /// Where the two streams go.
 pub(crate) fn logs(
@@ -116,7 +117,7 @@ fn plain(text: &str) -> String {
     let fits = |c: &char| LabelValue::new(c.to_string()).is_ok();
     let plain = text.chars().map(|c| if fits(&c) { c } else { '_' }).take(limits::VALUE_MAX);
     let label: String = plain.collect();
-    // A word of it could be a field of its own.
+    // A word of it could become a separate field.
     if LabelValue::new(label.clone()).is_ok() { label } else { label.replace('=', "_") }
 }
 

@@ -4,11 +4,11 @@ use proto::secret::Secret;
 use proto::task_spec::process::{Console, HostName, Ready, User};
 use proto::task_spec::{Payload, Process};
 
-use super::place::absolute;
+use super::paths::absolute;
 use super::signal;
 use crate::config::Problem;
-use crate::config::block_keys::{ConsoleWord, ReadyMode, VolatileWord};
 use crate::config::task::TaskKeys;
+use crate::config::words::{ConsoleWord, ReadyMode, VolatileWord};
 
 /// What runs, and how.
 pub(crate) fn payload(keys: &TaskKeys) -> Payload {
@@ -81,7 +81,7 @@ pub(crate) fn stop_signal(keys: &TaskKeys, problems: &mut Vec<Problem>) -> Optio
     let number = signal::parse(name);
     if number.is_none() {
         problems.push(
-            Problem::new("stop_signal", "is no signal")
+            Problem::new("stop_signal", "is not a signal")
                 .value(name)
                 .remedy("write a name like SIGTERM or SIGRTMIN+3"),
         );

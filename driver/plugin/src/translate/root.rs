@@ -3,13 +3,15 @@
 use proto::limits;
 use proto::task_spec::{ImageKind, Layer, Ownership, Pivot, Root, RootFs, Users, Volatile};
 
-use super::place::{Targets, absolute, split};
-use super::{Node, version};
+use super::node::Node;
+use super::paths::{absolute, split};
+use super::targets::Targets;
+use super::version;
 use crate::config::Problem;
-use crate::config::block_keys::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
-use crate::config::plugin::UserNamespaces;
 use crate::config::table::NOT_YET;
 use crate::config::task::TaskKeys;
+use crate::config::words::UserNamespaces;
+use crate::config::words::{EphemeralMode, OwnershipWord, Persist, VolatileWord};
 
 /// Uids below are the host's own users (UIDS-GIDS.md of systemd).
 const FIRST_OTHER: u32 = 65_536;
@@ -116,7 +118,7 @@ pub(crate) fn users(keys: &TaskKeys, node: &Node<'_>, problems: &mut Vec<Problem
     };
     let key = if keys.private_users.is_some() { "private_users" } else { "user_namespaces" };
     match keys.private_users.as_deref().unwrap_or(default) {
-        // With `yes` systemd-nspawn takes the range of the image's owner, which is no isolation
+        // With `yes` systemd-nspawn takes the range of the image's owner, which is not isolation
         // where that is root; a picked one is what is meant.
         "pick" | "yes" => Users::Pick,
         "identity" => Users::Identity,
@@ -127,12 +129,12 @@ pub(crate) fn users(keys: &TaskKeys, node: &Node<'_>, problems: &mut Vec<Problem
             }
             Users::Pick
         }
-        range => fixed(range, node, problems).unwrap_or(Users::Pick),
+        range => parse_fixed(range, node, problems).unwrap_or(Users::Pick),
     }
 }
 
 /// `base` or `base:width`.
-fn fixed(text: &str, node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Users> {
+fn parse_fixed(text: &str, node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Users> {
     let mut refuse = |rule: &str, remedy: &str| {
         problems.push(Problem::new("private_users", rule).value(text).remedy(remedy));
         None

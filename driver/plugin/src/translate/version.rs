@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use super::Node;
+use super::node::Node;
 use crate::config::Problem;
 
 /// Refuses a value that needs a newer systemd than the node has, with both versions.

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proto::name::{AllocId, Instance, TaskKey};
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 use tokio::task::JoinHandle;
 
 use crate::context::Context;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use proto::error::Refusal;
 use proto::name::TaskKey;
-use proto::plan::{Step, UnitId};
+use proto::step::Step;
+use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::restart::recover;

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::end::remove;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use proto::error::{Code, Refusal, printable};
 use proto::limits::{self, RANGE_WIDTH};
 use proto::name::{AllocId, TaskKey};
-use proto::plan::{Plan, PlannedFiles, Range, Report, Step};
+use proto::plan::{Plan, PlannedFiles, Range, Report};
+use proto::step::Step;
 use proto::task_spec::{Label, Logs, Payload, TaskSpec, Users};
 use proto::wire::Task;
 

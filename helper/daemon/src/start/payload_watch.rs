@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use proto::error::Refusal;
-use proto::plan::Step;
+use proto::step::Step;
 
 use crate::process::{Identity, Process, is_namespace_init};
 use crate::tasks::record::Kind;

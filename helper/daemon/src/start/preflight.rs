@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::error::{Code, Refusal};
 use proto::name::ImageName;
 use proto::path::Absolute;
-use proto::plan::Step;
+use proto::step::Step;
 use proto::systemd::Unfit;
 use proto::task_spec::{Image, ImageKind, TaskSpec};
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::error::Refusal;
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 use tokio::net::UnixDatagram;
 
 use crate::process::Process;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proto::name::TaskKey;
-use proto::plan::Step;
+use proto::step::Step;
 
 use crate::context::Context;
 use crate::systemd::bus::{MACHINED, is_named};

@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proto::plan::UnitId;
 use proto::task_spec::Label;
 use proto::task_spec::files::DeviceAccess;
 use proto::task_spec::process::{LimitName, ProcessLimit};
+use proto::unit_id::UnitId;
 use zbus::{OwnedObjectPath, Variant};
 
 use crate::systemd::bus::{Bus, MANAGER, is_named};

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, fstat};
 use proto::name::TaskKey;
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::process::Process;

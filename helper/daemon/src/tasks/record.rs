@@ -14,8 +14,9 @@ use std::path::Path;
 
 use proto::limits::RANGE_WIDTH;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
-use proto::plan::{Range, UnitId};
+use proto::plan::Range;
 use proto::task_spec::{ImageKind, Ownership, Payload, Root, RootFs};
+use proto::unit_id::UnitId;
 
 use crate::tasks::uid_range;
 

@@ -134,7 +134,7 @@ mod tests {
         use proto::name::{AllocId, Instance, TaskName};
         let task = TaskName::new("web").unwrap();
         let key = TaskKey { alloc: AllocId([1; 16]), task, instance: Instance(1) };
-        let record = Record::parse(proto::plan::UnitId::from(&key), &[]);
+        let record = Record::parse(proto::unit_id::UnitId::from(&key), &[]);
         let entry = || Some(Entry::new(record.clone(), 7, false));
         let failed = || Err(Refusal::failed("status", &key, "the bus does not answer"));
         let known = or_known(failed(), &key, entry()).unwrap();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use proto::error::printable;
 use proto::limits;
 use proto::name::{Instance, TaskKey};
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 use proto::wire::Page;
 
 use crate::process::Process;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use proto::error::{Code, Refusal};
 use proto::limits::{RANGE_FIRST, RANGE_LAST, RANGE_WIDTH};
 use proto::name::AllocId;
-use proto::plan::Step;
+use proto::step::Step;
 
 use crate::systemd::notify;
 use kernel::syscalls;

@@ -88,7 +88,7 @@ fn payload() -> Vec<Case> {
         ),
         one("image", "".into(), r#"image = "": must not be empty"#),
         one("image", "a/../b".into(), "must not hold .. components"),
-        one("image", "./".into(), "the agent's own folder is no image"),
+        one("image", "./".into(), "the agent's own folder is not an image"),
         one("image", "a\nb".into(), "must not hold control characters"),
         one("image", "docker://x".into(), "cannot download images yet"),
         one("image", "none/here".into(), "there is no such file or folder below"),
@@ -158,7 +158,7 @@ fn payload() -> Vec<Case> {
         one(
             "stop_signal",
             "SIGFOO".into(),
-            r#"stop_signal = "SIGFOO": is no signal (write a name like SIGTERM"#,
+            r#"stop_signal = "SIGFOO": is not a signal (write a name like SIGTERM"#,
         ),
         one(
             "ready",
@@ -302,8 +302,8 @@ fn rest() -> Vec<Case> {
             "must be a file below the task's secrets or local folder",
         ),
         // Isolation.
-        one("capability", list(&["FLY"]), r#"capability = "FLY": is no capability"#),
-        one("cap_drop", list(&["FLY"]), r#"cap_drop = "FLY": is no capability"#),
+        one("capability", list(&["FLY"]), r#"capability = "FLY": is not a capability"#),
+        one("cap_drop", list(&["FLY"]), r#"cap_drop = "FLY": is not a capability"#),
         one("syscall_filter", list(&["~"]), r#"syscall_filter = "~": not a valid system call"#),
         one(
             "sysctl",
@@ -344,7 +344,7 @@ fn rest() -> Vec<Case> {
         one(
             "ulimit",
             pairs(&[("files", "1")]),
-            "ulimit.files: is no process limit (one of as, core, cpu",
+            "ulimit.files: is not a process limit (one of as, core, cpu",
         ),
         one(
             "ulimit",

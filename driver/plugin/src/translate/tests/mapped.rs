@@ -227,7 +227,9 @@ fn a_file_that_the_host_lacks_is_named() {
         ("replace-stub", "/run/systemd/resolve/stub-resolv.conf"),
     ] {
         let text = refused(word, |_| Err(ErrorKind::NotFound.into())).unwrap_err().to_string();
-        for part in ["resolv_conf", path, "is no file on this host", "timezone", "/etc/localtime"] {
+        for part in
+            ["resolv_conf", path, "is not a file on this host", "timezone", "/etc/localtime"]
+        {
             assert!(text.contains(part), "{word}: {part}: {text}");
         }
         let text = refused(word, |_| Err(Error::other("is longer"))).unwrap_err().to_string();
@@ -371,7 +373,7 @@ fn logs_follow_job_and_plugin() {
     assert_eq!(logs(&[own]), Logs::Container { priority: 4 });
     let mut config = PluginConfig::default();
     config.logging.0 = Some(crate::config::plugin::PluginLogging {
-        driver: crate::config::plugin::LogDriver::Journald,
+        driver: crate::config::words::LogDriver::Journald,
     });
     assert_eq!(build(&task(&[]), &node(&config)).unwrap().logs, Logs::Journal);
 }

@@ -9,7 +9,7 @@ mod refused;
 use nomad_proto::drivers::TaskConfig;
 use proto::task_spec::TaskSpec;
 
-use super::names::HostFiles;
+use super::host_files::HostFiles;
 use super::{Node, build};
 use crate::config::plugin::PluginConfig;
 use crate::msgpack::{Value, tests::encode};
@@ -44,7 +44,7 @@ pub(super) fn node(config: &PluginConfig) -> Node<'_> {
         systemd: 257,
         host_users: Some(false),
         config,
-        folders: &[],
+        directories: &[],
         selinux: false,
         host: HostFiles {
             read: |path| Ok(path.into()),

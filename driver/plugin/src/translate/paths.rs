@@ -1,11 +1,8 @@
-//! Paths of a job: sources on the host, targets inside, and the lists that join them by colons.
+//! Paths of a job: sources on the host, and the lists that join paths by colons.
 //!
-//! Only the form is checked here. Which folder of the host may be seen is the helper's to decide.
-
-use std::collections::HashMap;
+//! Only the form is checked here. Which directory of the host may be seen is the helper's to decide.
 
 use proto::path::{Absolute, Component, Relative};
-use proto::target::Target;
 use proto::task_spec::files::Source;
 
 use crate::config::Problem;
@@ -26,7 +23,7 @@ pub(crate) fn absolute(key: &str, text: &str, problems: &mut Vec<Problem>) -> Op
         .ok()
 }
 
-/// Reads a source on the host: absolute, or below the task's own folder.
+/// Reads a source on the host: absolute, or below the task's own directory.
 pub(crate) fn source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<Source> {
     if text.starts_with('/') {
         return absolute(key, text, problems).map(Source::Host);
@@ -60,7 +57,7 @@ pub(crate) fn source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Opti
     }
 }
 
-/// A path below some folder; `.` components are dropped.
+/// A path below some directory; `.` components are dropped.
 pub(crate) fn below(text: &str) -> Result<Relative, String> {
     let parts = text.split('/').filter(|part| !part.is_empty() && *part != ".");
     let parts: Result<Vec<_>, _> = parts.map(Component::new).collect();
@@ -85,39 +82,6 @@ pub(crate) fn split(text: &str) -> Vec<String> {
         }
     }
     parts
-}
-
-/// The places inside that are mounted upon: each once, and none of the task's own mounts.
-#[derive(Debug, Default)]
-pub(crate) struct Targets {
-    taken: HashMap<Target, String>,
-}
-
-impl Targets {
-    /// Reads a target and claims it for a key.
-    pub(crate) fn take(
-        &mut self,
-        key: &str,
-        text: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Target> {
-        let path = absolute(key, text, problems)?;
-        let problem = |rule: String| Problem::new(key, rule).value(text);
-        let target = match Target::new(path) {
-            Ok(target) => target,
-            Err(refused) => {
-                problems.push(problem(refused.rule.to_owned()).remedy("choose another place"));
-                return None;
-            }
-        };
-        if let Some(other) = self.taken.insert(target.clone(), key.to_owned()) {
-            problems.push(
-                problem(format!("{other} is mounted at the same place")).remedy("leave one out"),
-            );
-            return None;
-        }
-        Some(target)
-    }
 }
 
 #[cfg(test)]
@@ -171,21 +135,6 @@ mod tests {
             "/a/../b",
         ] {
             assert_eq!(read(bad).unwrap_err().len(), 1, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn targets_are_taken_once() {
-        let (mut targets, mut problems) = (Targets::default(), Vec::new());
-        for good in ["/srv", "/alloc/x", "/dev/x", "/run/x", "/procx"] {
-            assert!(targets.take("bind", good, &mut problems).is_some(), "{good}: {problems:?}");
-        }
-        for bad in
-            ["/srv/", "/", "/proc", "/run/host/x", "/sys/fs", "/dev", "/alloc/", "x", "", "/a/.."]
-        {
-            problems.clear();
-            assert!(targets.take("tmpfs", bad, &mut problems).is_none(), "{bad}");
-            assert_eq!(problems.len(), 1, "{bad}");
         }
     }
 }

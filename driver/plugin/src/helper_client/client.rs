@@ -1,0 +1,365 @@
+//! The client of the root helper: a few connections, made when they are needed.
+//!
+//! The helper serves one request at a time on a connection and [`limits::CONNECTIONS_MAX`]
+//! connections in all, and a start or removal blocks its connection as long as it takes. So each
+//! kind of request has its own share, and stopping a task never waits for others' starts. Nothing of a
+//! connection is assumed to outlive the helper: requests that may be repeated are repeated on a
+//! fresh connection, a start is not, because the caller must undo it first.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use proto::codec::{self, CodecError};
+use proto::error::{Code, Refusal};
+use proto::name::{Instance, TaskKey};
+use proto::parts;
+use proto::task_spec::TaskSpec;
+use proto::task_spec::process::Ready;
+use proto::wire::{self, Answer, List, Start, Task, Verb, Welcome};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::connection::{Connection, Down};
+use super::health::Health;
+use super::monitor;
+
+/// Connections for starts, for removals, and for what is answered at once. One more watches the
+/// helper's life; the rest is left to a second plugin process during a change of agents.
+const STARTS: usize = 10;
+/// Starts that wait until a task says that it is ready: they may take an hour, and must not hold
+/// up the others.
+const READY_STARTS: usize = 6;
+const REMOVALS: usize = 5;
+const OTHERS: usize = 4;
+/// Idle connections that are kept.
+const IDLE: usize = 2;
+/// First and longest pause between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Time for a reply until the operator's `helper_timeout` is known. A removal stops a unit; a
+/// start has the helper's own limit.
+const REPLY: Duration = Duration::from_secs(30);
+const REMOVAL: Duration = Duration::from_secs(90);
+/// Time for the answer to a start beyond the helper's own limit.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// Why a request has no answer.
+#[derive(Debug, Clone)]
+pub(crate) enum CallError {
+    /// The helper refused the request.
+    Refused(Refusal),
+    /// No helper for as long as the caller was ready to wait.
+    Unreachable(Down),
+    /// The request is too large for the wire.
+    TooLarge(CodecError),
+    /// A later start of the same task has come; nothing was started.
+    Overtaken,
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(refusal) => f.write_str(&crate::error::describe(refusal)),
+            Self::Unreachable(down) => down.fmt(f),
+            Self::TooLarge(error) => write!(f, "the task is too large for the helper: {error}"),
+            Self::Overtaken => f.write_str("Nomad has asked for a later start of the same task"),
+        }
+    }
+}
+
+/// Why one try of a request has no answer.
+#[derive(Debug)]
+struct Missed {
+    down: Down,
+    /// Whether the helper may have acted on it.
+    sent: bool,
+}
+
+impl From<Down> for Missed {
+    fn from(down: Down) -> Self {
+        Self { down, sent: false }
+    }
+}
+
+/// The client.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    path: watch::Sender<PathBuf>,
+    reply: watch::Sender<Duration>,
+    health: watch::Sender<Health>,
+    starts: Semaphore,
+    ready_starts: Semaphore,
+    removals: Semaphore,
+    others: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Helper {
+    /// A client of the helper at `path`; connects to nothing yet.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path: watch::Sender::new(path),
+            reply: watch::Sender::new(REPLY),
+            health: watch::Sender::new(Health::Unknown),
+            starts: Semaphore::new(STARTS),
+            ready_starts: Semaphore::new(READY_STARTS),
+            removals: Semaphore::new(REMOVALS),
+            others: Semaphore::new(OTHERS),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Changes the socket, and the time for a short request.
+    pub(crate) fn set(&self, path: PathBuf, reply: Duration) {
+        self.reply.send_replace(reply);
+        self.path.send_if_modified(|old| {
+            let changed = *old != path;
+            *old = path;
+            changed
+        });
+    }
+
+    /// The helper's health and its changes.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// The greeting of the helper that is up; waits for the first answer as long as `patience`
+    /// lasts, and not at all for a helper that is known to be away.
+    pub(crate) async fn greeting(&self, patience: Duration) -> Option<Arc<Welcome>> {
+        let mut health = self.health.subscribe();
+        let known = health.wait_for(|health| *health != Health::Unknown);
+        match timeout(patience, known).await {
+            Ok(Ok(health)) => match &*health {
+                Health::Up(welcome) => Some(Arc::clone(welcome)),
+                Health::Down(_) | Health::Unknown => None,
+            },
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    /// Watches the helper's life for as long as the process lives.
+    pub(crate) async fn monitor(&self) {
+        monitor::run(&self.path, &self.health).await;
+    }
+
+    /// Asks something, and again for as long as `patience` lasts: a signal until it was sent, the
+    /// rest until there is an answer. All of it together takes as long as `patience`, or as one
+    /// answer may take when that is longer.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn call(&self, verb: Verb, patience: Duration) -> Result<Answer, CallError> {
+        let (share, limit) = match verb {
+            Verb::Remove(_) => (&self.removals, REMOVAL),
+            _ => (&self.others, self.reply()),
+        };
+        let now = Instant::now();
+        let (last_try, deadline) = (now + patience, now + patience.max(limit));
+        let mut pause = PAUSE;
+        loop {
+            let once = timeout_at(deadline, self.try_once(&verb, share, limit)).await;
+            let missed = match once.unwrap_or(Err(Down::Silent.into())) {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(refusal)) if refusal.code == Code::Epoch => Down::Lost.into(),
+                Ok(Err(refusal)) => return Err(CallError::Refused(refusal)),
+                Err(missed) => missed,
+            };
+            let done = missed.sent && matches!(verb, Verb::Signal(_));
+            if done || Instant::now() + pause > last_try {
+                return Err(CallError::Unreachable(missed.down));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn reply(&self) -> Duration {
+        *self.reply.borrow()
+    }
+
+    async fn try_once(
+        &self,
+        verb: &Verb,
+        share: &Semaphore,
+        limit: Duration,
+    ) -> Result<Result<Answer, Refusal>, Missed> {
+        // Semaphores are never closed.
+        let _permit = share.acquire().await;
+        let (connection, result) = self.exchange(verb, limit).await?;
+        Ok(self.keep(connection, result))
+    }
+
+    /// One request, on whichever connection takes it.
+    async fn exchange(
+        &self,
+        verb: &Verb,
+        limit: Duration,
+    ) -> Result<(Connection, Result<Answer, Refusal>), Missed> {
+        let once_only = matches!(verb, Verb::Signal(_));
+        while let Some(mut connection) = self.take_idle() {
+            match connection.call(verb.clone(), limit).await {
+                // Of a helper that has exited: that alone is not a failure.
+                Err(Down::Lost) if !(once_only && connection.has_sent()) => {}
+                result => return attach_connection(connection, result),
+            }
+        }
+        let (mut connection, _) = self.open().await?;
+        let result = connection.call(verb.clone(), limit).await;
+        attach_connection(connection, result)
+    }
+
+    /// A place among the starts that run at once; when none is free, `queued` is called with their
+    /// number, and the next one is waited for.
+    pub(crate) async fn take_place(
+        &self,
+        spec: &TaskSpec,
+        queued: impl FnOnce(usize),
+    ) -> Option<SemaphorePermit<'_>> {
+        let (share, most) = match spec.process.ready {
+            Ready::Notify { .. } => (&self.ready_starts, READY_STARTS),
+            Ready::Started => (&self.starts, STARTS),
+        };
+        if let Ok(place) = share.try_acquire() {
+            return Some(place);
+        }
+        queued(most);
+        share.acquire().await.ok()
+    }
+
+    /// Starts a task, once, in a place of the caller's; `wanted` has the last word. When the
+    /// connection breaks, the caller does not know how far the start got and must remove the task
+    /// before it tries again.
+    ///
+    /// # Errors
+    /// A refusal, no longer wanted, or the connection broke.
+    pub(crate) async fn start(
+        &self,
+        spec: &TaskSpec,
+        wanted: impl Fn() -> bool,
+    ) -> Result<Task, CallError> {
+        let whole = codec::encode_whole(spec).map_err(CallError::TooLarge)?;
+        let parts = parts::split(&whole).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
+        let length =
+            u32::try_from(whole.len()).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
+        let mut parts = parts.into_iter().map(Verb::Part);
+        let first = parts.next().ok_or(CallError::TooLarge(CodecError::TooLong))?;
+        // A part alone starts nothing.
+        let begun = self.exchange(&first, self.reply()).await;
+        let (mut connection, mut result) = begun.map_err(|m| CallError::Unreachable(m.down))?;
+        loop {
+            match result {
+                Ok(Answer::Taken) => {}
+                Ok(_) => return Err(CallError::Unreachable(Down::Lost)),
+                Err(refusal) => return Err(CallError::Refused(refusal)),
+            }
+            let Some(part) = parts.next() else { break };
+            result = connection.call(part, self.reply()).await.map_err(CallError::Unreachable)?;
+        }
+        if !wanted() {
+            return Err(CallError::Overtaken);
+        }
+        let result = connection
+            .call(Verb::Start(Start { length }), MARGIN + Duration::from_secs(spec.start_limit_s()))
+            .await
+            .map_err(CallError::Unreachable)?;
+        match self.keep(connection, result) {
+            Ok(Answer::Started(task)) => Ok(task),
+            Ok(_) => Err(CallError::Unreachable(Down::Lost)),
+            Err(refusal) => Err(CallError::Refused(refusal)),
+        }
+    }
+
+    /// Runs of the same task that the helper has.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn runs_of(
+        &self,
+        key: &TaskKey,
+        patience: Duration,
+    ) -> Result<Vec<TaskKey>, CallError> {
+        // Keys come in the order of allocation, task and run.
+        let mut after = TaskKey { instance: Instance(0), ..key.clone() };
+        let mut runs = Vec::new();
+        loop {
+            let list = Verb::List(List { after: Some(after.clone()) });
+            let Answer::Page(page) = self.call(list, patience).await? else {
+                return Err(CallError::Unreachable(Down::Lost));
+            };
+            let same = |k: &&TaskKey| k.alloc == key.alloc && k.task == key.task;
+            runs.extend(page.keys.iter().filter(same).cloned());
+            match page.keys.last() {
+                Some(last) if page.more && same(&last) && *last != after => {
+                    after = last.clone();
+                }
+                _ => return Ok(runs),
+            }
+        }
+    }
+
+    /// Takes everything of a task away.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn remove(&self, key: &TaskKey, patience: Duration) -> Result<(), CallError> {
+        let verb = Verb::Remove(wire::Remove { key: key.clone() });
+        match self.call(verb, patience).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the helper knows of a task.
+    ///
+    /// # Errors
+    /// A refusal, or no helper in time.
+    pub(crate) async fn status(
+        &self,
+        key: &TaskKey,
+        patience: Duration,
+    ) -> Result<Task, CallError> {
+        let verb = Verb::Status(wire::Status { key: key.clone() });
+        match self.call(verb, patience).await? {
+            Answer::Status(task) => Ok(task),
+            _ => Err(CallError::Unreachable(Down::Lost)),
+        }
+    }
+
+    async fn open(&self) -> Result<(Connection, Welcome), Down> {
+        let path = self.path.borrow().clone();
+        Connection::open(&path).await
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.pop()
+    }
+
+    /// Keeps a connection for the next request, unless the helper is about to close it.
+    fn keep(
+        &self,
+        connection: Connection,
+        result: Result<Answer, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let usable = !matches!(&result, Err(r) if matches!(r.code, Code::Protocol | Code::Epoch));
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if usable && idle.len() < IDLE {
+            idle.push(connection);
+        }
+        result
+    }
+}
+
+/// Joins a reply with its connection, or a failure with whether the request was sent.
+fn attach_connection(
+    connection: Connection,
+    result: Result<Result<Answer, Refusal>, Down>,
+) -> Result<(Connection, Result<Answer, Refusal>), Missed> {
+    match result {
+        Ok(result) => Ok((connection, result)),
+        Err(down) => Err(Missed { down, sent: connection.has_sent() }),
+    }
+}

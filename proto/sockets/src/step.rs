@@ -1,0 +1,60 @@
+//! The names of the steps of a start or a removal: one list for refusals, logs, test hooks and documents.
+
+/// Declares the steps with their names and the list of all of them.
+macro_rules! steps {
+    ($($(#[$doc:meta])* $step:ident = $name:literal,)*) => {
+        /// A named step of a start or a removal, on either side of the launcher's socket.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[allow(missing_docs, reason = "the names say it")]
+        pub enum Step {
+            $($(#[$doc])* $step,)*
+        }
+
+        impl Step {
+            /// Every step, in the order in which a task meets them.
+            pub const ALL: &'static [Self] = &[$(Self::$step,)*];
+
+            /// The name in logs, refusals and hooks.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$step => $name,)*
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    // The daemon, at a start.
+    Decide = "decide",
+    Range = "range",
+    Unit = "unit",
+    SendPlan = "send-plan",
+    // The launcher.
+    ReadPlan = "read-plan",
+    MountNamespace = "mount-namespace",
+    NetworkNamespace = "network-namespace",
+    Image = "image",
+    UserNamespace = "user-namespace",
+    RootFs = "root",
+    MachineId = "machine-id",
+    TaskDirs = "task-dirs",
+    Files = "files",
+    Names = "names",
+    Logs = "logs",
+    Settings = "settings",
+    // Both.
+    Go = "go",
+    Exec = "exec",
+    // The daemon again.
+    Leader = "leader",
+    Store = "store",
+    Register = "register",
+    // The daemon, at a removal.
+    Unregister = "unregister",
+    KillAll = "kill-all",
+    StopUnit = "stop-unit",
+    Clean = "clean",
+    Forget = "forget",
+}
