@@ -4,10 +4,9 @@
 //! then executes systemd-nspawn in its own place.
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::process::ExitCode;
-use std::{fs, io};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
@@ -16,11 +15,13 @@ use proto::limits;
 use proto::plan::{Plan, Report, Step};
 
 use super::daemon_link::{self, Orders};
+use super::open::if_there;
 use super::output::{self, Streams};
 use super::prepared::Extras;
+use super::stage::OwnPath;
 use super::step::{At, Problem, Steps};
 use super::{
-    files, isolation, machine_id, messages, mount_points, namespaces, nspawn, open, resolver, root,
+    files, isolation, machine_id, messages, mount_points, namespaces, nspawn, resolver, root,
     settings, task_dirs, user, warnings,
 };
 use kernel::syscalls;
@@ -57,11 +58,11 @@ fn run(
         namespaces::reap()?;
         orders.wait_for_go()
     })?;
-    let mark = super::executed_mark(plan.unit);
+    let mark = OwnPath::executed_mark(plan.unit);
     steps.run(Step::Exec, || {
         let failed = execute(orders, ready, &mark);
         // It comes back only when nothing was executed.
-        open::if_there(fs::remove_file(&mark)).at(mark.display())?;
+        if_there(mark.remove_file()).at(&mark)?;
         failed
     })
 }
@@ -130,26 +131,25 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
 /// A move waits for RCU, about 10 ms, but not for a while after another (rcu_sync of the kernel's
 /// cgroup_threadgroup_rwsem). PID 1 has made one, systemd-nspawn is about to: this one lies between
 /// them, so that the second still finds the lock ready. It changes nothing.
-fn renew_cgroup_lock() -> io::Result<()> {
-    let groups = fs::read_to_string("/proc/self/cgroup")?;
-    // Of version 2 (cgroups(7)).
-    match groups.lines().find_map(|line| line.strip_prefix("0::")) {
-        Some(own) => fs::write(format!("/sys/fs/cgroup{own}/cgroup.procs"), "0"),
+fn renew_cgroup_lock() {
+    let moved = OwnPath::own_cgroup().and_then(|own| match own {
+        Some(own) => own.join("cgroup.procs").write("0"),
         None => Ok(()),
+    });
+    if let Err(error) = moved {
+        eprintln!("the start may take some milliseconds more: own cgroup: {error}");
     }
 }
 
 fn execute(
     orders: &Orders,
     ready: Ready,
-    mark: &Path,
+    mark: &OwnPath,
 ) -> Result<std::convert::Infallible, Problem> {
-    if let Err(error) = renew_cgroup_lock() {
-        eprintln!("the start may take some milliseconds more: own cgroup: {error}");
-    }
+    renew_cgroup_lock();
     let journal = io::stderr().as_fd().try_clone_to_owned().at("standard error")?;
     let [stdout, stderr] = ready.streams.open(Some(orders))?;
-    fs::write(mark, "").at(mark.display())?;
+    mark.write("").at(mark)?;
     dup2_stdin(&ready.null).at("standard input")?;
     dup2_stdout(&stdout).at("standard output")?;
     dup2_stderr(&stderr).at("standard error")?;

@@ -9,8 +9,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{OFlag, open as open_path};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use proto::name::InvalidName;
 use proto::path::{Absolute, Component};
@@ -62,8 +61,7 @@ fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<
     mounts.sort_by_key(|mount| mount.target.path().components().len());
     let mut all: Vec<Inside> = Vec::new();
     for mount in mounts {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let handle = open_path(&mount.stage, flags, Mode::empty()).at(mount.stage.display())?;
+        let handle = mount.stage.open(OFlag::O_PATH | OFlag::O_NOFOLLOW).at(&mount.stage)?;
         let target = mount.target.path();
         let outer = above(&all, |inside| inside.mount.target.path(), target)
             .and_then(|(outer, below)| Some((all.get(outer)?, below)));

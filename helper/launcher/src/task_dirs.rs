@@ -6,19 +6,18 @@
 //! account of the host has, the same ones for every task, so that a later allocation can read the data
 //! it takes over. /secrets is protected where Nomad's agent is root: it mounts them noexec.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use proto::limits::{DISK_FIRST, RANGE_WIDTH};
 use proto::plan::{Plan, Range, TaskDirs};
 
-use super::STAGE;
 use super::namespaces;
 use super::open::{self, Mounts};
 use super::prepared::{Extras, MountPoint};
-use super::root::attach_at;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 use kernel::syscalls;
 
@@ -61,8 +60,8 @@ pub(super) fn mount_all(
             remarked = true;
             extras.notes.push(open_to_others(plan));
         }
-        let at = Path::new(STAGE).join(dir.name);
-        attach_at(clone.as_fd(), &at, MountPoint::Folder)?;
+        let at = OwnPath::on_stage(dir.name);
+        at.attach(clone.as_fd(), MountPoint::Folder)?;
         if dir.name == NAMES[0] {
             close_logs(&dir, &clone, map)?;
         }
@@ -140,7 +139,7 @@ fn remark_files_of_open_times(dir: &Dir, extras: &mut Extras) -> Result<(), Prob
     let flags = open::HANDLE;
     let found = open::beneath(dir.handle.as_fd(), Path::new(kept), flags, Mounts::Stay);
     let Some(kept_dir) = open::if_there(found).at(dir.path.display())? else { return Ok(()) };
-    let entries = fs::read_dir(open::link(kept_dir.as_fd())).at(dir.path.display())?;
+    let entries = OwnPath::of_handle(&kept_dir).entries().at(dir.path.display())?;
     for entry in entries.take(LOOKED_AT).filter_map(Result::ok) {
         // It may have been removed in the meantime.
         let Ok(meta) = entry.metadata() else { continue };

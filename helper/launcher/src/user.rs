@@ -12,7 +12,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::fchownat;
 use proto::path::Absolute;
 use proto::plan::Plan;
@@ -22,6 +22,7 @@ use proto::task_spec::{Payload, Root, Volatile};
 use super::open;
 use super::prepared::{Extras, MountPoint};
 use super::root::{Mounted, is_nspawns_own};
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 use super::warnings::is_mounted_over;
 
@@ -131,7 +132,7 @@ fn read(plan: &Plan, root: &Mounted, name: &str) -> Result<Accounts, Problem> {
     if !open::metadata(&handle).map_err(bad)?.is_file() {
         return Err(Problem::refused(object, "is not a regular file"));
     }
-    let file = File::open(open::link(handle.as_fd())).map_err(bad)?;
+    let file = File::from(OwnPath::of_handle(&handle).open(OFlag::O_RDONLY).map_err(bad)?);
     let bytes = open::read_all(file, FILE_MAX).map_err(bad)?;
     // Comments may be in any encoding; names and numbers are ASCII.
     Ok(Accounts::Text(String::from_utf8_lossy(&bytes).into_owned()))

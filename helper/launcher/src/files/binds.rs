@@ -4,7 +4,6 @@
 //! is mapped only where no other local user can make use of a set-uid file in it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use nix::mount::MsFlags;
 use proto::plan::{Place, Range, Unprotected};
@@ -14,8 +13,9 @@ use super::Context;
 use super::source::Source;
 use crate::namespaces::{self, Owner};
 use crate::prepared::MountPoint;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
-use crate::{STAGE, open, root, task_dirs};
+use crate::{open, task_dirs};
 
 /// Owner of the directories that Nomad makes in an allocation.
 const NOBODY: u32 = 65_534;
@@ -32,9 +32,9 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
         {
             unmappable(context, bind)?;
         }
-        let at = Path::new(STAGE).join(format!("bind{number}"));
+        let at = OwnPath::on_stage(format!("bind{number}"));
         let propagation = if bind.propagated { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
-        root::attach_with(clone.as_fd(), &at, source.kind, propagation)?;
+        at.attach_with(clone.as_fd(), source.kind, propagation)?;
         context.extras.mount(at, &bind.target, source.kind);
     }
     Ok(())
@@ -128,7 +128,7 @@ fn is_of_the_task(
 
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.
 fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
-    let root = open::folder(&root::path()).at("root")?;
+    let root = OwnPath::root().open_dir()?;
     let target = open::in_root(root.as_fd(), &bind.target.path().to_path());
     let Some(target) = open::if_there(target).at(&bind.target)? else {
         return Ok(Owner { uid: range.base, gid: range.base });

@@ -15,16 +15,14 @@ mod devices;
 mod overlays;
 mod source;
 
-use std::fs;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use proto::plan::Plan;
 use proto::task_spec::files::Tmpfs;
 
-use super::STAGE;
 use super::prepared::{Extras, MountPoint};
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 
 /// What every part needs, and what they leave behind.
@@ -45,11 +43,10 @@ pub(super) fn prepare(
     overlays::mount_all(&mut context)?;
     devices::make_all(&mut context)?;
     for (number, tmpfs) in plan.files.tmpfs.iter().enumerate() {
-        let at = Path::new(STAGE).join(format!("tmpfs{number}"));
-        fs::create_dir(&at).at(at.display())?;
+        let at = OwnPath::on_stage(format!("tmpfs{number}"));
+        at.make_dir(0o755)?;
         let (flags, options) = tmpfs_options(tmpfs, plan.container_root());
-        mount(Some("tmpfs"), &at, Some("tmpfs"), flags, Some(options.as_str()))
-            .at(format!("tmpfs at {}", tmpfs.target))?;
+        at.mount("tmpfs", flags, &options).at(format!("tmpfs at {}", tmpfs.target))?;
         context.extras.mount(at, &tmpfs.target, MountPoint::Folder);
     }
     credentials::load_all(&mut context)

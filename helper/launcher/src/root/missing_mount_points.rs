@@ -4,9 +4,10 @@
 //! The image is hostile: its links are resolved by the kernel as the container's root would resolve
 //! them (`RESOLVE_IN_ROOT`), so no walk leaves it.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component as PathPart, Path, PathBuf};
-use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -16,6 +17,7 @@ use proto::path::{Absolute, Component};
 
 use crate::open;
 use crate::prepared::MountPoint;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 
 /// systemd-nspawn mounts its own file systems here, in which it makes what is missing.
@@ -106,9 +108,9 @@ impl Mounted {
             // The image itself, to which no other task writes.
             return Ok(());
         }
-        let mode = open::metadata(object)?.permissions();
+        let mode = open::metadata(object)?.mode();
         // overlayfs copies before any change of attributes, also before one that changes nothing.
-        fs::set_permissions(open::link(object.as_fd()), mode)
+        OwnPath::of_handle(object).set_mode(mode)
     }
 
     /// Makes an absolute path inside a mount point, with the folders above it, and returns it
@@ -143,9 +145,8 @@ impl Mounted {
 
     /// A path from one of the root's folders as the container sees it.
     pub(crate) fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
-        let spelled = |fd: &OwnedFd| fs::read_link(open::link(fd.as_fd()));
-        let top = spelled(&self.folder)?;
-        let folder = spelled(folder)?;
+        let top = OwnPath::of_handle(&self.folder).read_link()?;
+        let folder = OwnPath::of_handle(folder).read_link()?;
         let below = folder.strip_prefix(top).map_err(io::Error::other)?;
         let mut real = PathBuf::from("/");
         for part in below.components().chain(path.components()) {
@@ -226,6 +227,8 @@ fn make(parent: &OwnedFd, name: &Path, kind: MountPoint, owner: Option<u32>) -> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "directories of the test's own")]
+
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;

@@ -20,34 +20,22 @@ mod missing_mount_points;
 mod overlay;
 mod plain;
 
-use std::fs::{self, DirBuilder, Permissions};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
 use proto::plan::Plan;
 use proto::task_spec::{Ownership, Payload, Pivot, Root, Volatile};
 
+use super::open;
 use super::prepared::{Extras, MountPoint};
+use super::stage::OwnPath;
 use super::step::{At, Problem};
-use super::{STAGE, open, upper};
 use kernel::syscalls;
 
 pub(super) use image::Image;
-pub(super) use kernel::kept_layers::claim_orphans;
 pub(super) use missing_mount_points::{Mounted, Point, is_nspawns_own, make_path};
 
-/// Where systemd-nspawn finds the root.
-pub(super) fn path() -> PathBuf {
-    stage("root")
-}
-
-fn stage(name: &str) -> PathBuf {
-    Path::new(STAGE).join(name)
-}
-
-/// Mounts the root at [`path`]. `users` ID-maps it where the ownership asks for it.
+/// Mounts the root at [`OwnPath::root`]. `users` ID-maps it where the ownership asks for it.
 pub(super) fn mount_root(
     plan: &Plan,
     image: &Image,
@@ -55,7 +43,8 @@ pub(super) fn mount_root(
     extras: &mut Extras,
 ) -> Result<Mounted, Problem> {
     let map = users.filter(|_| plan.root.ownership == Ownership::Map);
-    let whole = if plan.root.pivot.is_some() { stage("whole") } else { path() };
+    let whole =
+        if plan.root.pivot.is_some() { OwnPath::on_stage("whole") } else { OwnPath::root() };
     let mut root = match plan.root.mode {
         Root::Plain => plain::mount(plan, image, map, &whole)?,
         Root::ReadOnly | Root::Ephemeral(_) | Root::Volatile(_) => {
@@ -95,18 +84,18 @@ fn enter(
     plan: &Plan,
     root: &mut Mounted,
     pivot: &Pivot,
-    whole: &Path,
+    whole: &OwnPath,
     extras: &mut Extras,
 ) -> Result<(), Problem> {
     let new = pivot.new.to_path();
     let object = format!("pivot_root {} in {}", pivot.new, plan.image);
-    let handle = open::folder(whole).at(whole.display())?;
+    let handle = whole.open_dir()?;
     let folder = open::in_root(handle.as_fd(), &new).at(&object)?;
     if !open::metadata(&folder).at(&object)?.is_dir() {
         return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
     }
     let clone = syscalls::clone_mount(folder.as_fd(), false).at(&object)?;
-    attach_at(clone.as_fd(), &path(), MountPoint::Folder)?;
+    OwnPath::root().attach(clone.as_fd(), MountPoint::Folder)?;
     root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
     if let Some(old) = &pivot.old {
         let attributes = match plan.root.mode {
@@ -115,8 +104,9 @@ fn enter(
         };
         let clone = syscalls::clone_mount(handle.as_fd(), false).at(&object)?;
         syscalls::set_mount_attributes(clone.as_fd(), attributes, None).at(&object)?;
-        attach_at(clone.as_fd(), &stage("old"), MountPoint::Folder)?;
-        extras.mount(stage("old"), old, MountPoint::Folder);
+        let at = OwnPath::on_stage("old");
+        at.attach(clone.as_fd(), MountPoint::Folder)?;
+        extras.mount(at, old, MountPoint::Folder);
     }
     Ok(())
 }
@@ -140,7 +130,7 @@ fn attach(
     image: &Image,
     attributes: u64,
     map: Option<BorrowedFd<'_>>,
-    at: &Path,
+    at: &OwnPath,
 ) -> Result<(), Problem> {
     let clone = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     match syscalls::set_mount_attributes(clone.as_fd(), attributes, map) {
@@ -150,41 +140,5 @@ fn attach(
         }
         other => other.at(&plan.image)?,
     }
-    attach_at(clone.as_fd(), at, MountPoint::Folder)
-}
-
-/// Attaches a detached mount on a new mount point of the stage; nothing of the host arrives below it
-/// from now on.
-pub(super) fn attach_at(
-    mounted: BorrowedFd<'_>,
-    at: &Path,
-    kind: MountPoint,
-) -> Result<(), Problem> {
-    attach_with(mounted, at, kind, MsFlags::MS_PRIVATE)
-}
-
-/// The same with another propagation: as a slave (`MS_SLAVE`), later mounts of the host arrive below
-/// it. Nothing goes the other way: it leaves the peers that it was cloned from.
-pub(super) fn attach_with(
-    mounted: BorrowedFd<'_>,
-    at: &Path,
-    kind: MountPoint,
-    propagation: MsFlags,
-) -> Result<(), Problem> {
-    let point = match kind {
-        MountPoint::Folder => {
-            make_folder(at, 0o755)?;
-            open::folder(at).at(at.display())?
-        }
-        MountPoint::File => open::create(at).at(at.display())?.into(),
-    };
-    syscalls::attach_mount(mounted, point.as_fd()).at(at.display())?;
-    let none = None::<&str>;
-    mount(none, at, none, propagation | MsFlags::MS_REC, none).at(at.display())
-}
-
-/// Makes a folder with exactly this mode.
-fn make_folder(path: &Path, mode: u32) -> Result<(), Problem> {
-    DirBuilder::new().mode(mode).create(path).at(path.display())?;
-    fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
+    at.attach(clone.as_fd(), MountPoint::Folder)
 }
