@@ -21,7 +21,7 @@ use super::prepared::Extras;
 use super::stage::OwnPath;
 use super::step::{At, Problem, Steps};
 use super::{
-    files, isolation, machine_id, messages, mount_points, namespaces, nspawn, resolver, root,
+    etc_files, files, isolation, machine_id, messages, mount_points, namespaces, nspawn, root,
     settings, task_dirs, user, warnings,
 };
 use kernel::syscalls;
@@ -91,7 +91,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     steps.run(Step::TaskDirs, || task_dirs::mount_all(plan, users, &mut extras))?;
     steps.run(Step::Files, || files::prepare(plan, users, &mut extras))?;
     steps.run(Step::Names, || {
-        resolver::prepare(plan, &root, &mut extras)?;
+        etc_files::prepare(plan, &root, &mut extras)?;
         mount_points::attach_all(plan, &root, &mut extras)
     })?;
     let streams = steps.run(Step::Logs, || output::find(plan, users, &mut extras))?;

@@ -13,6 +13,7 @@ mod clean;
 mod daemon_link;
 #[cfg(feature = "doctor")]
 mod doctor;
+mod etc_files;
 mod files;
 mod isolation;
 mod launch;
@@ -26,7 +27,6 @@ mod output;
 mod overlay;
 mod prepared;
 mod relay;
-mod resolver;
 mod root;
 mod settings;
 mod stage;

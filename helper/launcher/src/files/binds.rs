@@ -9,7 +9,7 @@ use nix::mount::MsFlags;
 use proto::plan::{Place, Range, Unprotected};
 use proto::task_spec::files::{Bind, Mapping};
 
-use super::Context;
+use super::prepare::Context;
 use super::source::Source;
 use crate::namespaces::{self, Owner};
 use crate::prepared::MountPoint;

@@ -13,7 +13,7 @@ use proto::path::Relative;
 use proto::plan::TaskDirs;
 use proto::task_spec::files::{Credential, CredentialContent};
 
-use super::Context;
+use super::prepare::Context;
 use crate::open::{self, Mounts};
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};

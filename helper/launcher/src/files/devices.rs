@@ -10,7 +10,7 @@ use nix::sys::stat::SFlag;
 use proto::plan::Place;
 use proto::task_spec::files::Device;
 
-use super::Context;
+use super::prepare::Context;
 use crate::open;
 use crate::prepared::MountPoint;
 use crate::stage::OwnPath;

@@ -10,7 +10,7 @@ use nix::mount::MsFlags;
 use proto::plan::Place;
 use proto::task_spec::files::{self, Upper};
 
-use super::Context;
+use super::prepare::Context;
 use super::source::Source;
 use crate::open;
 use crate::overlay::{self, Overlay};

@@ -9,7 +9,8 @@ use nix::mount::MsFlags;
 use proto::plan::Plan;
 use proto::task_spec::{Layer, Root};
 
-use super::{Image, Mounted, attach, kept};
+use super::assemble::attach;
+use super::{Image, Mounted, kept};
 use crate::overlay::{Overlay, Upper};
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};

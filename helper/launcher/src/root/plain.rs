@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use proto::plan::Plan;
 use proto::task_spec::ImageKind;
 
-use super::{Image, Mounted, attach};
+use super::assemble::attach;
+use super::{Image, Mounted};
 use crate::open;
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};

@@ -1,4 +1,4 @@
-//! Name resolution and time zone: /etc/resolv.conf, /etc/hosts, /etc/localtime.
+//! Files at /etc for name resolution and time zone: resolv.conf, hosts, localtime.
 //!
 //! systemd-nspawn's own options for them write into the root, which it cannot do in an ID-mapped
 //! one. So each file is made on the stage, as container root's, and bound over the image's, which
