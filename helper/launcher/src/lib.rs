@@ -7,7 +7,7 @@
 //!
 //! Trusts the plan (it comes from the daemon over an inherited socket) and root-owned folders.
 //! Trusts nothing below an allocation or an image: those are opened beneath their roots, without
-//! following links, and used by descriptor. Calls that take a path are in [`stage`] alone.
+//! following links, and used by descriptor. Calls that take a path are in `stage` alone.
 
 mod clean;
 mod daemon_link;

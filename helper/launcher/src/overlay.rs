@@ -10,10 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::fchownat;
 use proto::plan::Range;
 
 use super::open::{self, Mounts};
@@ -54,8 +52,7 @@ impl Upper {
             let folder = open::beneath(layer.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay)?;
             if made {
                 let [uid, gid] = [uid, gid].map(|id| range.base.saturating_add(id));
-                let (uid, gid) = (Some(uid.into()), Some(gid.into()));
-                fchownat(&folder, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+                open::set_owner(&folder, uid, gid)?;
                 OwnPath::of_handle(&folder).set_mode(top.mode())?;
             }
             let owner = open::metadata(&folder)?.uid();

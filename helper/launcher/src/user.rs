@@ -12,8 +12,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag};
-use nix::unistd::fchownat;
+use nix::fcntl::OFlag;
 use proto::path::Absolute;
 use proto::plan::Plan;
 use proto::task_spec::process::{Account, User, UserName, is_id};
@@ -249,8 +248,7 @@ fn make_home(plan: &Plan, root: &Mounted, found: &Credentials) -> Result<(), Pro
     root.provide(home, MountPoint::Folder)?;
     let Some(made) = find().at(home)? else { return Ok(()) };
     let on_host = |id: u32| root.owner.saturating_add(id);
-    let (uid, gid) = (Some(on_host(found.uid).into()), Some(on_host(found.gid).into()));
-    fchownat(&made, "", uid, gid, AtFlags::AT_EMPTY_PATH).at(home)
+    open::set_owner(&made, on_host(found.uid), on_host(found.gid)).at(home)
 }
 
 /// The image's shell begins in the user's home, where there is one.

@@ -19,4 +19,4 @@ mod plain;
 
 pub(super) use assemble::mount_root;
 pub(super) use image::Image;
-pub(super) use missing_mount_points::{Mounted, Point, is_nspawns_own, make_path};
+pub(super) use missing_mount_points::{Mounted, Point, Within, is_nspawns_own, make_path};
