@@ -47,13 +47,14 @@ fn run(
     plan: Plan,
     steps: &mut Steps,
 ) -> Result<std::convert::Infallible, Refusal> {
+    // The unit's own must not decide about the modes of what is made here and by systemd-nspawn.
     umask(Mode::from_bits_truncate(0o022));
     let (ready, notes) = prepare(&plan, steps)?;
     let times = steps.line();
     steps.run(Step::Go, || {
         let report = Report::Prepared { notes };
         orders.report_with(&report, &[ready.messages.as_fd()]).at("helper socket")?;
-        // While the helper has its turn.
+        // Both cost time, which is free here: the helper has its own work to do before "go".
         eprintln!("{times}");
         namespaces::reap()?;
         orders.wait_for_go()
@@ -61,7 +62,7 @@ fn run(
     let mark = OwnPath::executed_mark(plan.unit);
     steps.run(Step::Exec, || {
         let failed = execute(orders, ready, &mark);
-        // It comes back only when nothing was executed.
+        // execve(2) returns only when it failed: the end of this process is not the payload's then.
         if_there(mark.remove_file()).at(&mark)?;
         failed
     })
@@ -69,15 +70,16 @@ fn run(
 
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
     let mut extras = Extras::default();
+    // First of all: whatever is mounted from here on goes with the unit's last process.
     let messages = steps.run(Step::MountNamespace, || {
         namespaces::enter_mount_namespace()?;
         messages::receive()
     })?;
-    // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
+    // Before systemd-nspawn mounts sysfs: one shows the network namespace of the process that mounts it.
     steps.run(Step::NetworkNamespace, || namespaces::enter_network_namespace(&plan.network))?;
-    // Opened here and not before: only mounts of the own namespace can be cloned.
+    // After unshare(2): open_tree(2) clones only mounts of the caller's own mount namespace.
     let image = steps.run(Step::Image, || root::Image::open(plan))?;
-    // The identity maps nothing.
+    // A range that begins at 0 shows every owner as it is on disk: there is nothing to map.
     let range = plan.users.filter(|range| range.base != 0);
     let users =
         steps.run(Step::UserNamespace, || range.map(namespaces::user_namespace).transpose())?;
@@ -147,14 +149,17 @@ fn execute(
     mark: &OwnPath,
 ) -> Result<std::convert::Infallible, Problem> {
     renew_cgroup_lock();
+    // Kept for an error after standard error has become the task's.
     let journal = io::stderr().as_fd().try_clone_to_owned().at("standard error")?;
     let [stdout, stderr] = ready.streams.open(Some(orders))?;
+    // Before execve(2): from then on the unit's main process may end with any status.
     mark.write("").at(mark)?;
+    // dup2(2) clears close-on-exec: systemd-nspawn gets these three descriptors and no others.
     dup2_stdin(&ready.null).at("standard input")?;
     dup2_stdout(&stdout).at("standard output")?;
     dup2_stderr(&stderr).at("standard error")?;
     let Err(error) = execve(&ready.binary, &ready.arguments, &ready.environment);
-    // The task's stderr is not ours to write to.
+    // The reason belongs in the journal, not in the task's output.
     dup2_stderr(&journal).at("standard error")?;
     Err(error).at("systemd-nspawn")
 }

@@ -27,12 +27,15 @@ use kernel::syscalls;
 /// Enters a mount namespace of the task's own: mounts of the host still arrive, none leaves.
 pub(super) fn enter_mount_namespace() -> Result<(), Problem> {
     unshare(CloneFlags::CLONE_NEWNS).at("mount namespace")?;
+    // The copies are peers of the host's mounts, and systemd has made those shared: without this, each
+    // mount made here would appear on the host. As slaves they still get the host's.
     let all = OwnPath::constant("/");
     all.set_propagation(MsFlags::MS_SLAVE).at("/ as slave")?;
-    // systemd-nspawn sends mounts to its container through a shared mount of its own.
+    // Shared again, with no peer on the host: systemd-nspawn sends mounts to its container that way.
     all.set_propagation(MsFlags::MS_SHARED).at("/ as shared")?;
     let stage = OwnPath::stage();
     stage.make_dirs(0o755)?;
+    // In memory and root's alone: credentials lie on it.
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     stage.mount("tmpfs", flags, "mode=0700,size=4m").at(&stage)
 }
@@ -44,16 +47,18 @@ pub(super) fn enter_network_namespace(network: &PlannedNetwork) -> Result<(), Pr
         PlannedNetwork::Loopback => unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?,
         PlannedNetwork::Join(place) => {
             let file = open::place(place, OFlag::O_RDONLY).at(place)?;
+            // Compared by the opened file, not by its name: any file can be mounted at that name.
             let theirs = open::metadata(&file).at(place)?;
             let own = OwnPath::constant("/proc/self/ns/net");
             let hosts = own.metadata().at(&own)?;
             if (theirs.dev(), theirs.ino()) == (hosts.dev(), hosts.ino()) {
                 return Err(Problem::refused(place, "is the host's own network namespace"));
             }
-            // The kernel refuses a file that is not a network namespace.
+            // CLONE_NEWNET has the kernel check that the file is a network namespace.
             setns(file, CloneFlags::CLONE_NEWNET).at(place)?;
         }
     }
+    // lo is down in a new namespace, and nobody may have set it up in one to join.
     let inet = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .at("socket for lo")?;
     syscalls::loopback_up(inet.as_fd()).at("lo")?;
@@ -139,7 +144,8 @@ pub(super) fn is_in_hosts_mount_namespace(pid: u32) -> Result<bool, Problem> {
 fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
     let child = syscalls::child_in_user_namespace().at("user namespace")?;
     let result = map_ids(child.cast_unsigned(), uids, gids);
-    // Its end takes a moment, which [`reap`] waits for when the rest is done.
+    // The descriptor keeps the namespace; the child is of no use any more. Its end takes a moment, which
+    // [`reap`] waits for when everything else is done.
     nix::sys::signal::kill(Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL)
         .at("child in user namespace")?;
     result.at("user namespace")
@@ -157,16 +163,19 @@ pub(super) fn reap() -> Result<(), Problem> {
 }
 
 fn map_ids(child: u32, uids: &str, gids: &str) -> io::Result<OwnedFd> {
+    // By the parent: only who has capabilities in the parent user namespace may map other ids than its
+    // own (user_namespaces(7)).
     OwnPath::of_process(child, "uid_map").write(uids)?;
     OwnPath::of_process(child, "gid_map").write(gids)?;
     OwnPath::of_process(child, "ns/user").open(OFlag::O_RDONLY)
 }
 
-/// Puts a folder of the task's own in place of systemd-nspawn's runtime folder: nothing in it can
-/// be left behind. The folder of image locks stays the host's where the image is written to.
+/// Puts a directory of the task's own in place of systemd-nspawn's runtime directory: nothing in it can
+/// be left over. The directory of image locks stays the host's where the image is written to.
 pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
     let locks = OwnPath::constant(LOCKS);
     let shared = if writes_image {
+        // Cloned before the tmpfs hides it: a lock works only if all who write to the image see it.
         locks.make_dirs(0o755)?;
         Some(syscalls::clone_mount(locks.open_dir()?.as_fd(), false).at(LOCKS)?)
     } else {

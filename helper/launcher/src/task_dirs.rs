@@ -21,7 +21,7 @@ use super::stage::OwnPath;
 use super::step::{At, Problem};
 use kernel::syscalls;
 
-/// Names of the folders inside, and of their mounts on the stage.
+/// Names of the directories inside, and of their mounts on the stage.
 const NAMES: [&str; 3] = ["alloc", "local", "secrets"];
 
 /// The ids that files have on disk where other local users can reach them.
@@ -37,7 +37,7 @@ struct Dir {
     secrets: bool,
 }
 
-/// Mounts the three folders on the stage.
+/// Mounts the three directories on the stage.
 pub(super) fn mount_all(
     plan: &Plan,
     users: Option<BorrowedFd<'_>>,
@@ -52,6 +52,8 @@ pub(super) fn mount_all(
             (Some(range), Some(users)) => Some(users_of(is_protected, range, users)?),
             _ => None,
         };
+        // A mount of its own, because the attributes below are a mount's. Not recursive: what the host
+        // has mounted below is not the task's.
         let clone = syscalls::clone_mount(dir.handle.as_fd(), false).at(dir.path.display())?;
         let map = set_attributes(&dir, &clone, map.as_ref(), extras)?;
         if map.is_some() && is_protected {
@@ -94,11 +96,14 @@ fn set_attributes<'a>(
         attributes |= syscalls::NO_EXEC;
     }
     let map = map.map(AsFd::as_fd);
+    // While the clone is detached: nothing sees it without its attributes, and the kernel ID-maps no
+    // other.
     let set = |map| syscalls::set_mount_attributes(clone.as_fd(), attributes, map);
     match set(map) {
         Err(e) if map.is_some() && e.kind() == io::ErrorKind::InvalidInput => {}
         other => return other.map(|()| map).at(dir.path.display()),
     }
+    // Without the map, but never without the attributes.
     set(None).at(dir.path.display())?;
     extras.notes.push(if dir.secrets {
         "this kernel cannot ID-map the file system of /secrets (a tmpfs needs Linux 6.3): files in it \
@@ -170,11 +175,12 @@ fn close_logs(alloc: &Dir, attached: &OwnedFd, map: Option<BorrowedFd<'_>>) -> R
     let clone = syscalls::clone_mount(logs.as_fd(), false).at(object.display())?;
     let attributes = syscalls::NO_DEV | syscalls::NO_SUID | syscalls::NO_EXEC | syscalls::READ_ONLY;
     syscalls::set_mount_attributes(clone.as_fd(), attributes, map).at(object.display())?;
+    // Found in the clone that the container gets, where the mount must lie.
     let point = open(attached).at(object.display())?;
     syscalls::attach_mount(clone.as_fd(), point.as_fd()).at(object.display())
 }
 
-/// The opened folders, for the door.
+/// The opened directories, for the tests.
 #[cfg(feature = "test-door")]
 pub(super) fn handles(dirs: &TaskDirs) -> Result<[OwnedFd; 3], Problem> {
     open_all(dirs).map(|all| all.map(|dir| dir.handle))

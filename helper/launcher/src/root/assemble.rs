@@ -67,7 +67,7 @@ pub(crate) fn mount_root(
     Ok(root)
 }
 
-/// Makes a folder of the whole root the root, and shows the whole below it where the job says.
+/// Makes a directory of the whole root the root, and shows the whole below it where the job says.
 ///
 /// Not by systemd-nspawn's `--pivot-root=`: it follows the image's links on the host.
 fn enter(
@@ -84,10 +84,12 @@ fn enter(
     if !open::metadata(&folder).at(&object)?.is_dir() {
         return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
     }
+    // By descriptor: what was judged above is what becomes the root, wherever the path leads now.
     let clone = syscalls::clone_mount(folder.as_fd(), false).at(&object)?;
     OwnPath::root().attach(clone.as_fd(), MountPoint::Folder)?;
     root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
     if let Some(old) = &pivot.old {
+        // systemd-nspawn makes only the root itself read-only, not what is bound into it.
         let attributes = match plan.root.mode {
             Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => 0,
             Root::ReadOnly | Root::Volatile(_) => syscalls::READ_ONLY,
@@ -114,7 +116,7 @@ fn check_merged(plan: &Plan, root: &Mounted) -> Result<(), Problem> {
     Err(Problem::refused(&plan.image, reason))
 }
 
-/// Attaches a clone of the image's root on a new folder.
+/// Attaches a clone of the image's root on a new directory.
 pub(super) fn attach(
     plan: &Plan,
     image: &Image,
@@ -122,6 +124,8 @@ pub(super) fn attach(
     map: Option<BorrowedFd<'_>>,
     at: &OwnPath,
 ) -> Result<(), Problem> {
+    // Without what the host has mounted below the image. Attributes and ID mapping belong to the clone
+    // alone; they are set before it is attached, and the kernel ID-maps no attached mount.
     let clone = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     match syscalls::set_mount_attributes(clone.as_fd(), attributes, map) {
         Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {

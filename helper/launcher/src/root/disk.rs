@@ -42,7 +42,7 @@ const EXT4_CLEAN: (u64, &[u8]) = (1024 + 58, &[1, 0]);
 /// Times that others may take a free loop device before us.
 const TRIES: u32 = 1000;
 
-/// Mounts the image on the stage and returns its root folder.
+/// Mounts the image on the stage and returns its root directory.
 pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     let image = &plan.image;
     let writes = plan.root.mode.writes_image();
@@ -76,6 +76,7 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     };
     let at = OwnPath::on_stage("disk");
     at.make_dir(0o755)?;
+    // nodev: the device nodes of an image are nobody's. Its set-uid programs work as in a tree.
     let (flags, options) = match writes {
         true => (MsFlags::MS_NODEV, options),
         false => (MsFlags::MS_NODEV | MsFlags::MS_RDONLY, read_only),
@@ -109,7 +110,7 @@ fn loop_device(file: &File) -> Result<(OwnPath, OwnedFd), Problem> {
         let device = OwnPath::constant("/dev").join(format!("loop{number}"));
         let open = device.open(OFlag::O_RDWR).at(&device)?;
         match syscalls::configure_loop(open.as_fd(), file.as_fd()) {
-            // Somebody else took it between the two calls.
+            // Somebody else took it between the two calls: LOOP_CTL_GET_FREE reserves nothing.
             Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && tries > 0 => {}
             other => return other.at(&device).map(|()| (device, open)),
         }

@@ -39,12 +39,12 @@ pub(super) fn find_or_make(
             reason,
         ));
     }
-    // Only for a task that is there: what was made for none would never go.
+    // Only for a task that is there: a layer goes when its allocation's directory does.
     let alloc = &plan.task_dirs.alloc_dir;
     let folder = open::place(alloc, open::HANDLE).at(alloc)?;
     let stay = open::Mounts::Stay;
     open::beneath(folder.as_fd(), Path::new(task), open::HANDLE, stay).at(task)?;
-    // Renamed when complete: a half-made one is the run's own, and goes with it.
+    // Made in the unit's own directory and renamed when complete: a half-made one goes with the unit.
     let new = make(OwnPath::of_unit(plan.unit))?;
     let alloc = alloc.to_path();
     new.join(ALLOC).make_link(&alloc).at(&new)?;

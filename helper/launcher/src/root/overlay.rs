@@ -27,8 +27,9 @@ pub(super) fn mount(
     map: Option<BorrowedFd<'_>>,
     at: &OwnPath,
 ) -> Result<Mounted, Problem> {
-    // It stays on the stage, which the container does not see: an unmount waits for RCU.
+    // It stays attached on the stage, which the container does not see: an unmount would wait for RCU.
     let lower = OwnPath::on_stage("lower");
+    // Read-only as a mount too: not even host root changes the image through it.
     attach(plan, image, syscalls::NO_DEV | syscalls::READ_ONLY, map, &lower)?;
     let mapped = map.is_some();
     let upper = open_upper(plan, image, mapped, &layers(plan, image, mapped)?)?;
@@ -45,7 +46,7 @@ pub(super) fn mount(
     Ok(Mounted { folder: at.open_dir()?, owner: plan.container_root(), layered: true })
 }
 
-/// The folder that holds the upper layer and the kernel's work folder.
+/// The directory that holds the upper layer and the kernel's work directory.
 fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<OwnPath, Problem> {
     let make = |folder: OwnPath| folder.make_dir(0o700).map(|()| folder);
     // Complete before it gets its name.
@@ -67,7 +68,7 @@ fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<OwnPath, Problem> 
     }
 }
 
-/// The two folders of a layer, made where they are missing.
+/// The two directories of a layer, made where they are missing.
 fn open_upper(plan: &Plan, image: &Image, mapped: bool, layer: &OwnPath) -> Result<Upper, Problem> {
     let folder = layer.open_dir()?;
     let range = plan.users.filter(|_| mapped);

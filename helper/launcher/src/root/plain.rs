@@ -33,9 +33,10 @@ pub(super) fn mount(
     let own = OwnPath::of_unit(plan.unit);
     own.make_dir(0o700)?;
     own.join(&image.lock).write_new(b"")?;
+    // Not nosuid: set-uid programs of the image are meant to work inside.
     attach(plan, image, syscalls::NO_DEV, map, at)?;
-    // Nothing can be created through a mapped clone; this one is not mapped, and has nothing of what
-    // is mounted below the image on the host.
+    // Our own uid has no id in the map, so we can create nothing through the mapped clone: what is
+    // missing is made through this one, which has nothing of the host's mounts below the image either.
     let folder = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     syscalls::set_mount_attributes(folder.as_fd(), syscalls::NO_DEV, None).at(&plan.image)?;
     let owner = if map.is_some() { 0 } else { plan.container_root() };
