@@ -34,7 +34,6 @@ struct Dir {
     name: &'static str,
     path: PathBuf,
     handle: OwnedFd,
-    secrets: bool,
 }
 
 /// Mounts the three directories on the stage.
@@ -92,7 +91,8 @@ fn set_attributes<'a>(
     extras: &mut Extras,
 ) -> Result<Option<BorrowedFd<'a>>, Problem> {
     let mut attributes = syscalls::NO_DEV | syscalls::NO_SUID;
-    if dir.secrets {
+    let is_secrets = dir.name == "secrets";
+    if is_secrets {
         attributes |= syscalls::NO_EXEC;
     }
     let map = map.map(AsFd::as_fd);
@@ -105,7 +105,7 @@ fn set_attributes<'a>(
     }
     // Without the map, but never without the attributes.
     set(None).at(dir.path.display())?;
-    extras.notes.push(if dir.secrets {
+    extras.notes.push(if is_secrets {
         "this kernel cannot ID-map the file system of /secrets (a tmpfs needs Linux 6.3): files in it \
          that are not readable by everybody cannot be read inside"
             .to_owned()
@@ -194,7 +194,7 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
         let path = base.join(&below);
         let handle =
             open::beneath(alloc_dir.as_fd(), &below, open::HANDLE, mounts).at(path.display())?;
-        Ok(Dir { name, path, handle, secrets: name == "secrets" })
+        Ok(Dir { name, path, handle })
     };
     let alloc = open_one(NAMES[0], PathBuf::from("alloc"), Mounts::Stay)?;
     let local = open_one(NAMES[1], task.join("local"), Mounts::Stay)?;

@@ -52,10 +52,11 @@ fn check_links(
     bind: &Bind<Place>,
     source: &Source<'_>,
 ) -> Result<(), Problem> {
-    let alloc = &context.plan.task_dirs.alloc_dir;
-    let below = bind.source.below.components();
-    let of_alloc = bind.source.root == alloc.root && below.starts_with(alloc.below.components());
-    if of_alloc && source.kind == MountPoint::File && !bind.read_only && source.links > 1 {
+    if is_in_allocation(context, source)
+        && source.kind == MountPoint::File
+        && !bind.read_only
+        && source.links > 1
+    {
         let reason = "is a hard link, whose other names may be files of the host: bind it read-only, \
                       or a copy of it";
         return Err(Problem::refused(told(bind), reason));
@@ -115,15 +116,17 @@ fn is_of_the_task(
     bind: &Bind<Place>,
     source: &Source<'_>,
 ) -> Result<bool, Problem> {
-    let alloc = &context.plan.task_dirs.alloc_dir;
-    let is_in_allocation = source.place.root == alloc.root
-        && source.place.below.components().starts_with(alloc.below.components());
-    if !is_in_allocation || bind.mapping != Mapping::Automatic {
+    if !is_in_allocation(context, source) || bind.mapping != Mapping::Automatic {
         return Ok(false);
     }
     // Directories that Nomad makes for tasks hold what tasks write.
     let is_tasks = task_dirs::ON_DISK.holds(source.owner.uid) || source.owner.uid == NOBODY;
     Ok((!bind.read_only || is_tasks) && !source.is_protected(bind.recursive)?)
+}
+
+fn is_in_allocation(context: &Context<'_>, source: &Source<'_>) -> bool {
+    let (place, alloc) = (source.place, &context.plan.task_dirs.alloc_dir);
+    place.root == alloc.root && place.below.components().starts_with(alloc.below.components())
 }
 
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.

@@ -34,10 +34,9 @@ pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
         let mut path = OwnPath::on_stage(format!("credential{number}"));
         path.write_new(&content)?;
         if credential.encrypted {
-            let plain = OwnPath::on_stage(format!("credential{number}.plain"));
-            decrypt(credential, &path, &plain)?;
-            content = plain.read().at(&object)?;
-            path = plain;
+            content = decrypt(credential, &path)?;
+            path = OwnPath::on_stage(format!("credential{number}.plain"));
+            path.write_new(&content)?;
         }
         room = room.checked_sub(content.len()).ok_or_else(|| {
             Problem::refused(&object, "all credentials of a task together: at most 1 MiB")
@@ -68,8 +67,8 @@ pub(crate) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem
     }
 }
 
-/// Decrypts a file of the stage into another.
-fn decrypt(credential: &Credential, from: &OwnPath, to: &OwnPath) -> Result<(), Problem> {
+/// Decrypts a file of the stage.
+fn decrypt(credential: &Credential, from: &OwnPath) -> Result<Vec<u8>, Problem> {
     let object = format!("credential {}", credential.name);
     let output = Command::new(CREDS)
         .arg("decrypt")
@@ -77,12 +76,10 @@ fn decrypt(credential: &Credential, from: &OwnPath, to: &OwnPath) -> Result<(), 
         .args(["--newline=no", "-", "-"])
         .env_clear()
         .stdin(Stdio::from(from.open(OFlag::O_RDONLY).at(&object)?))
-        .stdout(Stdio::from(to.create().at(to)?))
-        .stderr(Stdio::piped())
         .output()
         .at(CREDS)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let reason = format!("systemd-creds cannot decrypt it with this host's key: {}", said.trim());
