@@ -7,12 +7,13 @@
 //! The tree was made by the payload: it may be as deep as it likes, so there is no recursion and
 //! never more than three open folders. A folder that is not empty is first moved up to the top.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::{fs, io};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -22,17 +23,19 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::step::Step;
 use proto::unit_id::UnitId;
 
-use super::{open, root, upper};
-use kernel::{hook, syscalls};
+use super::open::{self, if_there};
+use super::stage::OwnPath;
+use kernel::layout::upper;
+use kernel::{hook, kept_layers, syscalls};
 
 /// Runs `clean UNIT`.
 pub(super) fn main(unit: &str) -> ExitCode {
     hook::run(Step::Clean, || {
         let Some(unit) = UnitId::parse(unit) else { return eprintln!("clean: not a unit id") };
-        let folder = upper(unit);
-        for step in [remove_locks, root::claim_orphans, remove_tree] {
-            if let Err(error) = step(&folder) {
-                eprintln!("clean: {}: {error}", folder.display());
+        let claim_orphans = |unit| kept_layers::claim_orphans(&upper(unit));
+        for step in [remove_locks, claim_orphans, remove_tree] {
+            if let Err(error) = step(unit) {
+                eprintln!("clean: {}: {error}", upper(unit).display());
             }
         }
     });
@@ -41,43 +44,48 @@ pub(super) fn main(unit: &str) -> ExitCode {
 
 /// Removes the lock files that the launcher has named in the folder, unless somebody holds them.
 /// Only root can make names here: the payload's begin one folder further down.
-fn remove_locks(folder: &Path) -> io::Result<()> {
-    let Some(top) = open::if_there(open::folder(folder))? else { return Ok(()) };
+fn remove_locks(unit: UnitId) -> io::Result<()> {
+    let Some(top) = if_there(OwnPath::of_unit(unit).open(open::HANDLE))? else { return Ok(()) };
     for name in names(&top, Path::new("."))? {
-        let path = Path::new(kernel::layout::LOCKS).join(&name);
-        let file = fs::File::options().read(true).write(true).open(&path);
-        let Some(file) = open::if_there(file)? else { continue };
+        let path = OwnPath::image_lock(Path::new(&name));
+        let Some(file) = if_there(path.open(OFlag::O_RDWR))? else { continue };
+        let file = File::from(file);
         match syscalls::lock_whole(&file) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e),
             // Else it is gone already, and the name another's.
-            Ok(()) if file.metadata()?.nlink() > 0 => fs::remove_file(&path)?,
+            Ok(()) if file.metadata()?.nlink() > 0 => path.remove_file()?,
             Ok(()) => {}
         }
     }
     Ok(())
 }
 
-/// Removes a folder and everything in it; a missing one is fine.
-fn remove_tree(folder: &Path) -> io::Result<()> {
-    let Some(top) = open::if_there(open::folder(folder))? else { return Ok(()) };
+/// Removes the unit's directory and everything in it; a missing one is fine.
+fn remove_tree(unit: UnitId) -> io::Result<()> {
+    let own = OwnPath::of_unit(unit);
+    let Some(top) = if_there(own.open(open::HANDLE))? else { return Ok(()) };
+    remove_content(&top)?;
+    own.remove_dir()
+}
+
+fn remove_content(top: &OwnedFd) -> io::Result<()> {
     let mut moved = 0_u64;
     // Each round empties the folders that lie at the top; their own sub-folders have been moved
     // there and are the next round's.
     loop {
-        let names = names(&top, Path::new("."))?;
+        let names = names(top, Path::new("."))?;
         if names.is_empty() {
-            break;
+            return Ok(());
         }
         for name in &names {
             let name = Path::new(name);
-            match remove_entry(&top, name) {
-                Err(e) if is_not_empty(&e) => empty_folder(&top, name, &mut moved)?,
+            match remove_entry(top, name) {
+                Err(e) if is_not_empty(&e) => empty_folder(top, name, &mut moved)?,
                 other => other?,
             }
         }
     }
-    fs::remove_dir(folder)
 }
 
 fn empty_folder(top: &OwnedFd, name: &Path, moved: &mut u64) -> io::Result<()> {
@@ -145,7 +153,10 @@ fn names(top: &OwnedFd, folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "directories of the test's own")]
+
     use super::*;
+    use std::fs;
 
     /// Deeper than the number of descriptors and than any stack would take.
     #[test]
@@ -167,8 +178,10 @@ mod tests {
         for number in 0..NAMES + 10 {
             fs::write(top.join(format!(".moved-1/f{number}")), "").unwrap();
         }
-        remove_tree(&top).unwrap();
-        assert!(!top.exists() && Path::new("/etc").exists());
-        remove_tree(&top).unwrap();
+        let handle = open::folder(&top).unwrap();
+        remove_content(&handle).unwrap();
+        assert!(fs::read_dir(&top).unwrap().next().is_none() && Path::new("/etc").exists());
+        remove_content(&handle).unwrap();
+        fs::remove_dir(&top).unwrap();
     }
 }

@@ -5,21 +5,21 @@
 //! that another task or the host could see: a name outside the families that belong to a namespace
 //! is refused here too, whatever the policy said.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use proto::capability::Capabilities;
 use proto::plan::{Plan, PlannedNetwork};
 use proto::task_spec::process::{SyscallRule, Sysctl};
 
-use super::STAGE;
 use super::open::{self, Mounts};
 use super::prepared::Extras;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 
 /// The groups that systemd-nspawn's list consists of (nspawn-seccomp.c): it takes out nothing else.
@@ -32,6 +32,9 @@ const CAPABILITIES: &str = "audit_control audit_write chown dac_override dac_rea
                             fsetid ipc_owner kill lease linux_immutable mknod net_bind_service \
                             net_broadcast net_raw setfcap setgid setpcap setuid sys_admin \
                             sys_boot sys_chroot sys_nice sys_ptrace sys_resource sys_tty_config";
+
+/// Flags of the kernel's own file systems.
+const KERNELS: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NOEXEC);
 
 /// The payload's bounding set, as systemd-nspawn would compute it of its options.
 pub(super) fn bounding(plan: &Plan) -> io::Result<Capabilities> {
@@ -46,7 +49,8 @@ pub(super) fn bounding(plan: &Plan) -> io::Result<Capabilities> {
         Some(_) => Ok(set),
         // systemd-nspawn refuses what the unit does not have; a user namespace has all.
         None => {
-            let status = fs::read_to_string("/proc/self/status")?;
+            let status = String::from_utf8_lossy(&OwnPath::constant("/proc/self/status").read()?)
+                .into_owned();
             let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
             let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
             let own = mask.ok_or_else(|| io::Error::other("no CapBnd in /proc/self/status"))?;
@@ -72,7 +76,7 @@ pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
         extras.arguments.push(format!("--rlimit={name}={soft}:{hard}"));
     }
     if let Some(context) = &isolation.selinux {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
+        if OwnPath::constant("/sys/fs/selinux/enforce").metadata().is_err() {
             let reason = "SELinux is not active on this host (/sys/fs/selinux is not mounted); \
                           leave the key out, or constrain the job to nodes that have it";
             return Err(Problem::refused(format!("selinux_context {context}"), reason));
@@ -136,11 +140,9 @@ fn sysctls(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
         return Ok(());
     }
     // Its own: the host's may be read-only where the host is a container itself.
-    let proc = Path::new(STAGE).join("proc");
-    fs::create_dir(&proc).at(proc.display())?;
-    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), &proc, Some("proc"), flags, None::<&str>).at(proc.display())?;
-    let root = open::folder(&proc.join("sys")).at(proc.display())?;
+    let proc = OwnPath::on_stage("proc");
+    proc.mount_new("proc", KERNELS, "")?;
+    let root = proc.join("sys").open_dir()?;
     all.iter().try_for_each(|sysctl| write(root.as_fd(), sysctl))
 }
 
@@ -150,11 +152,9 @@ fn own_ipc_namespace(extras: &mut Extras) -> Result<(), Problem> {
     unshare(CloneFlags::CLONE_NEWIPC).at("IPC namespace")?;
     extras.environment.push("SYSTEMD_NSPAWN_SHARE_NS_IPC=1".to_owned());
     // From inside a user namespace it could not be mounted: the IPC namespace is the host's child.
-    let queues = Path::new(STAGE).join("mqueue");
-    fs::create_dir(&queues).at(queues.display())?;
-    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some("mqueue"), &queues, Some("mqueue"), flags, None::<&str>).at(queues.display())?;
-    extras.arguments.push(format!("--bind={}:/dev/mqueue", queues.display()));
+    let queues = OwnPath::on_stage("mqueue");
+    queues.mount_new("mqueue", KERNELS, "")?;
+    extras.arguments.push(format!("--bind={queues}:/dev/mqueue"));
     Ok(())
 }
 

@@ -4,10 +4,9 @@
 //! then executes systemd-nspawn in its own place.
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::process::ExitCode;
-use std::{fs, io};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
@@ -17,11 +16,13 @@ use proto::plan::{Plan, Report};
 use proto::step::Step;
 
 use super::daemon_link::{self, Orders};
+use super::open::if_there;
 use super::output::{self, Streams};
 use super::prepared::Extras;
+use super::stage::OwnPath;
 use super::step::{At, Problem, Steps};
 use super::{
-    files, isolation, machine_id, messages, mount_points, namespaces, nspawn, open, resolver, root,
+    etc_files, files, isolation, machine_id, messages, mount_points, namespaces, nspawn, root,
     settings, task_dirs, user, warnings,
 };
 use kernel::syscalls;
@@ -47,37 +48,39 @@ fn run(
     plan: Plan,
     steps: &mut Steps,
 ) -> Result<std::convert::Infallible, Refusal> {
+    // The unit's own must not decide about the modes of what is made here and by systemd-nspawn.
     umask(Mode::from_bits_truncate(0o022));
     let (ready, notes) = prepare(&plan, steps)?;
     let times = steps.line();
     steps.run(Step::Go, || {
         let report = Report::Prepared { notes };
         orders.report_with(&report, &[ready.messages.as_fd()]).at("helper socket")?;
-        // While the helper has its turn.
+        // Both cost time, which is free here: the helper has its own work to do before "go".
         eprintln!("{times}");
         namespaces::reap()?;
         orders.wait_for_go()
     })?;
-    let mark = super::executed_mark(plan.unit);
+    let mark = OwnPath::executed_mark(plan.unit);
     steps.run(Step::Exec, || {
         let failed = execute(orders, ready, &mark);
-        // It comes back only when nothing was executed.
-        open::if_there(fs::remove_file(&mark)).at(mark.display())?;
+        // execve(2) returns only when it failed: the end of this process is not the payload's then.
+        if_there(mark.remove_file()).at(&mark)?;
         failed
     })
 }
 
 fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
     let mut extras = Extras::default();
+    // First of all: whatever is mounted from here on goes with the unit's last process.
     let messages = steps.run(Step::MountNamespace, || {
         namespaces::enter_mount_namespace()?;
         messages::receive()
     })?;
-    // The network before any mount of sysfs: systemd-nspawn's shows the namespace it is made in.
+    // Before systemd-nspawn mounts sysfs: one shows the network namespace of the process that mounts it.
     steps.run(Step::NetworkNamespace, || namespaces::enter_network_namespace(&plan.network))?;
-    // Opened here and not before: only mounts of the own namespace can be cloned.
+    // After unshare(2): open_tree(2) clones only mounts of the caller's own mount namespace.
     let image = steps.run(Step::Image, || root::Image::open(plan))?;
-    // The identity maps nothing.
+    // A range that begins at 0 shows every owner as it is on disk: there is nothing to map.
     let range = plan.users.filter(|range| range.base != 0);
     let users =
         steps.run(Step::UserNamespace, || range.map(namespaces::user_namespace).transpose())?;
@@ -91,7 +94,7 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     steps.run(Step::TaskDirs, || task_dirs::mount_all(plan, users, &mut extras))?;
     steps.run(Step::Files, || files::prepare(plan, users, &mut extras))?;
     steps.run(Step::Names, || {
-        resolver::prepare(plan, &root, &mut extras)?;
+        etc_files::prepare(plan, &root, &mut extras)?;
         mount_points::attach_all(plan, &root, &mut extras)
     })?;
     let streams = steps.run(Step::Logs, || output::find(plan, users, &mut extras))?;
@@ -131,31 +134,33 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
 /// A move waits for RCU, about 10 ms, but not for a while after another (rcu_sync of the kernel's
 /// cgroup_threadgroup_rwsem). PID 1 has made one, systemd-nspawn is about to: this one lies between
 /// them, so that the second still finds the lock ready. It changes nothing.
-fn renew_cgroup_lock() -> io::Result<()> {
-    let groups = fs::read_to_string("/proc/self/cgroup")?;
-    // Of version 2 (cgroups(7)).
-    match groups.lines().find_map(|line| line.strip_prefix("0::")) {
-        Some(own) => fs::write(format!("/sys/fs/cgroup{own}/cgroup.procs"), "0"),
+fn renew_cgroup_lock() {
+    let moved = OwnPath::own_cgroup().and_then(|own| match own {
+        Some(own) => own.join("cgroup.procs").write("0"),
         None => Ok(()),
+    });
+    if let Err(error) = moved {
+        eprintln!("the start may take some milliseconds more: own cgroup: {error}");
     }
 }
 
 fn execute(
     orders: &Orders,
     ready: Ready,
-    mark: &Path,
+    mark: &OwnPath,
 ) -> Result<std::convert::Infallible, Problem> {
-    if let Err(error) = renew_cgroup_lock() {
-        eprintln!("the start may take some milliseconds more: own cgroup: {error}");
-    }
+    renew_cgroup_lock();
+    // Kept for an error after standard error has become the task's.
     let journal = io::stderr().as_fd().try_clone_to_owned().at("standard error")?;
     let [stdout, stderr] = ready.streams.open(Some(orders))?;
-    fs::write(mark, "").at(mark.display())?;
+    // Before execve(2): from then on the unit's main process may end with any status.
+    mark.write("").at(mark)?;
+    // dup2(2) clears close-on-exec: systemd-nspawn gets these three descriptors and no others.
     dup2_stdin(&ready.null).at("standard input")?;
     dup2_stdout(&stdout).at("standard output")?;
     dup2_stderr(&stderr).at("standard error")?;
     let Err(error) = execve(&ready.binary, &ready.arguments, &ready.environment);
-    // The task's stderr is not ours to write to.
+    // The reason belongs in the journal, not in the task's output.
     dup2_stderr(&journal).at("standard error")?;
     Err(error).at("systemd-nspawn")
 }

@@ -7,12 +7,13 @@
 //!
 //! Trusts the plan (it comes from the daemon over an inherited socket) and root-owned folders.
 //! Trusts nothing below an allocation or an image: those are opened beneath their roots, without
-//! following links, and used by descriptor.
+//! following links, and used by descriptor. Calls that take a path are in `stage` alone.
 
 mod clean;
 mod daemon_link;
 #[cfg(feature = "doctor")]
 mod doctor;
+mod etc_files;
 mod files;
 mod isolation;
 mod launch;
@@ -26,9 +27,9 @@ mod output;
 mod overlay;
 mod prepared;
 mod relay;
-mod resolver;
 mod root;
 mod settings;
+mod stage;
 mod step;
 mod task_dirs;
 #[cfg(feature = "test-door")]
@@ -41,10 +42,6 @@ pub use doctor::can_be_mapped;
 
 use std::process::ExitCode;
 
-use kernel::layout::{UPPERS, executed_mark, ready_socket, upper};
-
-/// Folder on which each launcher mounts a private tmpfs, in its own mount namespace.
-const STAGE: &str = "/run/nomad-nspawn/stage";
 /// Runs the verb on the command line.
 #[must_use]
 pub fn main() -> ExitCode {

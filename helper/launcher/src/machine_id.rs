@@ -15,14 +15,14 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::name::AllocId;
 
 use super::open::{self, Mounts};
-use super::root;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 
 const NAME: &str = "machine-id";
 
 /// Writes the id into the mounted overlay.
 pub(super) fn write(alloc: AllocId, uid_base: Option<u32>) -> Result<(), Problem> {
-    let handle = open::folder(&root::path()).at("root")?;
+    let handle = OwnPath::root().open_dir()?;
     if let Ok(dbus) =
         open::beneath(handle.as_fd(), Path::new("var/lib/dbus"), open::HANDLE, Mounts::Stay)
     {

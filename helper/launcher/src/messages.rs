@@ -7,31 +7,29 @@
 //! one, and systemd-nspawn closes the descriptor before it executes it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 
-use nix::fcntl::{OFlag, open as open_path};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 
-use super::STAGE;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 use kernel::layout::JOURNAL;
 use kernel::syscalls;
 
+/// Its name on the stage.
+const SOCKET: &str = "messages";
+
 /// Makes the socket. Call it in the host's network namespace: how many messages may wait in a socket
 /// is decided by the one that it is made in, and systemd raises that for the host.
 pub(super) fn receive() -> Result<OwnedFd, Problem> {
-    let path = Path::new(STAGE).join("messages");
-    UnixDatagram::bind(&path).map(OwnedFd::from).at(path.display())
+    let path = OwnPath::on_stage(SOCKET);
+    path.bind_datagrams().map(OwnedFd::from).at(path)
 }
 
 /// Puts it in the journal's place.
 pub(super) fn redirect() -> Result<(), Problem> {
-    let handle = |path: &Path| {
-        open_path(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).at(path.display())
-    };
-    let own = handle(&Path::new(STAGE).join("messages"))?;
-    let journal = handle(Path::new(JOURNAL))?;
+    let handle = |path: OwnPath| path.open(OFlag::O_PATH).at(path);
+    let own = handle(OwnPath::on_stage(SOCKET))?;
+    let journal = handle(OwnPath::constant(JOURNAL))?;
     let clone = syscalls::clone_mount(own.as_fd(), false).at(JOURNAL)?;
     syscalls::attach_mount(clone.as_fd(), journal.as_fd()).at(JOURNAL)
 }

@@ -1,16 +1,18 @@
 //! Mount points: where what lies on the stage is seen inside.
 //!
-//! systemd-nspawn is host root when it mounts, and goes by path. So it is given only targets in the
-//! root, which is this task's alone, in a spelling without links. What lies below another mount,
-//! such as /local/cache, is attached there by descriptor: a folder of the host may be shared with
-//! others, who could put a link to anywhere into a path. Mount points in it are made with the rights
-//! of container root: nothing appears on the host that the payload could not have made itself.
+//! systemd-nspawn is host root when it mounts, and works by path. The rule that keeps it inside:
+//! **it is given only targets in the root, which is this task's alone, in a spelling without links,
+//! and each is judged once more in that spelling** ([`MountTarget::led_to`]).
+//!
+//! What lies below another mount, such as /local/cache, is attached there by descriptor instead: a
+//! directory of the host may be shared with others, who could put a link to anywhere into a path.
+//! Mount points in it are made with the rights of container root: nothing appears on the host that
+//! the payload could not have made itself.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{OFlag, open as open_path};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use proto::name::InvalidName;
 use proto::path::{Absolute, Component};
@@ -20,7 +22,7 @@ use proto::task_spec::{Root, Volatile};
 
 use super::open;
 use super::prepared::{Extras, Mount, MountTarget};
-use super::root::{self, Mounted, Point, make_path};
+use super::root::{self, Mounted, Point, Within, make_path};
 use super::step::{At, Problem};
 use kernel::syscalls;
 
@@ -28,48 +30,51 @@ use kernel::syscalls;
 const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// A mount and where it goes.
-struct Inside {
+struct Placed {
     mount: Mount,
-    /// The mounted object: on the stage, then where it was attached.
-    handle: OwnedFd,
-    /// Where it is seen, without links.
+    /// Where it is seen: the mount's target without links.
     real: MountTarget,
+    /// The mounted object: on the stage, later where it was attached.
+    handle: OwnedFd,
+}
+
+/// The mount that a path lies below.
+struct Outer<'a> {
+    mount: &'a Placed,
+    /// The path from there; never empty.
+    below: &'a [Component],
 }
 
 /// Attaches what lies below other mounts, and has systemd-nspawn mount the rest.
 pub(super) fn attach_all(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Result<(), Problem> {
-    let mut all = place_all(plan, root, std::mem::take(&mut extras.mounts))?;
-    // Outer ones first: what is attached below them goes where they have gone.
-    all.sort_by_key(|inside| inside.real.path().components().len());
-    for number in 0..all.len() {
-        let Some(Inside { mount, handle, real }) = all.get(number) else { continue };
-        let outer = above(&all, |inside| inside.real.path(), real.path())
-            .and_then(|(outer, below)| Some((&all.get(outer)?.handle, below)));
-        let Some((outer, below)) = outer else {
-            extras.bind(&mount.stage, real);
-            continue;
-        };
-        let attached = attach(plan, mount, handle, outer, &below)?;
-        if let Some(inside) = all.get_mut(number) {
-            inside.handle = attached;
+    let mut placed = place_all(plan, root, std::mem::take(&mut extras.mounts))?;
+    // Outer ones first: what is attached below one must go where that one has gone.
+    placed.sort_by_key(|mount| mount.real.path().components().len());
+    let mut done: Vec<Placed> = Vec::new();
+    for mut mount in placed {
+        match innermost(&done, |outer| &outer.real, mount.real.path()) {
+            Some(outer) => mount.handle = attach_below(plan, &mount, &outer)?,
+            None => extras.bind(&mount.mount.stage, &mount.real),
         }
+        done.push(mount);
     }
-    hide_all(plan, root, &all, extras)
+    hide_all(plan, root, &done, extras)
 }
 
-/// Finds out where each is seen; outer ones first, whose links hold for all below them.
-fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<Inside>, Problem> {
+/// Finds out where each is seen.
+fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<Placed>, Problem> {
+    // Outer ones first: the links on the way to one hold for all below it.
     mounts.sort_by_key(|mount| mount.target.path().components().len());
-    let mut all: Vec<Inside> = Vec::new();
+    let mut placed: Vec<Placed> = Vec::new();
     for mount in mounts {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let handle = open_path(&mount.stage, flags, Mode::empty()).at(mount.stage.display())?;
+        let handle = mount.stage.open(OFlag::O_PATH | OFlag::O_NOFOLLOW).at(&mount.stage)?;
         let target = mount.target.path();
-        let outer = above(&all, |inside| inside.mount.target.path(), target)
-            .and_then(|(outer, below)| Some((all.get(outer)?, below)));
-        let real = match outer {
-            Some((outer, below)) => {
-                outer.real.path().join(&below).map_err(|rule| Problem::refused(target, rule))?
+        let path = match innermost(&placed, |outer| &outer.mount.target, target) {
+            // Not looked up: what lies below that mount is somebody else's, and is walked by
+            // descriptor when this one is attached.
+            Some(outer) => {
+                let outer_path = outer.mount.real.path();
+                outer_path.join(outer.below).map_err(|rule| Problem::refused(target, rule))?
             }
             None => {
                 let point = root.provide(target, mount.kind)?;
@@ -77,10 +82,12 @@ fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<
                 if is_hidden(plan, target, &point) { target.clone() } else { point }
             }
         };
-        let real = mount.target.led_to(real.clone()).map_err(|e| led_astray(target, &real, &e))?;
-        all.push(Inside { mount, handle, real });
+        // Judged in the final spelling, also where that is the target's own: this does not depend on
+        // what the policy has judged before.
+        let real = mount.target.led_to(path.clone()).map_err(|e| led_astray(target, &path, &e))?;
+        placed.push(Placed { mount, real, handle });
     }
-    Ok(all)
+    Ok(placed)
 }
 
 /// A link of the image leads where nothing may be mounted.
@@ -102,47 +109,53 @@ fn is_hidden(plan: &Plan, target: &Absolute, point: &Absolute) -> bool {
     }
 }
 
-/// The innermost mount that a path lies below, with the rest of the path.
-fn above<'a>(
-    all: &'a [Inside],
-    place: impl Fn(&'a Inside) -> &'a Absolute,
-    path: &Absolute,
-) -> Option<(usize, Vec<Component>)> {
-    let below = |inside| path.components().strip_prefix(place(inside).components());
-    let found = all.iter().map(below).enumerate();
-    let found = found.filter_map(|(number, below)| Some((number, below?)));
-    let innermost =
-        found.filter(|(_, below)| !below.is_empty()).min_by_key(|(_, below)| below.len());
-    innermost.map(|(number, below)| (number, below.to_vec()))
+/// The innermost of these mounts that a path lies below; `at`: which of its places counts.
+fn innermost<'a>(
+    mounts: &'a [Placed],
+    at: impl Fn(&Placed) -> &MountTarget,
+    path: &'a Absolute,
+) -> Option<Outer<'a>> {
+    let mut found: Option<Outer<'a>> = None;
+    for mount in mounts {
+        let place = at(mount).path().components();
+        let Some(below) = path.components().strip_prefix(place) else { continue };
+        let is_closer = found.as_ref().is_none_or(|outer| below.len() < outer.below.len());
+        if is_closer && !below.is_empty() {
+            found = Some(Outer { mount, below });
+        }
+    }
+    found
 }
 
 /// Attaches a copy of a mount below another one; returns it.
-fn attach(
-    plan: &Plan,
-    mount: &Mount,
-    handle: &OwnedFd,
-    outer: &OwnedFd,
-    below: &[Component],
-) -> Result<OwnedFd, Problem> {
-    let find = |path: &Path| open::beneath(outer.as_fd(), path, OFlag::O_PATH, open::Mounts::Cross);
-    let make = || make_path(outer, below, mount.kind, None, find);
-    let told = |reason: &str| {
+fn attach_below(plan: &Plan, mount: &Placed, outer: &Outer<'_>) -> Result<OwnedFd, Problem> {
+    let target = mount.mount.target.path();
+    let refused = |reason: &str| {
         let reason = format!(
             "cannot be made as a mount point in the mount around it ({reason}): make it there \
              beforehand"
         );
-        Problem::refused(mount.target.path(), reason)
+        Problem::refused(target, reason)
     };
-    let point = as_user(plan.container_root(), make).map_err(|problem| told(problem.reason()))?;
-    let Point::There(point) = point else { return Err(told("it is gone again")) };
-    let copy = syscalls::clone_mount(handle.as_fd(), true).at(mount.target.path())?;
-    syscalls::attach_mount(copy.as_fd(), point.as_fd()).at(mount.target.path())?;
+    let (top, kind) = (&outer.mount.handle, mount.mount.kind);
+    let made =
+        as_user(plan.container_root(), || make_path(top, outer.below, kind, Within::HostMount));
+    let point = match made.map_err(|problem| refused(problem.reason()))? {
+        Point::There(point) => point,
+        Point::DanglingLink { .. } => return Err(refused("it is gone again")),
+    };
+    // A copy: the original keeps its place on the stage. systemd-nspawn takes the outer mount with all
+    // that is attached below it (rbind).
+    let copy = syscalls::clone_mount(mount.handle.as_fd(), true).at(target)?;
+    // By descriptor: nobody can exchange the mount point between its check and this call.
+    syscalls::attach_mount(copy.as_fd(), point.as_fd()).at(target)?;
     Ok(copy)
 }
 
-/// Runs an action with a user's rights on files. The capabilities over files go and come back with
-/// the user (capabilities(7)).
+/// Runs an action with a user's rights on files.
 fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
+    // Changing the file system uid from 0 also takes the capabilities over files out of the effective
+    // set, and changing it back restores them (capabilities(7)); all others stay.
     let (gid, uid) = (setfsgid(Gid::from_raw(id)), setfsuid(Uid::from_raw(id)));
     let result = action();
     setfsuid(uid);
@@ -150,16 +163,17 @@ fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
     result
 }
 
-/// systemd-nspawn gives up on a path that is not there; what can be seen of that is said before.
+/// Hides paths. systemd-nspawn fails on one that does not exist: that is refused here, with words for
+/// people, where it can be seen from here.
 fn hide_all(
     plan: &Plan,
     root: &Mounted,
-    all: &[Inside],
+    all: &[Placed],
     extras: &mut Extras,
 ) -> Result<(), Problem> {
     for target in &plan.files.inaccessible {
         let path = target.path();
-        let is_mounted = above(all, |inside| inside.mount.target.path(), path).is_some();
+        let is_mounted = innermost(all, |outer| &outer.mount.target, path).is_some();
         if !is_mounted && !root::is_nspawns_own(path) {
             let object = format!("inaccessible path {path}");
             let found = open::in_root(root.folder.as_fd(), &path.to_path());

@@ -3,13 +3,14 @@
 //! Trusts the plan; a network namespace to join is opened beneath the policy's folder, and is never
 //! the host's own.
 
+use std::fs::Metadata;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::{fs, io};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::wait::waitpid;
@@ -18,23 +19,25 @@ use proto::plan::{PlannedNetwork, Range};
 
 use super::open;
 use super::prepared::MountPoint;
-use super::root::attach_at;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
-use super::{STAGE, nspawn};
+use kernel::layout::LOCKS;
 use kernel::syscalls;
-
-const NONE: Option<&str> = None;
 
 /// Enters a mount namespace of the task's own: mounts of the host still arrive, none leaves.
 pub(super) fn enter_mount_namespace() -> Result<(), Problem> {
     unshare(CloneFlags::CLONE_NEWNS).at("mount namespace")?;
-    let root = Path::new("/");
-    mount(NONE, root, NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE).at("/ as slave")?;
-    // systemd-nspawn sends mounts to its container through a shared mount of its own.
-    mount(NONE, root, NONE, MsFlags::MS_SHARED | MsFlags::MS_REC, NONE).at("/ as shared")?;
-    fs::create_dir_all(STAGE).at(STAGE)?;
+    // The copies are peers of the host's mounts, and systemd has made those shared: without this, each
+    // mount made here would appear on the host. As slaves they still get the host's.
+    let all = OwnPath::constant("/");
+    all.set_propagation(MsFlags::MS_SLAVE).at("/ as slave")?;
+    // Shared again, with no peer on the host: systemd-nspawn sends mounts to its container that way.
+    all.set_propagation(MsFlags::MS_SHARED).at("/ as shared")?;
+    let stage = OwnPath::stage();
+    stage.make_dirs(0o755)?;
+    // In memory and root's alone: credentials lie on it.
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-    mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=0700,size=4m")).at(STAGE)
+    stage.mount("tmpfs", flags, "mode=0700,size=4m").at(&stage)
 }
 
 /// Enters the task's network namespace.
@@ -43,29 +46,30 @@ pub(super) fn enter_network_namespace(network: &PlannedNetwork) -> Result<(), Pr
         PlannedNetwork::Host => return Ok(()),
         PlannedNetwork::Loopback => unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?,
         PlannedNetwork::Join(place) => {
-            let file = open::place(place, nix::fcntl::OFlag::O_RDONLY).at(place)?;
-            let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+            let file = open::place(place, OFlag::O_RDONLY).at(place)?;
+            // Compared by the opened file, not by its name: any file can be mounted at that name.
             let theirs = open::metadata(&file).at(place)?;
-            let hosts = fs::metadata("/proc/self/ns/net").at("/proc/self/ns/net")?;
-            if identity(theirs) == identity(hosts) {
+            let own = OwnPath::constant("/proc/self/ns/net");
+            let hosts = own.metadata().at(&own)?;
+            if (theirs.dev(), theirs.ino()) == (hosts.dev(), hosts.ino()) {
                 return Err(Problem::refused(place, "is the host's own network namespace"));
             }
-            // The kernel refuses a file that is not a network namespace.
+            // CLONE_NEWNET has the kernel check that the file is a network namespace.
             setns(file, CloneFlags::CLONE_NEWNET).at(place)?;
         }
     }
+    // lo is down in a new namespace, and nobody may have set it up in one to join.
     let inet = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .at("socket for lo")?;
     syscalls::loopback_up(inet.as_fd()).at("lo")?;
     // The namespace belongs to the host's user namespace, so container root has no power in it:
     // without these two, it could neither serve on port 80 nor ping.
-    write_sysctl("ip_unprivileged_port_start", "0")?;
-    write_sysctl("ping_group_range", "0 2147483647")
+    set_ipv4("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    set_ipv4("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
 }
 
-fn write_sysctl(name: &str, value: &str) -> Result<(), Problem> {
-    let path = format!("/proc/sys/net/ipv4/{name}");
-    fs::write(&path, value).at(path)
+fn set_ipv4(path: &'static str, value: &str) -> Result<(), Problem> {
+    OwnPath::constant(path).write(value).at(path)
 }
 
 /// A descriptor of a user namespace that maps the range.
@@ -84,7 +88,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn of(meta: &fs::Metadata) -> Self {
+    pub(super) fn of(meta: &Metadata) -> Self {
         Self { uid: meta.uid(), gid: meta.gid() }
     }
 }
@@ -130,17 +134,18 @@ fn swapping_map(one: u32, other: u32, width: u32) -> Option<String> {
 
 /// Whether a process is in the mount namespace of the host's PID 1.
 pub(super) fn is_in_hosts_mount_namespace(pid: u32) -> Result<bool, Problem> {
-    let of = |pid: u32| {
-        let path = format!("/proc/{pid}/ns/mnt");
-        fs::read_link(&path).at(path)
+    let of = |pid| {
+        let path = OwnPath::of_process(pid, "ns/mnt");
+        path.read_link().at(path)
     };
     Ok(of(pid)? == of(1)?)
 }
 
 fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
     let child = syscalls::child_in_user_namespace().at("user namespace")?;
-    let result = map_ids(child, uids, gids);
-    // Its end takes a moment, which [`reap`] waits for when the rest is done.
+    let result = map_ids(child.cast_unsigned(), uids, gids);
+    // The descriptor keeps the namespace; the child is of no use any more. Its end takes a moment, which
+    // [`reap`] waits for when everything else is done.
     nix::sys::signal::kill(Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL)
         .at("child in user namespace")?;
     result.at("user namespace")
@@ -157,29 +162,31 @@ pub(super) fn reap() -> Result<(), Problem> {
     }
 }
 
-fn map_ids(child: libc::pid_t, uids: &str, gids: &str) -> io::Result<OwnedFd> {
-    fs::write(format!("/proc/{child}/uid_map"), uids)?;
-    fs::write(format!("/proc/{child}/gid_map"), gids)?;
-    Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())
+fn map_ids(child: u32, uids: &str, gids: &str) -> io::Result<OwnedFd> {
+    // By the parent: only who has capabilities in the parent user namespace may map other ids than its
+    // own (user_namespaces(7)).
+    OwnPath::of_process(child, "uid_map").write(uids)?;
+    OwnPath::of_process(child, "gid_map").write(gids)?;
+    OwnPath::of_process(child, "ns/user").open(OFlag::O_RDONLY)
 }
 
-/// Puts a folder of the task's own in place of systemd-nspawn's runtime folder: nothing in it can
-/// be left behind. The folder of image locks stays the host's where the image is written to.
+/// Puts a directory of the task's own in place of systemd-nspawn's runtime directory: nothing in it can
+/// be left over. The directory of image locks stays the host's where the image is written to.
 pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
-    let locks = Path::new(kernel::layout::LOCKS);
+    let locks = OwnPath::constant(LOCKS);
     let shared = if writes_image {
-        fs::create_dir_all(locks).at(kernel::layout::LOCKS)?;
-        let handle = open::folder(locks).at(kernel::layout::LOCKS)?;
-        Some(syscalls::clone_mount(handle.as_fd(), false).at(kernel::layout::LOCKS)?)
+        // Cloned before the tmpfs hides it: a lock works only if all who write to the image see it.
+        locks.make_dirs(0o755)?;
+        Some(syscalls::clone_mount(locks.open_dir()?.as_fd(), false).at(LOCKS)?)
     } else {
         None
     };
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let runtime = OwnPath::constant("/run/systemd/nspawn");
     // Room for the longest environment, each byte of it spelled as six.
-    let data = Some("mode=0755,size=16m");
-    mount(Some("tmpfs"), nspawn::RUNTIME, Some("tmpfs"), flags, data).at(nspawn::RUNTIME)?;
+    runtime.mount("tmpfs", flags, "mode=0755,size=16m").at(&runtime)?;
     match shared {
-        Some(shared) => attach_at(shared.as_fd(), locks, MountPoint::Folder),
+        Some(shared) => locks.attach(shared.as_fd(), MountPoint::Folder),
         None => Ok(()),
     }
 }

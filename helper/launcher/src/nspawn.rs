@@ -7,13 +7,10 @@ use proto::task_spec::Payload;
 use proto::task_spec::process::{Console, Process, Ready};
 
 use super::prepared::Extras;
-use super::root;
+use super::stage::OwnPath;
 use super::step::Problem;
+use kernel::layout::ready_socket;
 
-/// systemd-nspawn's folder for settings, locks and sockets; each task has its own.
-pub(super) const RUNTIME: &str = "/run/systemd/nspawn";
-/// The OCI bundle that holds the job's environment.
-pub(super) const BUNDLE: &str = "/run/systemd/nspawn/bundle";
 /// What every task is started with. Its folders are prepared here, and PID 1 has its unit.
 const ALWAYS: &str = "systemd-nspawn --quiet --keep-unit --register=no --settings=yes \
                       --link-journal=no --timezone=off --resolv-conf=off";
@@ -21,10 +18,10 @@ const ALWAYS: &str = "systemd-nspawn --quiet --keep-unit --register=no --setting
 pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
     let mut all: Vec<String> = ALWAYS.split(' ').map(str::to_owned).collect();
     all.extend([
-        format!("--oci-bundle={BUNDLE}"),
+        format!("--oci-bundle={}", OwnPath::bundle()),
         format!("--machine={}", plan.machine),
         format!("--uuid={}", plan.alloc),
-        format!("--directory={}", root::path().display()),
+        format!("--directory={}", OwnPath::root()),
         format!("--kill-signal={}", plan.kill_signal),
     ]);
     if let Some(range) = plan.users {
@@ -74,7 +71,7 @@ pub(super) fn environment(plan: &Plan, extras: &Extras) -> Vec<String> {
         "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1".to_owned(),
     ];
     if plan.process.ready != Ready::Started {
-        all.push(format!("NOTIFY_SOCKET={}", super::ready_socket(plan.unit).display()));
+        all.push(format!("NOTIFY_SOCKET={}", ready_socket(plan.unit).display()));
     }
     all.extend(extras.environment.iter().cloned());
     all.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned());

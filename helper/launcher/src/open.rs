@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::unistd::fchownat;
 use proto::plan::Place;
 
 pub(crate) use kernel::open::*;
@@ -28,4 +29,10 @@ pub(crate) fn object(place: &Place) -> Result<(OwnedFd, fs::Metadata), Problem> 
     let meta = metadata(&handle).at(place)?;
     // The last one is opened itself: a handle of it could even be mounted.
     if meta.is_symlink() { Err(link()) } else { Ok((handle, meta)) }
+}
+
+/// Gives the object of a handle to somebody else.
+pub(crate) fn set_owner(handle: &OwnedFd, uid: u32, gid: u32) -> nix::Result<()> {
+    // With an empty path: fchown(2) takes no handle that only names an object (O_PATH).
+    fchownat(handle, "", Some(uid.into()), Some(gid.into()), AtFlags::AT_EMPTY_PATH)
 }

@@ -10,18 +10,14 @@
 //! Opened last of all: the collector stops reading for good when the last writer goes, and a
 //! launcher that ends before "go" may be followed by another one for the same collector.
 
-use std::fs::DirBuilder;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, chown};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open as open_path};
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::fcntl::OFlag;
 use proto::plan::{Plan, Report, TaskDirs};
 use proto::target::Target;
 use proto::task_spec::Logs;
@@ -30,9 +26,8 @@ use proto::unit_id::UnitId;
 use super::daemon_link::Orders;
 use super::open::{self, Mounts};
 use super::prepared::{Extras, MountPoint, MountTarget};
-use super::root::attach_at;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
-use super::{STAGE, upper};
 use kernel::syscalls;
 
 /// Where systemd-journald takes streams (systemd-journald.service(8)).
@@ -61,9 +56,8 @@ impl Streams {
             Self::Handles(handles) => handles,
         };
         let open = |access: OFlag| {
-            let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
             let [stdout, stderr] = handles.each_ref().map(|handle| {
-                open_path(&open::link(handle.as_fd()), flags, Mode::empty()).at("log stream")
+                OwnPath::of_handle(handle).open(access | OFlag::O_NOCTTY).at("log stream")
             });
             Ok([stdout?, stderr?])
         };
@@ -91,7 +85,7 @@ pub(super) fn find(
             extras.arguments.push(format!("--tmpfs={folder}:nosuid,nodev,mode=0755"));
         }
         let target = Target::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e))?;
-        extras.bind(&pipe(plan.unit, "syslog"), &MountTarget::Free(target));
+        extras.bind(pipe(plan.unit, "syslog"), &MountTarget::Free(target));
         extras.words.push("systemd.journald.forward_to_syslog=1".to_owned());
     }
     let streams = match plan.logs {
@@ -120,7 +114,7 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
         match syscalls::set_mount_attributes(clone.as_fd(), attributes, users) {
             Ok(()) => {
                 // Attached, though nobody looks there: giving up a detached mount waits for RCU.
-                attach_at(clone.as_fd(), &Path::new(STAGE).join("logs"), MountPoint::Folder)?;
+                OwnPath::on_stage("logs").attach(clone.as_fd(), MountPoint::Folder)?;
                 folder = clone;
                 owner = owner.saturating_add(plan.container_root());
             }
@@ -135,8 +129,8 @@ pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<S
 
 /// Both streams as lines of the host's journal.
 pub(super) fn journal(plan: &Plan) -> Result<[OwnedFd; 2], Problem> {
-    let connect = |priority: u8| -> std::io::Result<OwnedFd> {
-        let mut stream = UnixStream::connect(JOURNAL)?;
+    let connect = |priority: u8| -> io::Result<OwnedFd> {
+        let mut stream = OwnPath::constant(JOURNAL).connect()?;
         stream.shutdown(Shutdown::Read)?;
         // Identifier, unit, priority, then no: priorities in lines, syslog, kernel log, console.
         let unit = format!("nomad-nspawn-{}.service", plan.unit);
@@ -148,29 +142,27 @@ pub(super) fn journal(plan: &Plan) -> Result<[OwnedFd; 2], Problem> {
 }
 
 /// Where the payload's stream is handed to the unit that carries it on; the folder is root's alone.
-pub(super) fn pipe(unit: UnitId, stream: &str) -> PathBuf {
-    upper(unit).join(stream)
+pub(super) fn pipe(unit: UnitId, stream: &str) -> OwnPath {
+    OwnPath::of_unit(unit).join(stream)
 }
 
 /// Makes a pipe with a name: no descriptor has to be passed from unit to unit. Opened for reading
 /// and writing as Nomad's FIFOs are; its owner is container root, who may so re-open it.
 fn make_pipe(plan: &Plan, stream: &str) -> Result<OwnedFd, Problem> {
+    OwnPath::of_unit(plan.unit).make_dirs(0o700)?;
     let path = pipe(plan.unit, stream);
-    let told = path.display().to_string();
-    DirBuilder::new().recursive(true).mode(0o700).create(upper(plan.unit)).at(&told)?;
-    match mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR) {
-        // The name is this run's, and the folder is root's.
+    match path.make_fifo() {
+        // The name is this run's, and the directory is root's.
         Ok(()) | Err(Errno::EEXIST) => {}
-        Err(e) => return Err(e).at(told),
+        Err(e) => return Err(e).at(path),
     }
-    let base = plan.container_root();
-    chown(&path, Some(base), Some(base)).at(&told)?;
-    open_path(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()).at(told)
+    path.set_owner(Some(plan.container_root())).at(&path)?;
+    path.open(OFlag::O_RDWR | OFlag::O_NOFOLLOW).at(path)
 }
 
 /// The null device, for reading and writing.
 pub(super) fn null() -> Result<OwnedFd, Problem> {
-    open_path("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).at("/dev/null")
+    OwnPath::constant("/dev/null").open(OFlag::O_RDWR).at("/dev/null")
 }
 
 fn find_fifo(

@@ -3,19 +3,19 @@
 //! Trusts the folders that it is given, not their names: no path of a job is ever part of the options.
 
 use std::fmt::Display;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, mkdirat};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use proto::plan::Range;
 
 use super::open::{self, Mounts};
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 
 /// Where the changes go. The kernel is given descriptors: a path may hold a task's name, whose
@@ -51,10 +51,9 @@ impl Upper {
             };
             let folder = open::beneath(layer.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay)?;
             if made {
-                let path = open::link(folder.as_fd());
-                let [uid, gid] = [uid, gid].map(|id| Some(range.base.saturating_add(id)));
-                chown(&path, uid, gid)?;
-                fs::set_permissions(&path, Permissions::from_mode(top.mode() & 0o7777))?;
+                let [uid, gid] = [uid, gid].map(|id| range.base.saturating_add(id));
+                open::set_owner(&folder, uid, gid)?;
+                OwnPath::of_handle(&folder).set_mode(top.mode())?;
             }
             let owner = open::metadata(&folder)?.uid();
             Ok((folder, owner))
@@ -78,7 +77,7 @@ impl Upper {
 pub(super) struct Overlay<'a, O> {
     pub(super) object: O,
     /// Lowest first: names of ours on the stage.
-    pub(super) lower: &'a [PathBuf],
+    pub(super) lower: &'a [OwnPath],
     pub(super) upper: Option<Upper>,
     pub(super) flags: MsFlags,
     pub(super) stale: &'a str,
@@ -86,9 +85,8 @@ pub(super) struct Overlay<'a, O> {
 
 impl<O: Display> Overlay<'_, O> {
     /// Mounts it on a folder.
-    pub(super) fn mount(&self, at: &Path) -> Result<(), Problem> {
-        let layers: Vec<_> =
-            self.lower.iter().rev().map(|path| path.display().to_string()).collect();
+    pub(super) fn mount(&self, at: &OwnPath) -> Result<(), Problem> {
+        let layers: Vec<_> = self.lower.iter().rev().map(ToString::to_string).collect();
         let mut options = format!("lowerdir={},metacopy=off", layers.join(":"));
         let mut flags = self.flags | MsFlags::MS_NODEV;
         if let Some(Upper { upper, work, volatile }) = &self.upper {
@@ -103,7 +101,7 @@ impl<O: Display> Overlay<'_, O> {
         }
         let object = &self.object;
         let is_lasting = self.upper.as_ref().is_some_and(|upper| !upper.volatile);
-        match mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_str())) {
+        match at.mount("overlay", flags, &options) {
             Err(Errno::EBUSY) => {
                 return Err(Errno::EBUSY).at(format!("{object}: another task's changes go there"));
             }
@@ -111,8 +109,7 @@ impl<O: Display> Overlay<'_, O> {
             other => other.at(object)?,
         }
         // An overlay whose work folder cannot be used mounts read-only without an error.
-        let is_read_only = statvfs(at).at(object)?.flags().contains(FsFlags::ST_RDONLY);
-        if self.upper.is_some() && is_read_only {
+        if self.upper.is_some() && at.is_read_only().at(object)? {
             let reason = "came up read-only: its upper layer's file system cannot hold one";
             return Err(Problem::refused(object, reason));
         }

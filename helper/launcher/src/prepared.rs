@@ -4,11 +4,13 @@
 //! Each step notes what it has prepared itself, so that an option and its object are made in one
 //! place.
 
-use std::path::{Path, PathBuf};
+use std::fmt::Display;
 
 use proto::name::InvalidName;
 use proto::path::Absolute;
 use proto::target::Target;
+
+use super::stage::OwnPath;
 
 /// What has been collected.
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ pub(super) enum MountPoint {
 /// can be written to.
 #[derive(Debug)]
 pub(super) struct Mount {
-    pub(super) stage: PathBuf,
+    pub(super) stage: OwnPath,
     pub(super) target: MountTarget,
     pub(super) kind: MountPoint,
 }
@@ -74,12 +76,12 @@ impl MountTarget {
 
 impl Extras {
     /// Notes a mount.
-    pub(super) fn mount(&mut self, stage: PathBuf, target: &Target, kind: MountPoint) {
+    pub(super) fn mount(&mut self, stage: OwnPath, target: &Target, kind: MountPoint) {
         self.mounts.push(Mount { stage, target: MountTarget::Free(target.clone()), kind });
     }
 
     /// Notes one of the task's own directories, at `/name`.
-    pub(super) fn mount_own(&mut self, stage: PathBuf, name: &str) -> Result<(), InvalidName> {
+    pub(super) fn mount_own(&mut self, stage: OwnPath, name: &str) -> Result<(), InvalidName> {
         let target = MountTarget::Own(Absolute::parse(&format!("/{name}"))?);
         self.mounts.push(Mount { stage, target, kind: MountPoint::Folder });
         Ok(())
@@ -87,8 +89,8 @@ impl Extras {
 
     /// Has systemd-nspawn mount something of the stage, with all that is mounted below it, where no
     /// link and no other task can lead it elsewhere.
-    pub(super) fn bind(&mut self, stage: &Path, target: &MountTarget) {
-        let (stage, target) = (stage.display().to_string(), target.path().to_string());
+    pub(super) fn bind(&mut self, stage: impl Display, target: &MountTarget) {
+        let (stage, target) = (stage.to_string(), target.path().to_string());
         self.arguments.push(format!("--bind={}:{}:rbind", escape(&stage), escape(&target)));
     }
 }

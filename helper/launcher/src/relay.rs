@@ -10,15 +10,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::chown;
 use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::Mode;
 use proto::error::Refusal;
 use proto::plan::{Plan, Report};
 use proto::step::Step;
@@ -61,18 +59,16 @@ fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
 /// Opens a pipe whose other end the launcher has; without one this must not wait.
 fn open_pipe(plan: &Plan, stream: &str) -> Result<OwnedFd, Problem> {
     let path = output::pipe(plan.unit, stream);
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let pipe = open(&path, flags, Mode::empty()).at(path.display())?;
-    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).at(path.display())?;
+    let pipe = path.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).at(&path)?;
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).at(&path)?;
     Ok(pipe)
 }
 
 /// Makes the socket that takes the place of a syslog daemon's in the container.
 fn bind_syslog(plan: &Plan) -> Result<UnixDatagram, Problem> {
     let path = output::pipe(plan.unit, "syslog");
-    let base = plan.container_root();
-    let socket = UnixDatagram::bind(&path).at(path.display())?;
-    chown(&path, Some(base), Some(base)).at(path.display())?;
+    let socket = path.bind_datagrams().at(&path)?;
+    path.set_owner(Some(plan.container_root())).at(path)?;
     Ok(socket)
 }
 

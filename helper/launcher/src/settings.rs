@@ -8,17 +8,13 @@
 //! nspawn.c); `--settings=no` would turn off the bundle too.
 
 use std::fmt::Write as _;
-use std::fs::DirBuilder;
-use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 
 use proto::capability::Capabilities;
 use proto::task_spec::Variable;
 
-use super::step::{At, Problem};
+use super::stage::OwnPath;
+use super::step::Problem;
 use super::user::Credentials;
-use super::{nspawn, open};
 
 /// Writes the bundle. Needs [`super::namespaces::private_runtime`] before it.
 pub(super) fn write(
@@ -36,10 +32,9 @@ pub(super) fn write(
             ));
         }
     }
-    DirBuilder::new().mode(0o700).create(nspawn::BUNDLE).at(nspawn::BUNDLE)?;
-    let path = Path::new(nspawn::BUNDLE).join("config.json");
-    let mut file = open::create(&path).at(path.display())?;
-    file.write_all(text(variables, user, bounding).as_bytes()).at(path.display())
+    let bundle = OwnPath::bundle();
+    bundle.make_dir(0o700)?;
+    bundle.join("config.json").write_new(text(variables, user, bounding).as_bytes())
 }
 
 /// Whether systemd calls it no valid character (unichar_is_valid() of utf8.c).

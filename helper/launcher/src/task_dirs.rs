@@ -6,23 +6,22 @@
 //! account of the host has, the same ones for every task, so that a later allocation can read the data
 //! it takes over. /secrets is protected where Nomad's agent is root: it mounts them noexec.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use proto::limits::{DISK_FIRST, RANGE_WIDTH};
 use proto::plan::{Plan, Range, TaskDirs};
 
-use super::STAGE;
 use super::namespaces;
 use super::open::{self, Mounts};
 use super::prepared::{Extras, MountPoint};
-use super::root::attach_at;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 use kernel::syscalls;
 
-/// Names of the folders inside, and of their mounts on the stage.
+/// Names of the directories inside, and of their mounts on the stage.
 const NAMES: [&str; 3] = ["alloc", "local", "secrets"];
 
 /// The ids that files have on disk where other local users can reach them.
@@ -35,10 +34,9 @@ struct Dir {
     name: &'static str,
     path: PathBuf,
     handle: OwnedFd,
-    secrets: bool,
 }
 
-/// Mounts the three folders on the stage.
+/// Mounts the three directories on the stage.
 pub(super) fn mount_all(
     plan: &Plan,
     users: Option<BorrowedFd<'_>>,
@@ -53,6 +51,8 @@ pub(super) fn mount_all(
             (Some(range), Some(users)) => Some(users_of(is_protected, range, users)?),
             _ => None,
         };
+        // A mount of its own, because the attributes below are a mount's. Not recursive: what the host
+        // has mounted below is not the task's.
         let clone = syscalls::clone_mount(dir.handle.as_fd(), false).at(dir.path.display())?;
         let map = set_attributes(&dir, &clone, map.as_ref(), extras)?;
         if map.is_some() && is_protected {
@@ -61,8 +61,8 @@ pub(super) fn mount_all(
             remarked = true;
             extras.notes.push(open_to_others(plan));
         }
-        let at = Path::new(STAGE).join(dir.name);
-        attach_at(clone.as_fd(), &at, MountPoint::Folder)?;
+        let at = OwnPath::on_stage(dir.name);
+        at.attach(clone.as_fd(), MountPoint::Folder)?;
         if dir.name == NAMES[0] {
             close_logs(&dir, &clone, map)?;
         }
@@ -91,17 +91,21 @@ fn set_attributes<'a>(
     extras: &mut Extras,
 ) -> Result<Option<BorrowedFd<'a>>, Problem> {
     let mut attributes = syscalls::NO_DEV | syscalls::NO_SUID;
-    if dir.secrets {
+    let is_secrets = dir.name == "secrets";
+    if is_secrets {
         attributes |= syscalls::NO_EXEC;
     }
     let map = map.map(AsFd::as_fd);
+    // While the clone is detached: nothing sees it without its attributes, and the kernel ID-maps no
+    // other.
     let set = |map| syscalls::set_mount_attributes(clone.as_fd(), attributes, map);
     match set(map) {
         Err(e) if map.is_some() && e.kind() == io::ErrorKind::InvalidInput => {}
         other => return other.map(|()| map).at(dir.path.display()),
     }
+    // Without the map, but never without the attributes.
     set(None).at(dir.path.display())?;
-    extras.notes.push(if dir.secrets {
+    extras.notes.push(if is_secrets {
         "this kernel cannot ID-map the file system of /secrets (a tmpfs needs Linux 6.3): files in it \
          that are not readable by everybody cannot be read inside"
             .to_owned()
@@ -140,7 +144,7 @@ fn remark_files_of_open_times(dir: &Dir, extras: &mut Extras) -> Result<(), Prob
     let flags = open::HANDLE;
     let found = open::beneath(dir.handle.as_fd(), Path::new(kept), flags, Mounts::Stay);
     let Some(kept_dir) = open::if_there(found).at(dir.path.display())? else { return Ok(()) };
-    let entries = fs::read_dir(open::link(kept_dir.as_fd())).at(dir.path.display())?;
+    let entries = OwnPath::of_handle(&kept_dir).entries().at(dir.path.display())?;
     for entry in entries.take(LOOKED_AT).filter_map(Result::ok) {
         // It may have been removed in the meantime.
         let Ok(meta) = entry.metadata() else { continue };
@@ -171,11 +175,12 @@ fn close_logs(alloc: &Dir, attached: &OwnedFd, map: Option<BorrowedFd<'_>>) -> R
     let clone = syscalls::clone_mount(logs.as_fd(), false).at(object.display())?;
     let attributes = syscalls::NO_DEV | syscalls::NO_SUID | syscalls::NO_EXEC | syscalls::READ_ONLY;
     syscalls::set_mount_attributes(clone.as_fd(), attributes, map).at(object.display())?;
+    // Found in the clone that the container gets, where the mount must lie.
     let point = open(attached).at(object.display())?;
     syscalls::attach_mount(clone.as_fd(), point.as_fd()).at(object.display())
 }
 
-/// The opened folders, for the door.
+/// The opened directories, for the tests.
 #[cfg(feature = "test-door")]
 pub(super) fn handles(dirs: &TaskDirs) -> Result<[OwnedFd; 3], Problem> {
     open_all(dirs).map(|all| all.map(|dir| dir.handle))
@@ -189,7 +194,7 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
         let path = base.join(&below);
         let handle =
             open::beneath(alloc_dir.as_fd(), &below, open::HANDLE, mounts).at(path.display())?;
-        Ok(Dir { name, path, handle, secrets: name == "secrets" })
+        Ok(Dir { name, path, handle })
     };
     let alloc = open_one(NAMES[0], PathBuf::from("alloc"), Mounts::Stay)?;
     let local = open_one(NAMES[1], task.join("local"), Mounts::Stay)?;

@@ -53,7 +53,7 @@ pub fn credential(plan: &Plan, below: &Relative) -> Result<Vec<u8>, String> {
 pub fn arguments(plan: &Plan, binds: &[(&Path, &Target)]) -> Vec<String> {
     let mut extras = Extras::default();
     for (source, target) in binds {
-        extras.bind(source, &MountTarget::Free((*target).clone()));
+        extras.bind(source.display(), &MountTarget::Free((*target).clone()));
     }
     nspawn::arguments(plan, &extras)
 }

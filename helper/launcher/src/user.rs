@@ -12,8 +12,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::fcntl::AtFlags;
-use nix::unistd::fchownat;
+use nix::fcntl::OFlag;
 use proto::path::Absolute;
 use proto::plan::Plan;
 use proto::task_spec::process::{Account, User, UserName, is_id};
@@ -22,6 +21,7 @@ use proto::task_spec::{Payload, Root, Volatile};
 use super::open;
 use super::prepared::{Extras, MountPoint};
 use super::root::{Mounted, is_nspawns_own};
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 use super::warnings::is_mounted_over;
 
@@ -53,7 +53,7 @@ pub(super) fn find(
         return Ok(None);
     }
     let passwd = read(plan, root, "passwd")?;
-    let entry = passwd.text().and_then(|text| entry(text, &user.user));
+    let entry = entry(&passwd.text, &user.user);
     if let Some(name) = left_to_nspawn(plan, root, user, entry.is_some()) {
         if entry.is_none() {
             extras.notes.push(format!("user {name}: not in the image's /etc/passwd"));
@@ -88,53 +88,39 @@ fn left_to_nspawn<'a>(
     (has_getent && (!in_file || reads_credentials)).then_some(name)
 }
 
-/// A file of accounts.
-enum Accounts {
-    Text(String),
-    /// Not there, or not what the payload will see; with the reason.
-    Unknown(&'static str),
-}
-
-impl Accounts {
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Unknown(_) => None,
-        }
-    }
-
-    /// Why a name is not found in it.
-    fn lacks(&self) -> &'static str {
-        match self {
-            Self::Text(_) => "not in the file",
-            Self::Unknown(reason) => reason,
-        }
-    }
+/// A file of accounts, as far as the payload will see it.
+struct Accounts {
+    /// Empty where there is none.
+    text: String,
+    /// Why a name is not found in it, for people.
+    lacks: &'static str,
 }
 
 fn read(plan: &Plan, root: &Mounted, name: &str) -> Result<Accounts, Problem> {
     let object = format!("/etc/{name} of the image");
+    let unknown = |lacks| Ok(Accounts { text: String::new(), lacks });
     // systemd-nspawn hides everything but /usr there.
     if plan.root.mode == Root::Volatile(Volatile::Yes) {
-        return Ok(Accounts::Unknown("volatile = \"yes\" hides the image's /etc"));
+        return unknown("volatile = \"yes\" hides the image's /etc");
     }
     if Absolute::parse(&format!("/etc/{name}")).is_ok_and(|path| is_mounted_over(plan, &path)) {
-        return Ok(Accounts::Unknown("a mount of the job covers the image's file"));
+        return unknown("a mount of the job covers the image's file");
     }
     let handle = open::in_root(root.folder.as_fd(), &Path::new("etc").join(name));
     // The image's word in every case: another try reads the same.
     let bad = |e: std::io::Error| Problem::refused(&object, e);
     let Some(handle) = open::if_there(handle).map_err(bad)? else {
-        return Ok(Accounts::Unknown("the image has no such file"));
+        return unknown("the image has no such file");
     };
     // A FIFO would hold the start up, a device could do anything.
     if !open::metadata(&handle).map_err(bad)?.is_file() {
         return Err(Problem::refused(object, "is not a regular file"));
     }
-    let file = File::open(open::link(handle.as_fd())).map_err(bad)?;
+    let file = File::from(OwnPath::of_handle(&handle).open(OFlag::O_RDONLY).map_err(bad)?);
     let bytes = open::read_all(file, FILE_MAX).map_err(bad)?;
     // Comments may be in any encoding; names and numbers are ASCII.
-    Ok(Accounts::Text(String::from_utf8_lossy(&bytes).into_owned()))
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Accounts { text, lacks: "not in the file" })
 }
 
 /// The line of a user (passwd(5)).
@@ -179,7 +165,7 @@ fn resolve(
     let lacks = |kind: &str, name: &UserName, file: &str, accounts: &Accounts| {
         let reason = format!(
             "the image's /etc/{file} does not have it ({}); give its number, as in \"1000:1000\"",
-            accounts.lacks()
+            accounts.lacks
         );
         Problem::refused(format!("{kind} {name}"), reason)
     };
@@ -188,17 +174,16 @@ fn resolve(
         (Account::Name(_), Some(entry)) => entry.uid,
         (Account::Name(name), None) => return Err(lacks("user", name, "passwd", passwd)),
     };
-    let text = group.text().unwrap_or_default();
     let (gid, mut others) = match (&user.group, &entry) {
         (Some(Account::Id(gid)), _) => (*gid, Vec::new()),
         (Some(Account::Name(name)), _) => {
-            let found = groups(text).find(|(known, ..)| *known == name.as_str());
+            let found = groups(&group.text).find(|(known, ..)| *known == name.as_str());
             let (_, gid, _) = found.ok_or_else(|| lacks("group", name, "group", group))?;
             (gid, Vec::new())
         }
         (None, Some(entry)) => {
             let is_in = |members: &str| members.split(',').any(|member| member == entry.name);
-            let member = groups(text).filter(|(_, _, members)| is_in(members));
+            let member = groups(&group.text).filter(|(_, _, members)| is_in(members));
             (entry.gid, member.map(|(_, gid, _)| gid).collect())
         }
         // As OCI runtimes do: files of an image that are to be anybody's are of group 0.
@@ -248,8 +233,7 @@ fn make_home(plan: &Plan, root: &Mounted, found: &Credentials) -> Result<(), Pro
     root.provide(home, MountPoint::Folder)?;
     let Some(made) = find().at(home)? else { return Ok(()) };
     let on_host = |id: u32| root.owner.saturating_add(id);
-    let (uid, gid) = (Some(on_host(found.uid).into()), Some(on_host(found.gid).into()));
-    fchownat(&made, "", uid, gid, AtFlags::AT_EMPTY_PATH).at(home)
+    open::set_owner(&made, on_host(found.uid), on_host(found.gid)).at(home)
 }
 
 /// The image's shell begins in the user's home, where there is one.
@@ -277,7 +261,7 @@ mod tests {
 
     fn credentials(user: &str) -> Result<Credentials, Problem> {
         let user = User::parse(user).unwrap();
-        let text = |text: &str| Accounts::Text(text.to_owned());
+        let text = |text: &str| Accounts { text: text.to_owned(), lacks: "not in the file" };
         resolve(&user, entry(PASSWD, &user.user), &text(PASSWD), &text(GROUP))
     }
 

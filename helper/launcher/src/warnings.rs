@@ -12,7 +12,7 @@ use proto::plan::Plan;
 use proto::task_spec::Payload;
 
 use super::open::{self, Mounts};
-use super::root;
+use super::stage::OwnPath;
 
 /// Folders of a command without a slash (DEFAULT_PATH of systemd).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,7 +23,7 @@ const LINKS: usize = 40;
 
 /// What does not seem to be there.
 pub(super) fn collect(plan: &Plan) -> Vec<String> {
-    let Ok(root) = open::folder(&root::path()) else { return Vec::new() };
+    let Ok(root) = OwnPath::root().open_dir() else { return Vec::new() };
     let has = |path: &str| has(plan, &root, path);
     let mut hints = Vec::new();
     if let Some(directory) = &plan.process.directory

@@ -4,18 +4,18 @@
 //! is mapped only where no other local user can make use of a set-uid file in it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use nix::mount::MsFlags;
 use proto::plan::{Place, Range, Unprotected};
 use proto::task_spec::files::{Bind, Mapping};
 
-use super::Context;
+use super::prepare::Context;
 use super::source::Source;
 use crate::namespaces::{self, Owner};
 use crate::prepared::MountPoint;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
-use crate::{STAGE, open, root, task_dirs};
+use crate::{open, task_dirs};
 
 /// Owner of the directories that Nomad makes in an allocation.
 const NOBODY: u32 = 65_534;
@@ -32,9 +32,9 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
         {
             unmappable(context, bind)?;
         }
-        let at = Path::new(STAGE).join(format!("bind{number}"));
+        let at = OwnPath::on_stage(format!("bind{number}"));
         let propagation = if bind.propagated { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
-        root::attach_with(clone.as_fd(), &at, source.kind, propagation)?;
+        at.attach_with(clone.as_fd(), source.kind, propagation)?;
         context.extras.mount(at, &bind.target, source.kind);
     }
     Ok(())
@@ -52,10 +52,11 @@ fn check_links(
     bind: &Bind<Place>,
     source: &Source<'_>,
 ) -> Result<(), Problem> {
-    let alloc = &context.plan.task_dirs.alloc_dir;
-    let below = bind.source.below.components();
-    let of_alloc = bind.source.root == alloc.root && below.starts_with(alloc.below.components());
-    if of_alloc && source.kind == MountPoint::File && !bind.read_only && source.links > 1 {
+    if is_in_allocation(context, source)
+        && source.kind == MountPoint::File
+        && !bind.read_only
+        && source.links > 1
+    {
         let reason = "is a hard link, whose other names may be files of the host: bind it read-only, \
                       or a copy of it";
         return Err(Problem::refused(told(bind), reason));
@@ -115,10 +116,7 @@ fn is_of_the_task(
     bind: &Bind<Place>,
     source: &Source<'_>,
 ) -> Result<bool, Problem> {
-    let alloc = &context.plan.task_dirs.alloc_dir;
-    let is_in_allocation = source.place.root == alloc.root
-        && source.place.below.components().starts_with(alloc.below.components());
-    if !is_in_allocation || bind.mapping != Mapping::Automatic {
+    if !is_in_allocation(context, source) || bind.mapping != Mapping::Automatic {
         return Ok(false);
     }
     // Directories that Nomad makes for tasks hold what tasks write.
@@ -126,9 +124,14 @@ fn is_of_the_task(
     Ok((!bind.read_only || is_tasks) && !source.is_protected(bind.recursive)?)
 }
 
+fn is_in_allocation(context: &Context<'_>, source: &Source<'_>) -> bool {
+    let (place, alloc) = (source.place, &context.plan.task_dirs.alloc_dir);
+    place.root == alloc.root && place.below.components().starts_with(alloc.below.components())
+}
+
 /// The owner of a bind's target, as the host sees it; container root where there is none yet.
 fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
-    let root = open::folder(&root::path()).at("root")?;
+    let root = OwnPath::root().open_dir()?;
     let target = open::in_root(root.as_fd(), &bind.target.path().to_path());
     let Some(target) = open::if_there(target).at(&bind.target)? else {
         return Ok(Owner { uid: range.base, gid: range.base });

@@ -2,10 +2,9 @@
 //!
 //! No content is ever on a command line or in an environment.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::OFlag;
@@ -14,9 +13,9 @@ use proto::path::Relative;
 use proto::plan::TaskDirs;
 use proto::task_spec::files::{Credential, CredentialContent};
 
-use super::Context;
-use crate::STAGE;
+use super::prepare::Context;
 use crate::open::{self, Mounts};
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 
 /// Decrypts with this host's key.
@@ -32,16 +31,17 @@ pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
             CredentialContent::Value(value) => value.reveal().as_bytes().to_vec(),
             CredentialContent::File(below) => read(&context.plan.task_dirs, below)?,
         };
-        let mut path = Path::new(STAGE).join(format!("credential{number}"));
-        open::create(&path).and_then(|mut file| file.write_all(&content)).at(path.display())?;
+        let mut path = OwnPath::on_stage(format!("credential{number}"));
+        path.write_new(&content)?;
         if credential.encrypted {
-            path = decrypt(credential, &path)?;
-            content = fs::read(&path).at(&object)?;
+            content = decrypt(credential, &path)?;
+            path = OwnPath::on_stage(format!("credential{number}.plain"));
+            path.write_new(&content)?;
         }
         room = room.checked_sub(content.len()).ok_or_else(|| {
             Problem::refused(&object, "all credentials of a task together: at most 1 MiB")
         })?;
-        let option = format!("--load-credential={}:{}", credential.name, path.display());
+        let option = format!("--load-credential={}:{path}", credential.name);
         context.extras.arguments.push(option);
     }
     Ok(())
@@ -57,7 +57,7 @@ pub(crate) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem
     if !open::metadata(&handle).at(&object)?.is_file() {
         return Err(Problem::refused(object, "is not a regular file"));
     }
-    let file = File::open(open::link(handle.as_fd())).at(&object)?;
+    let file = File::from(OwnPath::of_handle(&handle).open(OFlag::O_RDONLY).at(&object)?);
     match open::read_all(file, CREDENTIAL_MAX) {
         // Not the system's error: it is too long.
         Err(error) if error.raw_os_error().is_none() => {
@@ -67,22 +67,19 @@ pub(crate) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem
     }
 }
 
-/// Decrypts a file of the stage into another.
-fn decrypt(credential: &Credential, from: &Path) -> Result<PathBuf, Problem> {
-    let to = from.with_extension("plain");
+/// Decrypts a file of the stage.
+fn decrypt(credential: &Credential, from: &OwnPath) -> Result<Vec<u8>, Problem> {
     let object = format!("credential {}", credential.name);
     let output = Command::new(CREDS)
         .arg("decrypt")
         .arg(format!("--name=nomad.{}", credential.name))
         .args(["--newline=no", "-", "-"])
         .env_clear()
-        .stdin(Stdio::from(File::open(from).at(&object)?))
-        .stdout(Stdio::from(open::create(&to).at(to.display())?))
-        .stderr(Stdio::piped())
+        .stdin(Stdio::from(from.open(OFlag::O_RDONLY).at(&object)?))
         .output()
         .at(CREDS)?;
     if output.status.success() {
-        return Ok(to);
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let reason = format!("systemd-creds cannot decrypt it with this host's key: {}", said.trim());

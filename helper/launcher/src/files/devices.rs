@@ -3,40 +3,37 @@
 //! The host's own nodes cannot be ID-mapped and would keep the host's owners. What may be done with
 //! a device is the unit's device policy; the mode only tells the payload the same.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, mknod};
+use nix::mount::MsFlags;
+use nix::sys::stat::SFlag;
 use proto::plan::Place;
 use proto::task_spec::files::Device;
 
-use super::Context;
+use super::prepare::Context;
+use crate::open;
 use crate::prepared::MountPoint;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
-use crate::{STAGE, open};
 
 /// Makes all nodes.
 pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
     if context.plan.files.devices.is_empty() {
         return Ok(());
     }
-    let folder = Path::new(STAGE).join("devices");
-    fs::create_dir(&folder).at(folder.display())?;
+    let folder = OwnPath::on_stage("devices");
     // Not nodev, as everything else on the stage is.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some("tmpfs"), &folder, Some("tmpfs"), flags, Some("mode=0755,size=64k"))
-        .at(folder.display())?;
+    folder.mount_new("tmpfs", flags, "mode=0755,size=64k")?;
     for (number, device) in context.plan.files.devices.iter().enumerate() {
-        let node = folder.join(number.to_string());
+        let node = folder.join(number);
         make(device, &node, context.plan.container_root())?;
         context.extras.mount(node, &device.target, MountPoint::File);
     }
     Ok(())
 }
 
-fn make(device: &Device<Place>, node: &Path, owner: u32) -> Result<(), Problem> {
+fn make(device: &Device<Place>, node: &OwnPath, owner: u32) -> Result<(), Problem> {
     let host = &device.host;
     let (_, meta) = open::object(host)?;
     let kind = match meta.file_type() {
@@ -44,9 +41,9 @@ fn make(device: &Device<Place>, node: &Path, owner: u32) -> Result<(), Problem> 
         t if t.is_block_device() => SFlag::S_IFBLK,
         _ => return Err(Problem::refused(host, "is not a device node")),
     };
-    mknod(node, kind, Mode::empty(), meta.rdev()).at(format!("mknod of {host}"))?;
-    chown(node, Some(owner), Some(owner)).at(host)?;
+    node.make_node(kind, meta.rdev()).at(format!("mknod of {host}"))?;
+    node.set_owner(Some(owner)).at(host)?;
     let bits = |given: bool, bits: u32| if given { bits } else { 0 };
     let mode = bits(device.access.read, 0o444) | bits(device.access.write, 0o222);
-    fs::set_permissions(node, Permissions::from_mode(mode)).at(host)
+    node.set_mode(mode).at(host)
 }

@@ -4,30 +4,26 @@
 //! the lower ones show their owners on disk as the container's, and what is written belongs to the
 //! container's range on disk. Container root is therefore never an account of the host there.
 
-use std::fs::{self, DirBuilder};
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use proto::plan::Place;
 use proto::task_spec::files::{self, Upper};
 
-use super::Context;
+use super::prepare::Context;
 use super::source::Source;
 use crate::open;
 use crate::overlay::{self, Overlay};
 use crate::prepared::MountPoint;
-use crate::root::attach_at;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
-use crate::{STAGE, upper};
 
 /// Prepares all of them.
 pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
     for (number, overlay) in context.plan.files.overlays.iter().enumerate() {
         let name = format!("overlay{number}");
-        let at = Path::new(STAGE).join(&name);
-        let lower = lower_layers(context, overlay, &at)?;
+        let at = OwnPath::on_stage(&name);
+        let lower = lower_layers(context, overlay, &name)?;
         let upper = upper_layer(context, overlay, &name)?;
         mount_one(overlay, &lower, upper, &at)?;
         context.extras.mount(at, &overlay.target, MountPoint::Folder);
@@ -39,8 +35,8 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
 fn lower_layers(
     context: &mut Context<'_>,
     overlay: &files::Overlay<Place>,
-    at: &Path,
-) -> Result<Vec<PathBuf>, Problem> {
+    name: &str,
+) -> Result<Vec<OwnPath>, Problem> {
     let mut all = Vec::new();
     for (number, place) in overlay.lower.iter().enumerate() {
         let source = Source::open_folder(place)?;
@@ -53,8 +49,8 @@ fn lower_layers(
                  show as nobody"
             ));
         }
-        let layer = at.with_extension(format!("lower{number}"));
-        attach_at(clone.as_fd(), &layer, MountPoint::Folder)?;
+        let layer = OwnPath::on_stage(format!("{name}.lower{number}"));
+        layer.attach(clone.as_fd(), MountPoint::Folder)?;
         all.push(layer);
     }
     Ok(all)
@@ -69,9 +65,8 @@ fn upper_layer(
     let (folder, volatile) = match &overlay.upper {
         Upper::ReadOnly => return Ok(None),
         Upper::Ephemeral => {
-            let folder = upper(context.plan.unit).join(name);
-            let mut make = DirBuilder::new();
-            make.recursive(true).mode(0o700).create(&folder).at(folder.display())?;
+            let folder = OwnPath::of_unit(context.plan.unit).join(name);
+            folder.make_dirs(0o700)?;
             (folder, true)
         }
         Upper::Folder(place) => (attach_upper(place, name)?, false),
@@ -80,14 +75,14 @@ fn upper_layer(
     let none = || Problem::refused(&object, "lie over no layer");
     let top = overlay.lower.last().ok_or_else(none)?;
     let top = open::metadata(&open::place(top, open::HANDLE).at(top)?).at(top)?;
-    let folder = open::folder(&folder).at(folder.display())?;
+    let folder = folder.open_dir()?;
     // The identity shifts nothing.
     let range = context.plan.users.filter(|range| range.base != 0);
     overlay::Upper::open(object, &folder, &top, range, volatile).map(Some)
 }
 
 /// Attaches a host's folder for changes on the stage.
-fn attach_upper(place: &Place, name: &str) -> Result<PathBuf, Problem> {
+fn attach_upper(place: &Place, name: &str) -> Result<OwnPath, Problem> {
     let source = Source::open_folder(place)?;
     if !source.is_protected(false)? {
         let reason = "an overlay's changes must lie where no other local user can reach them: \
@@ -95,22 +90,21 @@ fn attach_upper(place: &Place, name: &str) -> Result<PathBuf, Problem> {
         return Err(Problem::refused(place, reason));
     }
     let clone = source.clone(false, false)?;
-    let at = Path::new(STAGE).join(format!("{name}.upper"));
-    attach_at(clone.as_fd(), &at, MountPoint::Folder)?;
+    let at = OwnPath::on_stage(format!("{name}.upper"));
+    at.attach(clone.as_fd(), MountPoint::Folder)?;
     Ok(at)
 }
 
 fn mount_one(
     overlay: &files::Overlay<Place>,
-    lower: &[PathBuf],
+    lower: &[OwnPath],
     upper: Option<overlay::Upper>,
-    at: &Path,
+    at: &OwnPath,
 ) -> Result<(), Problem> {
-    fs::create_dir(at).at(at.display())?;
+    at.make_dir(0o755)?;
     if let ([only], None) = (lower, &upper) {
         // The kernel wants two layers in a read-only overlay.
-        return mount(Some(only), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .at(at.display());
+        return at.bind_from(only).at(at);
     }
     let overlay = Overlay {
         object: format!("overlay {}", overlay.target),

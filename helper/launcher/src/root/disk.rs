@@ -8,15 +8,15 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount as mount_at};
+use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use proto::plan::Plan;
 
-use super::{make_folder, stage};
 use crate::open;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 use kernel::syscalls;
 
@@ -38,16 +38,17 @@ const FILE_SYSTEMS: [FileSystem; 4] = [
 const PARTITION_TABLES: [(u64, &[u8]); 2] = [(512, b"EFI PART"), (4096, b"EFI PART")];
 /// Where ext4 has its state, and what stands there when no check is due.
 const EXT4_CLEAN: (u64, &[u8]) = (1024 + 58, &[1, 0]);
+
 /// Times that others may take a free loop device before us.
 const TRIES: u32 = 1000;
 
-/// Mounts the image on the stage and returns its root folder.
+/// Mounts the image on the stage and returns its root directory.
 pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     let image = &plan.image;
     let writes = plan.root.mode.writes_image();
-    let path = open::link(object.as_fd());
     let is_device = !open::metadata(object).at(image)?.is_file();
-    let file = File::options().read(true).write(writes && !is_device).open(&path).at(image)?;
+    let access = if writes && !is_device { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    let file = File::from(OwnPath::of_handle(object).open(access).at(image)?);
     let holds = |at: u64, magic: &[u8]| {
         let mut found = vec![0; magic.len()];
         file.read_exact_at(&mut found, at).is_ok() && found == *magic
@@ -66,15 +67,21 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
                       mend that: run e2fsck -f on it, or use ephemeral, read_only or volatile";
         return Err(Problem::refused(image, reason));
     }
-    let device = if is_device { None } else { Some(loop_device(&file)?) };
-    let source = device.as_ref().map_or(path.as_path(), |(_, path)| Path::new(path));
-    let folder = stage("disk");
-    make_folder(&folder, 0o755)?;
+    // A loop device keeps its file while it is open or mounted: `_open` lasts until it is mounted.
+    let (device, _open) = if is_device {
+        (OwnPath::of_handle(object), None)
+    } else {
+        let (device, open) = loop_device(&file)?;
+        (device, Some(open))
+    };
+    let at = OwnPath::on_stage("disk");
+    at.make_dir(0o755)?;
+    // nodev: the device nodes of an image are nobody's. Its set-uid programs work as in a tree.
     let (flags, options) = match writes {
         true => (MsFlags::MS_NODEV, options),
         false => (MsFlags::MS_NODEV | MsFlags::MS_RDONLY, read_only),
     };
-    match mount_at(Some(source), &folder, Some(*name), flags, Some(*options)) {
+    match at.mount_device(&device, name, flags, options) {
         Err(e @ (Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG | Errno::EIO | Errno::ENODEV)) => {
             let reason = format!(
                 "the kernel does not mount its {name} file system ({e}): it is damaged, or has \
@@ -84,7 +91,7 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
         }
         other => other.at(image)?,
     }
-    let root = open::folder(&folder).at(image)?;
+    let root = at.open_dir()?;
     if writes && fstatvfs(root.as_fd()).at(image)?.flags().contains(FsFlags::ST_RDONLY) {
         let reason = "its file system cannot be written: use ephemeral, read_only or volatile";
         return Err(Problem::refused(image, reason));
@@ -92,18 +99,20 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     Ok(root)
 }
 
-/// A loop device with this file, and its path. Once it is closed, only mounts keep it.
-fn loop_device(file: &File) -> Result<(File, String), Problem> {
-    const CONTROL: &str = "/dev/loop-control";
-    let control = File::options().read(true).write(true).open(CONTROL).at(CONTROL)?;
+/// A loop device with this file, and its descriptor.
+fn loop_device(file: &File) -> Result<(OwnPath, OwnedFd), Problem> {
+    let all = OwnPath::constant("/dev/loop-control");
+    let control = all.open(OFlag::O_RDWR).at(&all)?;
     let mut tries = TRIES;
     loop {
         tries -= 1;
-        let path = format!("/dev/loop{}", syscalls::free_loop(control.as_fd()).at(CONTROL)?);
-        let device = File::options().read(true).write(true).open(&path).at(&path)?;
-        match syscalls::configure_loop(device.as_fd(), file.as_fd()) {
+        let number = syscalls::free_loop(control.as_fd()).at(&all)?;
+        let device = OwnPath::constant("/dev").join(format!("loop{number}"));
+        let open = device.open(OFlag::O_RDWR).at(&device)?;
+        match syscalls::configure_loop(open.as_fd(), file.as_fd()) {
+            // Somebody else took it between the two calls: LOOP_CTL_GET_FREE reserves nothing.
             Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && tries > 0 => {}
-            other => return other.at(&path).map(|()| (device, path)),
+            other => return other.at(&device).map(|()| (device, open)),
         }
     }
 }

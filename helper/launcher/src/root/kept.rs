@@ -6,26 +6,24 @@
 //! `clean` takes such layers along. As long as the directory of all allocations is missing or empty
 //! too, or on another device than when the layer was made (a disk that is not mounted), nothing goes.
 
-use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use kernel::kept_layers::{ALLOC, DEVICE, PREFIX, device, names, parse};
+use kernel::kept_layers::{ALLOC, DEVICE, device, names, parse};
+use kernel::layout::UPPERS;
 use proto::plan::Plan;
 
-use super::upper;
+use crate::open;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
-use crate::{UPPERS, open};
 
 /// The layer of this task; `make` makes the first one.
 pub(super) fn find_or_make(
     plan: &Plan,
-    make: impl FnOnce(PathBuf) -> Result<PathBuf, Problem>,
-) -> Result<PathBuf, Problem> {
-    let (alloc, base) = (plan.alloc.simple(), plan.container_root());
-    let path = Path::new(UPPERS).join(format!("{PREFIX}{alloc}-{base}-{}", plan.task_dirs.task));
-    if path.is_dir() {
+    make: impl FnOnce(OwnPath) -> Result<OwnPath, Problem>,
+) -> Result<OwnPath, Problem> {
+    let path = OwnPath::kept_layer(plan.alloc, plan.container_root(), &plan.task_dirs.task);
+    if path.metadata().is_ok_and(|meta| meta.is_dir()) {
         return Ok(path);
     }
     let task = plan.task_dirs.task.as_str();
@@ -41,17 +39,18 @@ pub(super) fn find_or_make(
             reason,
         ));
     }
-    // Only for a task that is there: what was made for none would never go.
+    // Only for a task that is there: a layer goes when its allocation's directory does.
     let alloc = &plan.task_dirs.alloc_dir;
     let folder = open::place(alloc, open::HANDLE).at(alloc)?;
     let stay = open::Mounts::Stay;
     open::beneath(folder.as_fd(), Path::new(task), open::HANDLE, stay).at(task)?;
-    // Renamed when complete: a half-made one is the run's own, and goes with it.
-    let new = make(upper(plan.unit))?;
+    // Made in the unit's own directory and renamed when complete: a half-made one goes with the unit.
+    let new = make(OwnPath::of_unit(plan.unit))?;
     let alloc = alloc.to_path();
-    symlink(&alloc, new.join(ALLOC)).at(new.display())?;
+    new.join(ALLOC).make_link(&alloc).at(&new)?;
     let device = alloc.parent().and_then(device).map(|device| device.to_string());
-    symlink(device.as_deref().unwrap_or("none"), new.join(DEVICE)).at(new.display())?;
-    fs::rename(&new, &path).at(path.display())?;
+    let device = Path::new(device.as_deref().unwrap_or("none"));
+    new.join(DEVICE).make_link(device).at(&new)?;
+    new.rename(&path).at(&path)?;
     Ok(path)
 }

@@ -1,21 +1,26 @@
 //! Mount points that the image lacks. systemd-nspawn makes none in an ID-mapped clone, nor in a root
-//! that it has made read-only, and version 252 makes the folders above them host root's.
+//! that it has made read-only, and version 252 makes the directories above them host root's.
 //!
-//! The image is hostile: its links are resolved by the kernel as the container's root would resolve
-//! them (`RESOLVE_IN_ROOT`), so no walk leaves it.
+//! The image is hostile. The rule of each walk: **the kernel resolves every link, with the root of the
+//! container as the root of the walk** (`RESOLVE_IN_ROOT`), so no walk leaves it; what is missing is
+//! made in the directory that the last step opened, by one name without a link.
+//!
+//! In a mount from the host ([`Within::HostMount`]) others may make links at any time: there none is
+//! followed at all.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component as PathPart, Path, PathBuf};
-use std::{fs, io};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::fchownat;
 use proto::path::{Absolute, Component};
 
 use crate::open;
 use crate::prepared::MountPoint;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 
 /// systemd-nspawn mounts its own file systems here, in which it makes what is missing.
@@ -33,8 +38,43 @@ pub(crate) fn is_nspawns_own(path: &Absolute) -> bool {
 #[derive(Debug)]
 pub(crate) enum Point {
     There(OwnedFd),
-    /// A link to nothing: the folder that it lies in, and its number among the names.
-    Nowhere(OwnedFd, usize),
+    /// A link of the image to something that is not there, such as one into /run.
+    DanglingLink {
+        /// Where the link lies.
+        directory: OwnedFd,
+        name: Component,
+        /// What was to be walked after it.
+        rest: Vec<Component>,
+    },
+}
+
+/// What a mount point is made in, which decides about links and owners.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Within {
+    /// The container's root: its links lead where the container would see them lead.
+    Root {
+        /// Who gets what is made: container root.
+        owner: u32,
+    },
+    /// A directory of the host: no link is followed. What is made belongs to the caller's file system
+    /// uid, which is container root's.
+    HostMount,
+}
+
+impl Within {
+    fn open(self, top: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+        match self {
+            Self::Root { .. } => open::in_root(top.as_fd(), path),
+            Self::HostMount => open::beneath(top.as_fd(), path, OFlag::O_PATH, open::Mounts::Cross),
+        }
+    }
+
+    fn owner(self) -> Option<u32> {
+        match self {
+            Self::Root { owner } => Some(owner),
+            Self::HostMount => None,
+        }
+    }
 }
 
 /// The mounted root as it can be changed before the start.
@@ -106,46 +146,46 @@ impl Mounted {
             // The image itself, to which no other task writes.
             return Ok(());
         }
-        let mode = open::metadata(object)?.permissions();
+        let mode = open::metadata(object)?.mode();
         // overlayfs copies before any change of attributes, also before one that changes nothing.
-        fs::set_permissions(open::link(object.as_fd()), mode)
+        OwnPath::of_handle(object).set_mode(mode)
     }
 
-    /// Makes an absolute path inside a mount point, with the folders above it, and returns it
+    /// Makes an absolute path inside a mount point, with the directories above it, and returns it
     /// without links. Call it for every target, in any root mode.
     pub(crate) fn provide(&self, target: &Absolute, kind: MountPoint) -> Result<Absolute, Problem> {
-        let find = |below: &Path| open::in_root(self.folder.as_fd(), below);
+        let within = Within::Root { owner: self.owner };
         let mut real = target.clone();
         for _ in 0..LINKS {
+            // systemd-nspawn mounts over what the image has there, so nothing is made below it.
             if is_nspawns_own(&real) {
                 return Ok(real);
             }
-            let names = real.components();
-            let point = make_path(&self.folder, names, kind, Some(self.owner), find)
+            let point = make_path(&self.folder, real.components(), kind, within)
                 .map_err(|problem| problem.about(target))?;
-            real = match point {
+            match point {
                 Point::There(point) => {
                     self.copy_up(&point).at(target)?;
                     return self.inside(&point, Path::new("")).at(target);
                 }
-                Point::Nowhere(folder, at) => {
-                    let (name, rest) = (names.get(at), names.get(at + 1..).unwrap_or_default());
-                    let link =
-                        readlinkat(&folder, name.map_or("", Component::as_str)).at(target)?;
+                Point::DanglingLink { directory, name, rest } => {
+                    let link = readlinkat(&directory, name.as_str()).at(target)?;
                     let mut leads_to = PathBuf::from(link);
                     leads_to.extend(rest.iter().map(Component::as_str));
-                    self.inside(&folder, &leads_to).at(target)?
+                    // Resolved in text, as there is nothing to open. The next round walks the result
+                    // from the top again, so a wrong guess cannot lead out.
+                    real = self.inside(&directory, &leads_to).at(target)?;
                 }
-            };
+            }
         }
         Err(Problem::refused(target, "leads over too many links to nothing in the image"))
     }
 
-    /// A path from one of the root's folders as the container sees it.
+    /// A path from one of the root's directories as the container sees it.
     pub(crate) fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
-        let spelled = |fd: &OwnedFd| fs::read_link(open::link(fd.as_fd()));
-        let top = spelled(&self.folder)?;
-        let folder = spelled(folder)?;
+        // The kernel's own spelling of both, which has no links in it.
+        let top = OwnPath::of_handle(&self.folder).read_link()?;
+        let folder = OwnPath::of_handle(folder).read_link()?;
         let below = folder.strip_prefix(top).map_err(io::Error::other)?;
         let mut real = PathBuf::from("/");
         for part in below.components().chain(path.components()) {
@@ -161,50 +201,61 @@ impl Mounted {
     }
 }
 
-/// Makes what is missing of a path below `top`, which `find` walks; `owner`: who gets it, if that is
-/// not who makes it.
+/// Makes what is missing of a path below `top`; `kind`: of its last name, all others are directories.
 pub(crate) fn make_path(
     top: &OwnedFd,
     names: &[Component],
     kind: MountPoint,
-    owner: Option<u32>,
-    find: impl Fn(&Path) -> io::Result<OwnedFd>,
+    within: Within,
 ) -> Result<Point, Problem> {
-    let mut below = PathBuf::new();
+    let mut walked = PathBuf::new();
     let mut parent = top.try_clone().at("/")?;
-    for (index, name) in names.iter().enumerate() {
-        below.push(name.as_str());
-        let object = below.display();
-        let kind = if index + 1 == names.len() { kind } else { MountPoint::Folder };
-        let found = match open::if_there(find(&below)).at(&object)? {
-            Some(found) => found,
-            None => {
-                make(&parent, Path::new(name.as_str()), kind, owner).at(&object)?;
-                match open::if_there(find(&below)).at(&object)? {
-                    Some(found) => found,
-                    // Such as one into /run.
-                    None if owner.is_some() => return Ok(Point::Nowhere(parent, index)),
-                    None => return Err(Errno::ENOENT).at(&object),
-                }
-            }
-        };
-        let is = match open::metadata(&found).at(&object)?.file_type() {
-            t if t.is_dir() => "folder",
-            t if t.is_symlink() => "symbolic link",
-            _ => "file",
-        };
-        let wants = if kind == MountPoint::Folder { "folder" } else { "file" };
-        if is != wants {
-            let reason = format!("{object} is a {is} there, the mount needs a {wants}");
-            return Err(Problem::refused(&object, reason));
+    let mut left = names;
+    while let Some((name, rest)) = left.split_first() {
+        left = rest;
+        walked.push(name.as_str());
+        let object = walked.display();
+        let kind = if rest.is_empty() { kind } else { MountPoint::Folder };
+        // From the top each time: for the image's links, the root is where the walk begins.
+        let mut found = open::if_there(within.open(top, &walked)).at(&object)?;
+        if found.is_none() {
+            make(&parent, Path::new(name.as_str()), kind, within.owner()).at(&object)?;
+            found = open::if_there(within.open(top, &walked)).at(&object)?;
         }
-        parent = found;
+        parent = match (found, within) {
+            (Some(found), _) => found,
+            // The name was taken, so making it changed nothing: by a link to nothing.
+            (None, Within::Root { .. }) => {
+                let (name, rest) = (name.clone(), rest.to_vec());
+                return Ok(Point::DanglingLink { directory: parent, name, rest });
+            }
+            (None, Within::HostMount) => return Err(Errno::ENOENT).at(&object),
+        };
+        check_kind(&parent, &walked, kind)?;
     }
     Ok(Point::There(parent))
 }
 
-/// Something of that name may be there.
+/// A mount needs a mount point of its own kind.
+fn check_kind(found: &OwnedFd, path: &Path, kind: MountPoint) -> Result<(), Problem> {
+    let object = path.display();
+    let is = match open::metadata(found).at(&object)?.file_type() {
+        t if t.is_dir() => "folder",
+        t if t.is_symlink() => "symbolic link",
+        _ => "file",
+    };
+    let needed = if kind == MountPoint::Folder { "folder" } else { "file" };
+    if is == needed {
+        return Ok(());
+    }
+    let reason = format!("{object} is a {is} there, the mount needs a {needed}");
+    Err(Problem::refused(&object, reason))
+}
+
+/// Makes a directory or an empty file, unless something of that name is there.
 fn make(parent: &OwnedFd, name: &Path, kind: MountPoint, owner: Option<u32>) -> nix::Result<()> {
+    // One name in an opened directory. It is opened again without following a link, and so is what
+    // changes owner: never something that a link leads to.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match kind {
         MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755))
@@ -214,18 +265,20 @@ fn make(parent: &OwnedFd, name: &Path, kind: MountPoint, owner: Option<u32>) -> 
             openat(parent, name, flags | new, Mode::from_bits_truncate(0o644))
         }
     };
-    match (made, owner) {
-        (Err(Errno::EEXIST), _) => Ok(()),
-        (Ok(made), Some(owner)) => {
-            let (uid, gid) = (Some(owner.into()), Some(owner.into()));
-            fchownat(&made, "", uid, gid, AtFlags::AT_EMPTY_PATH)
-        }
-        (made, _) => made.map(drop),
+    let made = match made {
+        Err(Errno::EEXIST) => return Ok(()),
+        other => other?,
+    };
+    match owner {
+        Some(owner) => open::set_owner(&made, owner, owner),
+        None => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "directories of the test's own")]
+
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
@@ -240,11 +293,9 @@ mod tests {
             symlink(to, top.join(name)).unwrap();
         }
         let handle = open::folder(&top).unwrap();
-        let find =
-            |path: &Path| open::beneath(handle.as_fd(), path, OFlag::O_PATH, open::Mounts::Cross);
         let make = |path: &str, kind| {
             let path = Absolute::parse(path).unwrap();
-            make_path(&handle, path.components(), kind, None, find)
+            make_path(&handle, path.components(), kind, Within::HostMount)
         };
         for kind in [MountPoint::Folder, MountPoint::File] {
             for path in ["/a", "/b", "/c", "/d"] {

@@ -1,18 +1,15 @@
-//! The container's root: the image itself, or an overlay over it, and what systemd-nspawn is told
-//! to do with it.
+//! The container's root: the image itself, or an overlay over it.
 //!
-//! The cost does not depend on the image's size: nothing of it is copied or re-owned.
+//! | module | idea |
+//! |---|---|
+//! | `assemble` | the order: mount, pivot, what every container needs |
+//! | `image`, `disk` | opening the image; mounting a disk image |
+//! | `plain`, `overlay`, `kept` | the two kinds of root; upper layers that outlive a run |
+//! | `missing_mount_points` | mount points that the image lacks |
 //!
-//! | mode | root | upper layer |
-//! |---|---|---|
-//! | plain | clone of the image | - |
-//! | read-only, volatile yes and state | overlay | in memory, mount points and what systemd-nspawn walks |
-//! | volatile overlay, ephemeral in memory | overlay | in memory |
-//! | ephemeral, kept | overlay | on disk |
-//!
-//! Only plain mode changes the image. systemd-nspawn never walks a path that the image could turn
-//! into one of the host: what would be its `--pivot-root=` is done here.
+//! Trusts nothing in an image. Never walks a path of one but inside it.
 
+mod assemble;
 mod disk;
 mod image;
 mod kept;
@@ -20,171 +17,6 @@ mod missing_mount_points;
 mod overlay;
 mod plain;
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-
-use nix::mount::{MsFlags, mount};
-use proto::plan::Plan;
-use proto::task_spec::{Ownership, Payload, Pivot, Root, Volatile};
-
-use super::prepared::{Extras, MountPoint};
-use super::step::{At, Problem};
-use super::{STAGE, open, upper};
-use kernel::syscalls;
-
+pub(super) use assemble::mount_root;
 pub(super) use image::Image;
-pub(super) use kernel::kept_layers::claim_orphans;
-pub(super) use missing_mount_points::{Mounted, Point, is_nspawns_own, make_path};
-
-/// Where systemd-nspawn finds the root.
-pub(super) fn path() -> PathBuf {
-    stage("root")
-}
-
-fn stage(name: &str) -> PathBuf {
-    Path::new(STAGE).join(name)
-}
-
-/// Mounts the root at [`path`]. `users` ID-maps it where the ownership asks for it.
-pub(super) fn mount_root(
-    plan: &Plan,
-    image: &Image,
-    users: Option<BorrowedFd<'_>>,
-    extras: &mut Extras,
-) -> Result<Mounted, Problem> {
-    let map = users.filter(|_| plan.root.ownership == Ownership::Map);
-    let whole = if plan.root.pivot.is_some() { stage("whole") } else { path() };
-    let mut root = match plan.root.mode {
-        Root::Plain => plain::mount(plan, image, map, &whole)?,
-        Root::ReadOnly | Root::Ephemeral(_) | Root::Volatile(_) => {
-            overlay::mount(plan, image, map, &whole)?
-        }
-    };
-    if let Some(pivot) = &plan.root.pivot {
-        enter(plan, &mut root, pivot, &whole, extras)?;
-    }
-    // That mode takes /usr alone, so the image must have it.
-    if plan.root.mode != Root::Volatile(Volatile::Yes) {
-        let boots = matches!(plan.payload, Payload::Boot { .. });
-        let made = root.os_tree(boots, plan.root.mode != Root::Plain);
-        made.map_err(|problem| problem.about(&plan.image))?;
-    }
-    root.base_folders()?;
-    if plan.root.ownership == Ownership::Chown {
-        // The last of two counts.
-        extras.arguments.push("--private-users-ownership=chown".to_owned());
-    }
-    match plan.root.mode {
-        Root::ReadOnly => extras.arguments.push("--read-only".to_owned()),
-        Root::Volatile(Volatile::Yes) => {
-            check_merged(plan, &root)?;
-            extras.arguments.push("--volatile=yes".to_owned());
-        }
-        Root::Volatile(Volatile::State) => extras.arguments.push("--volatile=state".to_owned()),
-        Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => {}
-    }
-    Ok(root)
-}
-
-/// Makes a folder of the whole root the root, and shows the whole below it where the job says.
-///
-/// Not by systemd-nspawn's `--pivot-root=`: it follows the image's links on the host.
-fn enter(
-    plan: &Plan,
-    root: &mut Mounted,
-    pivot: &Pivot,
-    whole: &Path,
-    extras: &mut Extras,
-) -> Result<(), Problem> {
-    let new = pivot.new.to_path();
-    let object = format!("pivot_root {} in {}", pivot.new, plan.image);
-    let handle = open::folder(whole).at(whole.display())?;
-    let folder = open::in_root(handle.as_fd(), &new).at(&object)?;
-    if !open::metadata(&folder).at(&object)?.is_dir() {
-        return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
-    }
-    let clone = syscalls::clone_mount(folder.as_fd(), false).at(&object)?;
-    attach_at(clone.as_fd(), &path(), MountPoint::Folder)?;
-    root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
-    if let Some(old) = &pivot.old {
-        let attributes = match plan.root.mode {
-            Root::Plain | Root::Ephemeral(_) | Root::Volatile(Volatile::Overlay) => 0,
-            Root::ReadOnly | Root::Volatile(_) => syscalls::READ_ONLY,
-        };
-        let clone = syscalls::clone_mount(handle.as_fd(), false).at(&object)?;
-        syscalls::set_mount_attributes(clone.as_fd(), attributes, None).at(&object)?;
-        attach_at(clone.as_fd(), &stage("old"), MountPoint::Folder)?;
-        extras.mount(stage("old"), old, MountPoint::Folder);
-    }
-    Ok(())
-}
-
-/// systemd-nspawn mounts `/usr` of the root by its name: a link would be one of the host's.
-fn check_merged(plan: &Plan, root: &Mounted) -> Result<(), Problem> {
-    let find = |name| {
-        open::beneath(root.folder.as_fd(), Path::new(name), open::HANDLE, open::Mounts::Stay)
-    };
-    if let (Ok(usr), Err(_)) = (find("usr"), find("bin")) {
-        return root.copy_up(&usr).at("/usr");
-    }
-    let reason = "volatile = \"yes\" takes /usr alone from the image: /usr must be a folder, and \
-                  /bin a link into it or missing; use volatile = \"overlay\" for this image";
-    Err(Problem::refused(&plan.image, reason))
-}
-
-/// Attaches a clone of the image's root on a new folder.
-fn attach(
-    plan: &Plan,
-    image: &Image,
-    attributes: u64,
-    map: Option<BorrowedFd<'_>>,
-    at: &Path,
-) -> Result<(), Problem> {
-    let clone = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
-    match syscalls::set_mount_attributes(clone.as_fd(), attributes, map) {
-        Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {
-            let reason = "this kernel cannot ID-map the file system that it lies on";
-            return Err(Problem::refused(&plan.image, reason));
-        }
-        other => other.at(&plan.image)?,
-    }
-    attach_at(clone.as_fd(), at, MountPoint::Folder)
-}
-
-/// Attaches a detached mount on a new mount point of the stage; nothing of the host arrives below it
-/// from now on.
-pub(super) fn attach_at(
-    mounted: BorrowedFd<'_>,
-    at: &Path,
-    kind: MountPoint,
-) -> Result<(), Problem> {
-    attach_with(mounted, at, kind, MsFlags::MS_PRIVATE)
-}
-
-/// The same with another propagation: as a slave (`MS_SLAVE`), later mounts of the host arrive below
-/// it. Nothing goes the other way: it leaves the peers that it was cloned from.
-pub(super) fn attach_with(
-    mounted: BorrowedFd<'_>,
-    at: &Path,
-    kind: MountPoint,
-    propagation: MsFlags,
-) -> Result<(), Problem> {
-    let point = match kind {
-        MountPoint::Folder => {
-            make_folder(at, 0o755)?;
-            open::folder(at).at(at.display())?
-        }
-        MountPoint::File => open::create(at).at(at.display())?.into(),
-    };
-    syscalls::attach_mount(mounted, point.as_fd()).at(at.display())?;
-    let none = None::<&str>;
-    mount(none, at, none, propagation | MsFlags::MS_REC, none).at(at.display())
-}
-
-/// Makes a folder with exactly this mode.
-fn make_folder(path: &Path, mode: u32) -> Result<(), Problem> {
-    DirBuilder::new().mode(mode).create(path).at(path.display())?;
-    fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
-}
+pub(super) use missing_mount_points::{Mounted, Point, Within, is_nspawns_own, make_path};

@@ -4,15 +4,15 @@
 //! it belongs to the task's range on disk.
 
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount as mount_fs};
+use nix::mount::MsFlags;
 use proto::plan::Plan;
 use proto::task_spec::{Layer, Root};
 
-use super::{Image, Mounted, attach, kept, make_folder, stage, upper};
-use crate::open;
+use super::assemble::attach;
+use super::{Image, Mounted, kept};
 use crate::overlay::{Overlay, Upper};
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 use kernel::syscalls;
 
@@ -25,14 +25,15 @@ pub(super) fn mount(
     plan: &Plan,
     image: &Image,
     map: Option<BorrowedFd<'_>>,
-    at: &Path,
+    at: &OwnPath,
 ) -> Result<Mounted, Problem> {
-    // It stays on the stage, which the container does not see: an unmount waits for RCU.
-    let lower = stage("lower");
+    // It stays attached on the stage, which the container does not see: an unmount would wait for RCU.
+    let lower = OwnPath::on_stage("lower");
+    // Read-only as a mount too: not even host root changes the image through it.
     attach(plan, image, syscalls::NO_DEV | syscalls::READ_ONLY, map, &lower)?;
     let mapped = map.is_some();
     let upper = open_upper(plan, image, mapped, &layers(plan, image, mapped)?)?;
-    make_folder(at, 0o755)?;
+    at.make_dir(0o755)?;
     let overlay = Overlay {
         object: format!("overlay over {}", plan.image),
         lower: &[lower],
@@ -42,39 +43,36 @@ pub(super) fn mount(
                 new allocation begins without it: nomad alloc stop",
     };
     overlay.mount(at)?;
-    let folder = open::folder(at).at(at.display())?;
-    Ok(Mounted { folder, owner: plan.container_root(), layered: true })
+    Ok(Mounted { folder: at.open_dir()?, owner: plan.container_root(), layered: true })
 }
 
-/// The folder that holds the upper layer and the kernel's work folder.
-fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<PathBuf, Problem> {
-    let make = |folder: PathBuf| make_folder(&folder, 0o700).map(|()| folder);
+/// The directory that holds the upper layer and the kernel's work directory.
+fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<OwnPath, Problem> {
+    let make = |folder: OwnPath| folder.make_dir(0o700).map(|()| folder);
     // Complete before it gets its name.
     let make_kept = |folder| {
         let folder = make(folder)?;
         open_upper(plan, image, mapped, &folder).map(|_made| folder)
     };
-    let memory = stage("layer");
+    let memory = OwnPath::on_stage("layer");
     match plan.root.mode {
-        Root::Ephemeral(Layer::Disk) => make(upper(plan.unit)),
+        Root::Ephemeral(Layer::Disk) => make(OwnPath::of_unit(plan.unit)),
         Root::Ephemeral(Layer::Kept) => kept::find_or_make(plan, make_kept),
         // Mount points alone where nothing else is written; but a file among them is copied whole.
         Root::Ephemeral(Layer::Memory) | Root::ReadOnly | Root::Volatile(_) => {
-            make_folder(&memory, 0o700)?;
-            let flags = MsFlags::MS_NODEV;
-            mount_fs(Some("tmpfs"), &memory, Some("tmpfs"), flags, Some(MEMORY))
-                .at(memory.display())?;
+            memory.make_dir(0o700)?;
+            memory.mount("tmpfs", MsFlags::MS_NODEV, MEMORY).at(&memory)?;
             make(memory.join("layers"))
         }
         Root::Plain => make(memory),
     }
 }
 
-/// The two folders of a layer, made where they are missing.
-fn open_upper(plan: &Plan, image: &Image, mapped: bool, layer: &Path) -> Result<Upper, Problem> {
-    let folder = open::folder(layer).at(layer.display())?;
+/// The two directories of a layer, made where they are missing.
+fn open_upper(plan: &Plan, image: &Image, mapped: bool, layer: &OwnPath) -> Result<Upper, Problem> {
+    let folder = layer.open_dir()?;
     let range = plan.users.filter(|_| mapped);
     let volatile = plan.root.mode != Root::Ephemeral(Layer::Kept);
-    let object = format!("changes over {} in {}", plan.image, layer.display());
+    let object = format!("changes over {} in {layer}", plan.image);
     Upper::open(object, &folder, &image.meta, range, volatile)
 }

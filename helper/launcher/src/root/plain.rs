@@ -2,15 +2,15 @@
 //!
 //! Trusts the policy to have allowed the change. Never follows a link of the image.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use proto::plan::Plan;
 use proto::task_spec::ImageKind;
 
-use super::{Image, Mounted, attach, make_folder, upper};
+use super::assemble::attach;
+use super::{Image, Mounted};
 use crate::open;
+use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 use kernel::syscalls;
 
@@ -19,7 +19,7 @@ pub(super) fn mount(
     plan: &Plan,
     image: &Image,
     map: Option<BorrowedFd<'_>>,
-    at: &Path,
+    at: &OwnPath,
 ) -> Result<Mounted, Problem> {
     // What a disk image holds can be reached on the host through it alone.
     let reachable = map.is_some() && plan.root.kind == ImageKind::Tree;
@@ -30,12 +30,13 @@ pub(super) fn mount(
         return Err(Problem::refused(&plan.image, reason));
     }
     // A killed systemd-nspawn leaves its lock file behind: `clean` learns the name from here.
-    let folder = upper(plan.unit);
-    make_folder(&folder, 0o700)?;
-    fs::write(folder.join(&image.lock), "").at(folder.display())?;
+    let own = OwnPath::of_unit(plan.unit);
+    own.make_dir(0o700)?;
+    own.join(&image.lock).write_new(b"")?;
+    // Not nosuid: set-uid programs of the image are meant to work inside.
     attach(plan, image, syscalls::NO_DEV, map, at)?;
-    // Nothing can be created through a mapped clone; this one is not mapped, and has nothing of what
-    // is mounted below the image on the host.
+    // Our own uid has no id in the map, so we can create nothing through the mapped clone: what is
+    // missing is made through this one, which has nothing of the host's mounts below the image either.
     let folder = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     syscalls::set_mount_attributes(folder.as_fd(), syscalls::NO_DEV, None).at(&plan.image)?;
     let owner = if map.is_some() { 0 } else { plan.container_root() };

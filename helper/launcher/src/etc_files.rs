@@ -1,4 +1,4 @@
-//! Name resolution and time zone: /etc/resolv.conf, /etc/hosts, /etc/localtime.
+//! Files at /etc for name resolution and time zone: resolv.conf, hosts, localtime.
 //!
 //! systemd-nspawn's own options for them write into the root, which it cannot do in an ID-mapped
 //! one. So each file is made on the stage, as container root's, and bound over the image's, which
@@ -8,9 +8,8 @@
 //! The contents are the driver's and are not looked at. The image is hostile: its links are resolved
 //! inside it, and only a regular file of bounded size is read. Reads nothing of the host.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::chown;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -23,10 +22,10 @@ use proto::target::Target;
 use proto::task_spec::resolver::{EtcFile, ImageLink};
 use proto::task_spec::{Root, Volatile};
 
-use super::STAGE;
 use super::open::{self, Mounts};
 use super::prepared::{Extras, MountPoint};
-use super::root::{Mounted, attach_at};
+use super::root::Mounted;
+use super::stage::OwnPath;
 use super::step::{At, Problem};
 use kernel::syscalls;
 
@@ -139,21 +138,19 @@ impl Names<'_> {
         if goes && self.is_link(name) {
             self.remove(name)?;
         }
-        let stage = Path::new(STAGE);
-        let mut file = stage.join(name);
-        fs::write(&file, content).at(file.display())?;
-        let owner = self.plan.users.map(|range| range.base);
-        chown(&file, owner, owner).at(file.display())?;
+        let mut file = OwnPath::on_stage(name);
+        file.write_new(content)?;
+        file.set_mode(0o644).at(&file)?;
+        file.set_owner(self.plan.users.map(|range| range.base)).at(&file)?;
         if read_only {
             // A mount of its own: container root may write to its own file whatever the mode.
-            let clone = File::open(&file)
-                .and_then(|it| syscalls::clone_mount(it.as_fd(), false))
-                .at(name)?;
+            let plain = file.open(OFlag::O_PATH).at(name)?;
+            let clone = syscalls::clone_mount(plain.as_fd(), false).at(name)?;
             let attributes =
                 syscalls::NO_DEV | syscalls::NO_SUID | syscalls::NO_EXEC | syscalls::READ_ONLY;
             syscalls::set_mount_attributes(clone.as_fd(), attributes, None).at(name)?;
-            file = stage.join(format!("{name}.read-only"));
-            attach_at(clone.as_fd(), &file, MountPoint::File)?;
+            file = OwnPath::on_stage(format!("{name}.read-only"));
+            file.attach(clone.as_fd(), MountPoint::File)?;
         }
         let path = format!("/etc/{name}");
         let target =
