@@ -250,7 +250,7 @@ mod tests {
         let source = |source: Source| {
             let bind = Bind { source, ..bind("/", false) };
             let decision = judged(COMPAT, |s| s.files.binds = vec![bind.clone()]).unwrap();
-            let place = decision.files.binds.first().unwrap().source.clone();
+            let place = decision.plan().files.binds.first().unwrap().source.clone();
             (place.root.to_string(), place.below)
         };
         let alloc = || "/var/lib/nomad/alloc".to_owned();

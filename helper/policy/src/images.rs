@@ -270,7 +270,7 @@ mod tests {
     fn the_unit_gets_the_devices_that_are_needed() {
         let unit = |change: &dyn Fn(&mut TaskSpec)| {
             let decision = judged(COMPAT, change).unwrap();
-            let all = decision.devices.into_iter();
+            let all = decision.limits().devices.iter().cloned();
             all.map(|(path, access)| (path, access.write, access.mknod)).collect::<Vec<_>>()
         };
         let disk = |mode, path: &'static str| {
@@ -286,6 +286,6 @@ mod tests {
         assert_eq!(unit(&disk(Root::Plain, "/dev/vg/a")), vec![("/dev/vg/a".into(), true, false)]);
         assert_eq!(unit(&devices("/dev/fuse", "wm")), vec![("/dev/fuse".into(), true, true)]);
         let raw = judged("", |s| s.root.kind = ImageKind::Disk).unwrap();
-        assert_eq!(raw.image.to_string(), "/var/lib/machines/busybox.raw");
+        assert_eq!(raw.plan().image.to_string(), "/var/lib/machines/busybox.raw");
     }
 }

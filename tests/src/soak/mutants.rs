@@ -166,10 +166,10 @@ macro_rules! run {
             let policy = $module::parse(text)?;
             Ok(Box::new(move |spec| match $module::decide(spec, &policy) {
                 Ok(decision) => Verdict::Allowed(Facts {
-                    image: decision.image.to_string(),
-                    binds: decision.files.binds.iter().map(|b| b.source.to_string()).collect(),
-                    unmapped: decision.files.unprotected != Unprotected::Refuse,
-                    tasks: decision.resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+                    image: decision.plan().image.to_string(),
+                    binds: decision.plan().files.binds.iter().map(|b| b.source.to_string()).collect(),
+                    unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
+                    tasks: decision.limits().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
                 }),
                 Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,
                 Err(refusal) if refusal.code == Code::Policy => Verdict::Policy,

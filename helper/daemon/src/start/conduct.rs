@@ -22,11 +22,11 @@ use crate::start::nspawn_messages::Messages;
 use crate::start::ready::Notice;
 use crate::start::{payload_watch, preflight};
 use crate::systemd::{machined, notify, unit};
-use crate::tasks::record::{Form, Kind, Record, Use};
+use crate::tasks::record::Record;
 use crate::tasks::table::Entry;
 use crate::tasks::{held_output, status, uid_range};
 use kernel::hook;
-use policy::Decision;
+use policy::{Decision, UnitLimits};
 
 /// Time for a launcher that PID 1 has executed to say its pid.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -37,25 +37,25 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 /// where it is known.
 pub(crate) async fn run(
     context: &Rc<Context>,
-    mut spec: TaskSpec,
+    spec: TaskSpec,
     held: Held,
     agent: Option<u32>,
 ) -> Result<Task, Refusal> {
     preflight::systemd(context).await?;
     let policy = context.policy();
-    let decision = hook::during(Step::Decide, preflight::decide(&mut spec, &policy)).await?;
-    let mut record = claim(context, &spec, &decision)?;
-    let key = spec.key.clone();
+    let limit = Duration::from_secs(spec.start_limit_s());
+    let decision = hook::during(Step::Decide, preflight::decide(spec, &policy)).await?;
+    let mut record = claim(context, &decision)?;
+    let key = record.key.clone();
     let gate = gate(context, &key);
     let locked = gate.lock().await;
     context.pace.wait().await;
     // Only now: nothing is looked at before the decision.
-    record.allocs_device = preflight::device(&decision.task_dirs.alloc_dir.root).await;
+    record.allocs_device = preflight::device(&decision.plan().task_dirs.alloc_dir.root).await;
     if let Some(entry) = context.table.borrow_mut().get_mut(&key) {
         entry.record.allocs_device = record.allocs_device;
     }
-    let limit = Duration::from_secs(spec.start_limit_s());
-    let attempt = attempt(context, spec, decision, &record, held, agent);
+    let attempt = attempt(context, decision, &record, held, agent);
     let started = tokio::time::timeout(limit, attempt).await;
     let result = started.unwrap_or_else(|_| {
         let unit = unit::name(record.unit());
@@ -85,36 +85,23 @@ pub(crate) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) 
 }
 
 /// Enters the task into the table, or says who stands in the way.
-fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<Record, Refusal> {
+fn claim(context: &Rc<Context>, decision: &Decision) -> Result<Record, Refusal> {
     let busy = |object: String, reason: String| {
         Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
     };
-    let mut record = Record {
-        form: Form::Whole,
-        key: spec.key.clone(),
-        machine: decision.machine.clone(),
-        kind: Kind::of(&spec.payload),
-        users: None,
-        image: decision.image.to_string(),
-        image_use: Use::of(&spec.root),
-        followed: matches!(spec.logs, Logs::Both | Logs::Container { .. }),
-        allocs: decision.task_dirs.alloc_dir.root.to_string(),
-        allocs_device: None,
-    };
+    let mut record = Record::new(decision.plan());
+    let key = &record.key;
     {
         let table = context.table.borrow();
         if table.holds(record.unit()) {
-            return busy(spec.key.to_string(), "this run exists already: remove it first".into());
+            return busy(key.to_string(), "this run exists already: remove it first".into());
         }
         // Two of them would share log FIFOs, folders and a layer that is kept for the task.
-        if let Some(other) = table.other_run(&spec.key) {
-            return busy(
-                spec.key.to_string(),
-                format!("run {other} of it exists: remove it first"),
-            );
+        if let Some(other) = table.other_run(key) {
+            return busy(key.to_string(), format!("run {other} of it exists: remove it first"));
         }
         if context.removing.borrow().contains(&record.unit()) {
-            return busy(spec.key.to_string(), "its removal is under way".into());
+            return busy(key.to_string(), "its removal is under way".into());
         }
         let most = context.policy().limits.max_tasks.0;
         if table.len() as u64 >= most {
@@ -124,7 +111,7 @@ fn claim(context: &Rc<Context>, spec: &TaskSpec, decision: &Decision) -> Result<
             return busy(format!("image {}", record.image), format!("task {holder} {why}"));
         }
     }
-    record.users = users(context, spec.key.alloc, decision.users)?;
+    record.users = users(context, key.alloc, decision.users())?;
     let entry = Entry::new(record.clone(), crate::now_ms(), true);
     context.table.borrow_mut().insert(entry);
     Ok(record)
@@ -151,31 +138,27 @@ fn users(context: &Context, alloc: AllocId, users: Users) -> Result<Option<Range
 
 async fn attempt(
     context: &Rc<Context>,
-    mut spec: TaskSpec,
-    mut decision: Decision,
+    decision: Decision,
     record: &Record,
     held: Held,
     agent: Option<u32>,
 ) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ready", unit::name(record.unit()), reason);
-    let limit = spec.process.ready.limit_s();
+    let limit = decision.plan().process.ready.limit_s();
     let notice = limit.map(|limit| Notice::new(record.unit(), limit)).transpose();
     let notice = notice.map_err(|e| failed(e.to_string()))?;
-    let labels = std::mem::take(&mut spec.labels);
-    let collected = matches!(spec.logs, Logs::Fifos);
-    let plan = plan(spec, &mut decision, record, agent);
-    let (launcher, main) = launch(context, &labels, &decision, record, &plan).await?;
+    let (plan, limits, labels) = decision.complete(record.users, agent);
+    let collected = matches!(plan.logs, Logs::Fifos);
+    let (launcher, main) = launch(context, &labels, &limits, record, &plan).await?;
     let plan = Some(plan).filter(|_| record.followed);
     let (notes, socket) = tokio::select! {
         prepared = prepared(&launcher) => prepared?,
         _ = main.ended() => last_word(&launcher, record).await?,
     };
-    if record.users.is_none() && !decision.devices.is_empty() {
-        let restricted = unit::restrict_devices(&context.bus, record.unit(), &decision).await;
+    if record.users.is_none() && !limits.devices.is_empty() {
+        let restricted = unit::restrict_devices(&context.bus, record.unit(), &limits).await;
         restricted.map_err(|e| failed(format!("DeviceAllow= of the unit: {e}")))?;
     }
-    // As large as a job likes, and a start may last an hour.
-    drop(decision);
     remark(context, record, notes);
     let messages = socket.map(|socket| Messages::listen(socket, record, main.clone())).transpose();
     let messages = messages.map_err(|e| failed(format!("messages of systemd-nspawn: {e}")))?;
@@ -206,7 +189,7 @@ async fn attempt(
 async fn launch(
     context: &Context,
     labels: &[Label],
-    decision: &Decision,
+    limits: &UnitLimits,
     record: &Record,
     plan: &Plan,
 ) -> Result<(Launcher, Process), Refusal> {
@@ -215,8 +198,8 @@ async fn launch(
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
     let systemd = proto::systemd::major(&context.systemd().await);
     let job = context.bus.job_of(&name).await;
-    let limits = &plan.isolation.limits;
-    let asked = unit::start(&context.bus, record, labels, decision, limits, socket, systemd);
+    let processes = &plan.isolation.limits;
+    let asked = unit::start(&context.bus, record, labels, limits, processes, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     let said = answered(begun(&launcher, plan), job, &name);
     let pid = hook::during(Step::SendPlan, said).await?;
@@ -267,28 +250,6 @@ async fn follow(
     };
     answered(said, job, &unit).await?;
     Ok(follower)
-}
-
-fn plan(spec: TaskSpec, decision: &mut Decision, record: &Record, agent: Option<u32>) -> Plan {
-    Plan {
-        unit: record.unit(),
-        machine: decision.machine.clone(),
-        alloc: spec.key.alloc,
-        users: record.users,
-        image: decision.image.clone(),
-        root: spec.root,
-        payload: spec.payload,
-        process: spec.process,
-        isolation: spec.isolation,
-        network: decision.network.clone(),
-        names: spec.names,
-        files: std::mem::take(&mut decision.files),
-        environment: spec.environment,
-        task_dirs: decision.task_dirs.clone(),
-        logs: spec.logs,
-        kill_signal: decision.kill_signal,
-        agent,
-    }
 }
 
 /// Sends the plan ahead, where it waits for the launcher, and takes its first word: its pid.

@@ -59,8 +59,8 @@ pub(crate) async fn device(allocs: &Absolute) -> Option<u64> {
 ///
 /// Every reading is judged before anything is looked for: root looks only for what the policy gives
 /// in one of them.
-pub(crate) async fn decide(spec: &mut TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
-    decide_by(spec, policy, find).await
+pub(crate) async fn decide(mut spec: TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
+    decide_by(&mut spec, policy, find).await
 }
 
 /// What the store has of a name: something of the name itself, a file `NAME.raw`.
@@ -159,7 +159,7 @@ mod tests {
         };
         let policy = policy::parse(file).unwrap();
         let result = decide_by(&mut spec, &policy, look).await;
-        let image = result.map(|decision| decision.image.to_string()).map_err(|e| e.code);
+        let image = result.map(|decision| decision.plan().image.to_string()).map_err(|e| e.code);
         (image, looked.get(), spec.root.kind)
     }
 

@@ -18,7 +18,7 @@ use crate::systemd::bus::{Bus, MANAGER, is_named};
 use crate::systemd::confinement;
 use crate::tasks::record::{Kind, Record};
 use kernel::layout::{LOCKS, UPPERS, upper};
-use policy::Decision;
+use policy::UnitLimits;
 
 const PREFIX: &str = "nomad-nspawn-";
 const FOLLOWER_PREFIX: &str = "nomad-nspawn-log-";
@@ -109,8 +109,8 @@ fn service<'a>(
 ///
 /// PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
 /// then. The host's nodes are not seen from here (PrivateDevices=).
-fn devices(decision: &Decision, make: bool) -> Vec<(&str, String)> {
-    let asked = decision.devices.iter().map(|(path, access)| {
+fn devices(limits: &UnitLimits, make: bool) -> Vec<(&str, String)> {
+    let asked = limits.devices.iter().map(|(path, access)| {
         (path.as_str(), DeviceAccess { mknod: make || access.mknod, ..*access }.to_string())
     });
     std::iter::once(("/dev/net/tun", "rwm".to_owned())).chain(asked).collect()
@@ -121,11 +121,11 @@ fn devices(decision: &Decision, make: bool) -> Vec<(&str, String)> {
 pub(crate) async fn restrict_devices(
     bus: &Bus,
     unit: UnitId,
-    decision: &Decision,
+    limits: &UnitLimits,
 ) -> Result<(), String> {
     let none: Vec<(&str, String)> = Vec::new();
     // The empty list takes the earlier rules away: 252 would keep them beside the new ones.
-    let rules = [none, devices(decision, false)].map(|rules| ("DeviceAllow", Variant::from(rules)));
+    let rules = [none, devices(limits, false)].map(|rules| ("DeviceAllow", Variant::from(rules)));
     let body = (name(unit), true, Vec::from(rules));
     bus.call(MANAGER, "SetUnitProperties", &body).await.map(drop).map_err(|e| e.to_string())
 }
@@ -135,8 +135,8 @@ pub(crate) async fn start(
     bus: &Bus,
     record: &Record,
     labels: &[Label],
-    decision: &Decision,
-    limits: &[ProcessLimit],
+    limits: &UnitLimits,
+    processes: &[ProcessLimit],
     socket: OwnedFd,
     systemd: u32,
 ) -> Result<(), String> {
@@ -144,7 +144,7 @@ pub(crate) async fn start(
     let id = unit.to_string();
     let clean = command(&task_binary()?, &["clean", &id], &["no-env-expand", "ignore-failure"]);
     // Always with `m`: the launcher makes the node.
-    let devices = devices(decision, true);
+    let devices = devices(limits, true);
     // Room for what systemd-nspawn sets from inside the user namespace, where no hard limit can be
     // raised. Without bound, so that none of them is too low for the launcher and systemd-nspawn; of
     // nice the kernel's most, since PID 1 of systemd 257 fails at an unlimited one.
@@ -152,7 +152,7 @@ pub(crate) async fn start(
         let nice = limit.resource == LimitName::Nice;
         (format!("Limit{}", limit.resource.name()), if nice { 40 } else { u64::MAX })
     };
-    let limits: Vec<_> = limits.iter().map(room).collect();
+    let rooms: Vec<_> = processes.iter().map(room).collect();
     let oom = if record.kind == Kind::Boot { "continue" } else { "stop" };
     let fields = fields(record, labels);
     let mut properties = service("Nomad task in systemd-nspawn", "launch", socket, fields)?;
@@ -166,18 +166,18 @@ pub(crate) async fn start(
         ("Delegate", Variant::from(true)),
         ("DeviceAllow", Variant::from(devices)),
         ("OOMPolicy", Variant::from(oom)),
-        ("TimeoutStopUSec", Variant::from(decision.kill_timeout_ms.saturating_mul(1000))),
+        ("TimeoutStopUSec", Variant::from(limits.kill_timeout_ms.saturating_mul(1000))),
         ("ExecStopPostEx", Variant::from(clean)),
     ]);
-    properties.extend(limits.iter().map(|(name, room)| (name.as_str(), Variant::from(*room))));
+    properties.extend(rooms.iter().map(|(name, room)| (name.as_str(), Variant::from(*room))));
     if systemd >= 254 {
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
     let resources = [
-        ("TasksMax", decision.resources.tasks_max),
-        ("MemoryMax", decision.resources.memory_max),
-        ("MemoryLow", decision.resources.memory_low),
-        ("CPUWeight", decision.resources.cpu_weight),
+        ("TasksMax", limits.resources.tasks_max),
+        ("MemoryMax", limits.resources.memory_max),
+        ("MemoryLow", limits.resources.memory_low),
+        ("CPUWeight", limits.resources.cpu_weight),
     ];
     properties
         .extend(resources.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));

@@ -14,8 +14,8 @@ use std::path::Path;
 
 use proto::limits::RANGE_WIDTH;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
-use proto::plan::{Range, UnitId};
-use proto::task_spec::{ImageKind, Ownership, Payload, Root, RootFs};
+use proto::plan::{Plan, Range, UnitId};
+use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs};
 
 use crate::tasks::uid_range;
 
@@ -40,7 +40,7 @@ impl Kind {
     const ALL: [(Self, &'static str); 3] =
         [(Self::Boot, "boot"), (Self::Command, "command"), (Self::ProcessTwo, "process-two")];
 
-    pub(crate) fn of(payload: &Payload) -> Self {
+    fn of(payload: &Payload) -> Self {
         match payload {
             Payload::Boot { .. } => Self::Boot,
             Payload::Command { .. } => Self::Command,
@@ -64,7 +64,7 @@ impl Use {
     const ALL: [(Self, &'static str); 3] =
         [(Self::Reads, "reads"), (Self::Writes, "writes"), (Self::Alone, "alone")];
 
-    pub(crate) fn of(root: &RootFs) -> Self {
+    fn of(root: &RootFs) -> Self {
         match (root.mode, root.ownership, root.kind) {
             (Root::Plain, Ownership::Chown, _) | (Root::Plain, _, ImageKind::Disk) => Self::Alone,
             (Root::Plain, ..) => Self::Writes,
@@ -117,6 +117,23 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// The record of a task whose ids are not allocated yet.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let UnitId { alloc, instance } = plan.unit;
+        Self {
+            form: Form::Whole,
+            key: TaskKey { alloc, task: plan.task_dirs.task.clone(), instance },
+            machine: plan.machine.clone(),
+            kind: Kind::of(&plan.payload),
+            users: None,
+            image: plan.image.to_string(),
+            image_use: Use::of(&plan.root),
+            followed: matches!(plan.logs, Logs::Both | Logs::Container { .. }),
+            allocs: plan.task_dirs.alloc_dir.root.to_string(),
+            allocs_device: None,
+        }
+    }
+
     /// The fields for LogExtraFields=.
     pub(crate) fn fields(&self) -> Vec<Vec<u8>> {
         let users = |range: Range| format!("{}-{}", range.base, range.width);
