@@ -13,12 +13,12 @@ use crate::context::Context;
 use crate::end::remove;
 use crate::process::{Process, nspawn};
 use crate::restart::resume;
-use crate::start::{conduct, payload_watch, ready};
+use crate::start::{arrival, output, payload_watch, ready};
 use crate::systemd::unit::Found;
 use crate::systemd::{machined, notify, unit};
 use crate::tasks::record::{Form, Record};
 use crate::tasks::table::Entry;
-use crate::tasks::{held_output, uid_range};
+use crate::tasks::uid_range;
 use kernel::layout::{READY, UPPERS, executed_mark, executed_unit};
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
@@ -85,7 +85,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     match &main {
         Some(main) => {
             payload_watch::look(main, record.kind, &mut processes);
-            held_output::watch(context, &record.key, main.clone());
+            output::release_at_end(context, &record.key, main.clone());
         }
         None => context.streams.borrow_mut().ended(id),
     }
@@ -102,7 +102,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);
-    conduct::keep(context, &record, &processes);
+    arrival::store_processes(context, &record, &processes);
     let context = context.clone();
     tokio::task::spawn_local(async move {
         match main {

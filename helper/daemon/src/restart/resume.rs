@@ -11,16 +11,18 @@ use proto::plan::LAUNCHER_FAILED;
 
 use crate::context::Context;
 use crate::process::Process;
-use crate::start::conduct::{finish, gate, payload};
+use crate::start::arrival::await_payload;
+use crate::start::conduct::finish;
 use crate::systemd::unit::{self, Seen};
 use crate::tasks::record::{Form, Record};
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
 pub(crate) async fn run(context: &Rc<Context>, record: &Record, main: &Process) {
-    let gate = gate(context, &record.key);
+    let gate = context.table.borrow().gate(&record.key);
     let _held = gate.lock().await;
     let limit = Duration::from_secs(limits::START_TIMEOUT_S);
-    let started = match tokio::time::timeout(limit, payload(context, record, main, None)).await {
+    let arrived = await_payload(context, record, main, None);
+    let started = match tokio::time::timeout(limit, arrived).await {
         Ok(Ok(())) => true,
         // The payload may have ended before we looked.
         Ok(Err(error)) => {
@@ -34,7 +36,7 @@ pub(crate) async fn run(context: &Rc<Context>, record: &Record, main: &Process) 
 
 /// Undoes a start whose launcher ended before systemd-nspawn while no helper was there.
 pub(crate) async fn abandon(context: &Rc<Context>, record: &Record) {
-    let gate = gate(context, &record.key);
+    let gate = context.table.borrow().gate(&record.key);
     let _held = gate.lock().await;
     finish(context, &record.key, false).await;
 }

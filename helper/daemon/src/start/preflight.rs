@@ -40,10 +40,9 @@ fn judge_version(version: &str, policy: &Policy) -> Result<(), Refusal> {
 }
 
 /// Device of the file system of all allocations; `None` when it cannot be seen or does not answer.
-pub(crate) async fn device(allocs: &Absolute) -> Option<u64> {
-    let path = allocs.to_path();
+pub(crate) async fn device(allocs: PathBuf) -> Option<u64> {
     // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || kernel::kept_layers::device(&path));
+    let look = tokio::task::spawn_blocking(move || kernel::kept_layers::device(&allocs));
     let abort = look.abort_handle();
     let device = tokio::time::timeout(LOOK, look).await;
     if device.is_err() {

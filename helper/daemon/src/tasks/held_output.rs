@@ -11,15 +11,11 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, fstat};
-use proto::name::TaskKey;
 use proto::plan::UnitId;
 
-use crate::context::Context;
-use crate::process::Process;
 use crate::systemd::notify;
 
 /// Names in the descriptor store, before the unit's id.
@@ -56,22 +52,6 @@ impl Writer {
             && self.file().is_some()
             && rustix::io::ioctl_fionread(&self.fifo).is_ok_and(|unread| unread > 0)
     }
-}
-
-/// Tells of a task's end when systemd-nspawn has ended and, if that was killed, its payload too.
-pub(crate) fn watch(context: &Rc<Context>, key: &TaskKey, main: Process) {
-    let (context, key) = (context.clone(), key.clone());
-    tokio::task::spawn_local(async move {
-        let mut ended = main.ended().await;
-        let leader = context.table.borrow().get(&key).and_then(|entry| entry.leader.clone());
-        if let Some(leader) = leader {
-            ended = ended.and(leader.ended().await);
-        }
-        match ended {
-            Ok(()) => context.streams.borrow_mut().ended(UnitId::from(&key)),
-            Err(error) => tracing::warn!(%key, %error, "its output stays open until its removal"),
-        }
-    });
 }
 
 /// All of them, oldest first.

@@ -77,6 +77,11 @@ impl Table {
         self.records().find(same).map(|record| record.key.clone())
     }
 
+    /// The gate of a task.
+    pub(crate) fn gate(&self, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
+        self.get(key).map(|entry| entry.gate.clone()).unwrap_or_default()
+    }
+
     /// Whether there is a task whose record could not be read.
     pub(crate) fn has_unreadable(&self) -> bool {
         self.records().any(|record| !record.is_readable())
