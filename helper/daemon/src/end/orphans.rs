@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::context::Context;
 use crate::end::remove;
-use crate::systemd::unit;
+use crate::systemd::units::cleanup;
 use kernel::layout::UPPERS;
 
 /// Time between two looks.
@@ -51,7 +51,7 @@ pub(crate) async fn sweep(context: Rc<Context>) {
         if layers.look(Path::new(UPPERS), kernel::kept_layers::has_orphans).await == Some(true) {
             // Any unit's clean-up takes such layers along, so that of none does.
             let none = UnitId { alloc: AllocId([0; 16]), instance: Instance(0) };
-            if let Err(error) = unit::clean(&context.bus, none).await {
+            if let Err(error) = cleanup::run(&context.bus, none).await {
                 tracing::error!(%error, "layers kept for a gone allocation could not be removed");
             }
         }

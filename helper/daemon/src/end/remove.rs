@@ -9,8 +9,9 @@ use proto::plan::{Step, UnitId};
 
 use crate::context::Context;
 use crate::restart::recover;
-use crate::systemd::unit::Who;
-use crate::systemd::{machined, notify, unit};
+use crate::systemd::units::stop::{self, Who};
+use crate::systemd::units::{cleanup, names};
+use crate::systemd::{machined, notify};
 use kernel::hook;
 
 /// Time after which a start that has not ended is killed once more.
@@ -58,7 +59,7 @@ async fn remove_unknown(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
 
 /// Kills processes of a task.
 pub(crate) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
-    let kill = unit::kill(&context.bus, UnitId::from(key), who);
+    let kill = stop::kill(&context.bus, UnitId::from(key), who);
     hook::during(Step::KillAll, kill).await.map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
 }
 
@@ -69,10 +70,10 @@ pub(crate) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
     // Not all of them: the unit's own clean-up may be running.
     kill(context, key, Who::Main).await?;
     let followed = context.table.borrow().get(key).is_none_or(|entry| entry.record.followed);
-    // The follower behind the task: what that wrote last arrives first.
-    let names = std::iter::once(unit::name(id)).chain(followed.then(|| unit::follower(id)));
-    for name in names {
-        let stopped = hook::during(Step::StopUnit, unit::stop(&context.bus, &name)).await;
+    // The relay after the task: what that wrote last arrives first.
+    let units = std::iter::once(names::task(id)).chain(followed.then(|| names::relay(id)));
+    for name in units {
+        let stopped = hook::during(Step::StopUnit, stop::stop(&context.bus, &name)).await;
         stopped.map_err(|e| failed(Step::StopUnit, id, e))?;
     }
     clean(context, id).await?;
@@ -86,7 +87,7 @@ pub(crate) async fn clean(context: &Rc<Context>, id: UnitId) -> Result<(), Refus
     if !folder.exists() {
         return Ok(());
     }
-    unit::clean(&context.bus, id).await.map_err(|e| failed(Step::Clean, id, e))?;
+    cleanup::run(&context.bus, id).await.map_err(|e| failed(Step::Clean, id, e))?;
     if folder.exists() {
         let reason = format!("{} could not be removed", folder.display());
         return Err(failed(Step::Clean, id, reason));
@@ -114,5 +115,5 @@ fn forget(context: &Context, key: &TaskKey) {
 }
 
 fn failed(step: Step, id: UnitId, reason: String) -> Refusal {
-    Refusal::failed(step.name(), unit::name(id), reason)
+    Refusal::failed(step.name(), names::task(id), reason)
 }

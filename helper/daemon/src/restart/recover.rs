@@ -14,8 +14,9 @@ use crate::end::remove;
 use crate::process::{Process, nspawn};
 use crate::restart::resume;
 use crate::start::{arrival, output, payload_watch, ready};
-use crate::systemd::unit::Found;
-use crate::systemd::{machined, notify, unit};
+use crate::systemd::units::read::{self, Found};
+use crate::systemd::units::{names, stop};
+use crate::systemd::{machined, notify};
 use crate::tasks::record::{Form, Record};
 use crate::tasks::table::Entry;
 use crate::tasks::uid_range;
@@ -26,8 +27,8 @@ pub(crate) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
-    let unit::All { found, followers } = loop {
-        match unit::find_all(&context.bus).await {
+    let read::All { found, relays } = loop {
+        match read::find_all(&context.bus).await {
             Ok(all) => break all,
             Err(error) => {
                 tracing::warn!(%error, "PID 1 cannot be asked; trying again");
@@ -50,7 +51,7 @@ pub(crate) async fn run(
     }
     context.unclaimed.replace(stored);
     if !unreadable.is_empty() {
-        let units: Vec<_> = unreadable.into_iter().map(unit::name).collect();
+        let units: Vec<_> = unreadable.into_iter().map(names::task).collect();
         tracing::error!(
             ?units,
             "units without a readable record, as of a later version: they can be removed, what is \
@@ -60,7 +61,7 @@ pub(crate) async fn run(
     sweep_unclaimed(context);
     ready::sweep();
     sweep_marks(context);
-    tokio::task::spawn_local(sweep_all(context.clone(), followers));
+    tokio::task::spawn_local(sweep_all(context.clone(), relays));
     tracing::info!(tasks = count, "table rebuilt");
     // PID 1 answers now; a greeting must not wait for it.
     drop(context.systemd().await);
@@ -80,7 +81,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     let mut processes =
         payload_watch::Processes { leader: leader.clone(), payload: payload.clone() };
     // The pid was read a while ago and may be another's by now.
-    let own = |main: &Process| main.is_in_unit(&unit::name(id));
+    let own = |main: &Process| main.is_in_unit(&names::task(id));
     let mut main = Process::open(found.main_pid).ok().filter(own);
     match &main {
         Some(main) => {
@@ -147,7 +148,7 @@ fn sweep(name: &str, fd: OwnedFd) {
 
 /// Takes away what a task that is gone has left: the unit that carried its output, which ends by
 /// itself unless nobody takes the output, and its upper layer, e.g. after a reboot of the host.
-async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>) {
+async fn sweep_all(context: Rc<Context>, relays: Vec<UnitId>) {
     let is_left = |id: &UnitId| !context.table.borrow().holds(*id);
     let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
     let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
@@ -160,8 +161,8 @@ async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>) {
         }
     };
     let stop = async {
-        for id in followers.into_iter().filter(is_left) {
-            if let Err(error) = unit::stop(&context.bus, &unit::follower(id)).await {
+        for id in relays.into_iter().filter(is_left) {
+            if let Err(error) = stop::stop(&context.bus, &names::relay(id)).await {
                 tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
             }
         }

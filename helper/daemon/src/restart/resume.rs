@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::process::Process;
 use crate::start::arrival::await_payload;
 use crate::start::conduct::finish;
-use crate::systemd::unit::{self, Seen};
+use crate::systemd::units::read::{self, Seen};
 use crate::tasks::record::{Form, Record};
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
@@ -45,7 +45,7 @@ pub(crate) async fn abandon(context: &Rc<Context>, record: &Record) {
 async fn has_run(context: &Context, record: &Record) -> bool {
     let ended = async {
         loop {
-            match unit::look(&context.bus, record.unit()).await {
+            match read::look(&context.bus, record.unit()).await {
                 // PID 1 hears of its end as late as we do.
                 Ok(seen) if seen.loaded && seen.code == 0 => {
                     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -17,7 +17,7 @@ use crate::context::{Context, Held};
 use crate::end::remove;
 use crate::process;
 use crate::start::conduct;
-use crate::systemd::unit::Who;
+use crate::systemd::units::stop::Who;
 use crate::tasks::status;
 use policy::check_signal;
 

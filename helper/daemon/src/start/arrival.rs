@@ -9,7 +9,8 @@ use crate::context::Context;
 use crate::process::{Process, nspawn};
 use crate::start::nspawn_messages::Messages;
 use crate::start::payload_watch::{self, Processes};
-use crate::systemd::{notify, unit};
+use crate::systemd::notify;
+use crate::systemd::units::names;
 use crate::tasks::record::Record;
 use kernel::hook;
 
@@ -33,7 +34,7 @@ pub(crate) async fn await_payload(
         }
         return payload_watch::check_filters(main, record.kind, &processes);
     }
-    let unit = unit::name(record.unit());
+    let unit = names::task(record.unit());
     tracing::warn!(%key, "systemd-nspawn ended before the payload");
     let mut reason = match said.as_str() {
         "" => format!("ended before the payload ran, without a reason; see journalctl -u {unit}"),

@@ -19,7 +19,8 @@ use crate::process::Process;
 use crate::start::nspawn_messages::Messages;
 use crate::start::ready::Notice;
 use crate::start::{arrival, claim, launch, output, preflight};
-use crate::systemd::{machined, unit};
+use crate::systemd::machined;
+use crate::systemd::units::{names, task};
 use crate::tasks::record::Record;
 use crate::tasks::status;
 use kernel::hook;
@@ -48,7 +49,7 @@ pub(crate) async fn run(
     let attempt = attempt(context, decision, &record, held, agent);
     let started = tokio::time::timeout(limit, attempt).await;
     let result = started.unwrap_or_else(|_| {
-        let unit = unit::name(record.unit());
+        let unit = names::task(record.unit());
         let reason = format!("not started after {} s; see journalctl -u {unit}", limit.as_secs());
         Err(Refusal::failed("start", unit, reason))
     });
@@ -107,7 +108,7 @@ async fn start_payload(
     let (launcher, main) = launch::start_unit(context, record, &plan, &limits, &labels).await?;
     let prepared = launch::await_prepared(&launcher, &main, record).await?;
     if record.users.is_none() && !limits.devices.is_empty() {
-        let restricted = unit::restrict_devices(&context.bus, record.unit(), &limits).await;
+        let restricted = task::restrict_devices(&context.bus, record.unit(), &limits).await;
         restricted.map_err(|e| failed(record, format!("DeviceAllow= of the unit: {e}")))?;
     }
     keep_notes(context, &record.key, &prepared.notes);
@@ -148,5 +149,5 @@ fn keep_notes(context: &Context, key: &TaskKey, notes: &[String]) {
 }
 
 fn failed(record: &Record, reason: String) -> Refusal {
-    Refusal::failed("ready", unit::name(record.unit()), reason)
+    Refusal::failed("ready", names::task(record.unit()), reason)
 }

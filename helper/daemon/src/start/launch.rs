@@ -13,7 +13,7 @@ use tokio::sync::oneshot::Receiver;
 use crate::context::Context;
 use crate::process::Process;
 use crate::start::launcher_link::{Launcher, Prepared};
-use crate::systemd::unit;
+use crate::systemd::units::{names, task};
 use crate::tasks::record::Record;
 use kernel::hook;
 use policy::UnitLimits;
@@ -31,13 +31,13 @@ pub(crate) async fn start_unit(
     limits: &UnitLimits,
     labels: &[Label],
 ) -> Result<(Launcher, Process), Refusal> {
-    let name = unit::name(record.unit());
+    let name = names::task(record.unit());
     let failed = |step: Step, reason: String| Refusal::failed(step.name(), &name, reason);
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
     let systemd = proto::systemd::major(&context.systemd().await);
     let job = context.bus.job_of(&name).await;
     let processes = &plan.isolation.limits;
-    let asked = unit::start(&context.bus, record, labels, limits, processes, socket, systemd);
+    let asked = task::start(&context.bus, record, labels, limits, processes, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     let begun = await_report(launcher.begin(plan), job, &name);
     let pid = hook::during(Step::SendPlan, begun).await?;
@@ -91,7 +91,7 @@ pub(crate) async fn await_prepared(
 /// The report of a launcher that has ended.
 async fn await_last_report(launcher: &Launcher, record: &Record) -> Result<Prepared, Refusal> {
     tokio::time::timeout(LAST_REPORT, launcher.prepared()).await.unwrap_or_else(|_| {
-        let unit = unit::name(record.unit());
+        let unit = names::task(record.unit());
         let reason = format!("the launcher was killed; see journalctl -u {unit}");
         Err(Refusal::failed(Step::Go.name(), unit, reason))
     })

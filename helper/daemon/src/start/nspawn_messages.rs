@@ -16,7 +16,7 @@ use proto::error::printable;
 use tokio::net::UnixDatagram;
 
 use crate::process::Process;
-use crate::systemd::unit;
+use crate::systemd::units::names;
 use crate::tasks::record::Record;
 use kernel::layout::JOURNAL;
 
@@ -45,7 +45,7 @@ impl Messages {
         socket.set_nonblocking(true)?;
         let mut fields = format!(
             "SYSLOG_IDENTIFIER=systemd-nspawn\nOBJECT_SYSTEMD_UNIT={}\n",
-            unit::name(record.unit())
+            names::task(record.unit())
         );
         for field in record.fields() {
             fields.push_str(&String::from_utf8_lossy(&field));

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::process::Process;
 use crate::start::launch::await_report;
 use crate::start::launcher_link::Launcher;
-use crate::systemd::unit;
+use crate::systemd::units::{names, relay};
 use crate::tasks::record::Record;
 
 /// Starts the unit that relays the task's output; it waits for "go" as the launcher does.
@@ -22,7 +22,7 @@ pub(crate) async fn start_relay(
     labels: &[Label],
     plan: Plan,
 ) -> Result<Launcher, Refusal> {
-    let unit = unit::follower(record.unit());
+    let unit = names::relay(record.unit());
     let failed = |reason: String| Refusal::failed(Step::Logs.name(), &unit, reason);
     // It needs nothing of what the job keeps to itself.
     let plan = Plan {
@@ -31,15 +31,15 @@ pub(crate) async fn start_relay(
         environment: Vec::new(),
         ..plan
     };
-    let (relay, socket) = Launcher::pair().map_err(|e| failed(e.to_string()))?;
+    let (launcher, socket) = Launcher::pair().map_err(|e| failed(e.to_string()))?;
     let job = context.bus.job_of(&unit).await;
-    unit::start_follower(&context.bus, record, labels, socket).await.map_err(failed)?;
+    relay::start(&context.bus, record, labels, socket).await.map_err(failed)?;
     let prepared = async {
-        relay.begin(&plan).await?;
-        relay.prepared().await
+        launcher.begin(&plan).await?;
+        launcher.prepared().await
     };
     await_report(prepared, job, &unit).await?;
-    Ok(relay)
+    Ok(launcher)
 }
 
 /// Takes the writers of the log FIFOs, which the launcher has opened, and holds them.

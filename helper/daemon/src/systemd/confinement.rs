@@ -7,7 +7,7 @@
 
 use zbus::Variant;
 
-use crate::systemd::unit::Property;
+use crate::systemd::units::transient::Property;
 
 /// Groups and calls of `@system-service` that neither program calls.
 const WITHOUT: [&str; 8] =

@@ -11,7 +11,7 @@ use proto::plan::Step;
 
 use crate::context::Context;
 use crate::systemd::bus::{MACHINED, is_named};
-use crate::systemd::unit;
+use crate::systemd::units::names;
 use crate::tasks::table::Entry;
 use kernel::hook;
 
@@ -60,7 +60,7 @@ async fn is_ours(context: &Rc<Context>, entry: &Entry) -> bool {
             }
         };
     let holder = within(context.bus.unit_of_machine(name)).await;
-    let ours = holder.as_ref().is_ok_and(|holder| *holder == unit::name(entry.record.unit()));
+    let ours = holder.as_ref().is_ok_and(|holder| *holder == names::task(entry.record.unit()));
     if entered && !ours {
         // The leader had ended, and its number was another's already.
         leave(context, key, name).await;

@@ -7,7 +7,8 @@ use proto::name::TaskKey;
 use proto::wire::{Exit, State, Task};
 
 use crate::context::Context;
-use crate::systemd::unit::{self, Seen};
+use crate::systemd::units::names;
+use crate::systemd::units::read::{self, Seen};
 use crate::tasks::record::Kind;
 use crate::tasks::table::Entry;
 
@@ -21,7 +22,7 @@ pub(crate) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
     let state = if entry.starting {
         State::Starting
     } else {
-        let seen = unit::look(&context.bus, entry.record.unit()).await;
+        let seen = read::look(&context.bus, entry.record.unit()).await;
         let seen = seen.map_err(|e| Refusal::failed("status", key, e))?;
         state(&entry, &seen)
     };
@@ -54,7 +55,7 @@ fn task(key: &TaskKey, entry: Entry, state: State) -> Task {
     let running = !matches!(state, State::Ended(_));
     Task {
         key: key.clone(),
-        unit: unit::name(entry.record.unit()),
+        unit: names::task(entry.record.unit()),
         machine: entry.record.machine,
         uid_base: entry.record.users.map(|range| range.base),
         leader: entry.leader.filter(|_| running).map(|leader| leader.pid()),
