@@ -85,10 +85,10 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     let mut main = Process::open(found.main_pid).ok().filter(own);
     match &main {
         Some(main) => {
-            payload_watch::look(main, record.kind, &mut processes);
+            payload_watch::find_processes(main, record.kind, &mut processes);
             output::release_at_end(context, &record.key, main.clone());
         }
-        None => context.streams.borrow_mut().ended(id),
+        None => context.streams.borrow_mut().end(id),
     }
     // Ended while no helper was there, and not as systemd-nspawn. Of a task whose record cannot be
     // read nothing is concluded: it runs until it is removed.
@@ -97,7 +97,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     // One that arrived without filters goes through the start again, and so is undone.
     main = main.filter(|main| {
         record.is_readable()
-            && (!payload_watch::arrived(record.kind, nspawn(), &processes)
+            && (!payload_watch::has_arrived(record.kind, nspawn(), &processes)
                 || payload_watch::check_filters(main, record.kind, &processes).is_err())
     });
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
@@ -146,12 +146,12 @@ fn sweep(name: &str, fd: OwnedFd) {
     drop(fd);
 }
 
-/// Takes away what a task that is gone has left: the unit that carried its output, which ends by
+/// Takes away what a task that is gone has left: the unit that relayed its output, which ends by
 /// itself unless nobody takes the output, and its upper layer, e.g. after a reboot of the host.
 async fn sweep_all(context: Rc<Context>, relays: Vec<UnitId>) {
     let is_left = |id: &UnitId| !context.table.borrow().holds(*id);
-    let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
-    let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
+    let directories = fs::read_dir(UPPERS).into_iter().flatten().flatten();
+    let layers = directories.filter_map(|directory| UnitId::parse(directory.file_name().to_str()?));
     let clean = async {
         for id in layers.filter(is_left) {
             tracing::info!(unit = %id, "upper layer without a unit: cleaned");
@@ -163,7 +163,7 @@ async fn sweep_all(context: Rc<Context>, relays: Vec<UnitId>) {
     let stop = async {
         for id in relays.into_iter().filter(is_left) {
             if let Err(error) = stop::stop(&context.bus, &names::relay(id)).await {
-                tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
+                tracing::error!(unit = %id, %error, "the relay of an ended task could not be stopped");
             }
         }
     };

@@ -46,7 +46,7 @@ async fn has_run(context: &Context, record: &Record) -> bool {
     let ended = async {
         loop {
             match read::look(&context.bus, record.unit()).await {
-                // PID 1 hears of its end as late as we do.
+                // PID 1 notices its end as late as we do.
                 Ok(seen) if seen.loaded && seen.code == 0 => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

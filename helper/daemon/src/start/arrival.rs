@@ -25,20 +25,20 @@ pub(crate) async fn await_payload(
     let found = |processes: &Processes| {
         hook::run(Step::Store, || store_processes(context, record, processes));
     };
-    let processes = payload_watch::watch(main, record.kind, nspawn(), found).await;
-    let said = messages.map(Messages::errors).unwrap_or_default();
+    let processes = payload_watch::await_arrival(main, record.kind, nspawn(), found).await;
+    let errors = messages.map(Messages::errors).unwrap_or_default();
     if let Some(leader) = &processes.leader {
         // The container's first process is systemd-nspawn itself up to the payload's execve.
-        if leader.has_ended() && !said.is_empty() {
-            context.table.borrow_mut().note(key, format!("systemd-nspawn: {said}"));
+        if leader.has_ended() && !errors.is_empty() {
+            context.table.borrow_mut().note(key, format!("systemd-nspawn: {errors}"));
         }
         return payload_watch::check_filters(main, record.kind, &processes);
     }
     let unit = names::task(record.unit());
     tracing::warn!(%key, "systemd-nspawn ended before the payload");
-    let mut reason = match said.as_str() {
+    let mut reason = match errors.as_str() {
         "" => format!("ended before the payload ran, without a reason; see journalctl -u {unit}"),
-        said => format!("ended before the payload ran: {said}"),
+        errors => format!("ended before the payload ran: {errors}"),
     };
     for note in context.table.borrow().get(key).map_or(&[][..], |entry| &entry.notes) {
         reason.push_str("; ");

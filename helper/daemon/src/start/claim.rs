@@ -81,7 +81,7 @@ fn allocate_users(
 
 /// Notes the device of the file system of all allocations. Nothing is looked at before the decision.
 pub(crate) async fn note_device(context: &Context, record: &mut Record) {
-    record.allocs_device = preflight::device(PathBuf::from(&record.allocs)).await;
+    record.allocs_device = preflight::find_device(PathBuf::from(&record.allocs)).await;
     if let Some(entry) = context.table.borrow_mut().get_mut(&record.key) {
         entry.record.allocs_device = record.allocs_device;
     }

@@ -36,7 +36,7 @@ pub(crate) async fn run(
     held: Held,
     agent: Option<u32>,
 ) -> Result<Task, Refusal> {
-    preflight::systemd(context).await?;
+    preflight::check_systemd(context).await?;
     let policy = context.policy();
     let limit = Duration::from_secs(spec.start_limit_s());
     let decision = hook::during(Step::Decide, preflight::decide(spec, &policy)).await?;
@@ -119,7 +119,7 @@ async fn start_payload(
         }
         None => None,
     };
-    let relay = if record.followed {
+    let relay = if record.relayed {
         Some(output::start_relay(context, record, &labels, plan).await?)
     } else {
         None

@@ -83,14 +83,14 @@ pub(crate) async fn await_prepared(
     record: &Record,
 ) -> Result<Prepared, Refusal> {
     tokio::select! {
-        prepared = launcher.prepared() => prepared,
-        _ = main.ended() => await_last_report(launcher, record).await,
+        prepared = launcher.receive_prepared() => prepared,
+        _ = main.await_end() => await_last_report(launcher, record).await,
     }
 }
 
 /// The report of a launcher that has ended.
 async fn await_last_report(launcher: &Launcher, record: &Record) -> Result<Prepared, Refusal> {
-    tokio::time::timeout(LAST_REPORT, launcher.prepared()).await.unwrap_or_else(|_| {
+    tokio::time::timeout(LAST_REPORT, launcher.receive_prepared()).await.unwrap_or_else(|_| {
         let unit = names::task(record.unit());
         let reason = format!("the launcher was killed; see journalctl -u {unit}");
         Err(Refusal::failed(Step::Go.name(), unit, reason))

@@ -71,7 +71,7 @@ impl Launcher {
     }
 
     /// Receives the report that everything is prepared.
-    pub(crate) async fn prepared(&self) -> Result<Prepared, Refusal> {
+    pub(crate) async fn receive_prepared(&self) -> Result<Prepared, Refusal> {
         match self.receive().await? {
             (Report::Prepared { notes }, fds) => {
                 Ok(Prepared { notes, messages: fds.into_iter().next() })
@@ -81,7 +81,7 @@ impl Launcher {
     }
 
     /// Writers of the log FIFOs of a payload that runs. Without them it runs as well.
-    pub(crate) async fn streams(&self) -> Option<[OwnedFd; 2]> {
+    pub(crate) async fn receive_writers(&self) -> Option<[OwnedFd; 2]> {
         let received = tokio::time::timeout(STREAMS, self.receive()).await;
         match received {
             Ok(Ok((Report::Streams, fds))) => fds.try_into().ok(),
@@ -89,7 +89,7 @@ impl Launcher {
         }
     }
 
-    /// The next report that is no failure, and the descriptors that came with it.
+    /// The next report, unless it is a failure, and the descriptors that came with it.
     async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::ReadPlan.name(), "launcher", reason);
         let (mut buffer, mut room) = (vec![0; limits::MESSAGE_MAX], [0; 64]);

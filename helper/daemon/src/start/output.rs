@@ -36,7 +36,7 @@ pub(crate) async fn start_relay(
     relay::start(&context.bus, record, labels, socket).await.map_err(failed)?;
     let prepared = async {
         launcher.begin(&plan).await?;
-        launcher.prepared().await
+        launcher.receive_prepared().await
     };
     await_report(prepared, job, &unit).await?;
     Ok(launcher)
@@ -49,7 +49,7 @@ pub(crate) async fn hold_fifos(
     launcher: &Launcher,
     main: &Process,
 ) {
-    if let Some(writers) = launcher.streams().await {
+    if let Some(writers) = launcher.receive_writers().await {
         context.streams.borrow_mut().enter(record.unit(), writers);
         release_at_end(context, &record.key, main.clone());
     }
@@ -60,13 +60,13 @@ pub(crate) async fn hold_fifos(
 pub(crate) fn release_at_end(context: &Rc<Context>, key: &TaskKey, main: Process) {
     let (context, key) = (context.clone(), key.clone());
     tokio::task::spawn_local(async move {
-        let mut ended = main.ended().await;
+        let mut ended = main.await_end().await;
         let leader = context.table.borrow().get(&key).and_then(|entry| entry.leader.clone());
         if let Some(leader) = leader {
-            ended = ended.and(leader.ended().await);
+            ended = ended.and(leader.await_end().await);
         }
         match ended {
-            Ok(()) => context.streams.borrow_mut().ended(UnitId::from(&key)),
+            Ok(()) => context.streams.borrow_mut().end(UnitId::from(&key)),
             Err(error) => tracing::warn!(%key, %error, "its output stays open until its removal"),
         }
     });

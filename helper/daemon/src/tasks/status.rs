@@ -94,12 +94,12 @@ fn exact_status(entry: &Entry) -> Option<i32> {
     }
 }
 
-/// The exit from what PID 1 recorded and what the kernel says of the payload.
+/// The exit from what PID 1 recorded and what the kernel reports of the payload.
 fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
     let oom = seen.result == "oom-kill";
     let ended_ms = seen.ended_us / 1000;
     // An init that powers off or reboots is ended by the kernel with SIGINT or SIGHUP (reboot(2) in
-    // a pid namespace): systemd-nspawn's status says what that meant.
+    // a pid namespace): systemd-nspawn's status distinguishes them.
     let is_final = |status: &i32| {
         kind != Kind::Boot || !matches!(status & 0x7f, 0 | libc::SIGINT | libc::SIGHUP)
     };
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(exit(Kind::Command, &seen(1, 1), Some(133 << 8)).code, 133);
         let killed = exit(Kind::Command, &seen(1, 1), Some(9));
         assert_eq!((killed.code, killed.signal), (137, 9));
-        // Without a descriptor its word stands.
+        // Without a descriptor its status holds.
         assert_eq!(exit(Kind::Command, &seen(1, 7), None).code, 7);
         assert_eq!(exit(Kind::ProcessTwo, &seen(2, 9), None).signal, 9);
     }
@@ -169,7 +169,7 @@ mod tests {
         let mut gone = seen(0, 0);
         gone.loaded = false;
         assert!(exit(Kind::Command, &gone, None).error.contains("record is gone"));
-        // The kernel still knows.
+        // The kernel still has it.
         assert_eq!(exit(Kind::Command, &gone, Some(3 << 8)).code, 3);
         assert!(exit(Kind::Command, &gone, Some(3 << 8)).error.is_empty());
     }

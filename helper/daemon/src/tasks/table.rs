@@ -62,16 +62,16 @@ impl Table {
     }
 
     pub(crate) fn get(&self, key: &TaskKey) -> Option<&Entry> {
-        self.tasks.get(key).or_else(|| self.tasks.get(&self.unreadable(key)?))
+        self.tasks.get(key).or_else(|| self.tasks.get(&self.find_unreadable(key)?))
     }
 
     pub(crate) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
-        let key = self.unreadable(key).unwrap_or_else(|| key.clone());
+        let key = self.find_unreadable(key).unwrap_or_else(|| key.clone());
         self.tasks.get_mut(&key)
     }
 
     /// The key of that task's entry when its record could not be read: its name may be unknown.
-    fn unreadable(&self, key: &TaskKey) -> Option<TaskKey> {
+    fn find_unreadable(&self, key: &TaskKey) -> Option<TaskKey> {
         let unit = UnitId::from(key);
         let same = |record: &&Record| !record.is_readable() && record.unit() == unit;
         self.records().find(same).map(|record| record.key.clone())
@@ -111,7 +111,7 @@ impl Table {
     }
 
     pub(crate) fn remove(&mut self, key: &TaskKey) -> Option<Entry> {
-        let key = self.unreadable(key).unwrap_or_else(|| key.clone());
+        let key = self.find_unreadable(key).unwrap_or_else(|| key.clone());
         self.tasks.remove(&key)
     }
 

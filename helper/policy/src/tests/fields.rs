@@ -151,7 +151,7 @@ fn visit_files(files: &mut Files, see: See<'_>) {
         }
         match upper {
             Upper::ReadOnly | Upper::Ephemeral => {}
-            Upper::Folder(folder) => see("files.overlays.upper", Field::Source(folder)),
+            Upper::Folder(directory) => see("files.overlays.upper", Field::Source(directory)),
         }
         see("files.overlays.target", Field::Mount(target));
     }
@@ -171,7 +171,7 @@ fn visit_files(files: &mut Files, see: See<'_>) {
     }
 }
 
-/// What the policy says of a path.
+/// The policy's rule for a path.
 #[derive(Clone, Copy, Debug)]
 enum Row {
     /// [`Target`]'s rule, and no other mount at the place.

@@ -87,7 +87,7 @@ pub(crate) fn check(rows: Vec<Row>) {
     }
 }
 
-/// Code `Invalid` under either preset, whatever the file says; words, what is refused, what is not.
+/// Code `Invalid` under either preset, under any file; words, what is refused, what is not.
 pub(crate) fn check_invalid(rows: Vec<(&'static str, Change, Change)>) {
     for (words, refused, allowed) in rows {
         for preset in ["", COMPAT] {

@@ -1,5 +1,5 @@
-//! Random specifications under random files: whatever they say, there is an answer, and a good one
-//! places everything below a folder of the policy.
+//! Random specifications under random files: whatever they hold, there is an answer, and a good one
+//! places everything below a directory of the policy.
 
 use super::{ALLOC, COMPAT, absolute, bind, device, spec};
 use crate::*;

@@ -1,4 +1,4 @@
-//! What PID 1 knows of units: how one stands, and which there are.
+//! The state of units in PID 1, and the list of ours.
 
 use proto::plan::UnitId;
 use zbus::OwnedObjectPath;
@@ -50,7 +50,7 @@ pub(crate) struct Found {
 type Listed =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
-/// All units of ours, read back from PID 1.
+/// All our units, read back from PID 1.
 #[derive(Default)]
 pub(crate) struct All {
     /// Tasks.
@@ -59,7 +59,7 @@ pub(crate) struct All {
     pub(crate) relays: Vec<UnitId>,
 }
 
-/// Finds all units of ours.
+/// Finds all our units.
 pub(crate) async fn find_all(bus: &Bus) -> zbus::Result<All> {
     let none: Vec<&str> = Vec::new();
     let patterns = (none, vec![names::pattern()]);

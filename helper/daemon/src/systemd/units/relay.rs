@@ -28,7 +28,7 @@ pub(crate) async fn start(
 ) -> Result<(), String> {
     let unit = record.unit();
     let mut fields = transient::fields(record, labels);
-    // Each is added to every line: those that say which task it is, not the rest of the record.
+    // Each is added to every line: those that identify the task, not the rest of the record.
     fields.retain(|field| !field.starts_with(b"NSPAWN_"));
     // Its lines are the task's: journalctl -u shows them with the task's unit.
     fields.push(format!("OBJECT_SYSTEMD_UNIT={}", names::task(unit)).into_bytes());
