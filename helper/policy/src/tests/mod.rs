@@ -3,6 +3,7 @@
 
 mod fields;
 mod random;
+mod visit;
 
 use super::*;
 use proto::error::Code;
