@@ -17,7 +17,7 @@ use crate::start::{arrival, output, payload_watch, ready};
 use crate::systemd::units::read::{self, Found};
 use crate::systemd::units::{names, stop};
 use crate::systemd::{machined, notify};
-use crate::tasks::record::{Form, Record};
+use crate::tasks::record::Form;
 use crate::tasks::table::Entry;
 use crate::tasks::uid_range;
 use kernel::layout::{READY, UPPERS, executed_mark, executed_unit};
@@ -39,21 +39,16 @@ pub(crate) async fn run(
     notify::adopt(stored.keys());
     let count = found.len();
     let known = |id| found.iter().any(|unit| unit.record.unit() == id);
-    let unreadable: Vec<UnitId> = found
-        .iter()
-        .map(|unit| &unit.record)
-        .filter(|r| !r.is_readable())
-        .map(Record::unit)
-        .collect();
+    let unreadable = found.iter().filter(|unit| !unit.record.is_readable());
+    let unreadable: Vec<_> = unreadable.map(|unit| names::task(unit.record.unit())).collect();
     context.streams.borrow_mut().adopt(&mut stored, known);
     for unit in found {
         adopt(context, unit, &mut stored);
     }
     context.unclaimed.replace(stored);
     if !unreadable.is_empty() {
-        let units: Vec<_> = unreadable.into_iter().map(names::task).collect();
         tracing::error!(
-            ?units,
+            units = ?unreadable,
             "units without a readable record, as of a later version: they can be removed, what is \
              stored stays until then"
         );

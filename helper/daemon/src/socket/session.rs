@@ -79,7 +79,7 @@ impl Session {
             Verb::Start(start) => self.start(start, task).await,
             Verb::Signal(signal) => self.signal(signal),
             Verb::Kill(kill) => {
-                self.find_task(&kill.key)?;
+                self.context.table.borrow().find(&kill.key, "find")?;
                 remove::kill(&self.context, &kill.key, Who::All).await.map(|()| Answer::Killed)
             }
             Verb::Status(wanted) => {
@@ -149,14 +149,9 @@ impl Session {
         conduct::run(&self.context, spec, held, agent).await.map(Answer::Started)
     }
 
-    fn find_task(&self, key: &proto::name::TaskKey) -> Result<crate::tasks::table::Entry, Refusal> {
-        let unknown = || Refusal::new(Code::Unknown, "find", key, "no such task");
-        self.context.table.borrow().get(key).cloned().ok_or_else(unknown)
-    }
-
     fn signal(&self, wanted: &Signal) -> Result<Answer, Refusal> {
         let signal = check_signal(wanted.signal)?;
-        let entry = self.find_task(&wanted.key)?;
+        let entry = self.context.table.borrow().find(&wanted.key, "find")?;
         // The command itself below a stub init, PID 1 otherwise: never systemd-nspawn.
         let target = entry.payload.or(entry.leader);
         let gone = |reason: String| Refusal::new(Code::Unknown, "signal", &wanted.key, reason);

@@ -1,7 +1,7 @@
 //! What belongs to a decision: whether tasks may run on this systemd, and what kind of image a
 //! name means.
 //!
-//! Never waits for a file system in the loop itself.
+//! Never waits for a file system on the loop's own thread.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,14 +41,20 @@ fn judge_version(version: &str, policy: &Policy) -> Result<(), Refusal> {
 
 /// Device of the file system of all allocations; `None` when it cannot be seen or does not answer.
 pub(crate) async fn find_device(allocs: PathBuf) -> Option<u64> {
-    // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || kernel::kept_layers::device(&allocs));
-    let abort = look.abort_handle();
-    let device = tokio::time::timeout(LOOK, look).await;
-    if device.is_err() {
+    look(move || kernel::kept_layers::device(&allocs)).await?
+}
+
+/// Looks at a file system on another thread: one that hangs must not hold the loop up. `None` when
+/// it does not answer in time.
+async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let found = tokio::task::spawn_blocking(at);
+    let abort = found.abort_handle();
+    let found = tokio::time::timeout(LOOK, found).await;
+    if found.is_err() {
+        // It is not begun if it still waits for a thread.
         abort.abort();
     }
-    device.ok()?.ok()?
+    found.ok()?.ok()
 }
 
 /// Decides, and finds which image a name of the store means: without a directory of that name,
@@ -116,17 +122,11 @@ fn set_image(
 /// Looks both up.
 async fn look_up(itself: PathBuf, disk: PathBuf) -> Result<Found, Refusal> {
     let object = format!("image {}", itself.display());
-    // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || (itself.exists(), disk.is_file()));
-    let abort = look.abort_handle();
-    match tokio::time::timeout(LOOK, look).await {
-        Ok(Ok(found)) => Ok(found),
-        _ => {
-            abort.abort();
-            let reason = "the image store does not answer";
-            Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
-        }
-    }
+    let found = look(move || (itself.exists(), disk.is_file())).await;
+    found.ok_or_else(|| {
+        let reason = "the image store does not answer";
+        Refusal::new(Code::Busy, Step::Decide.name(), object, reason)
+    })
 }
 
 #[cfg(test)]

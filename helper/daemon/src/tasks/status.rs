@@ -17,8 +17,7 @@ const RECORD_GONE: &str = "the exit record is gone (systemctl reset-failed or st
 
 /// Reads how a task stands.
 pub(crate) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
-    let unknown = || Refusal::new(Code::Unknown, "status", key, "no such task");
-    let entry = context.table.borrow().get(key).cloned().ok_or_else(unknown)?;
+    let entry = context.table.borrow().find(key, "status")?;
     let state = if entry.starting {
         State::Starting
     } else {

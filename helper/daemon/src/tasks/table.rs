@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
-use proto::error::printable;
+use proto::error::{Code, Refusal, printable};
 use proto::limits;
 use proto::name::{Instance, TaskKey};
 use proto::plan::UnitId;
@@ -75,6 +75,12 @@ impl Table {
         let unit = UnitId::from(key);
         let same = |record: &&Record| !record.is_readable() && record.unit() == unit;
         self.records().find(same).map(|record| record.key.clone())
+    }
+
+    /// A task that a request is about; `step` is what fails without it.
+    pub(crate) fn find(&self, key: &TaskKey, step: &str) -> Result<Entry, Refusal> {
+        let unknown = || Refusal::new(Code::Unknown, step, key, "no such task");
+        self.get(key).cloned().ok_or_else(unknown)
     }
 
     /// The gate of a task.
