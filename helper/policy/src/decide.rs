@@ -24,14 +24,13 @@ const NO_RANGE: Option<Range> = Some(Range { base: 0, width: 0 });
 pub struct Decision {
     users: Users,
     plan: Plan,
-    limits: UnitLimits,
-    labels: Vec<Label>,
+    unit: UnitSettings,
 }
 
-/// What PID 1 limits the task's unit to.
+/// What the task's unit is asked for with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct UnitLimits {
+pub struct UnitSettings {
     /// DeviceAllow= of the unit (systemd.resource-control(5)) beyond every task's own: the job's
     /// devices, and what a disk image or block device as image needs. A path below /dev, or a group
     /// of devices such as `block-loop`: letters, digits and `/._:+@,=-` alone.
@@ -40,6 +39,8 @@ pub struct UnitLimits {
     pub resources: Resources,
     /// TimeoutStopUSec= in milliseconds.
     pub kill_timeout_ms: u64,
+    /// Journal fields of the job.
+    pub labels: Vec<Label>,
 }
 
 impl Decision {
@@ -55,20 +56,16 @@ impl Decision {
         &self.plan
     }
 
-    /// Limits of the unit.
+    /// Settings of the unit.
     #[must_use]
-    pub fn limits(&self) -> &UnitLimits {
-        &self.limits
+    pub fn unit(&self) -> &UnitSettings {
+        &self.unit
     }
 
     /// Adds what the policy does not know: the allocated ids, and the agent's process id.
     #[must_use]
-    pub fn complete(
-        self,
-        users: Option<Range>,
-        agent: Option<u32>,
-    ) -> (Plan, UnitLimits, Vec<Label>) {
-        (Plan { users, agent, ..self.plan }, self.limits, self.labels)
+    pub fn complete(self, users: Option<Range>, agent: Option<u32>) -> (Plan, UnitSettings) {
+        (Plan { users, agent, ..self.plan }, self.unit)
     }
 }
 
@@ -99,11 +96,12 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
     let mut devices = images::devices(&spec.root, &image)?;
     devices.extend(files.devices.iter().map(|device| (device.host.to_string(), device.access)));
     let network = network::plan(spec, policy)?;
-    let limits = UnitLimits {
+    let unit = UnitSettings {
         devices,
         resources: resources::within(spec.resources, policy)?,
         kill_timeout_ms: (spec.kill_timeout_ms)
             .clamp(limits::KILL_TIMEOUT_MIN_MS, limits::KILL_TIMEOUT_MAX_MS),
+        labels: spec.labels.clone(),
     };
     let plan = Plan {
         unit: UnitId::from(&spec.key),
@@ -124,7 +122,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
         kill_signal,
         agent: None,
     };
-    Ok(Decision { users: spec.users, plan, limits, labels: spec.labels.clone() })
+    Ok(Decision { users: spec.users, plan, unit })
 }
 
 #[cfg(test)]
@@ -140,9 +138,9 @@ mod tests {
             let decision = judged(COMPAT, users(wanted)).unwrap();
             assert_eq!(decision.plan().users.map(|range| range.width), Some(0), "{wanted:?}");
             let given = Some(Range { base: 524_288, width: 65_536 });
-            let (plan, limits, _) = decision.clone().complete(given, Some(7));
+            let (plan, unit) = decision.clone().complete(given, Some(7));
             assert_eq!((plan.users, plan.agent), (given, Some(7)));
-            assert_eq!(limits, *decision.limits());
+            assert_eq!(unit, *decision.unit());
         }
     }
 }

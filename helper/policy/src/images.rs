@@ -271,7 +271,7 @@ mod tests {
     fn the_unit_gets_the_devices_that_are_needed() {
         let unit = |change: &dyn Fn(&mut TaskSpec)| {
             let decision = judged(COMPAT, change).unwrap();
-            let all = decision.limits().devices.iter().cloned();
+            let all = decision.unit().devices.iter().cloned();
             all.map(|(path, access)| (path, access.write, access.mknod)).collect::<Vec<_>>()
         };
         let disk = |mode, path: &'static str| {

@@ -169,7 +169,7 @@ macro_rules! run {
                     image: decision.plan().image.to_string(),
                     binds: decision.plan().files.binds.iter().map(|b| b.source.to_string()).collect(),
                     unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
-                    tasks: decision.limits().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+                    tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
                 }),
                 Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,
                 Err(refusal) if refusal.code == Code::Policy => Verdict::Policy,

@@ -12,7 +12,7 @@ fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
             image: decision.plan().image.to_string(),
             binds: decision.plan().files.binds.iter().map(|bind| bind.source.to_string()).collect(),
             unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
-            tasks: decision.limits().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+            tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
         }),
         Err(Refusal { code: Code::Invalid, .. }) => Verdict::Invalid,
         Err(Refusal { code: Code::Policy, .. }) => Verdict::Policy,

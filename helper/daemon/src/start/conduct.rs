@@ -103,12 +103,12 @@ async fn start_payload(
     record: &Record,
     agent: Option<u32>,
 ) -> Result<Process, Refusal> {
-    let (plan, limits, labels) = decision.complete(record.users, agent);
+    let (plan, settings) = decision.complete(record.users, agent);
     let has_fifos = matches!(plan.logs, Logs::Fifos);
-    let (launcher, main) = launch::start_unit(context, record, &plan, &limits, &labels).await?;
+    let (launcher, main) = launch::start_unit(context, record, &plan, &settings).await?;
     let prepared = launch::await_prepared(&launcher, &main, record).await?;
-    if record.users.is_none() && !limits.devices.is_empty() {
-        let restricted = task::restrict_devices(&context.bus, record.unit(), &limits).await;
+    if record.users.is_none() && !settings.devices.is_empty() {
+        let restricted = task::restrict_devices(&context.bus, record.unit(), &settings).await;
         restricted.map_err(|e| failed(record, format!("DeviceAllow= of the unit: {e}")))?;
     }
     keep_notes(context, &record.key, &prepared.notes);
@@ -120,7 +120,7 @@ async fn start_payload(
         None => None,
     };
     let relay = if record.relayed {
-        Some(output::start_relay(context, record, &labels, plan).await?)
+        Some(output::start_relay(context, record, &settings.labels, plan).await?)
     } else {
         None
     };

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use proto::error::Refusal;
 use proto::plan::{Plan, Step};
-use proto::task_spec::Label;
 use tokio::sync::oneshot::Receiver;
 
 use crate::context::Context;
@@ -16,7 +15,7 @@ use crate::start::launcher_link::{Launcher, Prepared};
 use crate::systemd::units::{names, task};
 use crate::tasks::record::Record;
 use kernel::hook;
-use policy::UnitLimits;
+use policy::UnitSettings;
 
 /// Time for a launcher that PID 1 has executed to report its pid.
 const FIRST_REPORT: Duration = Duration::from_secs(10);
@@ -28,16 +27,15 @@ pub(crate) async fn start_unit(
     context: &Context,
     record: &Record,
     plan: &Plan,
-    limits: &UnitLimits,
-    labels: &[Label],
+    settings: &UnitSettings,
 ) -> Result<(Launcher, Process), Refusal> {
     let name = names::task(record.unit());
     let failed = |step: Step, reason: String| Refusal::failed(step.name(), &name, reason);
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
     let systemd = proto::systemd::major(&context.systemd().await);
     let job = context.bus.job_of(&name).await;
-    let processes = &plan.isolation.limits;
-    let asked = task::start(&context.bus, record, labels, limits, processes, socket, systemd);
+    let limits = &plan.isolation.limits;
+    let asked = task::start(&context.bus, record, settings, limits, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     let begun = await_report(launcher.begin(plan), job, &name);
     let pid = hook::during(Step::SendPlan, begun).await?;

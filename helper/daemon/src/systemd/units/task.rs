@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use proto::plan::UnitId;
-use proto::task_spec::Label;
 use proto::task_spec::files::DeviceAccess;
 use proto::task_spec::process::{LimitName, ProcessLimit};
 use zbus::Variant;
@@ -11,14 +10,14 @@ use zbus::Variant;
 use crate::systemd::bus::{Bus, MANAGER};
 use crate::systemd::units::{names, transient};
 use crate::tasks::record::{Kind, Record};
-use policy::UnitLimits;
+use policy::UnitSettings;
 
 /// The rules for DeviceAllow=. The closed policy itself allows the standard nodes and /dev/pts.
 ///
 /// PID 1 drops a rule for a node that is not there; the launcher, which opens each node, refuses
 /// then. The host's nodes are not seen from here (PrivateDevices=).
-fn devices(limits: &UnitLimits, make: bool) -> Vec<(&str, String)> {
-    let asked = limits.devices.iter().map(|(path, access)| {
+fn devices(settings: &UnitSettings, make: bool) -> Vec<(&str, String)> {
+    let asked = settings.devices.iter().map(|(path, access)| {
         (path.as_str(), DeviceAccess { mknod: make || access.mknod, ..*access }.to_string())
     });
     std::iter::once(("/dev/net/tun", "rwm".to_owned())).chain(asked).collect()
@@ -29,11 +28,11 @@ fn devices(limits: &UnitLimits, make: bool) -> Vec<(&str, String)> {
 pub(crate) async fn restrict_devices(
     bus: &Bus,
     unit: UnitId,
-    limits: &UnitLimits,
+    settings: &UnitSettings,
 ) -> Result<(), String> {
     let none: Vec<(&str, String)> = Vec::new();
     // The empty list takes the earlier rules away: 252 would keep them beside the new ones.
-    let rules = [none, devices(limits, false)].map(|rules| ("DeviceAllow", Variant::from(rules)));
+    let rules = [none, devices(settings, false)].map(|rules| ("DeviceAllow", Variant::from(rules)));
     let body = (names::task(unit), true, Vec::from(rules));
     bus.call(MANAGER, "SetUnitProperties", &body).await.map(drop).map_err(|e| e.to_string())
 }
@@ -42,9 +41,8 @@ pub(crate) async fn restrict_devices(
 pub(crate) async fn start(
     bus: &Bus,
     record: &Record,
-    labels: &[Label],
-    limits: &UnitLimits,
-    processes: &[ProcessLimit],
+    settings: &UnitSettings,
+    limits: &[ProcessLimit],
     socket: OwnedFd,
     systemd: u32,
 ) -> Result<(), String> {
@@ -52,7 +50,7 @@ pub(crate) async fn start(
     let id = unit.to_string();
     let clean = transient::command(&["clean", &id], &["no-env-expand", "ignore-failure"])?;
     // Always with `m`: the launcher makes the node.
-    let devices = devices(limits, true);
+    let devices = devices(settings, true);
     // Room for what systemd-nspawn sets from inside the user namespace, where no hard limit can be
     // raised. Without bound, so that none of them is too low for the launcher and systemd-nspawn; of
     // nice the kernel's most, since PID 1 of systemd 257 fails at an unlimited one.
@@ -60,9 +58,9 @@ pub(crate) async fn start(
         let nice = limit.resource == LimitName::Nice;
         (format!("Limit{}", limit.resource.name()), if nice { 40 } else { u64::MAX })
     };
-    let rooms: Vec<_> = processes.iter().map(room).collect();
+    let rooms: Vec<_> = limits.iter().map(room).collect();
     let oom = if record.kind == Kind::Boot { "continue" } else { "stop" };
-    let fields = transient::fields(record, labels);
+    let fields = transient::fields(record, &settings.labels);
     let mut properties =
         transient::service("Nomad task in systemd-nspawn", "launch", socket, fields)?;
     properties.extend([
@@ -75,7 +73,7 @@ pub(crate) async fn start(
         ("Delegate", Variant::from(true)),
         ("DeviceAllow", Variant::from(devices)),
         ("OOMPolicy", Variant::from(oom)),
-        ("TimeoutStopUSec", Variant::from(limits.kill_timeout_ms.saturating_mul(1000))),
+        ("TimeoutStopUSec", Variant::from(settings.kill_timeout_ms.saturating_mul(1000))),
         ("ExecStopPostEx", Variant::from(clean)),
     ]);
     properties.extend(rooms.iter().map(|(name, room)| (name.as_str(), Variant::from(*room))));
@@ -83,10 +81,10 @@ pub(crate) async fn start(
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
     let resources = [
-        ("TasksMax", limits.resources.tasks_max),
-        ("MemoryMax", limits.resources.memory_max),
-        ("MemoryLow", limits.resources.memory_low),
-        ("CPUWeight", limits.resources.cpu_weight),
+        ("TasksMax", settings.resources.tasks_max),
+        ("MemoryMax", settings.resources.memory_max),
+        ("MemoryLow", settings.resources.memory_low),
+        ("CPUWeight", settings.resources.cpu_weight),
     ];
     properties
         .extend(resources.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
