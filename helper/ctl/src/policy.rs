@@ -109,10 +109,12 @@ impl<'a> Verdict<'a> {
         let version = super::systemd_version().unwrap_or_default();
         let spec = driver::explain::specification(&task.config, systemd::major(&version), &folders);
         let result = spec.map_err(Refused::Job).and_then(|spec| {
-            policy::judge(&spec, policy).map(|decision| decision.image.to_string()).map_err(|_| {
-                let (found, whole) = denials::all(&spec, policy);
-                Refused::Policy(found, whole)
-            })
+            policy::judge(&spec, policy).map(|decision| decision.plan().image.to_string()).map_err(
+                |_| {
+                    let (found, whole) = denials::all(&spec, policy);
+                    Refused::Policy(found, whole)
+                },
+            )
         });
         Self { task, result }
     }

@@ -2,7 +2,7 @@
 //!
 //! Start-up order: take the passed descriptors, read the policy, rebuild the table from PID 1 and
 //! the descriptor store, and only then answer. It keeps no file of its own: whoever kills it, its
-//! next process knows what the last one knew.
+//! next process finds what the last one had.
 //!
 //! Trusts PID 1 and the policy file. Treats every byte from the driver as hostile.
 #![forbid(unsafe_code)]

@@ -75,7 +75,7 @@ mod tests {
     }
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-    /// Everything that makes a file not root's alone, in a folder that is.
+    /// Everything that makes a file not root's alone, in a directory that is.
     #[test]
     fn only_a_file_that_is_roots_alone_is_read() {
         assert!(nix::unistd::geteuid().is_root(), "it makes files of root's: run it as root");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_may_write_to_protects_nothing() {
+    fn a_directory_that_others_may_write_to_protects_nothing() {
         let file = std::env::temp_dir().join("no-such-policy.toml");
         assert!(load(&file).unwrap_err().contains("must belong to root"));
         assert_eq!(load(Path::new("/etc/no-such-folder/policy.toml")), parse(""));

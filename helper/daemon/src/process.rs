@@ -48,14 +48,14 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub(crate) async fn ended(&self) -> io::Result<()> {
-        // A pidfd is no pipe, but tokio only asks the kernel whether it can be read (pidfd_open(2)),
-        // and this is its one safe way to watch a descriptor of any kind.
+    pub(crate) async fn await_end(&self) -> io::Result<()> {
+        // A pidfd is not a pipe, but tokio only asks the kernel whether it can be read
+        // (pidfd_open(2)), and this is its one safe way to watch a descriptor of any kind.
         let watch = pipe::Receiver::from_owned_fd_unchecked(self.fd.try_clone()?)?;
         watch.readable().await
     }
 
-    /// Its wait status, once it has ended, where the kernel tells.
+    /// Its wait status, once it has ended, where the kernel reports it.
     pub(crate) fn exit_status(&self) -> Option<i32> {
         syscalls::exit_status(self.fd())
     }

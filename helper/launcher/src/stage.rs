@@ -22,7 +22,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chown, mkfifo};
 use proto::name::{AllocId, TaskName};
-use proto::plan::UnitId;
+use proto::unit_id::UnitId;
 
 use super::prepared::MountPoint;
 use super::step::{At, Problem};

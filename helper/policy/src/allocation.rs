@@ -1,7 +1,7 @@
 //! The task's allocation: where it is, and what of it a task may see, change and have as credential.
 //!
 //! Trusts the policy's `alloc_dirs`, not the specification's path; judges names alone, and never what
-//! lies there: the launcher walks every place from the policy's folder without following a link.
+//! lies there: the launcher walks every place from the policy's directory without following a link.
 
 use proto::path::{Component, Relative};
 use proto::plan::{Place, TaskDirs};
@@ -10,7 +10,7 @@ use proto::task_spec::files::{Credential, CredentialContent};
 
 use super::{Denial, Policy, invalid, place_below, refuse};
 
-/// The task's folders below the allocation.
+/// The task's directories below the allocation.
 pub(super) fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, Denial> {
     let path = &spec.alloc_dir;
     let object = format!("allocation folder {path}");
@@ -33,14 +33,14 @@ pub(super) fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, De
     }
 }
 
-/// A place below the task's own folder.
+/// A place below the task's own directory.
 pub(super) fn of_task(below: &Relative, writes: bool, dirs: &TaskDirs) -> Result<Place, Denial> {
     let task = Component::new(dirs.task.as_str()).map_err(|e| invalid("path", &dirs.task, e))?;
     place(&[std::slice::from_ref(&task), below.components()].concat(), writes, dirs)
 }
 
-/// A place below the allocation: walked from the policy's folder, because the agent's account may be
-/// able to put a link in the allocation's stead.
+/// A place below the allocation: walked from the policy's directory, because the agent's account may
+/// be able to put a link in the allocation's place.
 pub(super) fn place(below: &[Component], writes: bool, dirs: &TaskDirs) -> Result<Place, Denial> {
     let names: Vec<_> = below.iter().map(Component::as_str).collect();
     let own = dirs.task.as_str();
@@ -99,13 +99,13 @@ mod tests {
         absolute(&format!("/{path}")).below(&absolute("/")).unwrap()
     }
 
-    /// A bind of a folder of the own allocation.
+    /// A bind of a directory of its own allocation.
     fn own(path: &'static str, read_only: bool) -> Change {
         let path = format!("/var/lib/nomad/alloc/OWN/{path}");
         change(move |s| s.files.binds = vec![bind(&path, read_only)])
     }
 
-    /// The same as the folder for an overlay's changes, by its path below the task's folder.
+    /// The same as the directory for an overlay's changes, by its path below the task's directory.
     fn upper(path: &'static str) -> Change {
         let (lower, upper) = (Source::Task(below("local")), Source::Task(below(path)));
         let overlay =
@@ -200,7 +200,7 @@ mod tests {
 
     /// What the driver takes from a job is no bound of a driver that sends what it likes.
     #[test]
-    fn credentials_are_files_of_the_tasks_own_folders() {
+    fn credentials_are_files_of_the_tasks_own_directories() {
         check_both(
             "lies outside the task's own secrets and local",
             vec![

@@ -66,8 +66,8 @@ impl Host<'_> {
         let policy = self.policy;
         let rule = if writes { "binds.read_write" } else { "binds.read_only" };
         let object = format!("{}bind of {path}", if writes { "" } else { "read-only " });
-        let touched = |folders: &[Absolute]| {
-            folders.iter().find(|folder| touches(path, folder)).map(ToString::to_string)
+        let touched = |directories: &[Absolute]| {
+            directories.iter().find(|directory| touches(path, directory)).map(ToString::to_string)
         };
         if let Some(denied) = touched(&policy.binds.deny) {
             let reason = format!("is, holds or lies below {denied}, which [binds] deny lists");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn binds_begin_below_a_listed_folder() {
+    fn binds_begin_below_a_listed_directory() {
         const READ_ONLY: &str = "[binds]\nread_only = [\"/srv\"]";
         const WRITE: &str = "[binds]\nread_write = [\"/srv\"]";
         let (read, write) = ("binds.read_only", "binds.read_write");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn some_folders_are_never_bound() {
+    fn some_directories_are_never_bound() {
         const ALL: &str = "[binds]\nread_write = [\"/\"]";
         const DENY: &str = "preset = \"compat\"\n[binds]\ndeny = [\"/srv/a\"]";
         let words = "preset = \"compat\"";
@@ -243,14 +243,14 @@ mod tests {
         ]);
     }
 
-    /// Places below the allocation are walked from the policy's folder.
+    /// Places below the allocation are walked from the policy's directory.
     #[test]
-    fn places_begin_at_a_folder_of_the_policy() {
+    fn places_begin_at_a_directory_of_the_policy() {
         let path = |text: &str| absolute(text).below(&absolute("/")).unwrap();
         let source = |source: Source| {
             let bind = Bind { source, ..bind("/", false) };
             let decision = judged(COMPAT, |s| s.files.binds = vec![bind.clone()]).unwrap();
-            let place = decision.files.binds.first().unwrap().source.clone();
+            let place = decision.plan().files.binds.first().unwrap().source.clone();
             (place.root.to_string(), place.below)
         };
         let alloc = || "/var/lib/nomad/alloc".to_owned();

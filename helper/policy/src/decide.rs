@@ -5,41 +5,69 @@
 
 use proto::error::Refusal;
 use proto::limits;
-use proto::name::MachineName;
-use proto::plan::{Place, PlannedFiles, PlannedNetwork, TaskDirs};
+use proto::plan::{Plan, Range};
 use proto::task_spec::files::DeviceAccess;
-use proto::task_spec::{Resources, TaskSpec, Users};
+use proto::task_spec::{Label, Resources, TaskSpec, Users};
+use proto::unit_id::UnitId;
 
 use super::{
     Denial, Policy, allocation, binds, bounds, contradictions, images, isolation, machine_name,
     network, resources, targets, users,
 };
 
+/// Stands in a plan whose user namespace is not allocated yet: the kernel refuses a map without ids.
+const NO_RANGE: Option<Range> = Some(Range { base: 0, width: 0 });
+
 /// The policy's answer to a specification: everything checked, every name made here.
+///
+/// Only [`decide`] and [`judge`] make one, and nobody can change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Machine name.
-    pub machine: MachineName,
-    /// Where the image is.
-    pub image: Place,
-    /// The network.
-    pub network: PlannedNetwork,
-    /// The task's folders.
-    pub task_dirs: TaskDirs,
-    /// Signal that asks the payload to end.
-    pub kill_signal: u8,
-    /// The user namespace.
-    pub users: Users,
-    /// Further files.
-    pub files: PlannedFiles,
+    users: Users,
+    plan: Plan,
+    unit: UnitSettings,
+}
+
+/// What the task's unit is asked for with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnitSettings {
     /// DeviceAllow= of the unit (systemd.resource-control(5)) beyond every task's own: the job's
     /// devices, and what a disk image or block device as image needs. A path below /dev, or a group
     /// of devices such as `block-loop`: letters, digits and `/._:+@,=-` alone.
     pub devices: Vec<(String, DeviceAccess)>,
-    /// Limits of the unit, with the policy's ceilings; `tasks_max` is always set.
+    /// Limits with the policy's ceilings; `tasks_max` is always set.
     pub resources: Resources,
     /// TimeoutStopUSec= in milliseconds.
     pub kill_timeout_ms: u64,
+    /// Journal fields of the job.
+    pub labels: Vec<Label>,
+}
+
+impl Decision {
+    /// The user namespace to allocate.
+    #[must_use]
+    pub fn users(&self) -> Users {
+        self.users
+    }
+
+    /// The launcher's plan, for looking at: it starts nothing before [`Self::complete`].
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Settings of the unit.
+    #[must_use]
+    pub fn unit(&self) -> &UnitSettings {
+        &self.unit
+    }
+
+    /// Adds what the policy does not know: the allocated ids, and the agent's process id.
+    #[must_use]
+    pub fn complete(self, users: Option<Range>, agent: Option<u32>) -> (Plan, UnitSettings) {
+        (Plan { users, agent, ..self.plan }, self.unit)
+    }
 }
 
 /// Judges one specification.
@@ -68,17 +96,52 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
     let files = binds::files(spec, &task_dirs, policy)?;
     let mut devices = images::devices(&spec.root, &image)?;
     devices.extend(files.devices.iter().map(|device| (device.host.to_string(), device.access)));
-    Ok(Decision {
-        machine: machine_name(&spec.key),
-        image,
-        network: network::plan(spec, policy)?,
-        task_dirs,
-        kill_signal,
-        users: spec.users,
-        files,
+    let network = network::plan(spec, policy)?;
+    let unit = UnitSettings {
         devices,
         resources: resources::within(spec.resources, policy)?,
         kill_timeout_ms: (spec.kill_timeout_ms)
             .clamp(limits::KILL_TIMEOUT_MIN_MS, limits::KILL_TIMEOUT_MAX_MS),
-    })
+        labels: spec.labels.clone(),
+    };
+    let plan = Plan {
+        unit: UnitId::from(&spec.key),
+        machine: machine_name(&spec.key),
+        alloc: spec.key.alloc,
+        users: NO_RANGE,
+        image,
+        root: spec.root.clone(),
+        payload: spec.payload.clone(),
+        process: spec.process.clone(),
+        isolation: spec.isolation.clone(),
+        network,
+        names: spec.names.clone(),
+        files,
+        environment: spec.environment.clone(),
+        task_dirs,
+        logs: spec.logs,
+        kill_signal,
+        agent: None,
+    };
+    Ok(Decision { users: spec.users, plan, unit })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::{COMPAT, judged, users};
+    use proto::plan::Range;
+    use proto::task_spec::Users;
+
+    /// `None` would be the host's own users.
+    #[test]
+    fn a_plan_without_its_ids_has_no_ids_at_all() {
+        for wanted in [Users::Pick, Users::Identity, Users::Host] {
+            let decision = judged(COMPAT, users(wanted)).unwrap();
+            assert_eq!(decision.plan().users.map(|range| range.width), Some(0), "{wanted:?}");
+            let given = Some(Range { base: 524_288, width: 65_536 });
+            let (plan, unit) = decision.clone().complete(given, Some(7));
+            assert_eq!((plan.users, plan.agent), (given, Some(7)));
+            assert_eq!(unit, *decision.unit());
+        }
+    }
 }

@@ -78,16 +78,17 @@ fn listed(spec: &TaskSpec, policy: &Policy, writes: bool) -> Result<(Place, bool
 
 /// An image shows all of itself: none is, holds or lies below what tasks may not see.
 fn check_shown(path: &Absolute, place: &Place, policy: &Policy) -> Result<(), Denial> {
-    let kept = |rule, folder: Option<&Absolute>, why: &str| {
-        let reason = format!("is, holds or lies below {}, {why}", folder?);
+    let kept = |rule, directory: Option<&Absolute>, why: &str| {
+        let reason = format!("is, holds or lies below {}, {why}", directory?);
         Some(refuse(rule, format!("image {path}"), reason))
     };
     // The whole host is given as such, where the policy lists it.
     let whole = path.components().is_empty();
     let mut allocs = policy.nomad.alloc_dirs.iter().chain(&policy.derived.alloc_mounts);
-    let alloc = allocs.find(|folder| !whole && touches(path, folder));
-    // What the operator lists within such a folder is meant.
-    let broad = |folder: &&Absolute| touches(path, folder) && place.root.below(folder).is_none();
+    let alloc = allocs.find(|directory| !whole && touches(path, directory));
+    // What the operator lists within such a directory is meant.
+    let broad =
+        |directory: &&Absolute| touches(path, directory) && place.root.below(directory).is_none();
     let (denied, never) =
         (policy.binds.deny.iter().find(broad), policy.derived.images_never.iter().find(broad));
     let denial = kept("nomad.alloc_dirs", alloc, "where Nomad keeps allocations; move the image")
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn images_lie_below_a_listed_folder_and_are_changed_where_it_says_so() {
+    fn images_lie_below_a_listed_directory_and_are_changed_where_it_says_so() {
         const TWO: &str = "[images]\npaths = [\"/srv\", { path = \"/srv/rw\", writable = true }]";
         const STORE: &str = "[images]\nstore = \"/srv/store\"\npaths = [\"/srv\"]";
         let rule = "images.paths";
@@ -233,7 +234,7 @@ mod tests {
         }
     }
 
-    /// A task that has the folder around it as its image could otherwise make the kernel mount
+    /// A task that has the directory around it as its image could otherwise make the kernel mount
     /// any bytes, and change them meanwhile.
     #[test]
     fn a_disk_image_lies_in_no_image_that_tasks_write_to() {
@@ -270,7 +271,7 @@ mod tests {
     fn the_unit_gets_the_devices_that_are_needed() {
         let unit = |change: &dyn Fn(&mut TaskSpec)| {
             let decision = judged(COMPAT, change).unwrap();
-            let all = decision.devices.into_iter();
+            let all = decision.unit().devices.iter().cloned();
             all.map(|(path, access)| (path, access.write, access.mknod)).collect::<Vec<_>>()
         };
         let disk = |mode, path: &'static str| {
@@ -286,6 +287,6 @@ mod tests {
         assert_eq!(unit(&disk(Root::Plain, "/dev/vg/a")), vec![("/dev/vg/a".into(), true, false)]);
         assert_eq!(unit(&devices("/dev/fuse", "wm")), vec![("/dev/fuse".into(), true, true)]);
         let raw = judged("", |s| s.root.kind = ImageKind::Disk).unwrap();
-        assert_eq!(raw.image.to_string(), "/var/lib/machines/busybox.raw");
+        assert_eq!(raw.plan().image.to_string(), "/var/lib/machines/busybox.raw");
     }
 }

@@ -1,4 +1,4 @@
-//! What a policy file says, as values: a struct for each of its sections.
+//! The content of a policy file, as values: a struct for each of its sections.
 
 use proto::path::Absolute;
 use proto::plan::Unprotected;

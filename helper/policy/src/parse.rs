@@ -97,7 +97,7 @@ fn parent(path: &Absolute) -> Option<Absolute> {
     Absolute::parse(path.parent().unwrap_or(&path).to_str()?).ok()
 }
 
-/// Where Nomad (1.8) mounts what is below `alloc_dir` again: beside its data folder.
+/// Where Nomad (1.8) mounts what is below `alloc_dir` again: beside its data directory.
 fn mounts(alloc_dir: &Absolute) -> Option<Absolute> {
     Absolute::parse(&format!("{}/alloc_mounts", parent(&parent(alloc_dir)?)?)).ok()
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_image_folders_have_two_spellings() {
+    fn sizes_and_image_directories_have_two_spellings() {
         for (text, bytes) in [
             ("\"2g\"", 2 << 30),
             ("\"64M\"", 64 << 20),
@@ -173,9 +173,9 @@ mod tests {
             let policy = parse(&format!("[limits]\nmemory = {text}")).unwrap();
             assert_eq!(policy.limits.memory.map(|size| size.0), Some(bytes), "{text}");
         }
-        let folders =
+        let directories =
             parse("[images]\npaths = [\"/a\", { path = \"/b\", writable = true }]").unwrap();
-        let read: Vec<_> = folders.images.paths.iter().map(|entry| entry.writable).collect();
+        let read: Vec<_> = directories.images.paths.iter().map(|entry| entry.writable).collect();
         assert_eq!(read, [false, true]);
         assert!(parse("[systemd]\naccept = [\"257.9-1\"]").unwrap().accepts("257.9-1"));
         assert!(!parse("").unwrap().accepts("257.9-1"));

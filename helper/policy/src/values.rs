@@ -194,24 +194,21 @@ impl TryFrom<BTreeMap<String, Size<0, { u64::MAX }>>> for Ulimits {
 
 /// A directory of images: its path, which then is not writable, or a table.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "neither a path nor { path = \"...\", writable = true or false }")]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "neither a path nor { path = \"...\", writable = true or false }"
+)]
 pub(crate) enum ImageEntry {
     Path(Text<Absolute>),
-    Table(ImageTable),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ImageTable {
-    path: Text<Absolute>,
-    writable: bool,
+    Table { path: Text<Absolute>, writable: bool },
 }
 
 impl From<ImageEntry> for ImagePath {
     fn from(entry: ImageEntry) -> Self {
         match entry {
             ImageEntry::Path(Text(path)) => Self { path, writable: false },
-            ImageEntry::Table(table) => Self { path: table.path.0, writable: table.writable },
+            ImageEntry::Table { path: Text(path), writable } => Self { path, writable },
         }
     }
 }

@@ -61,7 +61,7 @@ const FAULTS: [Fault; 48] = [
     ("images.rs", "holding.max_by_key(", "holding.min_by_key("),
     ("images.rs", "path.components().is_empty() && !writes", "path.components().is_empty()"),
     ("images.rs", ".chain(&policy.derived.alloc_mounts)", ""),
-    ("images.rs", "place.root.below(folder).is_none()", "true"),
+    ("images.rs", "place.root.below(directory).is_none()", "true"),
     ("images.rs", "policy.images.paths.iter().find(kept).filter(|_| writes)", "None::<&ImagePath>"),
     ("images.rs", "entry.writable && depth > 1", "entry.writable && depth > 2"),
     ("parse.rs", "[never.as_slice(), &alloc_mounts].concat()", "[never.as_slice()].concat()"),
@@ -166,10 +166,10 @@ macro_rules! run {
             let policy = $module::parse(text)?;
             Ok(Box::new(move |spec| match $module::decide(spec, &policy) {
                 Ok(decision) => Verdict::Allowed(Facts {
-                    image: decision.image.to_string(),
-                    binds: decision.files.binds.iter().map(|b| b.source.to_string()).collect(),
-                    unmapped: decision.files.unprotected != Unprotected::Refuse,
-                    tasks: decision.resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+                    image: decision.plan().image.to_string(),
+                    binds: decision.plan().files.binds.iter().map(|b| b.source.to_string()).collect(),
+                    unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
+                    tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
                 }),
                 Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,
                 Err(refusal) if refusal.code == Code::Policy => Verdict::Policy,

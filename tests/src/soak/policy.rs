@@ -9,10 +9,10 @@ use proto::plan::Unprotected;
 fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
     match answer {
         Ok(decision) => Verdict::Allowed(Facts {
-            image: decision.image.to_string(),
-            binds: decision.files.binds.iter().map(|bind| bind.source.to_string()).collect(),
-            unmapped: decision.files.unprotected != Unprotected::Refuse,
-            tasks: decision.resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+            image: decision.plan().image.to_string(),
+            binds: decision.plan().files.binds.iter().map(|bind| bind.source.to_string()).collect(),
+            unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
+            tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
         }),
         Err(Refusal { code: Code::Invalid, .. }) => Verdict::Invalid,
         Err(Refusal { code: Code::Policy, .. }) => Verdict::Policy,

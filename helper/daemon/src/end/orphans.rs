@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::context::Context;
 use crate::end::remove;
-use crate::systemd::unit;
+use crate::systemd::units::cleanup;
 use kernel::layout::UPPERS;
 
 /// Time between two looks.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// More allocations that are gone at once have a line of their own.
 const MANY: usize = 4;
 
-/// Looks for ever.
+/// Looks until the process ends.
 pub(crate) async fn sweep(context: Rc<Context>) {
     let (mut looks, mut layers) = (Looks::default(), Looks::default());
     let mut missing = HashSet::new();
@@ -37,13 +37,13 @@ pub(crate) async fn sweep(context: Rc<Context>) {
         tokio::time::sleep(LOOK).await;
         context.streams.borrow_mut().sweep();
         let now = look_for_all(&context, &mut looks).await;
-        let gone = twice(&mut missing, now);
+        let gone = missing_twice(&mut missing, now);
         if gone.len() > MANY {
             let tasks = gone.len();
             tracing::warn!(tasks, "the directories of many allocations are gone at once");
         }
         for key in gone {
-            tracing::warn!(task = %key, "its allocation's folder is gone: the task is removed");
+            tracing::warn!(task = %key, "its allocation's directory is gone: the task is removed");
             if let Err(error) = remove::run(&context, &key).await {
                 tracing::error!(task = %key, %error, "an orphan could not be removed");
             }
@@ -51,7 +51,7 @@ pub(crate) async fn sweep(context: Rc<Context>) {
         if layers.look(Path::new(UPPERS), kernel::kept_layers::has_orphans).await == Some(true) {
             // Any unit's clean-up takes such layers along, so that of none does.
             let none = UnitId { alloc: AllocId([0; 16]), instance: Instance(0) };
-            if let Err(error) = unit::clean(&context.bus, none).await {
+            if let Err(error) = cleanup::run(&context.bus, none).await {
                 tracing::error!(%error, "layers kept for a gone allocation could not be removed");
             }
         }
@@ -101,7 +101,7 @@ impl<T: Send + 'static> Looks<T> {
 }
 
 /// Those that were missing at the last look as well; remembers this one.
-fn twice(missing: &mut HashSet<TaskKey>, now: HashSet<TaskKey>) -> Vec<TaskKey> {
+fn missing_twice(missing: &mut HashSet<TaskKey>, now: HashSet<TaskKey>) -> Vec<TaskKey> {
     let before = std::mem::replace(missing, now);
     before.intersection(missing).cloned().collect()
 }
@@ -133,10 +133,10 @@ mod tests {
     #[test]
     fn one_look_is_not_enough() {
         let mut missing = HashSet::new();
-        assert_eq!(twice(&mut missing, HashSet::from([key(1), key(2)])), []);
+        assert_eq!(missing_twice(&mut missing, HashSet::from([key(1), key(2)])), []);
         // One came back, another is new.
-        assert_eq!(twice(&mut missing, HashSet::from([key(2), key(3)])), [key(2)]);
-        assert_eq!(twice(&mut missing, HashSet::from([key(1)])), []);
-        assert_eq!(twice(&mut missing, HashSet::new()), []);
+        assert_eq!(missing_twice(&mut missing, HashSet::from([key(2), key(3)])), [key(2)]);
+        assert_eq!(missing_twice(&mut missing, HashSet::from([key(1)])), []);
+        assert_eq!(missing_twice(&mut missing, HashSet::new()), []);
     }
 }

@@ -10,15 +10,16 @@ use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::restart::recover;
-use crate::systemd::unit::Who;
-use crate::systemd::{machined, notify, unit};
+use crate::systemd::units::stop::{self, Who};
+use crate::systemd::units::{cleanup, names};
+use crate::systemd::{machined, notify};
 use kernel::hook;
 
 /// Time after which a start that has not ended is killed once more.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Removes a task; kills it when it runs. An unknown task is fine, but PID 1 must not have a unit
-/// of that name either: "removed" is never said of a container that runs.
+/// of that name either: no container that runs is ever reported as removed.
 pub(crate) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     context.pace.wait().await;
     let Some(entry) = context.table.borrow().get(key).cloned() else {
@@ -26,7 +27,7 @@ pub(crate) async fn run(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
     };
     let _held = loop {
         if entry.starting {
-            // So that it ends and lets go of the gate. Again and again: PID 1 may not have made the
+            // So that it ends and releases the gate. Again and again: PID 1 may not have made the
             // unit yet, and a start may wait for its payload for long.
             kill(context, key, Who::Main).await?;
         }
@@ -59,7 +60,7 @@ async fn remove_unknown(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
 
 /// Kills processes of a task.
 pub(crate) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
-    let kill = unit::kill(&context.bus, UnitId::from(key), who);
+    let kill = stop::kill(&context.bus, UnitId::from(key), who);
     hook::during(Step::KillAll, kill).await.map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
 }
 
@@ -69,11 +70,11 @@ pub(crate) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
     hook::during(Step::Unregister, machined::unregister(context, key)).await;
     // Not all of them: the unit's own clean-up may be running.
     kill(context, key, Who::Main).await?;
-    let followed = context.table.borrow().get(key).is_none_or(|entry| entry.record.followed);
-    // The follower behind the task: what that wrote last arrives first.
-    let names = std::iter::once(unit::name(id)).chain(followed.then(|| unit::follower(id)));
-    for name in names {
-        let stopped = hook::during(Step::StopUnit, unit::stop(&context.bus, &name)).await;
+    let relayed = context.table.borrow().get(key).is_none_or(|entry| entry.record.relayed);
+    // The relay after the task: what that wrote last arrives first.
+    let units = std::iter::once(names::task(id)).chain(relayed.then(|| names::relay(id)));
+    for name in units {
+        let stopped = hook::during(Step::StopUnit, stop::stop(&context.bus, &name)).await;
         stopped.map_err(|e| failed(Step::StopUnit, id, e))?;
     }
     clean(context, id).await?;
@@ -83,19 +84,19 @@ pub(crate) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
 
 /// Takes the upper layer away when the unit's own clean-up did not.
 pub(crate) async fn clean(context: &Rc<Context>, id: UnitId) -> Result<(), Refusal> {
-    let folder = kernel::layout::upper(id);
-    if !folder.exists() {
+    let directory = kernel::layout::upper(id);
+    if !directory.exists() {
         return Ok(());
     }
-    unit::clean(&context.bus, id).await.map_err(|e| failed(Step::Clean, id, e))?;
-    if folder.exists() {
-        let reason = format!("{} could not be removed", folder.display());
+    cleanup::run(&context.bus, id).await.map_err(|e| failed(Step::Clean, id, e))?;
+    if directory.exists() {
+        let reason = format!("{} could not be removed", directory.display());
         return Err(failed(Step::Clean, id, reason));
     }
     Ok(())
 }
 
-/// Lets go of everything that the daemon holds of a task. The store before the table: a task in
+/// Releases everything that the daemon holds of a task. The store before the table: a task in
 /// the table is removed again, one that is not is swept by its unit.
 fn forget(context: &Context, key: &TaskKey) {
     let id = UnitId::from(key);
@@ -106,7 +107,7 @@ fn forget(context: &Context, key: &TaskKey) {
     {
         tracing::warn!(task = %key, %error, "cannot remove the mark of its launcher");
     }
-    context.streams.borrow_mut().ended(id);
+    context.streams.borrow_mut().end(id);
     let entry = context.table.borrow_mut().remove(key);
     if let Some(base) = entry.and_then(|entry| entry.record.locked_range()) {
         context.ranges.borrow_mut().release(base);
@@ -115,5 +116,5 @@ fn forget(context: &Context, key: &TaskKey) {
 }
 
 fn failed(step: Step, id: UnitId, reason: String) -> Refusal {
-    Refusal::failed(step.name(), unit::name(id), reason)
+    Refusal::failed(step.name(), names::task(id), reason)
 }

@@ -13,12 +13,13 @@ use crate::context::Context;
 use crate::end::remove;
 use crate::process::{Process, nspawn};
 use crate::restart::resume;
-use crate::start::{conduct, payload_watch, ready};
-use crate::systemd::unit::Found;
-use crate::systemd::{machined, notify, unit};
-use crate::tasks::record::{Form, Record};
+use crate::start::{arrival, output, payload_watch, ready};
+use crate::systemd::units::read::{self, Found};
+use crate::systemd::units::{names, stop};
+use crate::systemd::{machined, notify};
+use crate::tasks::record::Form;
 use crate::tasks::table::Entry;
-use crate::tasks::{held_output, uid_range};
+use crate::tasks::uid_range;
 use kernel::layout::{READY, UPPERS, executed_mark, executed_unit};
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
@@ -26,8 +27,8 @@ pub(crate) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
-    let unit::All { found, followers } = loop {
-        match unit::find_all(&context.bus).await {
+    let read::All { found, relays } = loop {
+        match read::find_all(&context.bus).await {
             Ok(all) => break all,
             Err(error) => {
                 tracing::warn!(%error, "PID 1 cannot be asked; trying again");
@@ -38,21 +39,16 @@ pub(crate) async fn run(
     notify::adopt(stored.keys());
     let count = found.len();
     let known = |id| found.iter().any(|unit| unit.record.unit() == id);
-    let unreadable: Vec<UnitId> = found
-        .iter()
-        .map(|unit| &unit.record)
-        .filter(|r| !r.is_readable())
-        .map(Record::unit)
-        .collect();
+    let unreadable = found.iter().filter(|unit| !unit.record.is_readable());
+    let unreadable: Vec<_> = unreadable.map(|unit| names::task(unit.record.unit())).collect();
     context.streams.borrow_mut().adopt(&mut stored, known);
     for unit in found {
         adopt(context, unit, &mut stored);
     }
     context.unclaimed.replace(stored);
     if !unreadable.is_empty() {
-        let units: Vec<_> = unreadable.into_iter().map(unit::name).collect();
         tracing::error!(
-            ?units,
+            units = ?unreadable,
             "units without a readable record, as of a later version: they can be removed, what is \
              stored stays until then"
         );
@@ -60,7 +56,7 @@ pub(crate) async fn run(
     sweep_unclaimed(context);
     ready::sweep();
     sweep_marks(context);
-    tokio::task::spawn_local(sweep_all(context.clone(), followers));
+    tokio::task::spawn_local(sweep_all(context.clone(), relays));
     tracing::info!(tasks = count, "table rebuilt");
     // PID 1 answers now; a greeting must not wait for it.
     drop(context.systemd().await);
@@ -80,14 +76,14 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     let mut processes =
         payload_watch::Processes { leader: leader.clone(), payload: payload.clone() };
     // The pid was read a while ago and may be another's by now.
-    let own = |main: &Process| main.is_in_unit(&unit::name(id));
+    let own = |main: &Process| main.is_in_unit(&names::task(id));
     let mut main = Process::open(found.main_pid).ok().filter(own);
     match &main {
         Some(main) => {
-            payload_watch::look(main, record.kind, &mut processes);
-            held_output::watch(context, &record.key, main.clone());
+            payload_watch::find_processes(main, record.kind, &mut processes);
+            output::release_at_end(context, &record.key, main.clone());
         }
-        None => context.streams.borrow_mut().ended(id),
+        None => context.streams.borrow_mut().end(id),
     }
     // Ended while no helper was there, and not as systemd-nspawn. Of a task whose record cannot be
     // read nothing is concluded: it runs until it is removed.
@@ -96,13 +92,13 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     // One that arrived without filters goes through the start again, and so is undone.
     main = main.filter(|main| {
         record.is_readable()
-            && (!payload_watch::arrived(record.kind, nspawn(), &processes)
+            && (!payload_watch::has_arrived(record.kind, nspawn(), &processes)
                 || payload_watch::check_filters(main, record.kind, &processes).is_err())
     });
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
     context.table.borrow_mut().insert(entry);
-    conduct::keep(context, &record, &processes);
+    arrival::store_processes(context, &record, &processes);
     let context = context.clone();
     tokio::task::spawn_local(async move {
         match main {
@@ -145,12 +141,12 @@ fn sweep(name: &str, fd: OwnedFd) {
     drop(fd);
 }
 
-/// Takes away what a task that is gone has left: the unit that carried its output, which ends by
+/// Takes away what a task that is gone has left: the unit that relayed its output, which ends by
 /// itself unless nobody takes the output, and its upper layer, e.g. after a reboot of the host.
-async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>) {
+async fn sweep_all(context: Rc<Context>, relays: Vec<UnitId>) {
     let is_left = |id: &UnitId| !context.table.borrow().holds(*id);
-    let folders = fs::read_dir(UPPERS).into_iter().flatten().flatten();
-    let layers = folders.filter_map(|folder| UnitId::parse(folder.file_name().to_str()?));
+    let directories = fs::read_dir(UPPERS).into_iter().flatten().flatten();
+    let layers = directories.filter_map(|directory| UnitId::parse(directory.file_name().to_str()?));
     let clean = async {
         for id in layers.filter(is_left) {
             tracing::info!(unit = %id, "upper layer without a unit: cleaned");
@@ -160,9 +156,9 @@ async fn sweep_all(context: Rc<Context>, followers: Vec<UnitId>) {
         }
     };
     let stop = async {
-        for id in followers.into_iter().filter(is_left) {
-            if let Err(error) = unit::stop(&context.bus, &unit::follower(id)).await {
-                tracing::error!(unit = %id, %error, "the output of an ended task is not let go");
+        for id in relays.into_iter().filter(is_left) {
+            if let Err(error) = stop::stop(&context.bus, &names::relay(id)).await {
+                tracing::error!(unit = %id, %error, "the relay of an ended task could not be stopped");
             }
         }
     };

@@ -11,16 +11,18 @@ use proto::plan::LAUNCHER_FAILED;
 
 use crate::context::Context;
 use crate::process::Process;
-use crate::start::conduct::{finish, gate, payload};
-use crate::systemd::unit::{self, Seen};
+use crate::start::arrival::await_payload;
+use crate::start::conduct::finish;
+use crate::systemd::units::read::{self, Seen};
 use crate::tasks::record::{Form, Record};
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
 pub(crate) async fn run(context: &Rc<Context>, record: &Record, main: &Process) {
-    let gate = gate(context, &record.key);
+    let gate = context.table.borrow().gate(&record.key);
     let _held = gate.lock().await;
     let limit = Duration::from_secs(limits::START_TIMEOUT_S);
-    let started = match tokio::time::timeout(limit, payload(context, record, main, None)).await {
+    let arrived = await_payload(context, record, main, None);
+    let started = match tokio::time::timeout(limit, arrived).await {
         Ok(Ok(())) => true,
         // The payload may have ended before we looked.
         Ok(Err(error)) => {
@@ -34,7 +36,7 @@ pub(crate) async fn run(context: &Rc<Context>, record: &Record, main: &Process) 
 
 /// Undoes a start whose launcher ended before systemd-nspawn while no helper was there.
 pub(crate) async fn abandon(context: &Rc<Context>, record: &Record) {
-    let gate = gate(context, &record.key);
+    let gate = context.table.borrow().gate(&record.key);
     let _held = gate.lock().await;
     finish(context, &record.key, false).await;
 }
@@ -43,8 +45,8 @@ pub(crate) async fn abandon(context: &Rc<Context>, record: &Record) {
 async fn has_run(context: &Context, record: &Record) -> bool {
     let ended = async {
         loop {
-            match unit::look(&context.bus, record.unit()).await {
-                // PID 1 hears of its end as late as we do.
+            match read::look(&context.bus, record.unit()).await {
+                // PID 1 notices its end as late as we do.
                 Ok(seen) if seen.loaded && seen.code == 0 => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

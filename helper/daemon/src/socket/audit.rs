@@ -8,7 +8,7 @@ use proto::wire::{Request, Verb};
 
 use crate::socket::journal::Lines;
 
-/// Lines a second; the rest is counted and told in one line.
+/// Lines a second; the rest is counted and reported in one line.
 const LINES: u32 = 50;
 
 thread_local! {
@@ -35,7 +35,7 @@ fn may_write() -> bool {
 }
 
 /// Writes the line of a decision. `task` is the task that the request is about.
-pub(crate) fn decision(peer: Peer, request: &Request, task: &str, refusal: Option<&Refusal>) {
+pub(crate) fn log_decision(peer: Peer, request: &Request, task: &str, refusal: Option<&Refusal>) {
     let verb = request.verb.name();
     // Reading changes nothing and happens often.
     let reading =
@@ -68,14 +68,14 @@ pub(crate) fn decision(peer: Peer, request: &Request, task: &str, refusal: Optio
 }
 
 /// Writes that a connection was refused or closed for what it did.
-pub(crate) fn closed(peer: Peer, why: &str) {
+pub(crate) fn log_closed(peer: Peer, why: &str) {
     if may_write() {
         tracing::warn!(uid = peer.uid, pid = peer.pid, why, "connection closed");
     }
 }
 
 /// Counts a message that could not be decoded.
-pub(crate) fn malformed() {
+pub(crate) fn count_malformed() {
     MALFORMED.set(MALFORMED.get() + 1);
 }
 

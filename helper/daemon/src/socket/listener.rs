@@ -1,7 +1,7 @@
 //! The socket: who may come in, and one connection's loop.
 //!
 //! The peer must be the account that owns the socket file, and not root: a plugin that connected
-//! before it dropped its rights would be seen as root for ever. Anything unexpected closes the
+//! before it dropped its rights would be seen as root indefinitely. Anything unexpected closes the
 //! connection: descriptors, an empty or cut message, bytes that do not decode, a second request
 //! before the reply to the first.
 
@@ -36,12 +36,12 @@ pub(crate) struct Door {
 impl Door {
     /// Takes the passed socket.
     pub(crate) fn new(socket: OwnedFd) -> Result<Self, String> {
-        let told = |e: io::Error| format!("driver socket: {e}");
-        // systemd passes it blocking unless the unit says NonBlocking=yes.
-        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| told(e.into()))?;
-        let listener = UnixSeqpacketListener::try_from(socket).map_err(told)?;
-        let path = listener.local_addr().map_err(told)?;
-        let owner = std::fs::symlink_metadata(&path).map_err(told)?.uid();
+        let describe = |e: io::Error| format!("driver socket: {e}");
+        // systemd passes it blocking unless the unit sets NonBlocking=yes.
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| describe(e.into()))?;
+        let listener = UnixSeqpacketListener::try_from(socket).map_err(describe)?;
+        let path = listener.local_addr().map_err(describe)?;
+        let owner = std::fs::symlink_metadata(&path).map_err(describe)?.uid();
         if owner == 0 {
             return Err(format!(
                 "{} belongs to root: SocketUser= must name the plugin's account",
@@ -51,7 +51,7 @@ impl Door {
         Ok(Self { listener, owner })
     }
 
-    /// Accepts connections for ever.
+    /// Accepts connections until the process ends.
     pub(crate) async fn serve(mut self, context: Rc<Context>) -> Result<(), String> {
         // A copy for each connection counts them.
         let open = Rc::new(());
@@ -68,14 +68,14 @@ impl Door {
             let Ok(credentials) = connection.peer_cred() else { continue };
             let peer = Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) };
             if peer.uid != self.owner {
-                audit::closed(peer, "not the plugin's account");
+                audit::log_closed(peer, "not the plugin's account");
             } else if Rc::strong_count(&open) > limits::CONNECTIONS_MAX {
-                audit::closed(peer, "32 connections are open");
+                audit::log_closed(peer, "32 connections are open");
             } else {
                 let (counted, context) = (open.clone(), context.clone());
                 tokio::task::spawn_local(async move {
                     if let Err(why) = converse(&connection, peer, context).await {
-                        audit::closed(peer, &why);
+                        audit::log_closed(peer, &why);
                     }
                     drop(counted);
                 });
@@ -93,7 +93,7 @@ async fn converse(
     let mut session = Session::new(context, peer.pid);
     while let Some(request) = receive(connection, &session).await? {
         let (result, task) = session.answer(&request).await;
-        audit::decision(peer, &request, &task, result.as_ref().err());
+        audit::log_decision(peer, &request, &task, result.as_ref().err());
         if has_more(connection)? {
             return Err("a request before the reply to the last".to_owned());
         }
@@ -128,7 +128,7 @@ async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option
             .map_err(|_| "no greeting, or a specification begun and not finished".to_owned())?,
         None => next.await,
     };
-    // A reset is how a peer that dies with unread replies says good-bye.
+    // A peer that dies with unread replies causes a reset.
     let Ok((info, buffer)) = received else { return Ok(None) };
     if info.ancillary_truncated() {
         // No room is offered for descriptors, so the kernel has dropped them.
@@ -142,7 +142,7 @@ async fn receive(connection: &UnixSeqpacket, session: &Session) -> Result<Option
     }
     let message = buffer.get(..info.bytes_read()).unwrap_or_default();
     codec::decode(message).map(Some).map_err(|error| {
-        audit::malformed();
+        audit::count_malformed();
         error.to_string()
     })
 }

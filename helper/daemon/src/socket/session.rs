@@ -1,6 +1,6 @@
 //! One request to one answer.
 //!
-//! Trusts nothing that a request says: order, epoch and bounds are checked here, what it asks for in
+//! Trusts nothing in a request: order, epoch and bounds are checked here, what it asks for in
 //! [`policy`]. Never acts for a connection that has not greeted.
 
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::context::{Context, Held};
 use crate::end::remove;
 use crate::process;
 use crate::start::conduct;
-use crate::systemd::unit::Who;
+use crate::systemd::units::stop::Who;
 use crate::tasks::status;
 use policy::check_signal;
 
@@ -79,7 +79,7 @@ impl Session {
             Verb::Start(start) => self.start(start, task).await,
             Verb::Signal(signal) => self.signal(signal),
             Verb::Kill(kill) => {
-                self.known(&kill.key)?;
+                self.context.table.borrow().find(&kill.key, "find")?;
                 remove::kill(&self.context, &kill.key, Who::All).await.map(|()| Answer::Killed)
             }
             Verb::Status(wanted) => {
@@ -149,14 +149,9 @@ impl Session {
         conduct::run(&self.context, spec, held, agent).await.map(Answer::Started)
     }
 
-    fn known(&self, key: &proto::name::TaskKey) -> Result<crate::tasks::table::Entry, Refusal> {
-        let unknown = || Refusal::new(Code::Unknown, "find", key, "no such task");
-        self.context.table.borrow().get(key).cloned().ok_or_else(unknown)
-    }
-
     fn signal(&self, wanted: &Signal) -> Result<Answer, Refusal> {
         let signal = check_signal(wanted.signal)?;
-        let entry = self.known(&wanted.key)?;
+        let entry = self.context.table.borrow().find(&wanted.key, "find")?;
         // The command itself below a stub init, PID 1 otherwise: never systemd-nspawn.
         let target = entry.payload.or(entry.leader);
         let gone = |reason: String| Refusal::new(Code::Unknown, "signal", &wanted.key, reason);

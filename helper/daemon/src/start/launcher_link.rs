@@ -19,6 +19,14 @@ use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
 /// Time for a message that has been sent before the payload could run.
 const STREAMS: Duration = Duration::from_secs(1);
 
+/// What a launcher has prepared.
+pub(crate) struct Prepared {
+    /// Remarks for the journal and the task's events.
+    pub(crate) notes: Vec<String>,
+    /// Where systemd-nspawn's messages arrive, if it is given a socket for them.
+    pub(crate) messages: Option<OwnedFd>,
+}
+
 /// The socket to one launcher.
 pub(crate) struct Launcher(UnixSeqpacket);
 
@@ -37,8 +45,7 @@ impl Launcher {
         self.0.send(&bytes).await.map(drop).map_err(|e| e.to_string())
     }
 
-    /// Sends the plan.
-    pub(crate) async fn send_plan(&self, plan: &Plan) -> Result<(), Refusal> {
+    async fn send_plan(&self, plan: &Plan) -> Result<(), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::SendPlan.name(), "launcher", reason);
         let whole = codec::encode_whole(plan).map_err(|e| failed(e.to_string()))?;
         let length = u32::try_from(whole.len()).map_err(|e| failed(e.to_string()))?;
@@ -54,13 +61,28 @@ impl Launcher {
         sent.map_err(|reason| Refusal::failed(Step::Go.name(), "launcher", reason))
     }
 
-    /// The next report that is no failure.
-    pub(crate) async fn report(&self) -> Result<Report, Refusal> {
-        self.receive().await.map(|(report, _)| report)
+    /// Sends the plan ahead, where it waits for the launcher, and receives the first report: the
+    /// launcher's pid.
+    pub(crate) async fn begin(&self, plan: &Plan) -> Result<u32, Refusal> {
+        self.send_plan(plan).await?;
+        match self.receive().await? {
+            (Report::Begun { pid }, _) => Ok(pid),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Receives the report that everything is prepared.
+    pub(crate) async fn receive_prepared(&self) -> Result<Prepared, Refusal> {
+        match self.receive().await? {
+            (Report::Prepared { notes }, fds) => {
+                Ok(Prepared { notes, messages: fds.into_iter().next() })
+            }
+            _ => Err(unexpected()),
+        }
     }
 
     /// Writers of the log FIFOs of a payload that runs. Without them it runs as well.
-    pub(crate) async fn streams(&self) -> Option<[OwnedFd; 2]> {
+    pub(crate) async fn receive_writers(&self) -> Option<[OwnedFd; 2]> {
         let received = tokio::time::timeout(STREAMS, self.receive()).await;
         match received {
             Ok(Ok((Report::Streams, fds))) => fds.try_into().ok(),
@@ -68,8 +90,8 @@ impl Launcher {
         }
     }
 
-    /// The next report that is no failure, and the descriptors that came with it.
-    pub(crate) async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
+    /// The next report, unless it is a failure, and the descriptors that came with it.
+    async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::ReadPlan.name(), "launcher", reason);
         let (mut buffer, mut room) = (vec![0; limits::MESSAGE_MAX], [0; 64]);
         let received = self.0.recv_with_ancillary(&mut buffer, &mut room).await;
@@ -88,4 +110,8 @@ impl Launcher {
             report => Ok((report, fds)),
         }
     }
+}
+
+fn unexpected() -> Refusal {
+    Refusal::failed(Step::ReadPlan.name(), "launcher", "reports out of order")
 }

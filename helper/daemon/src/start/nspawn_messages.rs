@@ -1,10 +1,10 @@
-//! What systemd-nspawn says of one task: passed on to the journal under the task's unit, and its
-//! errors kept while the task starts, for the task's event.
+//! The messages of systemd-nspawn about one task: passed on to the journal under the task's unit,
+//! and its errors kept while the task starts, for the task's event.
 //!
-//! Trusts the sender to be systemd-nspawn, whose words may hold names of the job and of the image:
-//! each is made one printable line of bounded length. A payload cannot write here; what it can make
-//! systemd-nspawn say is bounded in number. Never waits for the journal, and nothing but texts is lost
-//! with it: without a receiver systemd-nspawn drops its messages (log.c).
+//! Trusts the sender to be systemd-nspawn, whose messages may hold names of the job and of the
+//! image: each is made one printable line of bounded length. A payload cannot write here; what it
+//! can make systemd-nspawn report is bounded in number. Never waits for the journal, and nothing but
+//! text is lost with it: without a receiver systemd-nspawn drops its messages (log.c).
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,17 +16,17 @@ use proto::error::printable;
 use tokio::net::UnixDatagram;
 
 use crate::process::Process;
-use crate::systemd::unit;
+use crate::systemd::units::names;
 use crate::tasks::record::Record;
 use kernel::layout::JOURNAL;
 
-/// Most messages of one run; its end says no more than its beginning.
+/// Most messages of one run; its end adds nothing to its beginning.
 const MOST: u32 = 200;
 /// Longest message that is read.
 const LENGTH: usize = 8192;
 /// Errors that are kept: the first is the cause, the others what came of it.
 const ERRORS: usize = 4;
-/// The most important priority that is no error any more (syslog(3)).
+/// The most important priority below an error (syslog(3)).
 const WARNING: u8 = 4;
 
 /// The receiver of one run.
@@ -45,7 +45,7 @@ impl Messages {
         socket.set_nonblocking(true)?;
         let mut fields = format!(
             "SYSLOG_IDENTIFIER=systemd-nspawn\nOBJECT_SYSTEMD_UNIT={}\n",
-            unit::name(record.unit())
+            names::task(record.unit())
         );
         for field in record.fields() {
             fields.push_str(&String::from_utf8_lossy(&field));
@@ -62,7 +62,7 @@ impl Messages {
             while listener.left.get() > 0 {
                 tokio::select! {
                     readable = listener.socket.readable() => if readable.is_err() { break },
-                    _ = main.ended() => break,
+                    _ = main.await_end() => break,
                 }
                 listener.drain();
             }

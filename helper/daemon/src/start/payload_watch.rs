@@ -1,7 +1,7 @@
 //! From systemd-nspawn to the payload: finding PID 1 of the container, and the moment at which it
 //! is the payload and no longer systemd-nspawn.
 //!
-//! The kernel tells no one of another process's children or of its execve, and on systemd 257
+//! The kernel notifies no one of another process's children or of its execve, and on systemd 257
 //! READY=1 comes 55 to 80 ms before it. So /proc is read every few milliseconds, only while a task
 //! starts. Descriptors are opened long before the payload can end: building its seccomp filters
 //! takes systemd-nspawn some 40 ms after the leader exists.
@@ -32,7 +32,7 @@ pub(crate) struct Processes {
 
 /// Looks until the payload runs or systemd-nspawn has ended. `found` is called when a process
 /// becomes known.
-pub(crate) async fn watch(
+pub(crate) async fn await_arrival(
     main: &Process,
     kind: Kind,
     nspawn: Option<Identity>,
@@ -41,11 +41,11 @@ pub(crate) async fn watch(
     let mut processes = Processes::default();
     loop {
         let before = (processes.leader.is_some(), processes.payload.is_some());
-        look(main, kind, &mut processes);
+        find_processes(main, kind, &mut processes);
         if before != (processes.leader.is_some(), processes.payload.is_some()) {
             found(&processes);
         }
-        if main.has_ended() || arrived(kind, nspawn, &processes) {
+        if main.has_ended() || has_arrived(kind, nspawn, &processes) {
             return processes;
         }
         tokio::time::sleep(LOOK).await;
@@ -53,24 +53,24 @@ pub(crate) async fn watch(
 }
 
 /// Whether the payload runs, or has run.
-pub(crate) fn arrived(kind: Kind, nspawn: Option<Identity>, processes: &Processes) -> bool {
-    last(kind, processes).is_some_and(|process| runs_payload(process, nspawn))
+pub(crate) fn has_arrived(kind: Kind, nspawn: Option<Identity>, processes: &Processes) -> bool {
+    payload_process(kind, processes).is_some_and(|process| runs_payload(process, nspawn))
 }
 
 /// The process that executes the payload.
-fn last(kind: Kind, processes: &Processes) -> Option<&Process> {
+fn payload_process(kind: Kind, processes: &Processes) -> Option<&Process> {
     if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader }.as_ref()
 }
 
 /// Checks that a payload that has arrived is under systemd-nspawn's system call filters: 258 and
-/// newer start it without any when they cannot load libseccomp, and say so at debug level alone.
+/// newer start it without any when they cannot load libseccomp, and log that at debug level only.
 /// What has ended already is past checking.
 pub(crate) fn check_filters(
     main: &Process,
     kind: Kind,
     processes: &Processes,
 ) -> Result<(), Refusal> {
-    let Some(payload) = last(kind, processes) else { return Ok(()) };
+    let Some(payload) = payload_process(kind, processes) else { return Ok(()) };
     // systemd-nspawn itself has those of the unit, and of a container that the host is.
     let (unit, all) = (main.filters(), payload.filters());
     // Asked after the look: until then no other process can have got the pid.
@@ -94,22 +94,22 @@ pub(crate) fn check_filters(
 }
 
 /// One look, also used for a task that an earlier process started.
-pub(crate) fn look(main: &Process, kind: Kind, processes: &mut Processes) {
+pub(crate) fn find_processes(main: &Process, kind: Kind, processes: &mut Processes) {
     if processes.leader.is_none() {
         let init = main.children().into_iter().find(|&pid| is_namespace_init(pid));
-        processes.leader = init.and_then(|pid| child(main, pid));
+        processes.leader = init.and_then(|pid| open_child(main, pid));
     }
     if kind == Kind::ProcessTwo
         && processes.payload.is_none()
         && let Some(leader) = &processes.leader
     {
-        processes.payload = leader.children().first().and_then(|&pid| child(leader, pid));
+        processes.payload = leader.children().first().and_then(|&pid| open_child(leader, pid));
     }
 }
 
 /// Opens a child, and makes sure that the pid is still that child's. The parent must live after that
 /// look: the children of one that has ended may be those of another process with its pid.
-fn child(parent: &Process, pid: u32) -> Option<Process> {
+fn open_child(parent: &Process, pid: u32) -> Option<Process> {
     let process = Process::open(pid).ok()?;
     (parent.children().contains(&pid) && !parent.has_ended()).then_some(process)
 }
@@ -141,12 +141,12 @@ mod tests {
             }
             std::thread::sleep(LOOK);
         };
-        let taken = child(&living, pid).unwrap();
+        let taken = open_child(&living, pid).unwrap();
         // An ended process whose pid is the shell's now.
         let mut ended = Command::new("true").spawn().unwrap();
         let parent = Process::open(ended.id()).unwrap();
         ended.wait().unwrap();
-        assert!(child(&parent.with_reused_pid(shell.id()), pid).is_none());
+        assert!(open_child(&parent.with_reused_pid(shell.id()), pid).is_none());
         taken.signal(9).unwrap();
         shell.wait().unwrap();
     }

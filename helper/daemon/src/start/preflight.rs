@@ -1,7 +1,7 @@
-//! What is settled with a decision: whether tasks may run on this systemd, and what kind of image a
+//! What belongs to a decision: whether tasks may run on this systemd, and what kind of image a
 //! name means.
 //!
-//! Never waits for a file system in the loop itself.
+//! Never waits for a file system on the loop's own thread.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use policy::{self, Decision, Policy};
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Refuses to run anything on a systemd with a known hole that the operator has not accepted.
-pub(crate) async fn systemd(context: &Context) -> Result<(), Refusal> {
+pub(crate) async fn check_systemd(context: &Context) -> Result<(), Refusal> {
     judge_version(&context.systemd().await, &context.policy())
 }
 
@@ -40,27 +40,32 @@ fn judge_version(version: &str, policy: &Policy) -> Result<(), Refusal> {
 }
 
 /// Device of the file system of all allocations; `None` when it cannot be seen or does not answer.
-pub(crate) async fn device(allocs: &Absolute) -> Option<u64> {
-    let path = allocs.to_path();
-    // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || kernel::kept_layers::device(&path));
-    let abort = look.abort_handle();
-    let device = tokio::time::timeout(LOOK, look).await;
-    if device.is_err() {
-        abort.abort();
-    }
-    device.ok()?.ok()?
+pub(crate) async fn find_device(allocs: PathBuf) -> Option<u64> {
+    look(move || kernel::kept_layers::device(&allocs)).await?
 }
 
-/// Decides, and settles which image a name of the store means: without a directory of that name,
+/// Looks at a file system on another thread: one that hangs must not hold the loop up. `None` when
+/// it does not answer in time.
+async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let found = tokio::task::spawn_blocking(at);
+    let abort = found.abort_handle();
+    let found = tokio::time::timeout(LOOK, found).await;
+    if found.is_err() {
+        // It is not begun if it still waits for a thread.
+        abort.abort();
+    }
+    found.ok()?.ok()
+}
+
+/// Decides, and finds which image a name of the store means: without a directory of that name,
 /// `NAME` is the disk image `NAME.raw`, as it is for machined; a name that the store does not have is
 /// the driver's path, if it gave one. The plugin's account cannot look there; the launcher refuses
 /// what is of another kind.
 ///
 /// Every reading is judged before anything is looked for: root looks only for what the policy gives
 /// in one of them.
-pub(crate) async fn decide(spec: &mut TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
-    decide_by(spec, policy, find).await
+pub(crate) async fn decide(mut spec: TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
+    decide_by(&mut spec, policy, look_up).await
 }
 
 /// What the store has of a name: something of the name itself, a file `NAME.raw`.
@@ -79,7 +84,7 @@ async fn decide_by<L: Future<Output = Result<Found, Refusal>>>(
     };
     let mut refused = None;
     for found in [(true, false), (false, true), (false, false)] {
-        settle(spec, &name, other.as_ref(), found);
+        set_image(spec, &name, other.as_ref(), found);
         match policy::decide(spec, policy) {
             Ok(_) => {
                 refused = None;
@@ -94,12 +99,12 @@ async fn decide_by<L: Future<Output = Result<Found, Refusal>>>(
     let itself = policy.images.store.0.to_path().join(name.as_str());
     let disk = itself.with_file_name(format!("{name}.raw"));
     let found = look(itself, disk).await?;
-    settle(spec, &name, other.as_ref(), found);
+    set_image(spec, &name, other.as_ref(), found);
     policy::decide(spec, policy)
 }
 
 /// Gives the specification the image that a name means when the store has `found`.
-fn settle(
+fn set_image(
     spec: &mut TaskSpec,
     name: &ImageName,
     other: Option<&(Absolute, ImageKind)>,
@@ -114,20 +119,14 @@ fn settle(
     };
 }
 
-/// Looks for both.
-async fn find(itself: PathBuf, disk: PathBuf) -> Result<Found, Refusal> {
+/// Looks both up.
+async fn look_up(itself: PathBuf, disk: PathBuf) -> Result<Found, Refusal> {
     let object = format!("image {}", itself.display());
-    // A file system that hangs must not hold the loop up.
-    let look = tokio::task::spawn_blocking(move || (itself.exists(), disk.is_file()));
-    let abort = look.abort_handle();
-    match tokio::time::timeout(LOOK, look).await {
-        Ok(Ok(found)) => Ok(found),
-        _ => {
-            abort.abort();
-            let reason = "the image store does not answer";
-            Err(Refusal::new(Code::Busy, Step::Decide.name(), object, reason))
-        }
-    }
+    let found = look(move || (itself.exists(), disk.is_file())).await;
+    found.ok_or_else(|| {
+        let reason = "the image store does not answer";
+        Refusal::new(Code::Busy, Step::Decide.name(), object, reason)
+    })
 }
 
 #[cfg(test)]
@@ -159,7 +158,7 @@ mod tests {
         };
         let policy = policy::parse(file).unwrap();
         let result = decide_by(&mut spec, &policy, look).await;
-        let image = result.map(|decision| decision.image.to_string()).map_err(|e| e.code);
+        let image = result.map(|decision| decision.plan().image.to_string()).map_err(|e| e.code);
         (image, looked.get(), spec.root.kind)
     }
 

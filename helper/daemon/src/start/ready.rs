@@ -1,7 +1,7 @@
-//! Waiting for a payload that says itself when it is ready (sd_notify(3)).
+//! Waiting for a payload that reports itself when it is ready (sd_notify(3)).
 //!
 //! systemd-nspawn passes `READY=1` of the container's PID 1 on to a socket of ours, one a start. The
-//! unit keeps NotifyAccess=none: PID 1 hears nothing of a payload. Only root can write to the socket.
+//! unit keeps NotifyAccess=none: no payload can send to PID 1. Only root can write to the socket.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -36,8 +36,8 @@ impl Notice {
         let failed = |reason: String| Refusal::failed("ready", "payload", reason);
         let heard = async {
             tokio::select! {
-                heard = self.heard() => heard.map_err(|e| e.to_string()),
-                _ = main.ended() => Err("ended before it said READY=1".to_owned()),
+                heard = self.receive_ready() => heard.map_err(|e| e.to_string()),
+                _ = main.await_end() => Err("ended before it said READY=1".to_owned()),
             }
         };
         match tokio::time::timeout(Duration::from_secs(self.limit_s.into()), heard).await {
@@ -50,7 +50,7 @@ impl Notice {
         }
     }
 
-    async fn heard(&self) -> io::Result<()> {
+    async fn receive_ready(&self) -> io::Result<()> {
         let mut message = [0; 4096];
         loop {
             let length = self.socket.recv(&mut message).await?;
@@ -70,7 +70,7 @@ impl Drop for Notice {
     }
 }
 
-/// Takes the sockets of an earlier process of ours away: its starts count as done.
+/// Takes the sockets of an earlier process away: its starts count as done.
 pub(crate) fn sweep() {
     for file in fs::read_dir(READY).into_iter().flatten().flatten() {
         if file.file_name().as_encoded_bytes().starts_with(b"ready-")

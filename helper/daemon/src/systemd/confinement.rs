@@ -1,4 +1,4 @@
-//! What confines the units of ours whose work needs little: the one that carries a task's output,
+//! What confines those of our units whose work needs little: the one that relays a task's output,
 //! which handles the payload's bytes, and the one that removes a tree that the payload made.
 //!
 //! Constants alone; nothing of a job. The task's own unit has none of this: systemd-nspawn needs
@@ -7,7 +7,7 @@
 
 use zbus::Variant;
 
-use crate::systemd::unit::Property;
+use crate::systemd::units::transient::Property;
 
 /// Groups and calls of `@system-service` that neither program calls.
 const WITHOUT: [&str; 8] =

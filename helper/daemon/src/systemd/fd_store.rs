@@ -1,5 +1,5 @@
 //! Descriptors that systemd passes at start (sd_listen_fds(3)): the socket, and what an earlier
-//! process of ours put into the descriptor store.
+//! process put into the descriptor store.
 
 use std::collections::HashMap;
 use std::env;

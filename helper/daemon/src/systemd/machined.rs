@@ -11,7 +11,7 @@ use proto::step::Step;
 
 use crate::context::Context;
 use crate::systemd::bus::{MACHINED, is_named};
-use crate::systemd::unit;
+use crate::systemd::units::names;
 use crate::tasks::table::Entry;
 use kernel::hook;
 
@@ -48,19 +48,19 @@ async fn is_ours(context: &Rc<Context>, entry: &Entry) -> bool {
     let id: &[u8] = &key.alloc.0;
     let body = (name, id, "nomad-nspawn", "container", leader.pid(), "");
     let entered = !leader.has_ended()
-        && match within(context.bus.call(MACHINED, "RegisterMachine", &body)).await {
+        && match with_deadline(context.bus.call(MACHINED, "RegisterMachine", &body)).await {
             // It lives still: the number was its own all the time.
             Ok(_) if !leader.has_ended() => return true,
             Ok(_) => true,
-            // By an earlier process of ours, or by somebody else.
+            // By an earlier process of the helper, or by somebody else.
             Err(error) if is_named(&error, "MachineExists") => false,
             Err(error) => {
                 tracing::info!(task = %key, %error, "not registered with systemd-machined");
                 return false;
             }
         };
-    let holder = within(context.bus.unit_of_machine(name)).await;
-    let ours = holder.as_ref().is_ok_and(|holder| *holder == unit::name(entry.record.unit()));
+    let holder = with_deadline(context.bus.unit_of_machine(name)).await;
+    let ours = holder.as_ref().is_ok_and(|holder| *holder == names::task(entry.record.unit()));
     if entered && !ours {
         // The leader had ended, and its number was another's already.
         leave(context, key, name).await;
@@ -77,7 +77,7 @@ async fn is_ours(context: &Rc<Context>, entry: &Entry) -> bool {
 async fn watch(context: &Rc<Context>, key: &TaskKey) {
     let leader = context.table.borrow().get(key).and_then(|entry| entry.leader.clone());
     let Some(leader) = leader else { return };
-    if leader.ended().await.is_ok() {
+    if leader.await_end().await.is_ok() {
         unregister(context, key).await;
     }
 }
@@ -95,12 +95,12 @@ pub(crate) async fn unregister(context: &Rc<Context>, key: &TaskKey) {
 async fn leave(context: &Context, key: &TaskKey, name: &str) {
     let body = (name,);
     let call = context.bus.call(MACHINED, "UnregisterMachine", &body);
-    if let Err(error) = within(call).await {
+    if let Err(error) = with_deadline(call).await {
         tracing::debug!(task = %key, %error, "not unregistered");
     }
 }
 
-async fn within<T>(answer: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {
+async fn with_deadline<T>(answer: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {
     tokio::time::timeout(PATIENCE, answer)
         .await
         .unwrap_or_else(|_| Err(zbus::Error::Failure("it does not answer".to_owned())))

@@ -5,4 +5,4 @@ pub(crate) mod confinement;
 pub(crate) mod fd_store;
 pub(crate) mod machined;
 pub(crate) mod notify;
-pub(crate) mod unit;
+pub(crate) mod units;

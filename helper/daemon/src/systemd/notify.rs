@@ -79,7 +79,7 @@ impl Queue {
         let text = [IoSlice::new(text.as_bytes())];
         let flags = MsgFlags::MSG_NOSIGNAL;
         match sendmsg(socket.as_raw_fd(), &text, rights.as_slice(), flags, Some(&address)) {
-            // Too many descriptors of ours lie in its queue (unix(7)).
+            // Too many of our descriptors lie in its queue (unix(7)).
             Err(Errno::ETOOMANYREFS | Errno::ENOBUFS) => Err(io::ErrorKind::WouldBlock.into()),
             other => Ok(other.map(drop)?),
         }
@@ -142,7 +142,7 @@ pub(crate) fn ready() {
     }
 }
 
-/// Counts what an earlier process of ours has stored.
+/// Counts what an earlier process has stored.
 pub(crate) fn adopt<'a>(names: impl Iterator<Item = &'a String>) {
     STORE.with_borrow_mut(|store| {
         for name in names {

@@ -4,22 +4,18 @@
 //! descriptor of it: Nomad removes an ended run before it starts the next one's collector. So a
 //! writer of each FIFO is held while the task runs, and after it where output waits and nobody
 //! reads, until the task's next run has the FIFO open or its file is gone. Where somebody reads, it
-//! is let go as soon as systemd-nspawn has ended, long before Nomad hears of it: a collector that
+//! is released as soon as systemd-nspawn has ended, long before Nomad sees it: a collector that
 //! meets its end of file later than the next start would not collect for that.
 //!
 //! Never reads or writes a byte.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{FileStat, fstat};
-use proto::name::TaskKey;
 use proto::unit_id::UnitId;
 
-use crate::context::Context;
-use crate::process::Process;
 use crate::systemd::notify;
 
 /// Names in the descriptor store, before the unit's id.
@@ -49,29 +45,13 @@ impl Writer {
 
     /// Whether there is output that nobody reads, and somebody still could: a writer sees `POLLERR`
     /// without a reader (poll(2)).
-    fn waits(&self) -> bool {
+    fn has_unread(&self) -> bool {
         let mut polled = [PollFd::new(self.fifo.as_fd(), PollFlags::empty())];
         let alone = poll(&mut polled, PollTimeout::ZERO).is_ok_and(|events| events > 0);
         alone
             && self.file().is_some()
             && rustix::io::ioctl_fionread(&self.fifo).is_ok_and(|unread| unread > 0)
     }
-}
-
-/// Tells of a task's end when systemd-nspawn has ended and, if that was killed, its payload too.
-pub(crate) fn watch(context: &Rc<Context>, key: &TaskKey, main: Process) {
-    let (context, key) = (context.clone(), key.clone());
-    tokio::task::spawn_local(async move {
-        let mut ended = main.ended().await;
-        let leader = context.table.borrow().get(&key).and_then(|entry| entry.leader.clone());
-        if let Some(leader) = leader {
-            ended = ended.and(leader.ended().await);
-        }
-        match ended {
-            Ok(()) => context.streams.borrow_mut().ended(UnitId::from(&key)),
-            Err(error) => tracing::warn!(%key, %error, "its output stays open until its removal"),
-        }
-    });
 }
 
 /// All of them, oldest first.
@@ -94,11 +74,11 @@ impl Streams {
     }
 
     /// A task has ended, with every process of it.
-    pub(crate) fn ended(&mut self, unit: UnitId) {
+    pub(crate) fn end(&mut self, unit: UnitId) {
         for writer in self.0.iter_mut().filter(|writer| writer.unit == unit) {
             writer.ended = true;
         }
-        self.release(|writer| writer.unit == unit && !writer.waits());
+        self.release(|writer| writer.unit == unit && !writer.has_unread());
         // Beyond the limit.
         let ended = self.0.iter().filter(|writer| writer.ended).count();
         let mut over = ended.saturating_sub(ENDED_MAX);
@@ -109,12 +89,12 @@ impl Streams {
         });
     }
 
-    /// Lets go of files that are gone, with their allocation.
+    /// Releases files that are gone, with their allocation.
     pub(crate) fn sweep(&mut self) {
         self.release(|writer| writer.ended && writer.file().is_none());
     }
 
-    /// Takes over what an earlier process of ours has stored.
+    /// Takes over what an earlier process has stored.
     pub(crate) fn adopt(
         &mut self,
         stored: &mut HashMap<String, OwnedFd>,
@@ -126,10 +106,10 @@ impl Streams {
             let Some(unit) = unit(&name) else { continue };
             self.0.push(Writer { unit, name, fifo, ended: !runs(unit) });
         }
-        self.release(|writer| writer.ended && !writer.waits());
+        self.release(|writer| writer.ended && !writer.has_unread());
     }
 
-    /// Lets go of some, here and in the store.
+    /// Releases some, here and in the store.
     fn release(&mut self, mut gone: impl FnMut(&Writer) -> bool) {
         self.0
             .extract_if(.., |writer| gone(writer))
@@ -166,8 +146,8 @@ mod tests {
         all.enter(unit(1), unread);
         all.enter(unit(2), read);
         assert_eq!(names(&all).len(), 4, "everything while the tasks run");
-        all.ended(unit(1));
-        all.ended(unit(2));
+        all.end(unit(1));
+        all.end(unit(2));
         assert_eq!(names(&all), [format!("stdout-{}", unit(1))]);
         // The collector finds it, and then its end.
         let mut found = [0; 16];
@@ -182,13 +162,13 @@ mod tests {
         let again = unread.each_ref().map(|fifo| fifo.try_clone().unwrap());
         drop(reader);
         all.enter(unit(1), unread);
-        all.ended(unit(1));
+        all.end(unit(1));
         all.enter(unit(2), again);
         assert_eq!(names(&all), NAMES.map(|name| format!("{name}{}", unit(2))));
     }
 
     #[test]
-    fn an_earlier_process_is_followed_up() {
+    fn what_an_earlier_process_held_is_taken_over() {
         let stored = |number| {
             let (reader, [stdout, stderr]) = streams();
             drop(reader);
@@ -214,7 +194,7 @@ mod tests {
         let most = u32::try_from(ENDED_MAX).unwrap();
         for number in 0..most + 3 {
             all.enter(unit(number), streams().1);
-            all.ended(unit(number));
+            all.end(unit(number));
         }
         assert_eq!(all.0.len(), ENDED_MAX);
         assert!(all.0.iter().all(|writer| writer.unit != unit(2)), "the oldest goes first");

@@ -1,4 +1,4 @@
-//! What a task's unit says about the task, so that a new daemon process can read it back.
+//! What a task's unit records of the task, so that a new daemon process can read it back.
 //!
 //! It stands in the unit's LogExtraFields=, which PID 1 keeps as long as the unit; journal lines of
 //! the task carry the same fields. Values are written in letters, digits and `._/-` alone, all
@@ -7,15 +7,15 @@
 //!
 //! Tasks outlive an upgrade, so each build reads the records of all earlier ones (examples stand in
 //! the tests): a new field has a default for records without it, and [`VERSION`] rises only when
-//! a field changes its meaning. A record that cannot be read still names a unit of ours, which is
+//! a field changes its meaning. A record that cannot be read still names one of our units, which is
 //! shown, killed and removed by its id alone.
 
 use std::path::Path;
 
 use proto::limits::RANGE_WIDTH;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
-use proto::plan::Range;
-use proto::task_spec::{ImageKind, Ownership, Payload, Root, RootFs};
+use proto::plan::{Plan, Range};
+use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs};
 use proto::unit_id::UnitId;
 
 use crate::tasks::uid_range;
@@ -41,7 +41,7 @@ impl Kind {
     const ALL: [(Self, &'static str); 3] =
         [(Self::Boot, "boot"), (Self::Command, "command"), (Self::ProcessTwo, "process-two")];
 
-    pub(crate) fn of(payload: &Payload) -> Self {
+    fn of(payload: &Payload) -> Self {
         match payload {
             Payload::Boot { .. } => Self::Boot,
             Payload::Command { .. } => Self::Command,
@@ -50,7 +50,7 @@ impl Kind {
     }
 }
 
-/// What a task does with its image, as far as others must know.
+/// What a task does with its image, as far as it concerns other tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
     /// Nothing that anybody else could see.
@@ -65,7 +65,7 @@ impl Use {
     const ALL: [(Self, &'static str); 3] =
         [(Self::Reads, "reads"), (Self::Writes, "writes"), (Self::Alone, "alone")];
 
-    pub(crate) fn of(root: &RootFs) -> Self {
+    fn of(root: &RootFs) -> Self {
         match (root.mode, root.ownership, root.kind) {
             (Root::Plain, Ownership::Chown, _) | (Root::Plain, _, ImageKind::Disk) => Self::Alone,
             (Root::Plain, ..) => Self::Writes,
@@ -109,8 +109,8 @@ pub(crate) struct Record {
     /// The image.
     pub(crate) image: String,
     pub(crate) image_use: Use,
-    /// Whether a unit of its own carries the task's output.
-    pub(crate) followed: bool,
+    /// Whether a separate unit relays the task's output.
+    pub(crate) relayed: bool,
     /// Directory of all allocations.
     pub(crate) allocs: String,
     /// Device of its file system at the start; `None` when it could not be seen.
@@ -118,6 +118,23 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// The record of a task whose ids are not allocated yet.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let UnitId { alloc, instance } = plan.unit;
+        Self {
+            form: Form::Whole,
+            key: TaskKey { alloc, task: plan.task_dirs.task.clone(), instance },
+            machine: plan.machine.clone(),
+            kind: Kind::of(&plan.payload),
+            users: None,
+            image: plan.image.to_string(),
+            image_use: Use::of(&plan.root),
+            relayed: matches!(plan.logs, Logs::Both | Logs::Container { .. }),
+            allocs: plan.task_dirs.alloc_dir.root.to_string(),
+            allocs_device: None,
+        }
+    }
+
     /// The fields for LogExtraFields=.
     pub(crate) fn fields(&self) -> Vec<Vec<u8>> {
         let users = |range: Range| format!("{}-{}", range.base, range.width);
@@ -132,7 +149,7 @@ impl Record {
             ("NSPAWN_UIDS", self.users.map_or("none".to_owned(), users)),
             ("NSPAWN_IMAGE", escape(&self.image)),
             ("NSPAWN_IMAGE_USE", name_of(&Use::ALL, &self.image_use).to_owned()),
-            ("NSPAWN_FOLLOWED", if self.followed { "yes" } else { "no" }.to_owned()),
+            ("NSPAWN_FOLLOWED", if self.relayed { "yes" } else { "no" }.to_owned()),
             ("NSPAWN_ALLOCS", escape(&self.allocs)),
             ("NSPAWN_ALLOCS_DEVICE", self.allocs_device.map_or("none".to_owned(), number)),
         ]
@@ -149,7 +166,7 @@ impl Record {
         whole.unwrap_or_else(|| Self::unreadable(unit, &fields))
     }
 
-    /// What holds for a unit without a readable record. It may have a unit that carries its output;
+    /// What holds for a unit without a readable record. It may have a unit that relays its output;
     /// of its range and its image nothing is known.
     #[allow(clippy::expect_used, reason = "a constant that is a valid name")]
     fn unreadable(unit: UnitId, fields: &Fields<'_>) -> Self {
@@ -165,7 +182,7 @@ impl Record {
             users: None,
             image: String::new(),
             image_use: Use::Reads,
-            followed: true,
+            relayed: true,
             allocs: String::new(),
             allocs_device: None,
         }
@@ -176,7 +193,7 @@ impl Record {
         self.form != Form::Unreadable
     }
 
-    /// Why another task cannot run beside this one, in words behind this one's name.
+    /// Why another task cannot run beside this one, in words that follow this one's name.
     pub(crate) fn clash(&self, other: &Self) -> Option<&'static str> {
         let (mine, theirs) = (self.image_use, other.image_use);
         let (a, b) = (Path::new(&self.image), Path::new(&other.image));
@@ -249,7 +266,7 @@ impl Fields<'_> {
             users: self.users()?,
             image: self.get_or("NSPAWN_IMAGE", written, unescape)?,
             image_use: self.get_or("NSPAWN_IMAGE_USE", image_use, |n| value_of(&Use::ALL, n))?,
-            followed: self.get_or("NSPAWN_FOLLOWED", false, |text| Some(text == "yes"))?,
+            relayed: self.get_or("NSPAWN_FOLLOWED", false, |text| Some(text == "yes"))?,
             allocs: self.get_or("NSPAWN_ALLOCS", String::new(), unescape)?,
             allocs_device: self.get_or("NSPAWN_ALLOCS_DEVICE", None, |text| {
                 unless_none(text, |n| n.parse().ok())
@@ -274,7 +291,7 @@ impl Fields<'_> {
     }
 }
 
-/// What may be the word `none`; the outer `None` when it cannot be read.
+/// A value, or `none`; the outer `None` when it cannot be read.
 fn unless_none<T>(text: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
     if text == "none" { Some(None) } else { read(text).map(Some) }
 }

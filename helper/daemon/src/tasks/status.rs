@@ -7,7 +7,8 @@ use proto::name::TaskKey;
 use proto::wire::{Exit, State, Task};
 
 use crate::context::Context;
-use crate::systemd::unit::{self, Seen};
+use crate::systemd::units::names;
+use crate::systemd::units::read::{self, Seen};
 use crate::tasks::record::Kind;
 use crate::tasks::table::Entry;
 
@@ -16,12 +17,11 @@ const RECORD_GONE: &str = "the exit record is gone (systemctl reset-failed or st
 
 /// Reads how a task stands.
 pub(crate) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
-    let unknown = || Refusal::new(Code::Unknown, "status", key, "no such task");
-    let entry = context.table.borrow().get(key).cloned().ok_or_else(unknown)?;
+    let entry = context.table.borrow().find(key, "status")?;
     let state = if entry.starting {
         State::Starting
     } else {
-        let seen = unit::look(&context.bus, entry.record.unit()).await;
+        let seen = read::look(&context.bus, entry.record.unit()).await;
         let seen = seen.map_err(|e| Refusal::failed("status", key, e))?;
         state(&entry, &seen)
     };
@@ -54,7 +54,7 @@ fn task(key: &TaskKey, entry: Entry, state: State) -> Task {
     let running = !matches!(state, State::Ended(_));
     Task {
         key: key.clone(),
-        unit: unit::name(entry.record.unit()),
+        unit: names::task(entry.record.unit()),
         machine: entry.record.machine,
         uid_base: entry.record.users.map(|range| range.base),
         leader: entry.leader.filter(|_| running).map(|leader| leader.pid()),
@@ -93,12 +93,12 @@ fn exact_status(entry: &Entry) -> Option<i32> {
     }
 }
 
-/// The exit from what PID 1 recorded and what the kernel says of the payload.
+/// The exit from what PID 1 recorded and what the kernel reports of the payload.
 fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
     let oom = seen.result == "oom-kill";
     let ended_ms = seen.ended_us / 1000;
     // An init that powers off or reboots is ended by the kernel with SIGINT or SIGHUP (reboot(2) in
-    // a pid namespace): systemd-nspawn's status says what that meant.
+    // a pid namespace): systemd-nspawn's status distinguishes them.
     let is_final = |status: &i32| {
         kind != Kind::Boot || !matches!(status & 0x7f, 0 | libc::SIGINT | libc::SIGHUP)
     };
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(exit(Kind::Command, &seen(1, 1), Some(133 << 8)).code, 133);
         let killed = exit(Kind::Command, &seen(1, 1), Some(9));
         assert_eq!((killed.code, killed.signal), (137, 9));
-        // Without a descriptor its word stands.
+        // Without a descriptor its status holds.
         assert_eq!(exit(Kind::Command, &seen(1, 7), None).code, 7);
         assert_eq!(exit(Kind::ProcessTwo, &seen(2, 9), None).signal, 9);
     }
@@ -168,7 +168,7 @@ mod tests {
         let mut gone = seen(0, 0);
         gone.loaded = false;
         assert!(exit(Kind::Command, &gone, None).error.contains("record is gone"));
-        // The kernel still knows.
+        // The kernel still has it.
         assert_eq!(exit(Kind::Command, &gone, Some(3 << 8)).code, 3);
         assert!(exit(Kind::Command, &gone, Some(3 << 8)).error.is_empty());
     }

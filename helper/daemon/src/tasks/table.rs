@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
-use proto::error::printable;
+use proto::error::{Code, Refusal, printable};
 use proto::limits;
 use proto::name::{Instance, TaskKey};
 use proto::unit_id::UnitId;
@@ -62,19 +62,30 @@ impl Table {
     }
 
     pub(crate) fn get(&self, key: &TaskKey) -> Option<&Entry> {
-        self.tasks.get(key).or_else(|| self.tasks.get(&self.unreadable(key)?))
+        self.tasks.get(key).or_else(|| self.tasks.get(&self.find_unreadable(key)?))
     }
 
     pub(crate) fn get_mut(&mut self, key: &TaskKey) -> Option<&mut Entry> {
-        let key = self.unreadable(key).unwrap_or_else(|| key.clone());
+        let key = self.find_unreadable(key).unwrap_or_else(|| key.clone());
         self.tasks.get_mut(&key)
     }
 
     /// The key of that task's entry when its record could not be read: its name may be unknown.
-    fn unreadable(&self, key: &TaskKey) -> Option<TaskKey> {
+    fn find_unreadable(&self, key: &TaskKey) -> Option<TaskKey> {
         let unit = UnitId::from(key);
         let same = |record: &&Record| !record.is_readable() && record.unit() == unit;
         self.records().find(same).map(|record| record.key.clone())
+    }
+
+    /// A task that a request is about; `step` is what fails without it.
+    pub(crate) fn find(&self, key: &TaskKey, step: &str) -> Result<Entry, Refusal> {
+        let unknown = || Refusal::new(Code::Unknown, step, key, "no such task");
+        self.get(key).cloned().ok_or_else(unknown)
+    }
+
+    /// The gate of a task.
+    pub(crate) fn gate(&self, key: &TaskKey) -> Rc<tokio::sync::Mutex<()>> {
+        self.get(key).map(|entry| entry.gate.clone()).unwrap_or_default()
     }
 
     /// Whether there is a task whose record could not be read.
@@ -106,7 +117,7 @@ impl Table {
     }
 
     pub(crate) fn remove(&mut self, key: &TaskKey) -> Option<Entry> {
-        let key = self.unreadable(key).unwrap_or_else(|| key.clone());
+        let key = self.find_unreadable(key).unwrap_or_else(|| key.clone());
         self.tasks.remove(&key)
     }
 

@@ -114,7 +114,7 @@ impl Ranges {
     }
 }
 
-/// Takes a lock file and its stored lock away. The file first: whoever opens it anew gets a new
+/// Takes a lock file and its stored lock away. The file first: whoever opens it again gets a new
 /// file, and whoever holds the old one sees that it is gone (see [`lock`]).
 pub(crate) fn free(base: u32) {
     let path = lock_path(base);
@@ -131,7 +131,7 @@ fn lock_path(base: u32) -> PathBuf {
 }
 
 /// Locks a range as systemd-nspawn does: an exclusive open-file-description lock on a file that is
-/// still in its folder once it is locked (make_lock_file() of systemd).
+/// still in its directory once it is locked (make_lock_file() of systemd).
 fn lock(base: u32) -> io::Result<OwnedFd> {
     let path = lock_path(base);
     loop {

@@ -1,177 +1,18 @@
-//! Every path of a specification, and what the policy does with it.
-//!
-//! [`visit`] takes each type of a specification apart without `..`: a new field does not compile until
-//! it is named there, and a path fails the tests until it has a row in [`ROWS`].
+//! What the policy does with every path of a specification: a path fails the tests until it has a
+//! row in [`ROWS`].
 
+use super::visit::{Field, visit};
 use super::{ALLOC, absolute, bind, device, spec, target};
 use crate::*;
 use proto::codec;
 use proto::error::Code;
-use proto::path::Absolute;
-use proto::path::Relative;
-use proto::target::Target;
-use proto::task_spec::files::DeviceAccess;
+use proto::path::{Absolute, Relative};
 use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, Overlay, Source, Tmpfs, Upper,
 };
-use proto::task_spec::process::{ProcessLimit, Ready, SyscallRule, Sysctl};
-use proto::task_spec::resolver::EtcFile;
-use proto::task_spec::{
-    Files, Image, ImageKind, Isolation, Label, Layer, Logs, Names, Network, Payload, Pivot,
-    Process, Root, RootFs, Variable, Volatile,
-};
-use proto::task_spec::{Resources, TaskSpec, Users};
+use proto::task_spec::{Files, Image, Network, Pivot, TaskSpec};
 
-/// A path, as what it is.
-enum Field<'a> {
-    /// A place inside that becomes a mount point.
-    Mount(&'a mut Target),
-    /// A place inside that only the container's own walk reaches.
-    Inside(&'a mut Absolute),
-    /// A place of the host.
-    Host(&'a mut Absolute),
-    /// A place of the host, or below the task's own directory.
-    Source(&'a mut Source),
-    /// A place below the task's own directory.
-    Task(&'a mut Relative),
-    /// A file below a fixed directory of the image, for the container's own walk.
-    Zone(&'a mut Relative),
-}
-
-type See<'a> = &'a mut dyn FnMut(&'static str, Field<'_>);
-
-fn visit(spec: &mut TaskSpec, see: See<'_>) {
-    let TaskSpec {
-        key: proto::name::TaskKey { alloc: _, task: _, instance: _ },
-        alloc_dir,
-        image,
-        root,
-        payload,
-        process,
-        isolation,
-        users,
-        network,
-        names,
-        files,
-        environment,
-        logs,
-        labels,
-        stop_signal: _,
-        kill_timeout_ms: _,
-        resources: Resources { memory_max: _, memory_low: _, cpu_weight: _, tasks_max: _ },
-    } = spec;
-    see("alloc_dir", Field::Host(alloc_dir));
-    match image {
-        // Settled before the decision: as a name or as a path.
-        Image::Named(_) | Image::NamedOr(_, _) => {}
-        Image::Path(path) => see("image", Field::Host(path)),
-    }
-    visit_root(root, see);
-    let Process { user: _, directory, hostname: _, console: _, ready } = process;
-    if let Some(directory) = directory {
-        see("process.directory", Field::Inside(directory));
-    }
-    match network {
-        Network::Loopback | Network::Host => {}
-        Network::Join(path) => see("network", Field::Host(path)),
-    }
-    visit_files(files, see);
-    // None of the rest has a path.
-    match payload {
-        Payload::Boot { arguments: _ }
-        | Payload::Command { words: _ }
-        | Payload::ProcessTwo { words: _ } => {}
-    }
-    match ready {
-        Ready::Started | Ready::Notify { timeout_s: _ } => {}
-    }
-    match users {
-        Users::Pick | Users::Fixed { base: _, width: _ } | Users::Identity | Users::Host => {}
-    }
-    match logs {
-        Logs::Fifos | Logs::Discard | Logs::Journal | Logs::Both => {}
-        Logs::Container { priority: _ } => {}
-    }
-    visit_texts(isolation);
-    visit_names(names, see);
-    environment.iter().for_each(|Variable { name: _, value: _ }| {});
-    labels.iter().for_each(|Label { name: _, value: _ }| {});
-}
-
-fn visit_texts(isolation: &Isolation) {
-    let Isolation { add: _, drop: _, no_new_privileges: _, syscalls, sysctls, limits, selinux: _ } =
-        isolation;
-    syscalls.iter().for_each(|SyscallRule { allow: _, name: _ }| {});
-    sysctls.iter().for_each(|Sysctl { name: _, value: _ }| {});
-    limits.iter().for_each(|ProcessLimit { resource: _, soft: _, hard: _ }| {});
-}
-
-fn visit_names(names: &mut Names, see: See<'_>) {
-    let Names { resolver, hosts: _, localtime, zone } = names;
-    for file in [resolver, localtime] {
-        match file {
-            EtcFile::Keep | EtcFile::Delete => {}
-            EtcFile::Put { content: _, link: _, read_only: _ } => {}
-        }
-    }
-    if let Some(zone) = zone {
-        see("names.zone", Field::Zone(zone));
-    }
-}
-
-fn visit_root(root: &mut RootFs, see: See<'_>) {
-    let RootFs { kind: ImageKind::Tree | ImageKind::Disk, mode, ownership: _, pivot } = root;
-    match mode {
-        Root::Plain | Root::ReadOnly => {}
-        Root::Ephemeral(Layer::Disk | Layer::Memory | Layer::Kept) => {}
-        Root::Volatile(Volatile::Yes | Volatile::State | Volatile::Overlay) => {}
-    }
-    if let Some(Pivot { new, old }) = pivot {
-        see("root.pivot.new", Field::Inside(new));
-        if let Some(old) = old {
-            see("root.pivot.old", Field::Mount(old));
-        }
-    }
-}
-
-fn visit_files(files: &mut Files, see: See<'_>) {
-    let Files { binds, tmpfs, overlays, inaccessible, devices, credentials } = files;
-    for bind in binds {
-        let Bind { source, target, read_only: _, recursive: _, mapping: _, propagated: _ } = bind;
-        see("files.binds.source", Field::Source(source));
-        see("files.binds.target", Field::Mount(target));
-    }
-    for tmpfs in tmpfs {
-        let Tmpfs { target, size: _, inodes: _, mode: _, read_only: _, executable: _ } = tmpfs;
-        see("files.tmpfs.target", Field::Mount(target));
-    }
-    for Overlay { lower, upper, target } in overlays {
-        for layer in lower {
-            see("files.overlays.lower", Field::Source(layer));
-        }
-        match upper {
-            Upper::ReadOnly | Upper::Ephemeral => {}
-            Upper::Folder(folder) => see("files.overlays.upper", Field::Source(folder)),
-        }
-        see("files.overlays.target", Field::Mount(target));
-    }
-    for hidden in inaccessible {
-        see("files.inaccessible", Field::Mount(hidden));
-    }
-    for Device { host, target, access } in devices {
-        let DeviceAccess { read: _, write: _, mknod: _ } = access;
-        see("files.devices.host", Field::Host(host));
-        see("files.devices.target", Field::Mount(target));
-    }
-    for Credential { name: _, content, encrypted: _ } in credentials {
-        match content {
-            CredentialContent::File(path) => see("files.credentials.file", Field::Task(path)),
-            CredentialContent::Value(_) => {}
-        }
-    }
-}
-
-/// What the policy says of a path.
+/// The policy's rule for a path.
 #[derive(Clone, Copy, Debug)]
 enum Row {
     /// [`Target`]'s rule, and no other mount at the place.

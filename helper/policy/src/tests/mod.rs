@@ -3,6 +3,7 @@
 
 mod fields;
 mod random;
+mod visit;
 
 use super::*;
 use proto::error::Code;
@@ -87,7 +88,7 @@ pub(crate) fn check(rows: Vec<Row>) {
     }
 }
 
-/// Code `Invalid` under either preset, whatever the file says; words, what is refused, what is not.
+/// Code `Invalid` under either preset, under any file; words, what is refused, what is not.
 pub(crate) fn check_invalid(rows: Vec<(&'static str, Change, Change)>) {
     for (words, refused, allowed) in rows {
         for preset in ["", COMPAT] {
@@ -144,7 +145,7 @@ pub(crate) const READ: Root = Root::ReadOnly;
 fn s14_the_kill_timeout_is_neither_short_nor_long() {
     for (asked, given) in [(0, 5_000), (4_999, 5_000), (30_000, 30_000), (u64::MAX, 90_000)] {
         let decision = judged(COMPAT, |s| s.kill_timeout_ms = asked).unwrap();
-        assert_eq!(decision.kill_timeout_ms, given, "{asked}");
+        assert_eq!(decision.unit().kill_timeout_ms, given, "{asked}");
     }
 }
 
@@ -258,7 +259,7 @@ fn limits_have_ceilings() {
         ),
         row("limits.tasks", "task limit 101", (TASKS, tasks(Some(101))), (TASKS, tasks(Some(100)))),
     ]);
-    let given = |file, asked| judged(file, tasks(asked)).unwrap().resources.tasks_max;
+    let given = |file, asked| judged(file, tasks(asked)).unwrap().unit().resources.tasks_max;
     assert_eq!(given("", None), Some(16_384));
     assert_eq!(given(TASKS, None), Some(100));
     assert_eq!(given("[limits]\ntasks = 20000", None), Some(16_384));
@@ -268,10 +269,10 @@ fn limits_have_ceilings() {
 #[test]
 fn a_plain_task_is_allowed() {
     let decision = judged("", |_| ()).unwrap();
-    assert_eq!(decision.image.to_string(), "/var/lib/machines/busybox");
-    assert_eq!(decision.kill_signal, 15);
-    assert_eq!(decision.machine.as_str(), format!("web-{ALLOC}"));
-    assert_eq!(decision.devices, vec![]);
-    assert_eq!(decision.files.unprotected, Unprotected::Refuse);
-    assert_eq!(judged(COMPAT, |_| ()).unwrap().files.unprotected, Unprotected::AsAsked);
+    assert_eq!(decision.plan().image.to_string(), "/var/lib/machines/busybox");
+    assert_eq!(decision.plan().kill_signal, 15);
+    assert_eq!(decision.plan().machine.as_str(), format!("web-{ALLOC}"));
+    assert_eq!(decision.unit().devices, vec![]);
+    assert_eq!(decision.plan().files.unprotected, Unprotected::Refuse);
+    assert_eq!(judged(COMPAT, |_| ()).unwrap().plan().files.unprotected, Unprotected::AsAsked);
 }

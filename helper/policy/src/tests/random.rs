@@ -1,5 +1,5 @@
-//! Random specifications under random files: whatever they say, there is an answer, and a good one
-//! places everything below a folder of the policy.
+//! Random specifications under random files: whatever they hold, there is an answer, and a good one
+//! places everything below a directory of the policy.
 
 use super::{ALLOC, COMPAT, absolute, bind, device, spec};
 use crate::*;
@@ -176,7 +176,7 @@ fn any_spec() -> impl Strategy<Value = TaskSpec> {
 
 /// Whether a place is one that the policy gives to this task.
 fn is_given(place: &Place, decision: &Decision, policy: &Policy) -> bool {
-    let alloc = &decision.task_dirs.alloc_dir;
+    let alloc = &decision.plan().task_dirs.alloc_dir;
     if place.root == alloc.root && place.below.components().starts_with(alloc.below.components()) {
         return true;
     }
@@ -200,7 +200,7 @@ proptest! {
                 prop_assert!(refusal.code != Code::Policy || rule == "preset" || rule.contains('.'));
             }
             Ok(decision) => {
-                let files = &decision.files;
+                let files = &decision.plan().files;
                 let uppers = files.overlays.iter().filter_map(|overlay| match &overlay.upper {
                     Upper::Folder(place) => Some(place),
                     _ => None,
@@ -212,7 +212,7 @@ proptest! {
                 }
                 prop_assert_eq!(files.binds.len(), spec.files.binds.len());
                 prop_assert!(!policy.userns.require || spec.users.isolates());
-                prop_assert_eq!(spec.users, decision.users);
+                prop_assert_eq!(spec.users, decision.users());
             }
         }
     }

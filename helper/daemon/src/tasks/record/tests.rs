@@ -15,7 +15,7 @@ fn record(alloc: u8, image: &str, image_use: Use) -> Record {
         users: Some(Range { base: 524_288, width: 1000 }),
         image: image.to_owned(),
         image_use,
-        followed: true,
+        relayed: true,
         allocs: "/var/lib/nomad/alloc".to_owned(),
         allocs_device: Some(2049),
     }
@@ -75,7 +75,7 @@ fn read(text: &str) -> Record {
 fn c1_records_of_earlier_builds_are_read() {
     let range = |width| Some(Range { base: 524_288, width });
     let debian = "/var/lib/machines/debian";
-    for (text, form, kind, users, image, image_use, followed, device) in [
+    for (text, form, kind, users, image, image_use, relayed, device) in [
         (FIRST, Form::Unmarked, Kind::Boot, range(65_536), debian, Use::Writes, false, None),
         (
             TWO_UIDS,
@@ -93,7 +93,7 @@ fn c1_records_of_earlier_builds_are_read() {
         let found = read(text);
         assert_eq!((found.form, found.kind, found.users), (form, kind, users), "{text}");
         assert_eq!((found.image.as_str(), found.image_use), (image, image_use), "{text}");
-        assert_eq!((found.followed, found.allocs_device), (followed, device), "{text}");
+        assert_eq!((found.relayed, found.allocs_device), (relayed, device), "{text}");
         assert_eq!((found.unit(), found.key.task.as_str()), (EXAMPLE, "web 1"), "{text}");
         assert_eq!(found.machine.as_str(), "web-1", "{text}");
     }
@@ -114,7 +114,7 @@ fn c1_what_cannot_be_read_is_a_task_all_the_same() {
         let found = read(&text);
         assert!(!found.is_readable(), "{text}");
         assert_eq!((found.unit(), found.key.task.as_str()), (EXAMPLE, name), "{text}");
-        assert!(found.followed && found.users.is_none(), "{text}");
+        assert!(found.relayed && found.users.is_none(), "{text}");
     }
 }
 
@@ -169,13 +169,13 @@ proptest! {
         task in "\\PC{1,30}",
         image in "/\\PC{1,20}",
         width in proptest::option::of(1_u32..=65_536),
-        followed in any::<bool>(),
+        relayed in any::<bool>(),
         image_use in proptest::sample::select(&[Use::Reads, Use::Writes, Use::Alone][..]),
     ) {
         if let Ok(task) = TaskName::new(task) {
             let mut record = record(3, &image, image_use);
             record.key.task = task;
-            record.followed = followed;
+            record.relayed = relayed;
             record.users = width.map(|width| Range { base: width / 2, width });
             let fields = record.fields();
             for field in &fields {

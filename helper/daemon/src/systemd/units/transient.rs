@@ -1,0 +1,70 @@
+//! What transient units have in common.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use proto::task_spec::Label;
+use zbus::Variant;
+
+use crate::systemd::bus::{Bus, MANAGER};
+use crate::tasks::record::Record;
+
+/// Of every unit.
+pub(crate) const SLICE: &str = "machine-nspawn.slice";
+
+/// A property's name and value.
+pub(crate) type Property<'a> = (&'a str, Variant<'a>);
+/// A command line with its flags (ExecStartEx=, systemd.service(5)).
+type Command = (String, Vec<String>, Vec<String>);
+
+/// The task binary: beside our own.
+fn task_binary() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|e| format!("/proc/self/exe: {e}"))?;
+    let directory = own.parent().unwrap_or(Path::new("/"));
+    Ok(directory.join("nomad-nspawn-task"))
+}
+
+/// A command line of the task binary.
+pub(crate) fn command(words: &[&str], flags: &[&str]) -> Result<Vec<Command>, String> {
+    let binary = task_binary()?;
+    let binary = binary.display().to_string();
+    let mut all = vec![binary.clone()];
+    all.extend(words.iter().map(|&word| word.to_owned()));
+    Ok(vec![(binary, all, flags.iter().map(|&flag| flag.to_owned()).collect())])
+}
+
+/// Journal fields: the record's first, so that no label can stand for one of them.
+pub(crate) fn fields(record: &Record, labels: &[Label]) -> Vec<Vec<u8>> {
+    let labels = labels.iter().map(|l| format!("{}={}", l.name, l.value).into_bytes());
+    record.fields().into_iter().chain(labels).collect()
+}
+
+/// What every unit has that a launcher or relay runs in.
+pub(crate) fn service<'a>(
+    description: &'a str,
+    verb: &str,
+    socket: OwnedFd,
+    fields: Vec<Vec<u8>>,
+) -> Result<Vec<Property<'a>>, String> {
+    Ok(vec![
+        ("Description", Variant::from(description)),
+        ("Slice", Variant::from(SLICE)),
+        ("Type", Variant::from("exec")),
+        ("DevicePolicy", Variant::from("closed")),
+        ("StandardInputFileDescriptor", Variant::from(zbus::Fd::from(socket))),
+        ("StandardOutput", Variant::from("journal")),
+        ("StandardError", Variant::from("journal")),
+        ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
+        ("LogExtraFields", Variant::from(fields)),
+        // At host shutdown the agent goes after its tasks.
+        ("After", Variant::from(vec!["nomad.service"])),
+        ("ExecStartEx", Variant::from(command(&[verb], &["no-env-expand"])?)),
+    ])
+}
+
+/// Asks PID 1 to start a unit. Returns when the job is queued.
+pub(crate) async fn start(bus: &Bus, name: &str, all: Vec<Property<'_>>) -> zbus::Result<()> {
+    let auxiliary: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
+    let body = (name, "fail", all, auxiliary);
+    bus.call(MANAGER, "StartTransientUnit", &body).await.map(drop)
+}
