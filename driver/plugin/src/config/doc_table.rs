@@ -86,7 +86,7 @@ mod tests {
         text
     }
 
-    /// `UPDATE_CONFIG_MD=1 cargo test -p nomad-driver-nspawn config_md` rewrites the tables.
+    /// `UPDATE_CONFIG_MD=1 cargo test -p nomad-driver-nspawn config_md` renews the tables.
     #[test]
     fn config_md_has_one_row_for_each_key() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFIG.md");

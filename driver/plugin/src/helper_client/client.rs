@@ -1,6 +1,6 @@
 //! The client of the root helper: a few connections, made when they are needed.
 //!
-//! The helper serves one request at a time on a connection and [`limits::CONNECTIONS_MAX`]
+//! The helper serves one request at a time on a connection and [`proto::limits::CONNECTIONS_MAX`]
 //! connections in all, and a start or removal blocks its connection as long as it takes. So each
 //! kind of request has its own share, and stopping a task never waits for others' starts. Nothing of a
 //! connection is assumed to outlive the helper: requests that may be repeated are repeated on a
