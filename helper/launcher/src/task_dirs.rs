@@ -48,7 +48,10 @@ pub(super) fn mount_all(
     for dir in all {
         let is_protected = open::is_protected(dir.handle.as_fd()).at(dir.path.display())?;
         let map = match (plan.users, users) {
-            (Some(range), Some(users)) => Some(users_of(is_protected, range, users)?),
+            (Some(_), Some(users)) if is_protected => {
+                Some(users.try_clone_to_owned().at("user namespace")?)
+            }
+            (Some(range), Some(_)) => Some(namespaces::swapping_namespace(ON_DISK, range)?),
             _ => None,
         };
         // A mount of its own, because the attributes below are a mount's. Not recursive: what the host
@@ -69,18 +72,6 @@ pub(super) fn mount_all(
         extras.mount_own(at, dir.name).map_err(|e| Problem::refused(dir.name, e))?;
     }
     Ok(())
-}
-
-/// The user namespace that maps what lies in the allocation: `users` maps ids to themselves on disk.
-pub(super) fn users_of(
-    is_protected: bool,
-    range: Range,
-    users: BorrowedFd<'_>,
-) -> Result<OwnedFd, Problem> {
-    if is_protected {
-        return users.try_clone_to_owned().at("user namespace");
-    }
-    namespaces::swapping_namespace(ON_DISK, range)
 }
 
 /// Restricts a clone and maps it; returns the mapping that it has.
