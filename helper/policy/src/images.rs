@@ -23,8 +23,9 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
         let depth = path.below(&entry.path).map_or(0, |below| below.components().len());
         entry.writable && depth > 1 && !entry.path.components().is_empty()
     };
-    let made = spec.root.kind == ImageKind::Disk && !path.to_path().starts_with("/dev") && writable;
-    if let Some(entry) = policy.images.paths.iter().find(around).filter(|_| made) {
+    let is_made =
+        spec.root.kind == ImageKind::Disk && !path.to_path().starts_with("/dev") && writable;
+    if is_made && let Some(entry) = policy.images.paths.iter().find(around) {
         return bad(format!(
             "lies inside of a folder that tasks may change as an image; move it to {}, or list its \
              own folder in [images] paths of the policy file, not writable",
@@ -39,7 +40,7 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
         ));
     }
     let kept = |entry: &&ImagePath| !entry.writable && entry.path.below(&path).is_some();
-    if let Some(kept) = policy.images.paths.iter().find(kept).filter(|_| writes) {
+    if writes && let Some(kept) = policy.images.paths.iter().find(kept) {
         return bad(format!(
             "may not be changed: it is or holds {}, which [images] paths lists as not writable; use \
              ephemeral = true, or move one of them",

@@ -57,7 +57,7 @@ fn task(key: &TaskKey, entry: Entry, state: State) -> Task {
         unit: names::task(entry.record.unit()),
         machine: entry.record.machine,
         uid_base: entry.record.users.map(|range| range.base),
-        leader: entry.leader.filter(|_| running).map(|leader| leader.pid()),
+        leader: if running { entry.leader.map(|leader| leader.pid()) } else { None },
         started_ms: entry.started_ms,
         state,
         notes: entry.notes,
