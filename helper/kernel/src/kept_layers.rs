@@ -16,8 +16,8 @@ use crate::layout::UPPERS;
 pub const PREFIX: &str = "kept-";
 /// A link to the allocation's folder.
 pub const ALLOC: &str = "alloc";
-/// A link whose text is the device of the directory of all allocations.
-pub const DEVICE: &str = "device";
+/// A link whose text is the inode number of the directory of all allocations.
+pub const OF_ALL: &str = "inode";
 
 /// The names of all kept layers.
 ///
@@ -51,14 +51,20 @@ pub fn device(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|meta| meta.dev())
 }
 
-/// Whether an allocation's directory is gone though other allocations are there, on the device of
-/// their directory at the start: what lies below a file system that is not mounted may be empty
-/// or stale.
+/// Inode number of a directory: unlike the device it is the same after a reboot.
 #[must_use]
-pub fn is_gone(alloc: &Path, at_start: Option<u64>) -> bool {
+pub fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|meta| meta.ino())
+}
+
+/// Whether an allocation's directory is gone though other allocations are there, in the directory
+/// that `is_the_one` knows from the start: what lies below a file system that is not mounted may be
+/// empty or stale.
+#[must_use]
+pub fn is_gone(alloc: &Path, is_the_one: impl FnOnce(&Path) -> bool) -> bool {
     let missing = fs::symlink_metadata(alloc).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-    let Some(all) = alloc.parent().filter(|_| missing && at_start.is_some()) else { return false };
-    device(all) == at_start && fs::read_dir(all).is_ok_and(|mut others| others.next().is_some())
+    let Some(all) = alloc.parent().filter(|_| missing) else { return false };
+    is_the_one(all) && fs::read_dir(all).is_ok_and(|mut others| others.next().is_some())
 }
 
 /// The layers whose allocation is gone.
@@ -67,9 +73,10 @@ fn orphans() -> io::Result<Vec<String>> {
     // Without the links it has just been taken by another `clean`.
     names.retain(|name| {
         let layer = Path::new(UPPERS).join(name);
-        let device = fs::read_link(layer.join(DEVICE)).ok();
-        let device = device.and_then(|text| text.to_str()?.parse().ok());
-        fs::read_link(layer.join(ALLOC)).is_ok_and(|alloc| is_gone(&alloc, device))
+        let of_all = fs::read_link(layer.join(OF_ALL)).ok();
+        let of_all = of_all.and_then(|text| text.to_str()?.parse().ok());
+        let is_the_one = |all: &Path| of_all.is_some() && inode(all) == of_all;
+        fs::read_link(layer.join(ALLOC)).is_ok_and(|alloc| is_gone(&alloc, is_the_one))
     });
     Ok(names)
 }
@@ -104,15 +111,15 @@ mod tests {
     fn c3_nothing_is_gone_where_the_directory_of_all_allocations_is_not_that_of_the_start() {
         let all = std::env::temp_dir().join(format!("nspawn-kept-{}", std::process::id()));
         let alloc = all.join("a");
-        assert!(!is_gone(&alloc, device(&all)));
+        let same = |_: &Path| true;
+        assert!(!is_gone(&alloc, same));
         fs::create_dir(&all).unwrap();
-        assert!(!is_gone(&alloc, device(&all)), "a mount point without its file system");
+        assert!(!is_gone(&alloc, same), "a mount point without its file system");
         fs::create_dir(all.join("b")).unwrap();
-        assert!(is_gone(&alloc, device(&all)));
-        assert!(!is_gone(&alloc, device(Path::new("/proc"))), "below a disk that is not mounted");
-        assert!(!is_gone(&alloc, None), "of an earlier build");
+        assert!(is_gone(&alloc, same));
+        assert!(!is_gone(&alloc, |_| false), "below a disk that is not mounted");
         fs::create_dir(&alloc).unwrap();
-        assert!(!is_gone(&alloc, device(&all)));
+        assert!(!is_gone(&alloc, same));
         fs::remove_dir_all(&all).unwrap();
     }
 

@@ -184,6 +184,8 @@ fn hide_all(
             // systemd-nspawn follows the image's links to it.
             let real = root.inside(&found, Path::new("")).at(&object)?;
             Target::new(real.clone()).map_err(|e| led_astray(path, &real, &e))?;
+            // As every mount point: a task that writes to the image must not exchange it from now on.
+            root.copy_up(&found).at(&object)?;
         }
         // This option knows no escapes.
         extras.arguments.push(format!("--inaccessible={path}"));

@@ -19,7 +19,7 @@ macro_rules! sections {
         #[serde(deny_unknown_fields)]
         pub struct Policy {
             /// Which defaults hold.
-            pub preset: Preset,
+            pub preset: Text<Preset>,
             $($(#[$about])* pub $section: $name,)*
             /// What follows from the keys.
             #[serde(skip)]

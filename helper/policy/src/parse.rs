@@ -80,7 +80,7 @@ fn read(text: &str) -> Result<Policy, Error> {
 fn derive(policy: &Policy) -> Derived {
     let alloc_dirs = &policy.nomad.alloc_dirs;
     let alloc_mounts: Vec<_> = alloc_dirs.iter().filter_map(mounts).collect();
-    if policy.preset == Preset::Compat {
+    if policy.preset.0 == Preset::Compat {
         return Derived { alloc_mounts, ..Derived::default() };
     }
     let nomad_data: Vec<_> = alloc_dirs.iter().filter_map(parent).collect();
@@ -189,7 +189,9 @@ mod tests {
             ("\n\n[image]\npaths = []", "line 3: [image]: unknown field `image`"),
             ("images = 7", "line 1: images = 7: invalid type: integer `7`"),
             ("store = 7", "line 1: store = 7: unknown field `store`"),
-            ("[preset]\na = 1", "unknown variant `a`, expected `strict` or `compat`"),
+            ("[preset]\na = 1", "invalid type: map, expected a string"),
+            ("[preset]\ncompat = {}", "invalid type: map, expected a string"),
+            ("preset = { compat = {} }", "invalid type: map, expected a string"),
             ("a = ", "line 1: a =: "),
             ("[network]\nallow = []\n\nallow = []", "line 4: allow = []: duplicate key"),
             (
@@ -208,7 +210,7 @@ mod tests {
             ("[images]\npaths = [{ path = \"/a\", writable = true, x = 1 }]", "neither a path"),
             ("[images]\npaths = [{ path = \"/a\", writable = \"yes\" }]", "neither a path"),
             ("[userns]\nrequire = \"no\"", "line 2: require = \"no\": invalid type: string \"no\""),
-            ("preset = \"open\"", "line 1: preset = \"open\": unknown variant `open`"),
+            ("preset = \"open\"", "line 1: preset = \"open\": \"open\" is not one of strict"),
             ("[binds]\nunprotected = \"yes\"", "is not one of refuse, unmapped, as-asked"),
             ("[devices]\nallow = [\"/dev/fuse\"]", "/dev/PATTERN:ACCESS"),
             ("[devices]\nallow = [\"/dev/fuse:\"]", "/dev/PATTERN:ACCESS"),

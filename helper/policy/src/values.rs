@@ -214,13 +214,22 @@ impl From<ImageEntry> for ImagePath {
 }
 
 /// Which defaults hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
     /// What a user namespace bounds.
     Strict,
     /// What the older driver allowed.
     Compat,
+}
+
+impl Checked for Preset {
+    fn check(text: &str) -> Result<Self, String> {
+        match text {
+            "strict" => Ok(Self::Strict),
+            "compat" => Ok(Self::Compat),
+            _ => Err("is not one of strict, compat".to_owned()),
+        }
+    }
 }
 
 impl Checked for Unprotected {

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use crate::context::Context;
 use crate::end::remove;
 use crate::systemd::units::cleanup;
+use kernel::kept_layers;
 use kernel::layout::UPPERS;
 
 /// Time between two looks.
@@ -48,7 +49,7 @@ pub(crate) async fn sweep(context: Rc<Context>) {
                 tracing::error!(task = %key, %error, "an orphan could not be removed");
             }
         }
-        if layers.look(Path::new(UPPERS), kernel::kept_layers::has_orphans).await == Some(true) {
+        if layers.look(Path::new(UPPERS), kept_layers::has_orphans).await == Some(true) {
             // Any unit's clean-up takes such layers along, so that of none does.
             let none = UnitId { alloc: AllocId([0; 16]), instance: Instance(0) };
             if let Err(error) = cleanup::run(&context.bus, none).await {
@@ -70,7 +71,9 @@ async fn look_for_all(context: &Context, looks: &mut Looks<Vec<TaskKey>>) -> Has
         let at = allocs.clone();
         let look = move || {
             let gone = |(key, device): &(TaskKey, Option<u64>)| {
-                kernel::kept_layers::is_gone(&at.join(key.alloc.to_string()), *device)
+                let is_the_one =
+                    |all: &Path| device.is_some() && kept_layers::device(all) == *device;
+                kept_layers::is_gone(&at.join(key.alloc.to_string()), is_the_one)
             };
             tasks.into_iter().filter(gone).map(|(key, _)| key).collect()
         };

@@ -109,7 +109,11 @@ fn forget(context: &Context, key: &TaskKey) {
     }
     context.streams.borrow_mut().end(id);
     let entry = context.table.borrow_mut().remove(key);
-    if let Some(base) = entry.and_then(|entry| entry.record.locked_range()) {
+    // A task of the allocation whose record cannot be read may run in the same range.
+    let is_shared = context.table.borrow().has_unreadable_of(key.alloc);
+    if let Some(base) = entry.and_then(|entry| entry.record.locked_range())
+        && !is_shared
+    {
         context.ranges.borrow_mut().release(base);
     }
     recover::sweep_unclaimed(context);

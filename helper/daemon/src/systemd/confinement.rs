@@ -14,8 +14,12 @@ const WITHOUT: [&str; 8] =
     ["@aio", "@keyring", "@memlock", "@resources", "@setuid", "seccomp", "setns", "unshare"];
 
 /// The properties of a unit that may write below `writable` alone and has these capabilities
-/// (a mask, capabilities(7)).
-pub(crate) fn properties<'a>(writable: Vec<String>, capabilities: u64) -> Vec<Property<'a>> {
+/// (a mask, capabilities(7)) and socket families.
+pub(crate) fn properties<'a>(
+    writable: Vec<String>,
+    capabilities: u64,
+    families: Vec<&'static str>,
+) -> Vec<Property<'a>> {
     let on = [
         "NoNewPrivileges",
         // Sockets with a path work from another network namespace, and it needs no others.
@@ -35,15 +39,18 @@ pub(crate) fn properties<'a>(writable: Vec<String>, capabilities: u64) -> Vec<Pr
     all.extend([
         ("CapabilityBoundingSet", Variant::from(capabilities)),
         ("ProtectSystem", Variant::from("strict")),
-        ("ProtectHome", Variant::from("yes")),
+        // Read-only and not hidden: allocations may lie there.
+        ("ProtectHome", Variant::from("read-only")),
         ("ProtectProc", Variant::from("invisible")),
         // Strict leaves it writable where /proc or /sys are mounted again, as some of the above do.
         ("ReadOnlyPaths", Variant::from(vec!["/run"])),
+        // The ways to PID 1, which obeys uid 0 even without a capability.
+        ("InaccessiblePaths", Variant::from(vec!["-/run/dbus", "-/run/systemd/private"])),
         ("ReadWritePaths", Variant::from(writable)),
         ("KeyringMode", Variant::from("private")),
         // None of the kernel's namespaces may be entered or made.
         ("RestrictNamespaces", Variant::from(0_u64)),
-        ("RestrictAddressFamilies", Variant::from((true, vec!["AF_UNIX"]))),
+        ("RestrictAddressFamilies", Variant::from((true, families))),
         ("SystemCallArchitectures", Variant::from(vec!["native"])),
         ("SystemCallErrorNumber", Variant::from(libc::EPERM)),
         ("SystemCallFilter", Variant::from((true, vec!["@system-service"]))),

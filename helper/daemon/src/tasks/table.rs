@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use proto::error::{Code, Refusal, printable};
 use proto::limits;
-use proto::name::{Instance, TaskKey};
+use proto::name::{AllocId, Instance, TaskKey};
 use proto::unit_id::UnitId;
 use proto::wire::Page;
 
@@ -91,6 +91,11 @@ impl Table {
     /// Whether there is a task whose record could not be read.
     pub(crate) fn has_unreadable(&self) -> bool {
         self.records().any(|record| !record.is_readable())
+    }
+
+    /// The same among the tasks of one allocation.
+    pub(crate) fn has_unreadable_of(&self, alloc: AllocId) -> bool {
+        self.records().any(|record| !record.is_readable() && record.key.alloc == alloc)
     }
 
     /// Puts a remark before those of the launcher.

@@ -9,7 +9,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use kernel::kept_layers::{ALLOC, DEVICE, device, names, parse};
+use kernel::kept_layers::{ALLOC, OF_ALL, inode, names, parse};
 use kernel::layout::UPPERS;
 use proto::plan::Plan;
 
@@ -48,9 +48,9 @@ pub(super) fn find_or_make(
     let new = make(OwnPath::of_unit(plan.unit))?;
     let alloc = alloc.to_path();
     new.join(ALLOC).make_link(&alloc).at(&new)?;
-    let device = alloc.parent().and_then(device).map(|device| device.to_string());
-    let device = Path::new(device.as_deref().unwrap_or("none"));
-    new.join(DEVICE).make_link(device).at(&new)?;
+    let of_all = alloc.parent().and_then(inode).map(|inode| inode.to_string());
+    let of_all = Path::new(of_all.as_deref().unwrap_or("none"));
+    new.join(OF_ALL).make_link(of_all).at(&new)?;
     new.rename(&path).at(&path)?;
     Ok(path)
 }

@@ -141,7 +141,7 @@ impl Mounted {
     /// Brings an object, and with it every directory above it, into the task's own upper layer.
     /// systemd-nspawn goes there by path as host root, and another task may write to the image
     /// meanwhile: what the upper layer holds cannot become a link of that task's.
-    pub(super) fn copy_up(&self, object: &OwnedFd) -> io::Result<()> {
+    pub(crate) fn copy_up(&self, object: &OwnedFd) -> io::Result<()> {
         if !self.layered {
             // The image itself, to which no other task writes.
             return Ok(());
