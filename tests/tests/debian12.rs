@@ -98,7 +98,7 @@ chosen! {
         "what_is_wrong_is_told_in_the_tasks_events",
     ],
     migration: [
-        "handles_of_the_older_driver_end_what_they_name_and_nothing_else",
+        "s17_the_older_drivers_containers_are_ended_by_the_operators_tool_and_nothing_else_is",
     ],
 }
 
