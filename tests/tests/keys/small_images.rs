@@ -193,10 +193,10 @@ fn a_system_whose_store_is_mounted_boots() {
                  chmod 755 /srv/closed/store";
     stand().rig.sh(store).unwrap();
     let links = "mkdir -p sbin; ln -s /nix/store/abc/init sbin/init";
-    let image = Small::new("nix", links);
+    let image = Small::new("stored", links);
     let keys = |more| {
         let bind = json!({ "bind_read_only": { "/srv/closed/store": "/nix/store" } });
-        let boot = json!({ "image": "nix", "boot": true, "console": "pipe", "ephemeral": true });
+        let boot = json!({ "image": "stored", "boot": true, "console": "pipe", "ephemeral": true });
         crate::with(crate::with(boot, bind), more)
     };
     for more in [json!({}), json!({ "read_only": true }), json!({ "volatile": "state" })] {
@@ -204,7 +204,7 @@ fn a_system_whose_store_is_mounted_boots() {
         assert_eq!((outcome.stdout.as_str(), outcome.code), ("up as 1\n", 0), "{outcome:?}");
     }
     let refused = stand().refusal(&keys(json!({ "ephemeral": false }))).unwrap();
-    for word in ["/nix:", "no os-release", "make /etc/os-release"] {
+    for word in ["/stored:", "no os-release", "make /etc/os-release"] {
         assert!(refused.text.contains(word), "no {word:?} in {}", refused.text);
     }
     drop(image);
