@@ -14,11 +14,12 @@ const WITHOUT: [&str; 8] =
     ["@aio", "@keyring", "@memlock", "@resources", "@setuid", "seccomp", "setns", "unshare"];
 
 /// The properties of a unit that may write below `writable` alone and has these capabilities
-/// (a mask, capabilities(7)) and socket families.
+/// (a mask, capabilities(7)) and socket families; `home` is its ProtectHome=.
 pub(crate) fn properties<'a>(
     writable: Vec<String>,
     capabilities: u64,
     families: Vec<&'static str>,
+    home: &'static str,
 ) -> Vec<Property<'a>> {
     let on = [
         "NoNewPrivileges",
@@ -39,8 +40,7 @@ pub(crate) fn properties<'a>(
     all.extend([
         ("CapabilityBoundingSet", Variant::from(capabilities)),
         ("ProtectSystem", Variant::from("strict")),
-        // Read-only and not hidden: allocations may lie there.
-        ("ProtectHome", Variant::from("read-only")),
+        ("ProtectHome", Variant::from(home)),
         ("ProtectProc", Variant::from("invisible")),
         // Strict leaves it writable where /proc or /sys are mounted again, as some of the above do.
         ("ReadOnlyPaths", Variant::from(vec!["/run"])),

@@ -24,7 +24,7 @@ pub(crate) async fn run(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let clean = transient::command(&["clean", &id], &["no-env-expand"])?;
     let done = bus.job_of(&name).await;
     let writable = vec![UPPERS.to_owned(), format!("-{LOCKS}")];
-    let mut properties = confinement::properties(writable, CAPABILITIES, Vec::new());
+    let mut properties = confinement::properties(writable, CAPABILITIES, Vec::new(), "yes");
     properties.extend([
         ("Description", Variant::from("Clean-up after a Nomad task")),
         ("Slice", Variant::from(transient::SLICE)),

@@ -46,6 +46,12 @@ pub(crate) async fn start(
     ]);
     // Pipes are written to all the same; a socket of the container's journal is made there.
     let writable = vec![upper(unit).display().to_string()];
-    properties.extend(confinement::properties(writable, CAPABILITIES, vec!["AF_UNIX"]));
+    // Below /home there may be allocations, and so the FIFOs that it writes to.
+    properties.extend(confinement::properties(
+        writable,
+        CAPABILITIES,
+        vec!["AF_UNIX"],
+        "read-only",
+    ));
     transient::start(bus, &names::relay(unit), properties).await.map_err(|e| e.to_string())
 }
