@@ -1,18 +1,18 @@
-//! The cache folder: slow things are made once and kept under a name derived from their inputs.
+//! The cache directory: slow things are made once and kept under a name derived from their inputs.
 //!
-//! For root file systems, images and the Nomad binary. It trusts the folder's owner (root). An entry
-//! appears under its name only when complete (made elsewhere, then renamed), never half made, and two
-//! processes never make the same entry at the same time.
+//! For root file systems, images and the Nomad binary. It trusts the directory's owner (root). An
+//! entry appears under its name only when complete (made elsewhere, then renamed), never half made,
+//! and two processes never make the same entry at the same time.
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// The rig's folder below the user's cache folder; made when missing.
+/// The rig's directory below the user's cache directory; made when missing.
 ///
 /// # Errors
-/// When there is no home folder or it cannot be made.
+/// When there is no home directory or it cannot be made.
 pub fn root() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()) {
         Some(dir) => PathBuf::from(dir),
@@ -57,10 +57,10 @@ fn lock_path(name: &str) -> Result<PathBuf> {
 }
 
 /// The entry `kind` for these inputs: a path that exists and is complete. `make` gets the path of a
-/// temporary file or folder (not yet there) that becomes the entry.
+/// temporary file or directory (not yet there) that becomes the entry.
 ///
 /// # Errors
-/// What `make` returns, or trouble with the folder.
+/// What `make` returns, or trouble with the directory.
 pub fn entry(
     kind: &str,
     inputs: &[&str],
@@ -83,7 +83,7 @@ pub fn entry(
     Ok(path)
 }
 
-/// Removes a file or a whole folder; nothing there is fine.
+/// Removes a file or a whole directory; nothing there is fine.
 ///
 /// # Errors
 /// When something cannot be removed.

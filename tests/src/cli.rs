@@ -1,7 +1,7 @@
 //! The words of the `rig` command.
 //!
 //! For [`main`](super). It keeps one detached instance per suite, known by a file in the cache
-//! folder. It never takes an instance down that a test owns.
+//! directory. It never takes an instance down that a test owns.
 
 use crate::demo;
 use anyhow::{Context as _, Result, bail};

@@ -1,8 +1,8 @@
 //! Disk images for tests: one file system in a file, made on the outer machine, and loop devices in
 //! an instance.
 //!
-//! For tests of roots that are disk images. It trusts the mkfs programs of Debian, which it installs
-//! when they are missing.
+//! For tests of roots that are disk images. It trusts the mkfs programs of Debian, which it
+//! installs when they are missing.
 
 use crate::{Rig, cache, images, outer};
 use anyhow::{Context as _, Result, bail};
@@ -23,7 +23,7 @@ const TOOLS: [(&str, &str); 4] = [
     ("mkfs.btrfs", "btrfs-progs"),
 ];
 
-/// A cached image with the tree of a folder in this file system; `name` stands for the tree.
+/// A cached image with the tree of a directory in this file system; `name` stands for the tree.
 ///
 /// # Errors
 /// When a program cannot be installed or fails.

@@ -136,9 +136,9 @@ impl Job {
         allocs.iter().try_for_each(|alloc| alloc.wait_done(limit).map(drop))
     }
 
-    /// Stops the job, waits for its allocations, removes their folders, then forgets the job. In this
-    /// order, because the server forgets ended allocations together with their job. Then nothing of
-    /// them may be left on the host.
+    /// Stops the job, waits for its allocations, removes their directories, then forgets the job.
+    /// In this order, because the server forgets ended allocations together with their job. Then
+    /// nothing of them may be left on the host.
     ///
     /// # Errors
     /// When an allocation does not end in time or something of it stays.
@@ -328,7 +328,7 @@ impl Alloc {
         self.api.put(&format!("/v1/allocation/{}/stop", self.id), &Value::Null).map(drop)
     }
 
-    /// Removes the folder of an ended allocation from the client.
+    /// Removes the directory of an ended allocation from the client.
     ///
     /// # Errors
     /// When the client refuses for another reason than having removed it already.

@@ -1,7 +1,7 @@
 //! The test host ("rig"): a real systemd host with a real Nomad agent, booted on demand.
 //!
 //! It is for the end-to-end tests, the benchmarks and for people who want to look around
-//! (`cargo rig up`, `cargo demo`). It trusts the machine it runs on, root's cache folder and the
+//! (`cargo rig up`, `cargo demo`). It trusts the machine it runs on, root's cache directory and the
 //! package registries. It never changes the outer machine beyond installing the Debian packages it
 //! says it installs, one veth link and one cgroup directory per instance, and it removes both.
 

@@ -40,7 +40,7 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// Runs a long command, its output in a log file of the cache folder, a line of progress each
+/// Runs a long command, its output in a log file of the cache directory, a line of progress each
 /// quarter of a minute.
 ///
 /// # Errors

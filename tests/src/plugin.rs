@@ -1,7 +1,7 @@
 //! A plugin process in the test host, started and driven as the agent does it, without an agent.
 //!
-//! For benchmarks and for tests that drive hundreds of tasks: a call costs no scheduler. It runs the
-//! installed binary as root, so it drops its rights as on a node.
+//! For benchmarks and for tests that drive hundreds of tasks: a call costs no scheduler. It runs
+//! the installed binary as root, so it drops its rights as on a node.
 
 use crate::{Rig, msgpack, product, world};
 use anyhow::{Context as _, Result, bail};
@@ -150,7 +150,7 @@ impl Plugin {
     }
 }
 
-/// Makes an allocation's folder ($1) with one task's ($2).
+/// Makes an allocation's directory ($1) with one task's ($2).
 const MAKE: &str = r#"
 set -e; umask 0
 mkdir -p -m 0711 /var/lib/nomad/alloc
@@ -160,7 +160,7 @@ mount -t tmpfs -o noexec,size=1m tmpfs "$1/$2/secrets"
 mkfifo -m 0600 "$1/alloc/logs/.$2.stdout.fifo" "$1/alloc/logs/.$2.stderr.fifo"
 "#;
 
-/// One allocation's folders in the test host, with FIFOs that the test reads.
+/// One allocation's directories in the test host, with FIFOs that the test reads.
 #[derive(Debug, Clone)]
 pub struct Allocation {
     /// Its id.
@@ -170,7 +170,7 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// Makes the folders, the secrets mount and the FIFOs as the agent does.
+    /// Makes the directories, the secrets mount and the FIFOs as the agent does.
     ///
     /// # Errors
     /// When a command in the host fails.
@@ -191,7 +191,7 @@ impl Allocation {
         world::wait_no_traces(rig.leader(), &self.id)
     }
 
-    /// Its folder in the host.
+    /// Its directory in the host.
     #[must_use]
     pub fn dir(&self) -> String {
         format!("/var/lib/nomad/alloc/{}", self.id)

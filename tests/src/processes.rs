@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Folder of the task units' cgroups within the instance.
+/// Directory of the task units' cgroups within the instance.
 const SLICE: &str = "payload/machine.slice/machine-nspawn.slice";
 
 /// A part of the product that can be killed.

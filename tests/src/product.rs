@@ -1,7 +1,7 @@
 //! The product: built from this workspace, installed into an instance as on a real node.
 //!
-//! For [`crate::host`]. It trusts cargo and the repository's own `example` folder. Helper and driver
-//! are built by separate calls, because one call would unify features of shared crates.
+//! For [`crate::host`]. It trusts cargo and the repository's own `example` directory. Helper and
+//! driver are built by separate calls, because one call would unify features of shared crates.
 
 use crate::{Rig, cache, outer, wait};
 use anyhow::{Context as _, Result, bail};
@@ -22,9 +22,9 @@ pub enum Variant {
 /// Where the binaries of a build are.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// Folder of nomad-nspawn-helper and nomad-nspawn-task.
+    /// Directory of nomad-nspawn-helper and nomad-nspawn-task.
     pub helper: PathBuf,
-    /// Folder of nomad-driver-nspawn.
+    /// Directory of nomad-driver-nspawn.
     pub driver: PathBuf,
 }
 
@@ -101,7 +101,7 @@ const HELPER: &str = "nomad-nspawn-helper.service";
 pub const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
 /// Where the plugin is installed.
 pub const PLUGIN: &str = "/opt/nomad/plugins/nspawn";
-/// Folder of the helper's two programs.
+/// Directory of the helper's two programs.
 pub const LIBEXEC: &str = "/usr/libexec/nomad-nspawn";
 
 impl Rig {

@@ -112,7 +112,7 @@ impl Stand {
     /// Makes a new allocation.
     ///
     /// # Errors
-    /// When its folders cannot be made.
+    /// When its directories cannot be made.
     pub fn allocation(&self, task: &str) -> Result<Allocation> {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         Allocation::create(&self.rig, id.trim(), task)

@@ -1,7 +1,7 @@
 //! The `rig` command as a person uses it: a host that stays from one command to the next, and is
 //! gone after the last.
 //!
-//! In a cache folder of its own, so that a host that the developer has up is another one.
+//! In a cache directory of its own, so that a host that the developer has up is another one.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -13,15 +13,15 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 const RIG: &str = env!("CARGO_BIN_EXE_rig");
-/// Shows the cached images ($2 and on) in the cache folder $1, to one command and what it starts;
-/// making them anew takes minutes.
+/// Shows the cached images ($2 and on) in the cache directory $1, to one command and what it
+/// starts; making them anew takes minutes.
 const UP: &str = r#"
 set -e; cache=$1; shift
 for image; do mkdir -p "$cache/${image##*/}"; mount --bind "$image" "$cache/${image##*/}"; done
 exec "$RIG" up --no-agent $FLAGS
 "#;
 
-/// A cache folder that goes with the test, and the host in it.
+/// A cache directory that goes with the test, and the host in it.
 struct Own {
     folder: PathBuf,
 }

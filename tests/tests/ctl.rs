@@ -250,7 +250,7 @@ fn an_open_data_directory(rig: &Rig) {
     rig.run(&["umount", "/var/lib/nomad/alloc"]).unwrap();
 }
 
-/// Such an agent's secrets mounts never reach PID 1: no task may see an empty folder instead.
+/// Such an agent's secrets mounts never reach PID 1: no task may see an empty directory instead.
 fn an_agent_with_a_private_mount_namespace(rig: &Rig) {
     let drop_in = "/etc/systemd/system/nomad.service.d/private.conf";
     rig.run(&["mkdir", "-p", "/etc/systemd/system/nomad.service.d"]).unwrap();

@@ -1,6 +1,6 @@
 //! A job file as the tasks that Nomad would give the driver.
 //!
-//! What only a node knows is made up (an allocation id, its folder) or named in a note (where a
+//! What only a node knows is made up (an allocation id, its directory) or named in a note (where a
 //! volume lies, which devices a plugin gives).
 
 use std::collections::HashMap;

@@ -2,9 +2,10 @@
 //!
 //! That driver ran systemd-nspawn below an executor process of its own and registered it with
 //! machined as `<task>-<allocation id>`. Its tasks cannot be taken over: the executor speaks a
-//! protocol of its own and holds the exit status. Only such a machine is touched: machined must call
-//! it a container of systemd-nspawn in a scope of its own, and its name must end with the id of an
-//! allocation whose folder exists. Processes are held by descriptor and never signalled by number.
+//! protocol of its own and holds the exit status. Only such a machine is touched: machined must
+//! call it a container of systemd-nspawn in a scope of its own, and its name must end with the id
+//! of an allocation whose directory exists. Processes are held by descriptor and never signalled by
+//! number.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -131,8 +132,8 @@ fn bus(words: &[&str]) -> Result<Value, String> {
 }
 
 impl Machine {
-    /// Asks it to end, kills it when it does not, and its executor after it: that waits for orders of
-    /// a plugin that is gone.
+    /// Asks it to end, kills it when it does not, and its executor after it: that waits for orders
+    /// of a plugin that is gone.
     fn end(&self) -> Result<(), String> {
         let executor = self.leader.parent().and_then(|nspawn| nspawn.parent());
         let executor = executor.filter(Process::is_executor);

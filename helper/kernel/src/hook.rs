@@ -40,7 +40,10 @@ fn reached(step: Step, moment: &str) {
         "self" => std::process::id(),
         pid => pid.parse().unwrap_or(0),
     };
-    if let (Ok(process), Ok(signal)) = (crate::syscalls::open_process(pid), signal.parse()) {
-        let _ = crate::syscalls::signal_process(std::os::fd::AsFd::as_fd(&process), signal);
+    if let (Ok(process), Ok(signal)) = (crate::syscalls::open_process(pid), signal.parse())
+        && let Err(error) =
+            crate::syscalls::signal_process(std::os::fd::AsFd::as_fd(&process), signal)
+    {
+        eprintln!("step hook: process {pid}: {error}");
     }
 }

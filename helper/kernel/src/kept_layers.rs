@@ -1,8 +1,8 @@
 //! Upper layers that outlive a run: their names, their uid range, and which of them nobody needs.
 //!
-//! One folder each below [`UPPERS`], named by allocation, uid range and task. A layer goes when its
-//! allocation's folder is gone; as long as the folder of all allocations is missing too (a disk
-//! that is not mounted), nothing goes. The launcher makes them.
+//! One directory each below [`UPPERS`], named by allocation, uid range and task. A layer goes when
+//! its allocation's directory is gone; as long as the directory of all allocations is missing too
+//! (a disk that is not mounted), nothing goes. The launcher makes them.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::layout::UPPERS;
 
 /// What the name of each begins with.
 pub const PREFIX: &str = "kept-";
-/// A link to the allocation's folder.
+/// A link to the allocation's directory.
 pub const ALLOC: &str = "alloc";
 /// A link whose text is the inode number of the directory of all allocations.
 pub const OF_ALL: &str = "inode";
@@ -22,7 +22,7 @@ pub const OF_ALL: &str = "inode";
 /// The names of all kept layers.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// The directory cannot be read.
 pub fn names() -> io::Result<Vec<String>> {
     let names = fs::read_dir(UPPERS)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
     let names: io::Result<Vec<_>> = names.collect();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use proto::unit_id::UnitId;
 
-/// Folder of the upper layers, one sub-folder a task; root's, 0700.
+/// Directory of the upper layers, one subdirectory a task; root's, 0700.
 pub const UPPERS: &str = "/var/lib/nomad-nspawn";
 
 /// Directory of the sockets on which systemd-nspawn reports that a task is ready, and of the marks
@@ -31,7 +31,7 @@ pub fn ready_socket(unit: UnitId) -> PathBuf {
     Path::new(READY).join(format!("ready-{unit}"))
 }
 
-/// Folder of one task's upper layer.
+/// Directory of one task's upper layer.
 #[must_use]
 pub fn upper(unit: UnitId) -> PathBuf {
     Path::new(UPPERS).join(unit.to_string())
@@ -47,7 +47,7 @@ pub fn nspawn_binary() -> Option<&'static Path> {
     BINARIES.iter().map(Path::new).find(|path| path.exists())
 }
 
-/// Its image locks, one file for each root folder that is in use.
+/// Its image locks, one file for each root directory that is in use.
 pub const LOCKS: &str = "/run/systemd/nspawn/locks";
 /// Where systemd-journald takes messages, and systemd's programs write them (log.c).
 pub const JOURNAL: &str = "/run/systemd/journal/socket";

@@ -24,7 +24,7 @@ pub enum Mounts {
     Cross,
 }
 
-/// A folder handle that can be walked from and cloned, not read.
+/// A directory handle that can be walked from and cloned, not read.
 pub const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
 
 /// Opens `path` beneath `root`.
@@ -64,7 +64,7 @@ pub fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 /// Walks that are begun again before one counts as disturbed on purpose.
 const TRIES: u32 = 1000;
 
-/// Opens a folder that the operator named; its own path may hold links.
+/// Opens a directory that the operator named; its own path may hold links.
 pub fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)
 }
@@ -103,21 +103,21 @@ pub fn read_all(file: impl Read, most: usize) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Opens a place: the policy's folder, then the rest beneath it.
+/// Opens a place: the policy's directory, then the rest beneath it.
 pub fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
     let root = folder(&place.root.to_path())?;
     beneath(root.as_fd(), &place.below.to_path(), flags, Mounts::Cross)
 }
 
-/// Whether no other local user can make use of a set-uid file below this object: its mount is nosuid
-/// or noexec, or one of the folders above it is root's and closed to all others.
+/// Whether no other local user can make use of a set-uid file below this object: its mount is
+/// nosuid or noexec, or one of the directories above it is root's and closed to all others.
 ///
 /// Judged by the path that the kernel has for the descriptor: the spelled one may lead over links.
 pub fn is_protected(object: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(is_harmless(object)? || is_closed(&path_of(object)?)?)
 }
 
-/// The same for a folder together with everything that is mounted below it.
+/// The same for a directory together with everything that is mounted below it.
 pub fn is_tree_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
     let path = path_of(folder)?;
     if is_closed(&path)? {
@@ -127,7 +127,7 @@ pub fn is_tree_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(is_harmless(folder)? && are_harmless_below(&path, &mounts))
 }
 
-/// [`is_protected`] for the folder at a path.
+/// [`is_protected`] for the directory at a path.
 ///
 /// # Errors
 /// It cannot be opened.
@@ -143,7 +143,7 @@ fn is_harmless(object: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(fstatvfs(object)?.flags().intersects(FsFlags::ST_NOSUID | FsFlags::ST_NOEXEC))
 }
 
-/// Without links: who may write in a folder on the way could lead the walk to a closed one.
+/// Without links: who may write in a directory on the way could lead the walk to a closed one.
 fn is_closed(path: &Path) -> io::Result<bool> {
     let root = folder(Path::new("/"))?;
     for parent in path.ancestors().skip(1) {
@@ -191,7 +191,7 @@ mod tests {
         assert!(!ok("/srv", "torn"));
     }
 
-    /// /proc/self leads to a folder of the process, /proc/1 is one.
+    /// /proc/self leads to a directory of the process, /proc/1 is one.
     #[test]
     fn no_link_leads_to_a_closed_folder() {
         assert!(!is_closed(Path::new("/proc/1/x")).unwrap());

@@ -8,8 +8,9 @@ use std::path::Path;
 /// Longest such file, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// The text of the file, which every folder above it and its own inode protect from all but root.
-/// Judged from the root down: what lies in a folder that only root can write stays as it was seen.
+/// The text of the file, which every directory above it and its own inode protect from all but
+/// root. Judged from the root down: what lies in a directory that only root can write stays as it
+/// was seen.
 ///
 /// # Errors
 /// It is missing, too long, not text, or somebody else could write it.

@@ -144,7 +144,7 @@ pub const LIBSECCOMP: &CStr = c"libseccomp.so.2";
 /// Whether the dynamic loader finds and takes a library (dlopen(3)). It stays loaded.
 #[must_use]
 pub fn can_load(library: &CStr) -> bool {
-    // WHY: the loader alone has the list of its folders.
+    // WHY: the loader alone has the list of its directories.
     // SAFETY: the name ends with NUL. The library's constructors run, as they do in each program
     // that is linked to it.
     !unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) }.is_null()

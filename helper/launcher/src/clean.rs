@@ -2,10 +2,11 @@
 //! ended (ExecStopPost=), and layers that were kept for an allocation that is gone.
 //!
 //! Ends with status 0 whatever happens: another status would turn the payload's exit 0 into a
-//! failed unit. The daemon looks at the folder afterwards and asks again when it is still there.
+//! failed unit. The daemon looks at the directory afterwards and asks again when it is still there.
 //!
 //! The tree was made by the payload: it may be as deep as it likes, so there is no recursion and
-//! never more than three open folders. A folder that is not empty is first moved up to the top.
+//! never more than three open directories. A directory that is not empty is first moved up to the
+//! top.
 
 use std::fs::File;
 use std::io;
@@ -42,8 +43,8 @@ pub(super) fn main(unit: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Removes the lock files that the launcher has named in the folder, unless somebody holds them.
-/// Only root can make names here: the payload's begin one folder further down.
+/// Removes the lock files that the launcher has named in the directory, unless somebody holds them.
+/// Only root can make names here: the payload's begin one directory further down.
 fn remove_locks(unit: UnitId) -> io::Result<()> {
     let Some(top) = if_there(OwnPath::of_unit(unit).open(open::HANDLE))? else { return Ok(()) };
     for name in names(&top, Path::new("."))? {
@@ -71,8 +72,8 @@ fn remove_tree(unit: UnitId) -> io::Result<()> {
 
 fn remove_content(top: &OwnedFd) -> io::Result<()> {
     let mut moved = 0_u64;
-    // Each round empties the folders that lie at the top; their own sub-folders have been moved
-    // there and are the next round's.
+    // Each round empties the directories that lie at the top; their own subdirectories have been
+    // moved there and are the next round's.
     loop {
         let names = names(top, Path::new("."))?;
         if names.is_empty() {
@@ -105,7 +106,7 @@ fn empty_folder(top: &OwnedFd, name: &Path, moved: &mut u64) -> io::Result<()> {
     }
 }
 
-/// Moves a folder to the top, beside what an interrupted clean-up may have left there.
+/// Moves a directory to the top, beside what an interrupted clean-up may have left there.
 fn move_up(folder: &OwnedFd, name: &Path, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
     loop {
         *moved += 1;
@@ -117,7 +118,7 @@ fn move_up(folder: &OwnedFd, name: &Path, top: &OwnedFd, moved: &mut u64) -> io:
     }
 }
 
-/// Unlinks a file or an empty folder.
+/// Unlinks a file or an empty directory.
 fn remove_entry(folder: &OwnedFd, name: &Path) -> io::Result<()> {
     match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::EISDIR | Errno::EPERM) => Ok(unlinkat(folder, name, UnlinkatFlags::RemoveDir)?),
@@ -129,10 +130,10 @@ fn is_not_empty(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST))
 }
 
-/// Names read at once: a folder may hold any number.
+/// Names read at once: a directory may hold any number.
 const NAMES: usize = 4096;
 
-/// The first names in a folder, without `.` and `..`; none when it is empty.
+/// The first names in a directory, without `.` and `..`; none when it is empty.
 fn names(top: &OwnedFd, folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let handle = openat(top.as_fd(), folder, flags, Mode::empty())?;

@@ -13,8 +13,8 @@ use proto::plan::Range;
 
 use super::{namespaces, open, step};
 
-/// Whether the kernel can ID-map the file system of a folder. The caller must be single-threaded and
-/// have no children.
+/// Whether the kernel can ID-map the file system of a directory. The caller must be single-threaded
+/// and have no children.
 ///
 /// # Errors
 /// It cannot be opened, or the caller is not root.

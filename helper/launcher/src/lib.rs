@@ -1,11 +1,11 @@
 //! The one-shot steps that run inside a task's unit, as root with every capability.
 //!
 //! `launch` makes the task's namespaces and mounts and becomes systemd-nspawn; `clean` runs after
-//! the unit (ExecStopPost=); `follow` carries the output of a task that asks for it, in a unit of its
-//! own. Whatever `launch` makes lives in namespaces of the unit and goes with
-//! its last process; the upper layer's folder is what `clean` takes away.
+//! the unit (ExecStopPost=); `follow` carries the output of a task that asks for it, in a unit of
+//! its own. Whatever `launch` makes lives in namespaces of the unit and goes with its last process;
+//! the upper layer's directory is what `clean` takes away.
 //!
-//! Trusts the plan (it comes from the daemon over an inherited socket) and root-owned folders.
+//! Trusts the plan (it comes from the daemon over an inherited socket) and root-owned directories.
 //! Trusts nothing below an allocation or an image: those are opened beneath their roots, without
 //! following links, and used by descriptor. Calls that take a path are in `stage` alone.
 

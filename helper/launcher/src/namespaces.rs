@@ -1,7 +1,7 @@
 //! The task's namespaces: mount, network, and the user namespace that ID-maps its mounts.
 //!
-//! Trusts the plan; a network namespace to join is opened beneath the policy's folder, and is never
-//! the host's own.
+//! Trusts the plan; a network namespace to join is opened beneath the policy's directory, and is
+//! never the host's own.
 
 use std::fs::Metadata;
 use std::io;
@@ -27,11 +27,12 @@ use kernel::syscalls;
 /// Enters a mount namespace of the task's own: mounts of the host still arrive, none leaves.
 pub(super) fn enter_mount_namespace() -> Result<(), Problem> {
     unshare(CloneFlags::CLONE_NEWNS).at("mount namespace")?;
-    // The copies are peers of the host's mounts, and systemd has made those shared: without this, each
-    // mount made here would appear on the host. As slaves they still get the host's.
+    // The copies are peers of the host's mounts, and systemd has made those shared: without this,
+    // each mount made here would appear on the host. As slaves they still get the host's.
     let all = OwnPath::constant("/");
     all.set_propagation(MsFlags::MS_SLAVE).at("/ as slave")?;
-    // Shared again, with no peer on the host: systemd-nspawn sends mounts to its container that way.
+    // Shared again, with no peer on the host: systemd-nspawn sends mounts to its container that
+    // way.
     all.set_propagation(MsFlags::MS_SHARED).at("/ as shared")?;
     let stage = OwnPath::stage();
     stage.make_dirs(0o755)?;
@@ -144,8 +145,8 @@ pub(super) fn is_in_hosts_mount_namespace(pid: u32) -> Result<bool, Problem> {
 fn mapping(uids: &str, gids: &str) -> Result<OwnedFd, Problem> {
     let child = syscalls::child_in_user_namespace().at("user namespace")?;
     let result = map_ids(child.cast_unsigned(), uids, gids);
-    // The descriptor keeps the namespace; the child is of no use any more. Its end takes a moment, which
-    // [`reap`] waits for when everything else is done.
+    // The descriptor keeps the namespace; the child is of no use any more. Its end takes a moment,
+    // which [`reap`] waits for when everything else is done.
     nix::sys::signal::kill(Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL)
         .at("child in user namespace")?;
     result.at("user namespace")
@@ -163,15 +164,15 @@ pub(super) fn reap() -> Result<(), Problem> {
 }
 
 fn map_ids(child: u32, uids: &str, gids: &str) -> io::Result<OwnedFd> {
-    // By the parent: only who has capabilities in the parent user namespace may map other ids than its
-    // own (user_namespaces(7)).
+    // By the parent: only who has capabilities in the parent user namespace may map other ids than
+    // its own (user_namespaces(7)).
     OwnPath::of_process(child, "uid_map").write(uids)?;
     OwnPath::of_process(child, "gid_map").write(gids)?;
     OwnPath::of_process(child, "ns/user").open(OFlag::O_RDONLY)
 }
 
-/// Puts a directory of the task's own in place of systemd-nspawn's runtime directory: nothing in it can
-/// be left over. The directory of image locks stays the host's where the image is written to.
+/// Puts a directory of the task's own in place of systemd-nspawn's runtime directory: nothing in it
+/// can be left over. The directory of image locks stays the host's where the image is written to.
 pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
     let locks = OwnPath::constant(LOCKS);
     let shared = if writes_image {

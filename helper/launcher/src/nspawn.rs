@@ -11,7 +11,7 @@ use super::stage::OwnPath;
 use super::step::Problem;
 use kernel::layout::ready_socket;
 
-/// What every task is started with. Its folders are prepared here, and PID 1 has its unit.
+/// What every task is started with. Its directories are prepared here, and PID 1 has its unit.
 const ALWAYS: &str = "systemd-nspawn --quiet --keep-unit --register=no --settings=yes \
                       --link-journal=no --timezone=off --resolv-conf=off";
 /// The argument vector. Options first, then the payload's words behind a double dash.

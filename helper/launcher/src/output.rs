@@ -1,7 +1,7 @@
-//! The task's output streams: Nomad's two log FIFOs, opened so that nobody can redirect them, or the
-//! host's journal, or pipes to the unit that carries the output to both.
+//! The task's output streams: Nomad's two log FIFOs, opened so that nobody can redirect them, or
+//! the host's journal, or pipes to the unit that carries the output to both.
 //!
-//! The log folder is writable by the payload (it is /alloc/logs inside). So each FIFO is opened
+//! The log directory is writable by the payload (it is /alloc/logs inside). So each FIFO is opened
 //! beneath it without following links, through an ID-mapped clone (the payload may then re-open
 //! /dev/stdout), and its type, owner and link count are checked before it is used. Opened for
 //! reading and writing: that never blocks, and no writer gets SIGPIPE while Nomad's log collector
@@ -80,7 +80,8 @@ pub(super) fn find(
     extras: &mut Extras,
 ) -> Result<Streams, Problem> {
     if matches!(plan.logs, Logs::Container { .. }) {
-        // Version 252 would make the folders above host root's, and systemd inside could not boot.
+        // Version 252 would make the directories above host root's, and systemd inside could not
+        // boot.
         for folder in ["/run/systemd", "/run/systemd/journal"] {
             extras.arguments.push(format!("--tmpfs={folder}:nosuid,nodev,mode=0755"));
         }
@@ -141,7 +142,8 @@ pub(super) fn journal(plan: &Plan) -> Result<[OwnedFd; 2], Problem> {
     Ok([stdout?, stderr?])
 }
 
-/// Where the payload's stream is handed to the unit that carries it on; the folder is root's alone.
+/// Where the payload's stream is handed to the unit that carries it on; the directory is root's
+/// alone.
 pub(super) fn pipe(unit: UnitId, stream: &str) -> OwnPath {
     OwnPath::of_unit(unit).join(stream)
 }

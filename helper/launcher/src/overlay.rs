@@ -1,6 +1,7 @@
 //! Mounting an overlay (overlayfs of the kernel): the root's, and those of the job.
 //!
-//! Trusts the folders that it is given, not their names: no path of a job is ever part of the options.
+//! Trusts the directories that it is given, not their names: no path of a job is ever part of the
+//! options.
 
 use std::fmt::Display;
 use std::fs;
@@ -22,14 +23,14 @@ use super::step::{At, Problem};
 /// commas and colons would be read as options.
 pub(super) struct Upper {
     upper: OwnedFd,
-    /// The kernel's own folder.
+    /// The kernel's own directory.
     work: OwnedFd,
     /// Whether it goes with the task.
     volatile: bool,
 }
 
 impl Upper {
-    /// Opens the two folders of a layer. What is missing is made, and looks like the top of the
+    /// Opens the two directories of a layer. What is missing is made, and looks like the top of the
     /// layers below, whose owners the range shifts.
     pub(super) fn open(
         object: impl Display,
@@ -84,7 +85,7 @@ pub(super) struct Overlay<'a, O> {
 }
 
 impl<O: Display> Overlay<'_, O> {
-    /// Mounts it on a folder.
+    /// Mounts it on a directory.
     pub(super) fn mount(&self, at: &OwnPath) -> Result<(), Problem> {
         let layers: Vec<_> = self.lower.iter().rev().map(ToString::to_string).collect();
         let mut options = format!("lowerdir={},metacopy=off", layers.join(":"));
@@ -108,7 +109,7 @@ impl<O: Display> Overlay<'_, O> {
             Err(Errno::ESTALE) if is_lasting => return Err(Problem::refused(object, self.stale)),
             other => other.at(object)?,
         }
-        // An overlay whose work folder cannot be used mounts read-only without an error.
+        // An overlay whose work directory cannot be used mounts read-only without an error.
         if self.upper.is_some() && at.is_read_only().at(object)? {
             let reason = "came up read-only: its upper layer's file system cannot hold one";
             return Err(Problem::refused(object, reason));

@@ -1,11 +1,11 @@
-//! The job's environment, the payload's ids and its capabilities, which no option of systemd-nspawn can
-//! spell in full, on their way into the container, off every command line.
+//! The job's environment, the payload's ids and its capabilities, which no option of systemd-nspawn
+//! can spell in full, on their way into the container, off every command line.
 //!
-//! Both are written as the configuration of an OCI bundle (`config.json`) that holds nothing else, in a
-//! folder that only this task's mount namespace has. JSON can spell every character, so each value
-//! arrives byte for byte; no variable enters systemd-nspawn's own environment, so none can steer it
-//! or its libraries. With a bundle, systemd-nspawn reads no other settings file (load_settings() of
-//! nspawn.c); `--settings=no` would turn off the bundle too.
+//! Both are written as the configuration of an OCI bundle (`config.json`) that holds nothing else,
+//! in a directory that only this task's mount namespace has. JSON can spell every character, so
+//! each value arrives byte for byte; no variable enters systemd-nspawn's own environment, so none
+//! can steer it or its libraries. With a bundle, systemd-nspawn reads no other settings file
+//! (load_settings() of nspawn.c); `--settings=no` would turn off the bundle too.
 
 use std::fmt::Write as _;
 

@@ -23,7 +23,7 @@ pub fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
     open::place(place, flags)
 }
 
-/// Opens the task's three folders.
+/// Opens the task's three directories.
 ///
 /// # Errors
 /// The problem, for people.
@@ -40,7 +40,7 @@ pub fn streams(plan: &Plan) -> Result<[OwnedFd; 2], String> {
     found.map_err(|problem| format!("{problem:?}"))
 }
 
-/// Reads a credential's file below the task's folder.
+/// Reads a credential's file below the task's directory.
 ///
 /// # Errors
 /// The problem, for people.

@@ -1,4 +1,4 @@
-//! Remarks on what systemd-nspawn will probably not find in the image: folder, init, command.
+//! Remarks on what systemd-nspawn will probably not find in the image: directory, init, command.
 //!
 //! It says so to the journal alone, and only some of it. A remark never stops a start, because only
 //! the container itself can know: mounts and name services may still bring what is missing.
@@ -14,7 +14,7 @@ use proto::task_spec::Payload;
 use super::open::{self, Mounts};
 use super::stage::OwnPath;
 
-/// Folders of a command without a slash (DEFAULT_PATH of systemd).
+/// Directories of a command without a slash (DEFAULT_PATH of systemd).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where systemd-nspawn looks for an init.
 const INITS: [&str; 3] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"];
@@ -60,7 +60,7 @@ pub(super) fn collect(plan: &Plan) -> Vec<String> {
 
 /// Whether something is there, or may come with a mount: also where links of the image lead.
 fn has(plan: &Plan, root: &OwnedFd, path: &str) -> bool {
-    // Such as a relative folder of the job's PATH.
+    // Such as a relative directory of the job's PATH.
     if Absolute::parse(path).is_err() {
         return true;
     }

@@ -1,7 +1,8 @@
 //! Names and ids as validated types: a value that breaks its rule cannot be built or decoded.
 //!
-//! The helper derives unit names, folders and machine names from these types alone. Nothing here
-//! accepts a control character, so no name can end a line in a unit file, a log or an argument.
+//! The helper derives unit names, directories and machine names from these types alone. Nothing
+//! here accepts a control character, so no name can end a line in a unit file, a log or an
+//! argument.
 
 use std::fmt;
 use std::str::FromStr;
@@ -139,7 +140,7 @@ fn check_variable_name(text: &str) -> Result<(), &'static str> {
 }
 
 text_name!(
-    /// Name of a task in its group; also the name of its folder in the allocation.
+    /// Name of a task in its group; also the name of its directory in the allocation.
     TaskName, "task name", check_task_name
 );
 text_name!(

@@ -1,8 +1,9 @@
 //! Paths as lists of components, so that no text is ever split, joined or normalised on the
 //! privileged side.
 //!
-//! A [`Component`] is one name in a folder: not empty, not `.` or `..`, without slash, NUL or other
-//! control character. A [`Relative`] path is walked beneath an open folder and cannot leave it.
+//! A [`Component`] is one name in a directory: not empty, not `.` or `..`, without slash, NUL or
+//! other control character. A [`Relative`] path is walked beneath an open directory and cannot
+//! leave it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use bincode::{BorrowDecode, Decode, Encode};
 use crate::limits;
 use crate::name::InvalidName;
 
-/// One name in a folder.
+/// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode)]
 pub struct Component(String);
 
@@ -58,7 +59,7 @@ impl<'de, C> BorrowDecode<'de, C> for Component {
     }
 }
 
-/// A path below some folder: components in order, possibly none.
+/// A path below some directory: components in order, possibly none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode)]
 pub struct Relative(Vec<Component>);
 

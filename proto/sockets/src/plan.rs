@@ -57,7 +57,7 @@ pub enum Report {
 /// Everything that the launcher needs to make one task.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Plan {
-    /// Names the folder of the upper layer.
+    /// Names the directory of the upper layer.
     pub unit: UnitId,
     /// Machine name.
     pub machine: MachineName,
@@ -83,7 +83,7 @@ pub struct Plan {
     pub files: PlannedFiles,
     /// The environment.
     pub environment: Vec<Variable>,
-    /// The task's folders.
+    /// The task's directories.
     pub task_dirs: TaskDirs,
     /// The log streams.
     pub logs: Logs,
@@ -101,7 +101,8 @@ impl Plan {
     }
 }
 
-/// The ids of a task's user namespace: 0 to `width`-1 inside are `base` to `base`+`width`-1 outside.
+/// The ids of a task's user namespace: 0 to `width`-1 inside are `base` to `base`+`width`-1
+/// outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Range {
     /// First uid and gid on the host; 0 for the identity.
@@ -121,7 +122,7 @@ impl Range {
 /// What a task sees of the host's files, as the policy has placed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct PlannedFiles {
-    /// Files and folders, in the order in which they are mounted.
+    /// Files and directories, in the order in which they are mounted.
     pub binds: Vec<Bind<Place>>,
     /// File systems in memory.
     pub tmpfs: Vec<Tmpfs>,
@@ -146,14 +147,15 @@ pub enum Unprotected {
     Refuse,
     /// It is given without ID mapping.
     Unmapped,
-    /// It is given as the job asks; where it does not ask ([`Mapping::Automatic`](crate::task_spec::files::Mapping::Automatic)), without.
+    /// It is given as the job asks; where it does not ask
+    /// ([`Mapping::Automatic`](crate::task_spec::files::Mapping::Automatic)), without.
     AsAsked,
 }
 
-/// A file below a folder that the policy lists.
+/// A file below a directory that the policy lists.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Place {
-    /// The policy's folder.
+    /// The policy's directory.
     pub root: Absolute,
     /// The rest, walked beneath it without following any link.
     pub below: Relative,
@@ -186,10 +188,10 @@ pub enum PlannedNetwork {
     Join(Place),
 }
 
-/// The task's folders below the allocation.
+/// The task's directories below the allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct TaskDirs {
-    /// The allocation's folder.
+    /// The allocation's directory.
     pub alloc_dir: Place,
     /// The task's name.
     pub task: TaskName,

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 use crate::name::{AllocId, Instance, TaskKey};
 
-/// The part of a unit's and a folder's name that is the task's own.
+/// The part of a unit's and a directory's name that is the task's own.
 ///
 /// Nomad's allocation id and run number together: no two tasks share them, so no hash is needed,
 /// and people can read it. Spelled as 32 and 8 hexadecimal digits joined by a dash.

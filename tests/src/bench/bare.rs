@@ -1,7 +1,7 @@
 //! The other side: systemd-nspawn in a transient unit, on an ID-mapped clone that was made before.
 //!
-//! It has less to do than a task: no overlay, no network namespace, no folders, no FIFO checks. A
-//! disk image it mounts and ID-maps itself, read-only.
+//! It has less to do than a task: no overlay, no network namespace, no directories, no FIFO checks.
+//! A disk image it mounts and ID-maps itself, read-only.
 
 use super::{first_byte, open_fifo, wait_gone};
 use crate::Rig;
@@ -20,8 +20,8 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PATH: &str = "/org/freedesktop/systemd1";
 
-/// `--image=` asks for udev, which the host has not: a socket in its place that nobody reads, and an
-/// entry for each loop device that says that udev is done with it.
+/// `--image=` asks for udev, which the host has not: a socket in its place that nobody reads, and
+/// an entry for each loop device that says that udev is done with it.
 const UDEV: &str = "
 mkdir -p /run/udev/data /run/systemd/system; cd /run/systemd/system
 printf '[Socket]\\nListenSequentialPacket=/run/udev/control\\n' > no-udev.socket

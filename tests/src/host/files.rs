@@ -41,7 +41,7 @@ impl Rig {
         Ok(bytes)
     }
 
-    /// Writes a file inside the instance (mode only for a new one); its folder must exist.
+    /// Writes a file inside the instance (mode only for a new one); its directory must exist.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -1,8 +1,9 @@
-//! What an instance is on the outer machine: its folder, its slot, its cgroup, and how to clean up.
+//! What an instance is on the outer machine: its directory, its slot, its cgroup, and how to clean
+//! up.
 //!
 //! For [`super::supervisor`], which owns one, and for the sweep of instances whose supervisor was
-//! killed. Locks tell the living from the dead: a folder or slot whose lock can be taken belongs to
-//! nobody. It never touches a folder or cgroup that is not the rig's own by name.
+//! killed. Locks tell the living from the dead: a directory or slot whose lock can be taken belongs
+//! to nobody. It never touches a directory or cgroup that is not the rig's own by name.
 
 use crate::{cache, outer, rootfs::Suite, wait};
 use anyhow::{Context as _, Result, bail};
@@ -34,7 +35,7 @@ pub struct Spec {
 /// What the supervisor says when PID 1 of the instance runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ready {
-    /// Folder of the instance on the outer machine.
+    /// Directory of the instance on the outer machine.
     pub dir: PathBuf,
     /// Machine name; also names the link and the cgroup.
     pub machine: String,
@@ -44,7 +45,7 @@ pub struct Ready {
     pub leader: i32,
     /// The instance's address on its link to the outer machine.
     pub address: String,
-    /// Cgroup folder of the instance.
+    /// Cgroup directory of the instance.
     pub cgroup: PathBuf,
 }
 
@@ -55,7 +56,7 @@ impl Ready {
         self.dir.join("console.log")
     }
 
-    /// Whether the supervisor still holds the folder's lock.
+    /// Whether the supervisor still holds the directory's lock.
     #[must_use]
     pub fn alive(&self) -> bool {
         File::open(self.dir.join("lock")).is_ok_and(|file| file.try_lock().is_err())
@@ -102,14 +103,14 @@ pub(crate) fn supervisor_log() -> Result<File> {
     file.with_context(|| format!("open {}", path.display()))
 }
 
-/// Folder of all instances.
+/// Directory of all instances.
 pub(crate) fn instances() -> Result<PathBuf> {
     let dir = cache::root()?.join("instances");
     fs::create_dir_all(&dir)?;
     Ok(dir)
 }
 
-/// Makes a folder for a new instance; its lock is held as long as the returned file is open.
+/// Makes a directory for a new instance; its lock is held as long as the returned file is open.
 pub(crate) fn new_folder() -> Result<(PathBuf, File)> {
     let _guard = cache::lock("instances")?;
     let dir = instances()?.join(format!("{}", std::process::id()));
@@ -120,8 +121,8 @@ pub(crate) fn new_folder() -> Result<(PathBuf, File)> {
     Ok((dir, lock))
 }
 
-/// Removes the folders of instances whose supervisor is dead; their cgroups and links go when their
-/// slot is taken again.
+/// Removes the directories of instances whose supervisor is dead; their cgroups and links go when
+/// their slot is taken again.
 pub(crate) fn sweep() -> Result<()> {
     let _guard = cache::lock("instances")?;
     for entry in fs::read_dir(instances()?)? {
@@ -182,7 +183,7 @@ impl Slot {
         Ok((format!("{net}.1"), format!("{net}.2")))
     }
 
-    /// Kills what runs in the slot's cgroup and removes cgroup, link and nspawn's own folder.
+    /// Kills what runs in the slot's cgroup and removes cgroup, link and nspawn's own directory.
     pub(crate) fn clean(&self) -> Result<()> {
         let cgroup = self.cgroup()?;
         if cgroup.exists() {
@@ -223,7 +224,7 @@ fn remove_cgroup(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The cgroup v2 folder this process is in.
+/// The cgroup v2 directory this process is in.
 pub(crate) fn own_cgroup() -> Result<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).context("no cgroup v2")?;

@@ -1,10 +1,10 @@
 //! The supervisor: a process of its own that owns one instance and ends with it.
 //!
 //! It makes the instance's mounts in a mount namespace of its own, boots it, and takes it down when
-//! its owner ends in whatever way (end of file on standard input), when it gets SIGTERM, or when the
-//! instance powers off. Killed itself, its guard takes the instance along; the folder that is left
-//! then the next start sweeps away, the empty cgroup the slot's next owner. It never mounts anything where the
-//! outer machine could see it.
+//! its owner ends in whatever way (end of file on standard input), when it gets SIGTERM, or when
+//! the instance powers off. Killed itself, its guard takes the instance along; the directory that
+//! is left then the next start sweeps away, the empty cgroup the slot's next owner. It never mounts
+//! anything where the outer machine could see it.
 
 use super::instance::{self, Ready, Slot, Spec};
 use crate::{cache, outer, rootfs, wait};
@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Folders that must not lie on the overlay (one cannot be the upper layer of another, nor be
-/// ID-mapped): folder of the instance, path inside, mode.
+/// Directories that must not lie on the overlay (one cannot be the upper layer of another, nor be
+/// ID-mapped): directory of the instance, path inside, mode.
 const REAL: [(&str, &str, u32); 4] = [
     ("machines", "/var/lib/machines", 0o700),
     ("nomad", "/var/lib/nomad", 0o700),
@@ -202,8 +202,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     outer::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to)).map(drop)
 }
 
-/// Starts nspawn in a cgroup of the instance's own (two instances in one tree would share their unit
-/// cgroups) and comes back to the cgroup this process was in.
+/// Starts nspawn in a cgroup of the instance's own (two instances in one tree would share their
+/// unit cgroups) and comes back to the cgroup this process was in.
 fn start(spec: &Spec, dir: &Path, slot: &Slot, root: &Path) -> Result<Child> {
     let cgroup = slot.cgroup()?;
     fs::create_dir_all(&cgroup).with_context(|| format!("make {}", cgroup.display()))?;

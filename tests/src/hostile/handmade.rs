@@ -22,7 +22,7 @@ mount -t tmpfs -o nosuid,nodev,noexec,mode=0755,size=1m secrets "$1/$2/secrets"
 mkfifo -m 0600 "$1/alloc/logs/.$2.stdout.fifo" "$1/alloc/logs/.$2.stderr.fifo"
 "#;
 
-/// Folders and FIFOs of one task of one allocation.
+/// Directories and FIFOs of one task of one allocation.
 #[derive(Debug)]
 pub struct Handmade<'a> {
     rig: &'a Rig,
@@ -32,7 +32,7 @@ pub struct Handmade<'a> {
 }
 
 impl<'a> Handmade<'a> {
-    /// Makes the folders for a task of this name in a new allocation.
+    /// Makes the directories for a task of this name in a new allocation.
     ///
     /// # Errors
     /// When the name is none, or a step fails.
@@ -50,7 +50,7 @@ impl<'a> Handmade<'a> {
         Ok(Self { rig, key, streams })
     }
 
-    /// Makes the folders for another task of the allocation, whose output nobody reads.
+    /// Makes the directories for another task of the allocation, whose output nobody reads.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -60,7 +60,7 @@ impl<'a> Handmade<'a> {
         Ok(key)
     }
 
-    /// The allocation's folder inside the instance.
+    /// The allocation's directory inside the instance.
     #[must_use]
     pub fn dir(&self) -> String {
         format!("{ALLOCS}/{}", self.key.alloc)
@@ -120,7 +120,7 @@ impl<'a> Handmade<'a> {
         })
     }
 
-    /// Removes the task and then the allocation's folder.
+    /// Removes the task and then the allocation's directory.
     ///
     /// # Errors
     /// When something of either stays.

@@ -13,7 +13,7 @@ pub enum Preset {
 /// One entry of `images.paths`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImagePath {
-    /// The folder.
+    /// The directory.
     pub path: String,
     /// Whether images below may be written to.
     pub writable: bool,

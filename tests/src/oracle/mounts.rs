@@ -192,7 +192,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
             files.credentials = (0..mounts).map(one).collect();
         }
         6 => {
-            // Half of the bound in layers, the other half in upper folders and targets.
+            // Half of the bound in layers, the other half in upper directories and targets.
             let part = limits::PATHS_MAX / limits::MOUNTS_MAX / 4;
             let deep = |n| Source::Task(relative(&vec!["local"; n]));
             let one = |n: usize| Overlay {

@@ -19,7 +19,7 @@ fn same(one: &str, other: &str) -> bool {
     parts(one) == parts(other)
 }
 
-/// The folder that holds `path`; `/` holds itself.
+/// The directory that holds `path`; `/` holds itself.
 fn parent(path: &str) -> String {
     let mut all = parts(path);
     all.pop();
@@ -44,7 +44,7 @@ fn entry<'a>(path: &str, policy: &'a Settings) -> Option<&'a ImagePath> {
     holding.max_by_key(|entry| parts(&entry.path).len())
 }
 
-/// Where Nomad mounts parts of the allocations again: in the folder beside its data.
+/// Where Nomad mounts parts of the allocations again: in the directory beside its data.
 fn mounts(alloc_dir: &str) -> String {
     format!("{}/alloc_mounts", parent(&parent(alloc_dir)).trim_end_matches('/'))
 }
@@ -94,7 +94,7 @@ fn check_image(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     broken.policy("image-holds", writes && kept);
 }
 
-/// The allocation's own folder, when it is where it must be.
+/// The allocation's own directory, when it is where it must be.
 fn check_alloc(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     let alloc = spec.key.alloc.to_string();
     let good = policy
@@ -116,7 +116,7 @@ fn check_network(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
         let path = path.to_string();
         let alloc = spec.key.alloc.to_string();
         let good = policy.netns_paths.iter().any(|root| {
-            // In a folder of iproute2's, Nomad names its own after the allocation.
+            // In a directory of iproute2's, Nomad names its own after the allocation.
             let nomads = root.ends_with("/run/netns") || root == "run/netns";
             same(&parent(&path), root)
                 && !same(&path, root)
@@ -138,7 +138,7 @@ pub(super) fn source(spec: &TaskSpec, source: &Source) -> String {
     }
 }
 
-/// Folders of the host that no task of the strict preset sees.
+/// Directories of the host that no task of the strict preset sees.
 const NEVER: [&str; 7] = [
     "/proc",
     "/sys",
@@ -155,7 +155,8 @@ fn touches(path: &str, folder: &str) -> bool {
 }
 
 /// What a task may have of its allocation (POLICY.md, "What needs no line"): the shared directory,
-/// `local` of any task, its own `secrets` and `tmp`. To write, not the shared one itself nor its logs.
+/// `local` of any task, its own `secrets` and `tmp`. To write, not the shared one itself nor its
+/// logs.
 fn check_own(below: &[&str], task: &str, writes: bool, broken: &mut Broken) {
     let (first, second) = (below.first().copied(), below.get(1).copied());
     let shared = first == Some("alloc");

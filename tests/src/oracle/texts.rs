@@ -92,7 +92,7 @@ pub(super) const ALLOC_SECOND: [&str; 16] = [
 /// Third components.
 pub(super) const ALLOC_THIRD: [&str; 7] = ["", "", "x", "logs", "local", "crontab", "secrets"];
 
-/// Files of credentials, below the task's folder.
+/// Files of credentials, below the task's directory.
 pub(super) const CREDENTIALS: [&[&str]; 10] = [
     &["secrets", "x"],
     &["local", "x"],
@@ -106,7 +106,7 @@ pub(super) const CREDENTIALS: [&[&str]; 10] = [
     &[],
 ];
 
-/// Folders that a policy lists for binds.
+/// Directories that a policy lists for binds.
 pub(super) const FOLDERS: [&str; 21] = [
     "/",
     "/srv",
@@ -131,7 +131,7 @@ pub(super) const FOLDERS: [&str; 21] = [
     "/opt",
 ];
 
-/// Folders with images.
+/// Directories with images.
 pub(super) const IMAGES: [&str; 9] = [
     "/",
     "/var/lib/machines",
@@ -286,7 +286,7 @@ pub(super) fn path(text: &str) -> Absolute {
     Absolute::parse(&text).expect("a path of this file")
 }
 
-/// A path below a folder.
+/// A path below a directory.
 #[allow(clippy::expect_used, reason = "constants")]
 pub(super) fn relative(parts: &[&str]) -> Relative {
     let parts = parts.iter().map(|part| Component::new(*part).expect("a name of this file"));

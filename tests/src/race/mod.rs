@@ -1,6 +1,6 @@
 //! Races for every place where the launcher opens something that others may swap.
 //!
-//! A thread exchanges a folder or file for a link to a twin outside, back and forth without end,
+//! A thread exchanges a directory or file for a link to a twin outside, back and forth without end,
 //! while the product's own function opens it. What is opened may be inside or refused, never the
 //! twin. Two naive ways of opening run against the same thread: if neither ever ends outside, the
 //! harness does not race and its zero means nothing.

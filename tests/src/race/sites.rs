@@ -92,7 +92,7 @@ fn by_content(plan: Plan, top: &Path) -> Result<Product> {
     }))
 }
 
-/// A place two folders deep; either is swapped.
+/// A place two directories deep; either is swapped.
 fn of_place(top: &Path, name: &'static str, root: &str, below: [&str; 2]) -> Result<Site> {
     let first = top.join(root).join(below[0]);
     let path = first.join(below[1]);

@@ -1,8 +1,8 @@
 //! Collecting what a host holds.
 //!
 //! For [`super::World`]. Processes are found by the instance's cgroup, files through the instance's
-//! root; only PID 1, the kernel's network tables and machined are asked by commands inside. It never
-//! reports what changes by itself on an idle host (services that start on demand).
+//! root; only PID 1, the kernel's network tables and machined are asked by commands inside. It
+//! never reports what changes by itself on an idle host (services that start on demand).
 
 use super::{Class, World};
 use crate::{Rig, product};
@@ -51,7 +51,7 @@ fn processes(rig: &Rig) -> Vec<Process> {
     list
 }
 
-/// Calls `visit` for a folder and all folders below it.
+/// Calls `visit` for a directory and all directories below it.
 fn walk(dir: &Path, visit: &mut impl FnMut(&Path)) {
     visit(dir);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -117,7 +117,7 @@ fn mounts(world: &mut World, pid: i32, owner: &str) {
         if kind.first() == Some(&"nsfs") {
             world.add(Class::NetNamespace, format!("file {point}"));
         }
-        // The outer machine's folder of the instance is in the source of every mount.
+        // The outer machine's directory of the instance is in the source of every mount.
         let named = OURS.iter().any(|word| point.contains(word));
         if !idle(owner) || named {
             world.add(Class::Mount, format!("{owner}: {what}"));
@@ -150,8 +150,8 @@ fn cgroups(world: &mut World, rig: &Rig) {
     walk(&root, &mut |dir| {
         let path = dir.strip_prefix(&root).unwrap_or(dir).to_string_lossy().into_owned();
         let parts = path.split('/').count();
-        // In the root of the tree every folder counts, except slices and mounts, which PID 1 makes
-        // when it first needs them.
+        // In the root of the tree every directory counts, except slices and mounts, which PID 1
+        // makes when it first needs them.
         let top = parts == 1 && !path.ends_with(".slice") && !path.ends_with(".mount");
         if top || path.contains("machine-nspawn.slice/") {
             world.add(Class::Cgroup, path);

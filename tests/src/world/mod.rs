@@ -1,8 +1,8 @@
 //! The world check: what a host holds before a test must be what it holds after.
 //!
-//! For every end-to-end test. A [`World`] is a list of things by class; two are compared as sets, so
-//! that something missing is found as well as something left. Taking one reads only, from outside the
-//! instance wherever that is possible. It never cleans up what it finds.
+//! For every end-to-end test. A [`World`] is a list of things by class; two are compared as sets,
+//! so that something missing is found as well as something left. Taking one reads only, from
+//! outside the instance wherever that is possible. It never cleans up what it finds.
 
 mod collect;
 mod traces;
@@ -16,8 +16,8 @@ use std::fmt;
 use std::time::Duration;
 
 /// How many descriptors more than before a long-lived process may hold. A library may open one for
-/// good at its first use (a random source, a resolver); a leak per task shows with the first handful
-/// of tasks.
+/// good at its first use (a random source, a resolver); a leak per task shows with the first
+/// handful of tasks.
 pub const FD_SLACK: usize = 3;
 
 /// How long what is taken apart in the background may take to be gone.
@@ -54,7 +54,7 @@ pub enum Class {
     StoredFd,
     /// Open descriptors of helper and driver.
     OpenFd,
-    /// Files and folders of the image store.
+    /// Files and directories of the image store.
     Image,
 }
 
@@ -92,8 +92,8 @@ impl World {
         collect::all(rig).context("taking a snapshot of the host")
     }
 
-    /// What differs between this world and a later one. Descriptors may grow by [`FD_SLACK`] and may
-    /// become fewer.
+    /// What differs between this world and a later one. Descriptors may grow by [`FD_SLACK`] and
+    /// may become fewer.
     #[must_use]
     pub fn diff(&self, later: &Self) -> Vec<Difference> {
         let mut found = Vec::new();

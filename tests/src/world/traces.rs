@@ -1,8 +1,8 @@
 //! What a host holds of one allocation.
 //!
-//! For everything in this crate that removes a task: tests that share a host cannot compare the whole
-//! world while others run. Cheap enough to be asked after each task: it reads folders and a mount
-//! table, and runs nothing.
+//! For everything in this crate that removes a task: tests that share a host cannot compare the
+//! whole world while others run. Cheap enough to be asked after each task: it reads directories and
+//! a mount table, and runs nothing.
 
 use crate::wait;
 use anyhow::{Result, bail};
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// Folders of the instance in which a task's things bear its allocation's name.
+/// Directories of the instance in which a task's things bear its allocation's name.
 const FOLDERS: [&str; 7] = [
     "run/systemd/transient",
     "run/systemd/machines",
@@ -21,11 +21,11 @@ const FOLDERS: [&str; 7] = [
     "sys/fs/cgroup/machine.slice/machine-nspawn.slice",
 ];
 
-/// A run that nobody was told of goes when the helper has missed its allocation's folder twice, and
-/// layers that were kept for an allocation go no sooner.
+/// A run that nobody was told of goes when the helper has missed its allocation's directory twice,
+/// and layers that were kept for an allocation go no sooner.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Units, cgroups, machines, folders and mounts that name the allocation.
+/// Units, cgroups, machines, directories and mounts that name the allocation.
 #[must_use]
 pub fn traces(leader: i32, alloc: &str) -> Vec<String> {
     let ids = [alloc.to_owned(), alloc.replace('-', "")];

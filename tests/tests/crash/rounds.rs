@@ -29,7 +29,7 @@ const OFFERS: usize = 4;
 /// Units of runs.
 const RUNS: &str = "nomad-nspawn-*-*.service";
 /// A run whose plugin died before it could tell Nomad, and whose job was stopped before Nomad tried
-/// again, is removed when its allocation's folder is gone at two looks of the helper.
+/// again, is removed when its allocation's directory is gone at two looks of the helper.
 const ORPHANS: Duration = Duration::from_secs(60);
 
 /// What happens to a task when the parts are killed.

@@ -107,7 +107,7 @@ fn s6_what_carries_output_can_do_no_more_than_that() {
 }
 
 /// A tree that a payload leaves: owners of its range and of the host, modes that let nobody in,
-/// sticky folders, whiteouts, odd names, and deeper than a path can be long.
+/// sticky directories, whiteouts, odd names, and deeper than a path can be long.
 const TREE: &str = r#"
 set -e
 cd "$1"; mkdir upper; cd upper

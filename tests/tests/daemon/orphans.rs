@@ -1,4 +1,4 @@
-//! A task whose allocation's folder is gone is removed by the helper itself.
+//! A task whose allocation's directory is gone is removed by the helper itself.
 
 use crate::{SOON, started};
 use nspawn_tests::hostile::{Client, Door, Handmade};
@@ -25,7 +25,7 @@ fn a_task_without_its_allocation_goes_and_others_stay() {
         started(&client, &task.spec(&["/bin/sleep", "1000"]).unwrap());
     }
     let dir = orphan.dir();
-    // As the agent does it: the secrets first, then the folder with everything in it.
+    // As the agent does it: the secrets first, then the directory with everything in it.
     rig.run(&["umount", &format!("{dir}/orphan/secrets")]).unwrap();
     rig.run(&["rm", "-r", &dir]).unwrap();
     // The first look may come at once, the second 20 s later.

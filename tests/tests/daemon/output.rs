@@ -74,7 +74,7 @@ fn both_get_everything_to_the_last_line_and_nothing_stays() {
 }
 
 /// The helper's death changes nothing, and a removal lets the last lines through; when nobody
-/// takes them, it does not wait for ever.
+/// takes them, it does not wait forever.
 #[test]
 fn a_follower_outlives_the_helper_and_ends_with_the_task() {
     let (_alone, host, client) = alone();
@@ -82,7 +82,7 @@ fn a_follower_outlives_the_helper_and_ends_with_the_task() {
     let task = Handmade::new(rig, "outlives").unwrap();
     let script = "trap 'echo says late; exit' TERM; echo says out; while :; do sleep 0.1; done";
     let mut spec = sh(&task, script, Logs::Both);
-    // A root that needs no layer on disk: its pipes need the folder all the same.
+    // A root that needs no layer on disk: its pipes need the directory all the same.
     spec.root.mode = Root::ReadOnly;
     started(&client, &spec);
     wait_written(&task, 0, "says out\n");

@@ -18,7 +18,7 @@ use nspawn_tests::stand::Stand;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 
-/// Strict, with the folders that the tests bind.
+/// Strict, with the directories that the tests bind.
 const POLICY: &str = r#"
 [binds]
 read_only = ["/srv/ro"]

@@ -81,7 +81,7 @@ fn any_name_is_a_name() {
     assert_eq!(seen, named);
 }
 
-/// P5: every kind of node that is neither a file nor a folder.
+/// P5: every kind of node that is neither a file nor a directory.
 #[test]
 fn p05_odd_nodes_are_refused_by_name() {
     let rig = host();
@@ -116,7 +116,8 @@ fn p05_odd_nodes_are_refused_by_name() {
     rig.run(&["systemctl", "stop", "odd-socket.socket"]).unwrap();
 }
 
-/// A relative source is the task's own; a link in it, which an earlier run may have made, leads nowhere.
+/// A relative source is the task's own; a link in it, which an earlier run may have made, leads
+/// nowhere.
 #[test]
 fn sources_of_the_task_lie_below_its_own_folder() {
     let rig = host();
@@ -179,8 +180,8 @@ fn targets_may_lie_in_other_mounts() {
     assert_eq!(rig.run(&["ls", "/srv/closed/elsewhere"]).unwrap(), "");
 }
 
-/// Whoever makes a folder there may not read it, by the folder's default access list (acl(5)): version
-/// 2, then user, group and others with their rights.
+/// Whoever makes a directory there may not read it, by the directory's default access list
+/// (acl(5)): version 2, then user, group and others with their rights.
 #[test]
 fn a_mount_point_is_made_where_it_cannot_be_read() {
     let rig = host();
@@ -200,7 +201,8 @@ fn a_mount_point_is_made_where_it_cannot_be_read() {
     assert_eq!(rig.run(&["stat", "-c", "%a %u", "/srv/closed/acl/x"]).unwrap(), "300 0");
 }
 
-/// The same bind in both spellings of a mount point that is a file in the one and a folder in the other.
+/// The same bind in both spellings of a mount point that is a file in the one and a directory in
+/// the other.
 #[test]
 fn a_target_of_the_other_kind_is_refused_with_both_kinds() {
     let rig = host();

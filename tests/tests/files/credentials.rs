@@ -24,7 +24,7 @@ fn credentials(all: impl Into<Vec<Credential>>) -> Files {
     Files { credentials: all.into(), ..Files::default() }
 }
 
-/// Starts a task whose own folder a script has prepared; `@dir@` is the allocation's folder.
+/// Starts a task whose own directory a script has prepared; `@dir@` is the allocation's directory.
 fn prepared(files: Files, prepare: &str, script: &str) -> Result<Task<'static>, String> {
     let rig = host();
     let before = |made: &nspawn_tests::hostile::Handmade<'_>| {

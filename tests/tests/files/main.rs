@@ -1,8 +1,9 @@
 //! Files of the host inside real containers: what a payload sees of them, who owns what it leaves
 //! behind, and what other accounts of the host get from it.
 //!
-//! Two hosts with the helper alone. On the one, allocations lie behind a closed folder and the policy
-//! is strict; on the other they do not, and the policy gives unprotected binds without ID mapping.
+//! Two hosts with the helper alone. On the one, allocations lie behind a closed directory and the
+//! policy is strict; on the other they do not, and the policy gives unprotected binds without ID
+//! mapping.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -160,7 +161,7 @@ fn relative(text: &str) -> Relative {
     Relative::new(parts.unwrap()).unwrap()
 }
 
-/// A writable bind of a host's folder or file with what is mounted below.
+/// A writable bind of a host's directory or file with what is mounted below.
 fn bind(source: &str, target: &str) -> Bind {
     Bind {
         source: Source::Host(path(source)),

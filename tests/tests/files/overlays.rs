@@ -23,7 +23,7 @@ fn overlay(lower: Vec<Source>, upper: Upper) -> Files {
     Files { overlays: vec![one], ..Files::default() }
 }
 
-/// A checksum over names, owners, modes and contents below a folder.
+/// A checksum over names, owners, modes and contents below a directory.
 fn sum(rig: &Rig, dir: &str) -> String {
     rig.sh(&format!(
         "cd {dir} && (find . -printf '%p %U %G %m %T@\\n'; cat $(find . -type f)) | sort | md5sum"
@@ -66,7 +66,7 @@ fn without_an_upper_layer_nothing_can_be_written() {
     );
 }
 
-/// A folder keeps the changes, for tasks with the same ids.
+/// A directory keeps the changes, for tasks with the same ids.
 #[test]
 fn changes_stay_in_a_folder_for_the_same_ids() {
     let rig = host();
@@ -85,7 +85,7 @@ fn changes_stay_in_a_folder_for_the_same_ids() {
     assert_eq!(again.finish(), "both\nhigh\nnew\nkept\n0\n");
     let text = with(other, "exit 0").err().unwrap().to_string();
     assert!(text.contains("other ids") && text.contains(&one.to_string()), "{text}");
-    // Where other accounts can reach the folder, it is not taken at all.
+    // Where other accounts can reach the directory, it is not taken at all.
     rig.sh("mkdir -p -m 0755 /srv/open/up").unwrap();
     let open = Upper::Folder(Source::Host(path("/srv/open/up")));
     let text = refused(rig, overlay(lower.clone(), open));
@@ -107,7 +107,7 @@ fn a_top_whose_owner_the_range_does_not_reach_gets_no_changes() {
         }
     }
     assert_eq!(rig.run(&["ls", "-A", up]).unwrap(), "");
-    // The kernel's own folder is no place for another task either.
+    // The kernel's own directory is no place for another task either.
     rig.sh(&format!("chown 0:0 /srv/closed/overlay-wide/2; mkdir {up}/work; chown 7:7 {up}/work"))
         .unwrap();
     let text = refused(rig, overlay(lower, Upper::Folder(Source::Host(path(up)))));

@@ -141,7 +141,7 @@ fn files_of_an_open_time_are_named_where_the_directory_is_closed() {
     task.remove();
 }
 
-/// Each mapping on a folder of 1234:2345 that everybody may write to.
+/// Each mapping on a directory of 1234:2345 that everybody may write to.
 #[test]
 fn every_mapping_of_a_bind_has_its_owners() {
     let rig = host();

@@ -1,5 +1,5 @@
-//! Mount points in folders that others share: systemd-nspawn, which is host root and goes by path,
-//! has nothing to do with them.
+//! Mount points in directories that others share: systemd-nspawn, which is host root and goes by
+//! path, has nothing to do with them.
 
 use crate::{Task, at, bind, binds, host, read_only};
 use nix::fcntl::{OFlag, RenameFlags, renameat2};
@@ -108,7 +108,7 @@ fn no_link_of_an_image_leads_to_systemd_nspawns_own_folders() {
     assert_eq!(rig.run(&["ls", "-A", "/srv/closed/own"]).unwrap(), "");
 }
 
-/// Another task takes the mount point away and puts a link in the place of the folder above it.
+/// Another task takes the mount point away and puts a link in the place of the directory above it.
 #[test]
 fn a_swapped_mount_point_never_leads_elsewhere() {
     const STARTS: usize = 40;
@@ -123,7 +123,7 @@ fn a_swapped_mount_point_never_leads_elsewhere() {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 renameat2(&folder, "dir", &folder, "link", RenameFlags::RENAME_EXCHANGE).unwrap();
-                // The one of them that is a folder now.
+                // The one of them that is a directory now.
                 for name in ["dir/point", "link/point"] {
                     let at = nix::unistd::UnlinkatFlags::RemoveDir;
                     let _one_of_them = nix::unistd::unlinkat(&folder, name, at);

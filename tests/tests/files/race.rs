@@ -1,5 +1,5 @@
-//! A bind source that somebody swaps for a link all the time: a start sees the folder or is refused,
-//! and never what the link leads to.
+//! A bind source that somebody swaps for a link all the time: a start sees the directory or is
+//! refused, and never what the link leads to.
 
 use crate::{Task, bind, binds, host};
 use nix::fcntl::{OFlag, RenameFlags, renameat2};
@@ -37,8 +37,8 @@ fn a_swapped_source_never_leads_elsewhere() {
                     seen += 1;
                 }
                 Err(refusal) => {
-                    // The walk met the link, in one of several words, or what is above the folder
-                    // could not be judged: of this source in any case.
+                    // The walk met the link, in one of several words, or what is above the
+                    // directory could not be judged: of this source in any case.
                     let told = refusal.to_string();
                     assert!(told.contains("/srv/closed/race/dir/sub"), "{told}");
                     refused += 1;

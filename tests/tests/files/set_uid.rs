@@ -93,7 +93,7 @@ fn unprotected_sources_are_refused_for_every_mapping() {
     }
 }
 
-/// A nosuid folder does not answer for another mount below it.
+/// A nosuid directory does not answer for another mount below it.
 #[test]
 fn a_mount_below_a_nosuid_folder_is_judged_too() {
     let rig = host();
@@ -127,8 +127,8 @@ fn unmapped_sources_give_nothing_of_the_hosts() {
     }
 }
 
-/// The task's own folders; where allocations are not protected, their files have owners on disk that
-/// no account has. /secrets is noexec.
+/// The task's own directories; where allocations are not protected, their files have owners on disk
+/// that no account has. /secrets is noexec.
 #[test]
 fn task_folders_give_nothing_of_the_hosts() {
     for rig in [host(), open_host()] {
@@ -155,8 +155,8 @@ fn task_folders_give_nothing_of_the_hosts() {
     }
 }
 
-/// Whoever runs the planted programs gets nothing, or an id of the container's range, or one that task
-/// files have on disk.
+/// Whoever runs the planted programs gets nothing, or an id of the container's range, or one that
+/// task files have on disk.
 fn assert_container_ids(rig: &Rig, task: &Task<'_>, dir: &str) {
     task.output();
     for program in ["evil", "alice"] {

@@ -1,4 +1,4 @@
-//! docs/CONFIG.md against the tests of this folder: what it names exists.
+//! docs/CONFIG.md against the tests of this directory: what it names exists.
 
 use std::collections::BTreeSet;
 

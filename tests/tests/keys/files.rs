@@ -1,10 +1,10 @@
-//! Files, folders, devices and secrets of the host inside.
+//! Files, directories, devices and secrets of the host inside.
 
 use crate::*;
 use nomad_proto::drivers::{Device, Mount};
 use std::sync::Once;
 
-/// Folders of several owners: `one` is root's with a mount below, `app` uid 1000's.
+/// Directories of several owners: `one` is root's with a mount below, `app` uid 1000's.
 fn sources() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

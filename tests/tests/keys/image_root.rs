@@ -22,7 +22,7 @@ fn key_image() {
         (image("/var//lib/./machines/named/"), WHICH, "named\n"),
         (image("images/deep"), WHICH, "deep\n"),
         (image("./images/deep"), WHICH, "deep\n"),
-        // A name is the store's first, a path below the plugin's folder.
+        // A name is the store's first, a path below the plugin's directory.
         (image("beside"), WHICH, "store\n"),
         (image("./beside"), WHICH, "beside\n"),
     ]);
@@ -44,7 +44,7 @@ fn key_image() {
     ]);
 }
 
-/// The agent runs in /, where such folders are no images.
+/// The agent runs in /, where such directories are no images.
 #[test]
 fn an_image_name_is_the_stores_and_then_the_plugin_folders() {
     let rig = &stand().rig;
@@ -64,14 +64,14 @@ fn an_image_name_is_the_stores_and_then_the_plugin_folders() {
         // The store's disk image of that name.
         (image("named-disk"), "head -n 1 /etc/os-release", "ID=busybox\n"),
     ]);
-    // Nowhere but in the agent's folder: a name does not mean that.
+    // Nowhere but in the agent's directory: a name does not mean that.
     rig.sh("cp -a /var/lib/machines/nix /agents; rm -r /opt/nomad/plugins/alone").unwrap();
     let refused = stand().refusal(&sh(image("agents"), "true")).unwrap();
     assert!(refused.text.contains("/var/lib/machines/agents"), "{}", refused.text);
 }
 
-/// The host's own root, as the older driver allowed it. It holds the images of the other tests, so it
-/// is busy while one of them is rewritten.
+/// The host's own root, as the older driver allowed it. It holds the images of the other tests, so
+/// it is busy while one of them is rewritten.
 #[test]
 fn key_image_the_hosts_root() {
     let keys = sh(

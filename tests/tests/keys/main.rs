@@ -106,7 +106,7 @@ fn says_of(more: Value, script: &str, change: impl FnOnce(&mut TaskConfig)) -> S
     good(&format!("{more} {script:?}"), outcome)
 }
 
-/// The same where a script on the host has prepared the allocation, whose folder is its `$1`.
+/// The same where a script on the host has prepared the allocation, whose directory is its `$1`.
 fn says_in(prepare: &str, more: Value, script: &str) -> String {
     let outcome = prepared(prepare, &sh(more.clone(), script)).finish().unwrap();
     good(&format!("{more} {script:?}"), outcome)

@@ -28,7 +28,7 @@ fn key_overlay() {
         (overlay(r"/srv/closed/lay/c\:d::/mnt/o"), LOOK, "colon\nwritten\n"),
         (overlay("/srv/closed/lay/low::/mnt/o"), "ls /mnt/o", "both\nlow\n"),
     ]);
-    // An upper folder keeps the changes, for the same ids.
+    // An upper directory keeps the changes, for the same ids.
     let kept = |range: &str| {
         with(
             overlay("/srv/closed/lay/low:/srv/closed/lay/up:/mnt/o"),
@@ -238,7 +238,7 @@ fn tmp_is_in_memory_unless_the_tasks_own_folder_is_bound_there() {
     assert_eq!(says(user(json!({})), kind), "tmpfs\n1777\nmine\n");
     let shm = "stat -f -c %T /dev/shm; stat -c %a /dev/shm";
     assert_eq!(says(user(json!({})), shm), "tmpfs\n1777\n");
-    // As Nomad makes the task's folder.
+    // As Nomad makes the task's directory.
     let prepare = "mkdir -p $1/t/tmp; chmod 1777 $1/t/tmp";
     let seen = says_in(prepare, user(json!({ "bind": [{ "tmp": "/tmp" }] })), kind);
     assert!(seen.ends_with("\n1777\nmine\n") && !seen.contains("tmpfs"), "{seen}");

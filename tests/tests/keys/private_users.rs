@@ -3,7 +3,7 @@
 use crate::*;
 use std::sync::{Mutex, MutexGuard};
 
-/// The uid map inside, and who owns the root and a user's folder there.
+/// The uid map inside, and who owns the root and a user's directory there.
 const MAP: &str = "echo $(cat /proc/self/uid_map); stat -c %u / /home/app";
 
 /// Tests that use the one fixed range take turns.

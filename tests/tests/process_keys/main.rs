@@ -1,8 +1,8 @@
-//! How the payload runs, seen from inside: its user, folder and names, what confines it, and the
+//! How the payload runs, seen from inside: its user, directory and names, what confines it, and the
 //! files of name resolution and time zone.
 //!
-//! Real containers on one host without an agent; the helper is asked directly, as a driver would ask
-//! it, with a policy that allows everything.
+//! Real containers on one host without an agent; the helper is asked directly, as a driver would
+//! ask it, with a policy that allows everything.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const KEPT: Root = Root::Ephemeral(Layer::Kept);
 
-/// Folders of layers kept for an allocation.
+/// Directories of layers kept for an allocation.
 fn layers(task: &Handmade<'_>) -> Vec<String> {
     let names = rig().run(&["ls", UPPERS]).unwrap();
     let prefix = format!("kept-{}-", task.key.alloc.simple());
@@ -82,7 +82,7 @@ fn a_killed_run_leaves_what_it_changed_to_the_next() {
 fn a_layer_goes_when_its_allocation_is_gone() {
     let task = Handmade::new(rig(), "keeps").unwrap();
     run_of(&task, tree("busybox", KEPT), "mkdir -p /a/b/c; echo x > /a/b/c/d").unwrap();
-    // Another task's end takes it along only when the allocation's folder is gone.
+    // Another task's end takes it along only when the allocation's directory is gone.
     run(tree("busybox", Root::ReadOnly), "true");
     assert_eq!(layers(&task).len(), 1);
     let key = task.key.clone();

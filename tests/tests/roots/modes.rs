@@ -119,7 +119,7 @@ fn the_machine_id_is_the_allocations_wherever_the_layer_is_ours() {
     assert_eq!(run(tree("machine-id", Root::Plain), "cat /etc/machine-id"), other);
 }
 
-/// A folder there would stop every try in the same way.
+/// A directory there would stop every try in the same way.
 #[test]
 fn a_folder_in_place_of_the_machine_id_is_refused() {
     image("machine-folder", "rm -f etc/machine-id; mkdir etc/machine-id");
@@ -153,7 +153,7 @@ fn a_system_boots_in_every_mode_and_shuts_down() {
             Ok(matches!(state.as_str(), "running" | "degraded").then_some(state))
         });
         let state = state.unwrap_or_else(|error| panic!("{mode:?}: {error:#}"));
-        // Logind cannot make its folder in /var of a read-only system.
+        // Logind cannot make its directory in /var of a read-only system.
         let bare = mode == Root::ReadOnly && state == "degraded";
         assert!(bare || state == "running", "{mode:?}: {}", ask(&["--failed"]));
         end_run(&task, &client);
@@ -178,7 +178,7 @@ fn the_image_stays_as_it_is_to_the_byte() {
 
 #[test]
 fn usr_as_a_link_leads_nowhere() {
-    // On the host it is a folder with a file that the container must not see.
+    // On the host it is a directory with a file that the container must not see.
     rig().sh("mkdir -p /root/outside/lib && echo host > /root/outside/lib/os-release").unwrap();
     image("linked-usr", "rm -r usr; ln -s /root/outside usr");
     image("unmerged", "rm bin; mkdir bin; cp usr/bin/busybox bin/sh");

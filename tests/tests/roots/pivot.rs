@@ -1,4 +1,4 @@
-//! Another folder of the image as root.
+//! Another directory of the image as root.
 
 use crate::*;
 use proto::path::Absolute;
@@ -16,7 +16,7 @@ fn pivot(name: &str, mode: Root, new: &str, old: Option<&str>) -> impl FnOnce(&m
     }
 }
 
-/// An image with a whole system in a folder of its own, without mount points.
+/// An image with a whole system in a directory of its own, without mount points.
 fn deployed(name: &str) -> String {
     let path =
         image(name, "mkdir -p deploy/a:b; cp -a usr bin sbin lib deploy/a:b; echo whole > top");

@@ -6,7 +6,7 @@ use proto::path::{Component, Relative};
 use proto::target::Target;
 use proto::task_spec::files::{Bind, Mapping, Source};
 
-/// A bind of a file or folder below the task's /local.
+/// A bind of a file or directory below the task's /local.
 fn bind(source: &str, target: &str) -> Bind {
     let names = ["local", source].map(|name| Component::new(name).unwrap());
     Bind {
@@ -37,7 +37,7 @@ fn an_image_of_nothing_but_usr_gets_every_mount_point() {
                 bind("folder", "/lib/linked"),
             ];
         };
-        // In a root of its own, version 252 makes the folders above them nobody's.
+        // In a root of its own, version 252 makes the directories above them nobody's.
         let nobodys = mode == Root::Volatile(Volatile::Yes) && rig().suite() == Suite::Bookworm;
         let above = if nobodys { "65534:65534" } else { "0:0" };
         let script = "cat /deep/er/folder/f /conf/d/file /run/a/file /usr/lib/new /lib/linked/f; \

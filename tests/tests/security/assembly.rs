@@ -59,7 +59,7 @@ impl Unfinished {
     }
 }
 
-/// Asks and never reads, until the helper waits for room; it must not wait for ever.
+/// Asks and never reads, until the helper waits for room; it must not wait forever.
 fn never_reading(door: &Door) {
     let client = door.enter().unwrap();
     let (mut replies, mut unread) = (0, 0);

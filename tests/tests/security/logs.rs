@@ -1,4 +1,4 @@
-//! The log FIFOs lie in a folder that the payload may write to: whatever it puts in their place
+//! The log FIFOs lie in a directory that the payload may write to: whatever it puts in their place
 //! is not opened, and no link leads a root process anywhere.
 
 use crate::bare;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const STARTS: u32 = 32;
 const SENTENCE: &str = "is not the FIFO that the Nomad agent made";
 
-/// Starts a task whose FIFO was replaced by `script` (`$1` the FIFO, `$2` its folder).
+/// Starts a task whose FIFO was replaced by `script` (`$1` the FIFO, `$2` its directory).
 fn refused(rig: &Rig, client: &Client, script: &str) -> String {
     let task = Handmade::new(rig, "logger").unwrap();
     let fifo = task.fifo("stdout");
@@ -73,7 +73,7 @@ fn p02_a_link_in_place_of_a_folder_is_not_followed() {
     rig.sh("rm -r /root/victim").unwrap();
 }
 
-/// A folder that turns into a link and back all the while: each start sees one or the other.
+/// A directory that turns into a link and back all the while: each start sees one or the other.
 #[test]
 fn p02_p03_a_folder_that_is_swapped_all_the_while_never_leads_out() {
     let (_turn, rig) = bare();

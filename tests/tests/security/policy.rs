@@ -73,7 +73,7 @@ fn p43_a_bad_policy_file_leaves_the_old_one_in_force_and_the_journal_says_which_
     let line = reload(rig, b"[network]\nallow = 7\n", 0o644);
     assert!(line.contains("line 2: allow = 7: invalid type: integer `7`"), "{line}");
     allowed(&client, &task);
-    // A folder on the way that others may write to is as bad as the file itself.
+    // A directory on the way that others may write to is as bad as the file itself.
     rig.run(&["chmod", "0777", "/etc/nomad-nspawn"]).unwrap();
     let line = reload(rig, &strict, 0o644);
     assert!(line.contains("/etc/nomad-nspawn must belong to root"), "{line}");

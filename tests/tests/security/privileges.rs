@@ -198,7 +198,8 @@ fn assert_secret(rig: &Rig, task: &Intruder) {
     }
 }
 
-/// First in the layout that Nomad makes, then in one where anybody may walk into the data folder.
+/// First in the layout that Nomad makes, then in one where anybody may walk into the data
+/// directory.
 #[test]
 fn p07_p17_p18_a_set_uid_file_of_a_payload_makes_nobody_root() {
     let rig = host();
@@ -208,7 +209,7 @@ fn p07_p17_p18_a_set_uid_file_of_a_payload_makes_nobody_root() {
     assert_powerless(rig, &task);
     assert_secret(rig, &task);
     let [alloc, local, root] = task.files();
-    // Here the payload's root is root on the disk: only the folder above stands between.
+    // Here the payload's root is root on the disk: only the directory above stands between.
     assert_eq!(owner(rig, &alloc), (0, "4755".to_owned()));
     assert_eq!(owner(rig, &local), (0, "4755".to_owned()));
     assert_eq!(owner(rig, &root), (base, "4755".to_owned()));

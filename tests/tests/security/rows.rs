@@ -35,7 +35,7 @@ fn refused(rig: &Rig, client: &Client, change: impl FnOnce(&Handmade<'_>) -> Tas
     refusal.to_string()
 }
 
-/// A folder of the task at a place inside.
+/// A directory of the task at a place inside.
 fn bind(below: &[&str], target: &str) -> Bind {
     let below = below.iter().map(|part| Component::new(*part).unwrap()).collect();
     Bind {
@@ -48,7 +48,7 @@ fn bind(below: &[&str], target: &str) -> Bind {
     }
 }
 
-/// P4: a mount that somebody has put over a folder of the allocation is not taken for it.
+/// P4: a mount that somebody has put over a directory of the allocation is not taken for it.
 #[test]
 fn p04_a_mount_below_the_allocation_is_not_crossed() {
     let (_turn, rig) = bare();
@@ -115,7 +115,7 @@ fn p11_no_word_of_a_command_is_an_option_or_is_expanded() {
     let out = output(rig, &client, |task| {
         let show = ["/bin/sh", "-c", "for w; do printf '<%s>' \"$w\"; done; ls -d /host", "sh"];
         let mut all = show.to_vec();
-        // The folder must not be there.
+        // The directory must not be there.
         all[2] = "for w; do printf '<%s>' \"$w\"; done; test ! -e /host";
         all.extend(words);
         task.spec(&all).unwrap()

@@ -90,7 +90,8 @@ fn places() -> Vec<Case> {
     ]
 }
 
-/// What of its own allocation and of other folders no task gets, although its driver asks for it.
+/// What of its own allocation and of other directories no task gets, although its driver asks for
+/// it.
 fn kept() -> Vec<Case> {
     let below = |text: &str| path(text).below(&path("/")).unwrap();
     let credential = move |text: &'static str| {

@@ -1,9 +1,9 @@
 //! The helper and the launcher are killed before and after every step of a start and of a removal:
 //! afterwards the task runs and Nomad knows it, or nothing of it is left.
 //!
-//! The helper is a build with the step hook: a file `<step>.<before|after>` in the hook folder makes
-//! the process that meets the step take the file away and kill the process named in it. The steps
-//! are the plan's own list; a new one that no table here names makes the test fail.
+//! The helper is a build with the step hook: a file `<step>.<before|after>` in the hook directory
+//! makes the process that meets the step take the file away and kill the process named in it. The
+//! steps are the plan's own list; a new one that no table here names makes the test fail.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -69,7 +69,7 @@ fn moments(step: Step) -> impl Iterator<Item = Hook> {
         .map(move |moment| Hook { step, moment })
 }
 
-/// One of two instances, for the caller alone, with the hook folder, and what it holds.
+/// One of two instances, for the caller alone, with the hook directory, and what it holds.
 fn rig() -> (&'static Rig, World, MutexGuard<'static, ()>) {
     static RIGS: [OnceLock<Rig>; 2] = [OnceLock::new(), OnceLock::new()];
     static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];

@@ -12,7 +12,7 @@ pub(crate) const HOOKS: &str = "/run/nomad-nspawn/hook";
 /// Longest time until everything is as it was.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// Makes the folder of hooks, and lets the helper take them away.
+/// Makes the directory of hooks, and lets the helper take them away.
 pub(crate) fn allow_hooks(rig: &Rig) {
     rig.run(&["mkdir", "-m", "700", HOOKS]).unwrap();
     // The released unit may not write there.
@@ -73,7 +73,7 @@ fn run(rig: &Rig, name: &str, restarts: usize) -> (Job, Alloc) {
 fn wait_gone(rig: &Rig, alloc: &Alloc, what: &str) {
     let mut left = Vec::new();
     wait::true_within("nothing to be left of the task", LIMIT, || {
-        // The agent keeps the allocation's folder with the secrets mounted in it.
+        // The agent keeps the allocation's directory with the secrets mounted in it.
         left = traces(rig.leader(), &alloc.id);
         left.retain(|trace| !trace.contains("/var/lib/nomad/alloc/"));
         Ok(left.is_empty())

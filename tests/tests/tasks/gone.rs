@@ -8,7 +8,7 @@ use nspawn_tests::wait;
 
 pub(crate) const HELPER: [&str; 2] = ["nomad-nspawn-helper.socket", "nomad-nspawn-helper.service"];
 
-/// A batch task that ends when its folder holds a file `end`, with the exit code in it; if it is
+/// A batch task that ends when its directory holds a file `end`, with the exit code in it; if it is
 /// started once more, it ends with 9.
 fn ends_on_word(host: &Alone, id: &str) -> Running {
     let script = "echo run >>/alloc/data/runs; [ $(wc -l </alloc/data/runs) = 1 ] || exit 9; \
@@ -98,7 +98,8 @@ fn after_a_reboot_of_the_host_a_task_runs_anew() {
     helper(&host, "stop");
     host.run(&["systemctl", "stop", &unit]).unwrap();
     host.exec(&["systemctl", "reset-failed", &unit]).unwrap();
-    // By way of the folder: the file itself is a mount of systemd-nspawn's, on which none can lie.
+    // By way of the directory: the file itself is a mount of systemd-nspawn's, on which none can
+    // lie.
     host.sh(&format!("mkdir /run/next && cp {random}/uuid /run/next/boot_id")).unwrap();
     host.run(&["mount", "--bind", "/run/next", random]).unwrap();
     helper(&host, "start");

@@ -38,6 +38,11 @@ impl HostFiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 format!("{path} is not a file on this host ({hint})")
             }
+            // The plugin's own sandbox knows where the link led when the plugin started.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => format!(
+                "{path} of the host cannot be read by the plugin: it leads elsewhere than when the \
+                 plugin started (restart the Nomad agent), or not everybody may read it"
+            ),
             Err(e) => format!("{path} of the host: {e}"),
         };
         problems.push(Problem::new(key, rule).remedy(remedy));

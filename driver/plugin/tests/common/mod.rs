@@ -37,7 +37,7 @@ pub(crate) const COOKIE: (&str, &str) = (
     "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255",
 );
 
-/// A folder of its own that every user can pass through; removed at the end.
+/// A directory of its own that every user can pass through; removed at the end.
 #[derive(Debug)]
 pub(crate) struct Scratch(pub(crate) PathBuf);
 

@@ -47,7 +47,7 @@ pub(super) fn load_all(context: &mut Context<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Reads a file below the task's own folder, in which the payload may have made anything.
+/// Reads a file below the task's own directory, in which the payload may have made anything.
 pub(crate) fn read(dirs: &TaskDirs, below: &Relative) -> Result<Vec<u8>, Problem> {
     let path = Path::new(dirs.task.as_str()).join(below.to_path());
     let object = format!("credential source {}/{}", dirs.alloc_dir, path.display());

@@ -1,4 +1,4 @@
-//! Overlay mounts of the host's folders.
+//! Overlay mounts of the host's directories.
 //!
 //! A finished overlay cannot be ID-mapped and neither can an upper layer, but lower layers can: so
 //! the lower ones show their owners on disk as the container's, and what is written belongs to the
@@ -81,7 +81,7 @@ fn upper_layer(
     overlay::Upper::open(object, &folder, &top, range, volatile).map(Some)
 }
 
-/// Attaches a host's folder for changes on the stage.
+/// Attaches a host's directory for changes on the stage.
 fn attach_upper(place: &Place, name: &str) -> Result<OwnPath, Problem> {
     let source = Source::open_folder(place)?;
     if !source.is_protected(false)? {

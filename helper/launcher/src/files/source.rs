@@ -1,4 +1,4 @@
-//! A file or folder of the host: opened once, checked and cloned by that descriptor.
+//! A file or directory of the host: opened once, checked and cloned by that descriptor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use crate::prepared::MountPoint;
 use crate::step::{At, Problem};
 use kernel::syscalls;
 
-/// An opened file or folder.
+/// An opened file or directory.
 pub(super) struct Source<'a> {
     pub(super) place: &'a Place,
     pub(super) kind: MountPoint,
@@ -22,7 +22,7 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Opens a place that must be a regular file or a folder.
+    /// Opens a place that must be a regular file or a directory.
     pub(super) fn open(place: &'a Place) -> Result<Self, Problem> {
         let (handle, meta) = open::object(place)?;
         let kind = match meta.file_type() {
@@ -38,7 +38,7 @@ impl<'a> Source<'a> {
         Ok(Self { place, kind, owner: Owner::of(&meta), links: meta.nlink(), handle })
     }
 
-    /// Opens a place that must be a folder.
+    /// Opens a place that must be a directory.
     pub(super) fn open_folder(place: &'a Place) -> Result<Self, Problem> {
         let source = Self::open(place)?;
         if source.kind == MountPoint::Folder {

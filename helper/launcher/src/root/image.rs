@@ -1,4 +1,4 @@
-//! Opening the image: beneath the policy's folder, without links, and of the kind that was said.
+//! Opening the image: beneath the policy's directory, without links, and of the kind that was said.
 //!
 //! Trusts the place, which the policy has allowed, and nothing that lies there.
 
@@ -16,9 +16,9 @@ use crate::step::{At, Problem};
 
 /// The opened image.
 pub(crate) struct Image {
-    /// Its root folder.
+    /// Its root directory.
     pub(super) handle: OwnedFd,
-    /// That folder's.
+    /// That directory's.
     pub(super) meta: Metadata,
     /// Name of systemd-nspawn's lock file for it.
     pub(super) lock: String,

@@ -1,10 +1,11 @@
 //! Upper layers that outlive a run: kept for the next run of the same allocation's task.
 //!
-//! One folder each below [`UPPERS`], named by allocation, uid range and task. The files in it belong
-//! to that range, so the daemon gives the allocation the same one again ([`kernel::kept_layers::base`]). A layer
-//! goes when its allocation's folder is gone, as Nomad's own data of the allocation does: each
-//! `clean` takes such layers along. As long as the directory of all allocations is missing or empty
-//! too, or on another device than when the layer was made (a disk that is not mounted), nothing goes.
+//! One directory each below [`UPPERS`], named by allocation, uid range and task. The files in it
+//! belong to that range, so the daemon gives the allocation the same one again
+//! ([`kernel::kept_layers::base`]). A layer goes when its allocation's directory is gone, as
+//! Nomad's own data of the allocation does: each `clean` takes such layers along. As long as the
+//! directory of all allocations is missing or empty too, or on another device than when the layer
+//! was made (a disk that is not mounted), nothing goes.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -44,7 +45,8 @@ pub(super) fn find_or_make(
     let folder = open::place(alloc, open::HANDLE).at(alloc)?;
     let stay = open::Mounts::Stay;
     open::beneath(folder.as_fd(), Path::new(task), open::HANDLE, stay).at(task)?;
-    // Made in the unit's own directory and renamed when complete: a half-made one goes with the unit.
+    // Made in the unit's own directory and renamed when complete: a half-made one goes with the
+    // unit.
     let new = make(OwnPath::of_unit(plan.unit))?;
     let alloc = alloc.to_path();
     new.join(ALLOC).make_link(&alloc).at(&new)?;

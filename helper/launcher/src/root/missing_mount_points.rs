@@ -1,12 +1,12 @@
-//! Mount points that the image lacks. systemd-nspawn makes none in an ID-mapped clone, nor in a root
-//! that it has made read-only, and version 252 makes the directories above them host root's.
+//! Mount points that the image lacks. systemd-nspawn makes none in an ID-mapped clone, nor in a
+//! root that it has made read-only, and version 252 makes the directories above them host root's.
 //!
-//! The image is hostile. The rule of each walk: **the kernel resolves every link, with the root of the
-//! container as the root of the walk** (`RESOLVE_IN_ROOT`), so no walk leaves it; what is missing is
-//! made in the directory that the last step opened, by one name without a link.
+//! The image is hostile. The rule of each walk: **the kernel resolves every link, with the root of
+//! the container as the root of the walk** (`RESOLVE_IN_ROOT`), so no walk leaves it; what is
+//! missing is made in the directory that the last step opened, by one name without a link.
 //!
-//! In a mount from the host ([`Within::HostMount`]) others may make links at any time: there none is
-//! followed at all.
+//! In a mount from the host ([`Within::HostMount`]) others may make links at any time: there none
+//! is followed at all.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,8 +56,8 @@ pub(crate) enum Within {
         /// Who gets what is made: container root.
         owner: u32,
     },
-    /// A directory of the host: no link is followed. What is made belongs to the caller's file system
-    /// uid, which is container root's.
+    /// A directory of the host: no link is followed. What is made belongs to the caller's file
+    /// system uid, which is container root's.
     HostMount,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Mounted {
     pub(super) layered: bool,
 }
 
-/// Folders that systemd-nspawn or we mount on in every container.
+/// Directories that systemd-nspawn or we mount on in every container.
 const BASE_FOLDERS: [&str; 10] =
     ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
 
@@ -94,13 +94,14 @@ const BASE_FOLDERS: [&str; 10] =
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
 impl Mounted {
-    /// Makes what systemd-nspawn takes a root for one by: /usr, or to boot it an os-release file. In
-    /// the task's own layer; the image itself (`own_layer` false) is not for us to add to.
+    /// Makes what systemd-nspawn takes a root for one by: /usr, or to boot it an os-release file.
+    /// In the task's own layer; the image itself (`own_layer` false) is not for us to add to.
     pub(super) fn os_tree(&self, boots: bool, own_layer: bool) -> Result<(), Problem> {
         let has = |path: &str| open::in_root(self.folder.as_fd(), Path::new(path)).is_ok();
         let reason = match boots {
             true if OS_RELEASE.iter().any(|path| has(path)) => return Ok(()),
-            // An empty one says nothing that is wrong; a link at /etc/os-release may lead into a mount.
+            // An empty one says nothing that is wrong; a link at /etc/os-release may lead into a
+            // mount.
             true if own_layer => {
                 let file = Absolute::parse(OS_RELEASE[1]).map_err(|e| Problem::refused("/", e))?;
                 return self.provide(&file, MountPoint::File).map(drop);
@@ -122,8 +123,8 @@ impl Mounted {
         Err(Problem::refused("root", reason))
     }
 
-    /// Makes the folders that every container needs. systemd-nspawn makes nodes and files in them by
-    /// path, as host root: none may be a link.
+    /// Makes the directories that every container needs. systemd-nspawn makes nodes and files in
+    /// them by path, as host root: none may be a link.
     pub(super) fn base_folders(&self) -> Result<(), Problem> {
         for name in BASE_FOLDERS {
             let (path, object) = (Path::new(name), format!("/{name}"));
@@ -172,8 +173,8 @@ impl Mounted {
                     let link = readlinkat(&directory, name.as_str()).at(target)?;
                     let mut leads_to = PathBuf::from(link);
                     leads_to.extend(rest.iter().map(Component::as_str));
-                    // Resolved in text, as there is nothing to open. The next round walks the result
-                    // from the top again, so a wrong guess cannot lead out.
+                    // Resolved in text, as there is nothing to open. The next round walks the
+                    // result from the top again, so a wrong guess cannot lead out.
                     real = self.inside(&directory, &leads_to).at(target)?;
                 }
             }
@@ -201,7 +202,8 @@ impl Mounted {
     }
 }
 
-/// Makes what is missing of a path below `top`; `kind`: of its last name, all others are directories.
+/// Makes what is missing of a path below `top`; `kind`: of its last name, all others are
+/// directories.
 pub(crate) fn make_path(
     top: &OwnedFd,
     names: &[Component],

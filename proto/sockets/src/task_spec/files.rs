@@ -1,4 +1,4 @@
-//! What a task sees of the host's files, beyond its image and its own folders.
+//! What a task sees of the host's files, beyond its image and its own directories.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ text_name!(
 /// Everything that is mounted or made in the container beside the image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Files {
-    /// Files and folders of the host, in the order in which they are mounted.
+    /// Files and directories of the host, in the order in which they are mounted.
     pub binds: Vec<Bind>,
     /// File systems in memory.
     pub tmpfs: Vec<Tmpfs>,
@@ -46,7 +46,7 @@ pub struct Files {
     pub credentials: Vec<Credential>,
 }
 
-/// A file or folder of the host inside the container. Its source is what the job says, or the
+/// A file or directory of the host inside the container. Its source is what the job says, or the
 /// policy's [`Place`](crate::plan::Place) for it; so it is with overlays and devices.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Bind<S = Source> {
@@ -84,7 +84,7 @@ impl<S> Bind<S> {
 pub enum Source {
     /// Anywhere on the host, as far as the policy lists it.
     Host(Absolute),
-    /// Below the task's own folder of the allocation (`<alloc>/<task>`).
+    /// Below the task's own directory of the allocation (`<alloc>/<task>`).
     Task(Relative),
 }
 
@@ -114,7 +114,7 @@ pub struct Tmpfs {
     pub size: Option<u64>,
     /// Number of inodes; `None`: the kernel's default.
     pub inodes: Option<u64>,
-    /// Mode of its root folder, at most 0o7777; `None`: 0755.
+    /// Mode of its root directory, at most 0o7777; `None`: 0755.
     pub mode: Option<u16>,
     /// Whether it is read-only.
     pub read_only: bool,
@@ -137,7 +137,7 @@ impl<S> Overlay<S> {
     /// The same overlay from other sources.
     ///
     /// # Errors
-    /// What `read` says of a lower layer, and `write` of the folder for changes.
+    /// What `read` says of a lower layer, and `write` of the directory for changes.
     pub fn placed<T, E>(
         &self,
         read: impl FnMut(&S) -> Result<T, E>,
@@ -160,9 +160,9 @@ impl<S> Overlay<S> {
 pub enum Upper<S = Source> {
     /// Nowhere: it is read-only.
     ReadOnly,
-    /// To a folder that goes with the task.
+    /// To a directory that goes with the task.
     Ephemeral,
-    /// To this folder.
+    /// To this directory.
     Folder(S),
 }
 
@@ -210,7 +210,7 @@ pub struct Credential {
 /// Where a credential's content comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum CredentialContent {
-    /// A regular file below the task's own folder.
+    /// A regular file below the task's own directory.
     File(Relative),
     /// The job.
     Value(Secret),

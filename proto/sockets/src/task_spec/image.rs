@@ -8,7 +8,7 @@ use crate::path::Absolute;
 /// Where the image is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Image {
-    /// A folder, or a disk image `NAME.raw`, in the image store (`images.store` of the policy).
+    /// A directory, or a disk image `NAME.raw`, in the image store (`images.store` of the policy).
     Named(ImageName),
     /// The same, or this path where the image store has nothing of that name.
     NamedOr(ImageName, Absolute),
@@ -19,7 +19,7 @@ pub enum Image {
 /// What kind of file an image is. The launcher refuses an image of another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum ImageKind {
-    /// A folder.
+    /// A directory.
     Tree,
     /// A file or block device with a file system and no partition table.
     Disk,

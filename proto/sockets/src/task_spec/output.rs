@@ -38,7 +38,8 @@ fn check_label_value(text: &str) -> Result<(), &'static str> {
     if text.len() > limits::VALUE_MAX {
         return Err("at most 255 bytes");
     }
-    // PID 1 writes a field without quotes: when it reads its units again, each word is one of its own.
+    // PID 1 writes a field without quotes: when it reads its units again, each word is one of its
+    // own.
     if text.split(' ').skip(1).any(|word| word.contains('=')) {
         return Err("no = behind a blank");
     }
@@ -78,7 +79,7 @@ impl Label {
 /// Where the two output streams go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Logs {
-    /// To Nomad's FIFOs `.<task>.stdout.fifo` and `.<task>.stderr.fifo` in the log folder.
+    /// To Nomad's FIFOs `.<task>.stdout.fifo` and `.<task>.stderr.fifo` in the log directory.
     Fifos,
     /// Nowhere: to the null device.
     Discard,

@@ -15,12 +15,12 @@ pub struct RootFs {
     pub mode: Root,
     /// How its owners become those of the task's range.
     pub ownership: Ownership,
-    /// Another folder of the image as root.
+    /// Another directory of the image as root.
     pub pivot: Option<Pivot>,
 }
 
 impl RootFs {
-    /// A folder, with its owners mapped, used in this way.
+    /// A directory, with its owners mapped, used in this way.
     #[must_use]
     pub fn tree(mode: Root) -> Self {
         Self { kind: ImageKind::Tree, mode, ownership: Ownership::Map, pivot: None }
@@ -81,10 +81,11 @@ pub enum Ownership {
     Off,
 }
 
-/// Another folder of the image as root (systemd-nspawn(1), `--pivot-root=`).
+/// Another directory of the image as root (systemd-nspawn(1), `--pivot-root=`).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Pivot {
-    /// The folder that becomes the root. Nothing is mounted there: it is opened within the image.
+    /// The directory that becomes the root. Nothing is mounted there: it is opened within the
+    /// image.
     pub new: Absolute,
     /// Where the old root is mounted then; `None`: nowhere.
     pub old: Option<Target>,

@@ -21,7 +21,7 @@ use crate::path::Absolute;
 pub struct TaskSpec {
     /// Which run of which task.
     pub key: TaskKey,
-    /// The allocation's folder as Nomad names it; its last component must be the allocation id.
+    /// The allocation's directory as Nomad names it; its last component must be the allocation id.
     pub alloc_dir: Absolute,
     /// The image.
     pub image: Image,

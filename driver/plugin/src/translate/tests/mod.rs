@@ -3,6 +3,7 @@
 mod cases;
 mod files;
 mod mapped;
+mod names;
 mod random;
 mod refused;
 
