@@ -91,7 +91,7 @@ fn main() -> ExitCode {
 /// Reads a policy file as the daemon does.
 ///
 /// # Errors
-/// As [`policy::from_file`].
+/// As [`::policy::from_file`].
 fn load_policy(path: &Path) -> Result<Policy, String> {
     find_policy(path)?.map_or_else(|| ::policy::parse(""), Ok)
 }

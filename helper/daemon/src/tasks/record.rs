@@ -91,7 +91,7 @@ fn value_of<T: Copy>(all: &[(T, &'static str)], name: &str) -> Option<T> {
 pub(crate) enum Form {
     /// Nothing but the unit's id is certain.
     Unreadable,
-    /// All of it; of a build whose launchers leave no mark ([`kernel::layout::has_run`]).
+    /// All of it; of a build whose launchers leave no mark ([`kernel::layout::executed_mark`]).
     Unmarked,
     /// All of it.
     Whole,
