@@ -37,7 +37,7 @@ fn a_task_without_its_allocation_goes_and_others_stay() {
     let line = format!("task={}", orphan.key);
     wait::true_within("the line in the journal", SOON, || {
         let journal = rig.journal(crate::HELPER)?;
-        Ok(journal.lines().any(|l| l.contains("folder is gone") && l.contains(&line)))
+        Ok(journal.lines().any(|l| l.contains("directory is gone") && l.contains(&line)))
     })
     .unwrap();
     other.remove(&client).unwrap();
