@@ -23,7 +23,11 @@ pub(crate) async fn run(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let name = names::cleanup(unit);
     let clean = transient::command(&["clean", &id], &["no-env-expand"])?;
     let done = bus.job_of(&name).await;
-    let writable = vec![UPPERS.to_owned(), format!("-{LOCKS}")];
+    let mut writable = vec![UPPERS.to_owned(), format!("-{LOCKS}")];
+    if cfg!(feature = "step-hook") {
+        // Test builds only: a hook that is met removes its file.
+        writable.push("-/run/nomad-nspawn/hook".to_owned());
+    }
     let mut properties = confinement::properties(writable, CAPABILITIES, Vec::new(), "yes");
     properties.extend([
         ("Description", Variant::from("Clean-up after a Nomad task")),
