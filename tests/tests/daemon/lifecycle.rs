@@ -3,6 +3,7 @@
 use crate::{HELPER, SOON, alone, ended, host, next_life, removed, started, status};
 use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Rig, wait};
+use proto::error::Code;
 use proto::name::{AllocId, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
 use proto::task_spec::process::Ready;
@@ -232,14 +233,18 @@ fn s4_starts_that_wait_to_be_ready_hold_nobody_else_up() {
             .unwrap();
         }
         let spec = large(other.spec(&["/bin/sleep", "1000"]).unwrap(), 1_300_000);
-        let answer = Door::of(rig).unwrap().enter().unwrap().start(&spec).unwrap();
+        // A leader is there some time before its payload is, and the specification until then.
+        let answer = wait::until("a place for the specification", SOON, || {
+            let answer = Door::of(rig)?.enter()?.start(&spec)?;
+            Ok((answer.as_ref().err().map(|e| e.code) != Some(Code::Busy)).then_some(answer))
+        });
         for task in &waiting {
             removed(&client, &task.key);
         }
         for start in starts {
             assert!(start.join().unwrap().is_err(), "it was not ready");
         }
-        assert!(matches!(answer, Ok(Answer::Started(_))), "{answer:?}");
+        assert!(matches!(answer, Ok(Ok(Answer::Started(_)))), "{answer:?}");
     });
     for task in waiting.into_iter().chain([other]) {
         task.remove(&client).unwrap();
