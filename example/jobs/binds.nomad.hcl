@@ -1,7 +1,7 @@
 # Binds in both spellings: as a block and as a map. Names in a block must be identifiers (HCL), so a
-# path needs the map; a relative source is below the task's folder. An option of systemd-nspawn may
+# path needs the map; a relative source is below the task's directory. An option of systemd-nspawn may
 # follow the target. No symbolic link is followed. A writable source keeps its owners inside only
-# below a folder that is root's alone (/srv/binds with mode 0700 here). The policy file must list the
+# below a directory that is root's alone (/srv/binds with mode 0700 here). The policy file must list the
 # sources (preset = "compat" allows every one): [binds] read_only = ["/usr/lib/os-release"] and
 # read_write = ["/srv/binds"].
 job "binds" {

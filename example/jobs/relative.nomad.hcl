@@ -1,5 +1,5 @@
-# An image by a path relative to the agent's working directory or the plugin's folder. The policy
-# file must list the folder (preset = "compat" allows every one):
+# An image by a path relative to the agent's working directory or the plugin's directory. The policy
+# file must list the directory (preset = "compat" allows every one):
 #   [images]
 #   paths = [{ path = "/var/lib/machines", writable = true }, "/opt/nomad/plugins/images"]
 job "relative" {

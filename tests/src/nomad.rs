@@ -1,7 +1,8 @@
-//! The Nomad binary: the one that `RIG_NOMAD` or PATH names, else built from its Go module and cached.
+//! The Nomad binary: the one that `RIG_NOMAD` or PATH names, else built from its Go module and
+//! cached.
 //!
-//! For [`crate::host`]. Nomad is used for tests only. It trusts the Go module proxy's checksums, also
-//! for a newer Go where the machine's is too old. It never downloads a ready-made Nomad.
+//! For [`crate::host`]. Nomad is used for tests only. It trusts the Go module proxy's checksums,
+//! also for a newer Go where the machine's is too old. It never downloads a ready-made Nomad.
 
 use crate::{Rig, cache, outer};
 use anyhow::{Context as _, Result, bail};
@@ -46,8 +47,8 @@ const RELEASES: [Release; 2] = [
 
 const BUILD: [&str; 6] = ["build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", "nomad"];
 
-/// What these modules ask for at most. A newer Go does as well; an older one is used to get this one,
-/// because not every Go fetches it by itself, and some are set not to.
+/// What these modules ask for at most. A newer Go does as well; an older one is used to get this
+/// one, because not every Go fetches it by itself, and some are set not to.
 const GO: [u32; 3] = [1, 26, 0];
 
 /// Where a Nomad comes from.
@@ -213,8 +214,8 @@ fn toolchain(go: &Path, dir: &Path) -> Result<PathBuf> {
     let told: serde_json::Value = serde_json::from_str(&outer::run(&mut download(&["-json"]))?)?;
     let root = PathBuf::from(told.get("Dir").and_then(|dir| dir.as_str()).context("no Dir")?);
     // A module's files are not executable; a newer Go would know which ones of these must be.
-    for folder in ["bin".to_owned(), format!("pkg/tool/linux_{arch}")] {
-        for file in fs::read_dir(root.join(folder))? {
+    for directory in ["bin".to_owned(), format!("pkg/tool/linux_{arch}")] {
+        for file in fs::read_dir(root.join(directory))? {
             fs::set_permissions(file?.path(), fs::Permissions::from_mode(0o755))?;
         }
     }

@@ -78,7 +78,7 @@ impl Rig {
             Part::Helper => ("system.slice/nomad-nspawn-helper.service", helper.as_str()),
             Part::Agent => ("system.slice/nomad.service", "/usr/local/bin/nomad"),
         };
-        let folder = self.ready().cgroup.join("payload").join(unit);
+        let directory = self.ready().cgroup.join("payload").join(unit);
         let is_part = |pid: &i32| {
             let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             let exe = exe.to_string_lossy();
@@ -87,7 +87,7 @@ impl Rig {
             let agent = words.split(|byte| *byte == 0).nth(1) == Some(b"agent");
             exe.trim_end_matches(" (deleted)") == program && agent == (part == Part::Agent)
         };
-        pids(&folder).into_iter().filter(is_part).filter_map(Process::of).collect()
+        pids(&directory).into_iter().filter(is_part).filter_map(Process::of).collect()
     }
 
     /// Kills a part of the product with signal 9; returns how many processes that were.
@@ -137,10 +137,10 @@ fn number_inside(pid: i32) -> Option<u32> {
 }
 
 /// The processes of a cgroup and of all below it; one that vanishes meanwhile has none.
-fn pids(folder: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+fn pids(directory: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     let mut list: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             list.extend(pids(&entry.path()));
         }

@@ -23,12 +23,12 @@ exec "$RIG" up --no-agent $FLAGS
 
 /// A cache directory that goes with the test, and the host in it.
 struct Own {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Own {
     fn new(name: &str) -> Self {
-        let own = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join(name) };
+        let own = Self { directory: Path::new(env!("CARGO_TARGET_TMPDIR")).join(name) };
         // What a killed run has left.
         own.remove();
         own
@@ -36,16 +36,16 @@ impl Own {
 
     fn remove(&self) {
         drop(self.rig(&["down"]));
-        drop(std::fs::remove_dir_all(&self.folder));
+        drop(std::fs::remove_dir_all(&self.directory));
     }
 
     fn cache(&self) -> PathBuf {
-        self.folder.join("nomad-driver-nspawn")
+        self.directory.join("nomad-driver-nspawn")
     }
 
     fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(words).env("XDG_CACHE_HOME", &self.folder).env("RIG", RIG);
+        command.args(words).env("XDG_CACHE_HOME", &self.directory).env("RIG", RIG);
         command
     }
 

@@ -7,7 +7,7 @@ use nspawn_tests::race;
 const TRIES: u64 = 200_000;
 
 #[test]
-fn p02_p03_no_swapped_folder_or_file_leads_outside_and_naive_openings_do() {
+fn p02_p03_no_swapped_directory_or_file_leads_outside_and_naive_openings_do() {
     for figures in race::run(TRIES).unwrap() {
         println!("{figures}");
         assert_eq!(figures.product.escapes, 0, "{figures}");

@@ -194,7 +194,7 @@ async fn reserved_cores_are_not_ignored_in_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_below_a_closed_folder_is_not_taken_for_a_missing_one() {
+async fn an_image_below_a_closed_directory_is_not_taken_for_a_missing_one() {
     use std::os::unix::fs::PermissionsExt;
     let mut node = Node::new().await;
     let closed = node.scratch.0.join("closed");
@@ -202,7 +202,7 @@ async fn an_image_below_a_closed_folder_is_not_taken_for_a_missing_one() {
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
     let request = StartTaskRequest { task: Some(task_of("closed/debian", "web", 1)) };
     let error = node.driver.start_task(request).await.unwrap_err();
-    let said = "may not look into a folder on the way to";
+    let said = "may not look into a directory on the way to";
     assert!(error.message().contains(said), "{error:?}");
     assert!(error.message().contains("write its absolute path"), "{error:?}");
 }

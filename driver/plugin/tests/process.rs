@@ -61,8 +61,8 @@ async fn root_is_given_up_for_good() {
         }
         assert!(status.contains("NoNewPrivs:\t1"));
     }
-    let folder = plugin.socket.parent().unwrap();
-    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(folder).unwrap());
+    let directory = plugin.socket.parent().unwrap();
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(directory).unwrap());
     assert_eq!(mode & 0o777, 0o700);
     assert!(plugin.socket.as_os_str().len() < 107);
 }
@@ -180,20 +180,20 @@ async fn it_lives_on_when_nobody_reads_its_output() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_may_choose_folder_and_group_of_the_socket() {
+async fn an_operator_may_choose_directory_and_group_of_the_socket() {
     use std::os::unix::fs::MetadataExt;
     let scratch = Scratch::new();
-    let folder = scratch.0.join("sockets");
-    std::fs::create_dir(&folder).unwrap();
+    let directory = scratch.0.join("sockets");
+    std::fs::create_dir(&directory).unwrap();
     let plugin = Plugin::start(
         &scratch,
         None,
         &[
-            ("PLUGIN_UNIX_SOCKET_DIR", folder.to_str().unwrap()),
+            ("PLUGIN_UNIX_SOCKET_DIR", directory.to_str().unwrap()),
             ("PLUGIN_UNIX_SOCKET_GROUP", "12345"),
         ],
     );
-    assert!(plugin.socket.starts_with(&folder));
+    assert!(plugin.socket.starts_with(&directory));
     let socket = std::fs::metadata(&plugin.socket).unwrap();
     assert_eq!((socket.gid(), socket.mode() & 0o777), (12_345, 0o660));
     let own = std::fs::metadata(plugin.socket.parent().unwrap()).unwrap();

@@ -150,7 +150,7 @@ fn mounts(all: &mut Variants<'_>, files: &Files, round: usize) {
 fn sources(files: &Files) -> impl Iterator<Item = &Source> {
     let layers = files.overlays.iter().flat_map(|it| {
         let upper = match &it.upper {
-            Upper::Folder(source) => Some(source),
+            Upper::Directory(source) => Some(source),
             Upper::ReadOnly | Upper::Ephemeral => None,
         };
         it.lower.iter().chain(upper)
@@ -162,7 +162,7 @@ fn without(files: &mut Files, source: &Source) {
     files.binds.retain(|it| it.source != *source);
     for overlay in &mut files.overlays {
         overlay.lower.retain(|it| it != source);
-        if overlay.upper == Upper::Folder(source.clone()) {
+        if overlay.upper == Upper::Directory(source.clone()) {
             overlay.upper = Upper::Ephemeral;
         }
         // Without a layer it would break a rule that the job does not; every task has this one.
@@ -275,7 +275,7 @@ mod tests {
         spec.files.binds = vec![bind("/srv/a", "/a"), bind("/srv/b", "/b"), bind("/proc", "/c")];
         spec.files.overlays = vec![Overlay {
             lower: vec![Source::Host(absolute("/srv/low")), Source::Host(absolute("/srv/low2"))],
-            upper: Upper::Folder(Source::Host(absolute("/srv/up"))),
+            upper: Upper::Directory(Source::Host(absolute("/srv/up"))),
             target: Target::parse("/b").unwrap(),
         }];
         let access = DeviceAccess { read: true, write: false, mknod: false };

@@ -42,7 +42,8 @@ pub(super) fn check(file: &str) -> Result<bool, String> {
 /// Says of each nspawn task of a job what the policy makes of it; `false` when one is refused.
 ///
 /// # Errors
-/// Words that it does not take, policy or job cannot be read, or the job has no task for this driver.
+/// Words that it does not take, policy or job cannot be read, or the job has no task for this
+/// driver.
 pub(super) fn explain(words: &[&str]) -> Result<bool, String> {
     let (mut file, mut as_json, mut job) = (super::POLICY, false, None);
     let mut rest = words.iter();
@@ -105,9 +106,10 @@ enum Refused {
 
 impl<'a> Verdict<'a> {
     fn of(task: &'a Task, policy: &Policy) -> Self {
-        let folders = [PathBuf::from("/opt/nomad/plugins")];
+        let directories = [PathBuf::from("/opt/nomad/plugins")];
         let version = super::systemd_version().unwrap_or_default();
-        let spec = driver::explain::specification(&task.config, systemd::major(&version), &folders);
+        let spec =
+            driver::explain::specification(&task.config, systemd::major(&version), &directories);
         let result = spec.map_err(Refused::Job).and_then(|spec| {
             policy::judge(&spec, policy).map(|decision| decision.plan().image.to_string()).map_err(
                 |_| {

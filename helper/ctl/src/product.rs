@@ -34,8 +34,8 @@ pub(super) fn all(agent_unit: &str, plugin: &str) -> Vec<Check> {
     checks
 }
 
-/// Nothing to say on a node that never had the older driver, or whose machined cannot be asked: that
-/// has a row of its own.
+/// Nothing to say on a node that never had the older driver, or whose machined cannot be asked:
+/// that has a row of its own.
 fn older_driver() -> Option<Check> {
     let running = retire::find().ok().filter(|found| !found.is_empty())?;
     let names: Vec<_> = running.iter().map(|machine| machine.name.as_str()).collect();
@@ -91,9 +91,9 @@ fn socket() -> Check {
         Err(e) => return Check::bad(name, format!("{SOCKET}: {e}"), mend),
     };
     let owner = User::from_name(ACCOUNT).ok().flatten().map(|user| user.uid.as_raw());
-    let folder = fs::metadata("/run/nomad-nspawn").is_ok_and(|meta| is_roots(&meta));
-    if !meta.file_type().is_socket() || !folder {
-        return Check::bad(name, format!("{SOCKET} is no socket in a folder of root's"), mend);
+    let directory = fs::metadata("/run/nomad-nspawn").is_ok_and(|meta| is_roots(&meta));
+    if !meta.file_type().is_socket() || !directory {
+        return Check::bad(name, format!("{SOCKET} is no socket in a directory of root's"), mend);
     }
     if Some(meta.uid()) != owner || meta.mode() & 0o777 != 0o600 {
         let found = format!("{SOCKET} has owner {} and mode {:o}", meta.uid(), meta.mode() & 0o777);
@@ -206,19 +206,19 @@ fn store(policy: &Policy) -> Check {
 }
 
 /// Who owns files of tasks on disk, and what that costs.
-fn allocations_in(folder: &Path) -> Check {
+fn allocations_in(directory: &Path) -> Check {
     let name = "allocations";
-    let path = folder.display();
-    let both = launcher::can_be_mapped(folder)
-        .and_then(|mapped| Ok((mapped, kernel::open::is_folder_protected(folder)?)));
+    let path = directory.display();
+    let both = launcher::can_be_mapped(directory)
+        .and_then(|mapped| Ok((mapped, kernel::open::is_directory_protected(directory)?)));
     match both {
         Ok((true, true)) => Check::good(name, path.to_string()),
         Ok((true, false)) => Check::warning(
             name,
             format!(
-                "{path} is neither nosuid nor below a closed directory of root's: files of tasks belong \
-                 to uids from {DISK_FIRST} on disk; files that Nomad writes for them show as nobody's, \
-                 and those with mode 0600 cannot be read"
+                "{path} is neither nosuid nor below a closed directory of root's: files of tasks \
+                 belong to uids from {DISK_FIRST} on disk; files that Nomad writes for them show as \
+                 nobody's, and those with mode 0600 cannot be read"
             ),
             "mount it nosuid,nodev before Nomad starts \
              (example/systemd/var-lib-nomad-alloc.mount.example)",
@@ -239,8 +239,8 @@ fn allocations_in(folder: &Path) -> Check {
 fn allocations(policy: &Policy) -> Vec<Check> {
     let name = "allocations";
     let mut checks = Vec::new();
-    for folder in policy.nomad.alloc_dirs.iter() {
-        let path = folder.to_path();
+    for directory in policy.nomad.alloc_dirs.iter() {
+        let path = directory.to_path();
         if !path.is_dir() {
             continue;
         }

@@ -28,8 +28,8 @@ fn find(path: &Path) -> Result<Option<Policy>, String> {
     policy::from_file(path, kernel::root_file::read(path))
 }
 
-/// The policy file of a running helper. One that is gone is an accident: its `deny` and `limits` must
-/// not go with it.
+/// The policy file of a running helper. One that is gone is an accident: its `deny` and `limits`
+/// must not go with it.
 fn read_again() -> Result<Policy, String> {
     find(Path::new(PATH))?
         .ok_or_else(|| format!("{PATH} is gone; for the strict defaults put an empty file there"))
@@ -126,6 +126,6 @@ mod tests {
     fn a_directory_that_others_may_write_to_protects_nothing() {
         let file = std::env::temp_dir().join("no-such-policy.toml");
         assert!(load(&file).unwrap_err().contains("must belong to root"));
-        assert_eq!(load(Path::new("/etc/no-such-folder/policy.toml")), parse(""));
+        assert_eq!(load(Path::new("/etc/no-such-directory/policy.toml")), parse(""));
     }
 }

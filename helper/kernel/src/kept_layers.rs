@@ -87,14 +87,14 @@ pub fn has_orphans() -> bool {
     orphans().is_ok_and(|names| !names.is_empty())
 }
 
-/// Moves the layers whose allocation is gone into `folder`, which the caller removes.
+/// Moves the layers whose allocation is gone into `directory`, which the caller removes.
 ///
 /// # Errors
 /// A layer cannot be moved.
-pub fn claim_orphans(folder: &Path) -> io::Result<()> {
+pub fn claim_orphans(directory: &Path) -> io::Result<()> {
     for name in orphans()? {
-        fs::create_dir_all(folder)?;
-        match fs::rename(Path::new(UPPERS).join(&name), folder.join(&name)) {
+        fs::create_dir_all(directory)?;
+        match fs::rename(Path::new(UPPERS).join(&name), directory.join(&name)) {
             // Another clean-up has it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,

@@ -65,7 +65,7 @@ pub fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 const TRIES: u32 = 1000;
 
 /// Opens a directory that the operator named; its own path may hold links.
-pub fn folder(path: &Path) -> io::Result<OwnedFd> {
+pub fn directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, HANDLE | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
@@ -105,7 +105,7 @@ pub fn read_all(file: impl Read, most: usize) -> io::Result<Vec<u8>> {
 
 /// Opens a place: the policy's directory, then the rest beneath it.
 pub fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
-    let root = folder(&place.root.to_path())?;
+    let root = directory(&place.root.to_path())?;
     beneath(root.as_fd(), &place.below.to_path(), flags, Mounts::Cross)
 }
 
@@ -118,21 +118,21 @@ pub fn is_protected(object: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// The same for a directory together with everything that is mounted below it.
-pub fn is_tree_protected(folder: BorrowedFd<'_>) -> io::Result<bool> {
-    let path = path_of(folder)?;
+pub fn is_tree_protected(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let path = path_of(directory)?;
     if is_closed(&path)? {
         return Ok(true);
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(is_harmless(folder)? && are_harmless_below(&path, &mounts))
+    Ok(is_harmless(directory)? && are_harmless_below(&path, &mounts))
 }
 
 /// [`is_protected`] for the directory at a path.
 ///
 /// # Errors
 /// It cannot be opened.
-pub fn is_folder_protected(path: &Path) -> io::Result<bool> {
-    is_protected(folder(path)?.as_fd())
+pub fn is_directory_protected(path: &Path) -> io::Result<bool> {
+    is_protected(directory(path)?.as_fd())
 }
 
 fn path_of(object: BorrowedFd<'_>) -> io::Result<PathBuf> {
@@ -145,7 +145,7 @@ fn is_harmless(object: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Without links: who may write in a directory on the way could lead the walk to a closed one.
 fn is_closed(path: &Path) -> io::Result<bool> {
-    let root = folder(Path::new("/"))?;
+    let root = directory(Path::new("/"))?;
     for parent in path.ancestors().skip(1) {
         let below = parent.strip_prefix("/").unwrap_or(parent);
         let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_below_a_folder_are_judged_by_their_options() {
+    fn mounts_below_a_directory_are_judged_by_their_options() {
         let line = |point: &str, options: &str| {
             format!("36 35 98:0 / {point} {options} master:1 - ext4 /dev/root rw,nosuid\n")
         };
@@ -193,7 +193,7 @@ mod tests {
 
     /// /proc/self leads to a directory of the process, /proc/1 is one.
     #[test]
-    fn no_link_leads_to_a_closed_folder() {
+    fn no_link_leads_to_a_closed_directory() {
         assert!(!is_closed(Path::new("/proc/1/x")).unwrap());
         assert_eq!(
             is_closed(Path::new("/proc/self/task/x")).unwrap_err().raw_os_error(),

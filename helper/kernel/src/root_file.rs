@@ -15,9 +15,9 @@ const LONGEST: u64 = 64 * 1024;
 /// # Errors
 /// It is missing, too long, not text, or somebody else could write it.
 pub fn read(path: &Path) -> io::Result<String> {
-    let folders: Vec<_> = path.ancestors().skip(1).collect();
-    for folder in folders.iter().rev() {
-        check_owner(folder, &fs::symlink_metadata(folder)?)?;
+    let directories: Vec<_> = path.ancestors().skip(1).collect();
+    for directory in directories.iter().rev() {
+        check_owner(directory, &fs::symlink_metadata(directory)?)?;
     }
     // Neither follows a link nor waits for the writer of a FIFO.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;

@@ -82,24 +82,24 @@ fn remove_content(top: &OwnedFd) -> io::Result<()> {
         for name in &names {
             let name = Path::new(name);
             match remove_entry(top, name) {
-                Err(e) if is_not_empty(&e) => empty_folder(top, name, &mut moved)?,
+                Err(e) if is_not_empty(&e) => empty_directory(top, name, &mut moved)?,
                 other => other?,
             }
         }
     }
 }
 
-fn empty_folder(top: &OwnedFd, name: &Path, moved: &mut u64) -> io::Result<()> {
+fn empty_directory(top: &OwnedFd, name: &Path, moved: &mut u64) -> io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let folder = openat(top, name, flags, Mode::empty())?;
+    let directory = openat(top, name, flags, Mode::empty())?;
     loop {
         let entries = names(top, name)?;
         if entries.is_empty() {
             return Ok(unlinkat(top, name, UnlinkatFlags::RemoveDir)?);
         }
         for entry in &entries {
-            match remove_entry(&folder, Path::new(entry)) {
-                Err(e) if is_not_empty(&e) => move_up(&folder, Path::new(entry), top, moved)?,
+            match remove_entry(&directory, Path::new(entry)) {
+                Err(e) if is_not_empty(&e) => move_up(&directory, Path::new(entry), top, moved)?,
                 other => other?,
             }
         }
@@ -107,11 +107,11 @@ fn empty_folder(top: &OwnedFd, name: &Path, moved: &mut u64) -> io::Result<()> {
 }
 
 /// Moves a directory to the top, beside what an interrupted clean-up may have left there.
-fn move_up(folder: &OwnedFd, name: &Path, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
+fn move_up(directory: &OwnedFd, name: &Path, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
     loop {
         *moved += 1;
         let to = format!(".moved-{moved}");
-        match renameat2(folder, name, top, to.as_str(), RenameFlags::RENAME_NOREPLACE) {
+        match renameat2(directory, name, top, to.as_str(), RenameFlags::RENAME_NOREPLACE) {
             Err(Errno::EEXIST) => {}
             other => return Ok(other?),
         }
@@ -119,9 +119,11 @@ fn move_up(folder: &OwnedFd, name: &Path, top: &OwnedFd, moved: &mut u64) -> io:
 }
 
 /// Unlinks a file or an empty directory.
-fn remove_entry(folder: &OwnedFd, name: &Path) -> io::Result<()> {
-    match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
-        Err(Errno::EISDIR | Errno::EPERM) => Ok(unlinkat(folder, name, UnlinkatFlags::RemoveDir)?),
+fn remove_entry(directory: &OwnedFd, name: &Path) -> io::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::EISDIR | Errno::EPERM) => {
+            Ok(unlinkat(directory, name, UnlinkatFlags::RemoveDir)?)
+        }
         other => Ok(other?),
     }
 }
@@ -134,9 +136,9 @@ fn is_not_empty(error: &io::Error) -> bool {
 const NAMES: usize = 4096;
 
 /// The first names in a directory, without `.` and `..`; none when it is empty.
-fn names(top: &OwnedFd, folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+fn names(top: &OwnedFd, directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let handle = openat(top.as_fd(), folder, flags, Mode::empty())?;
+    let handle = openat(top.as_fd(), directory, flags, Mode::empty())?;
     fchmod(&handle, Mode::S_IRWXU)?;
     let mut names = Vec::new();
     for entry in Dir::from_fd(handle)?.iter() {
@@ -164,14 +166,15 @@ mod tests {
     fn a_deep_tree_goes_without_recursion() {
         let top = std::env::temp_dir().join(format!("nspawn-clean-{}", std::process::id()));
         fs::create_dir(&top).unwrap();
-        let mut folder = open::folder(&top).unwrap();
+        let mut directory = open::directory(&top).unwrap();
         for depth in 0..5_000 {
-            nix::sys::stat::mkdirat(&folder, "d", Mode::S_IRWXU).unwrap();
+            nix::sys::stat::mkdirat(&directory, "d", Mode::S_IRWXU).unwrap();
             if depth % 100 == 0 {
                 let link = format!("l{depth}");
-                nix::unistd::symlinkat("/etc", &folder, link.as_str()).unwrap();
+                nix::unistd::symlinkat("/etc", &directory, link.as_str()).unwrap();
             }
-            folder = openat(&folder, "d", open::HANDLE | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+            directory =
+                openat(&directory, "d", open::HANDLE | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
         }
         // What a clean-up that was killed has left at the top.
         fs::create_dir_all(top.join(".moved-1/d/d")).unwrap();
@@ -179,7 +182,7 @@ mod tests {
         for number in 0..NAMES + 10 {
             fs::write(top.join(format!(".moved-1/f{number}")), "").unwrap();
         }
-        let handle = open::folder(&top).unwrap();
+        let handle = open::directory(&top).unwrap();
         remove_content(&handle).unwrap();
         assert!(fs::read_dir(&top).unwrap().next().is_none() && Path::new("/etc").exists());
         remove_content(&handle).unwrap();

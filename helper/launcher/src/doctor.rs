@@ -18,8 +18,8 @@ use super::{namespaces, open, step};
 ///
 /// # Errors
 /// It cannot be opened, or the caller is not root.
-pub fn can_be_mapped(folder: &Path) -> io::Result<bool> {
-    let clone = syscalls::clone_mount(open::folder(folder)?.as_fd(), false)?;
+pub fn can_be_mapped(directory: &Path) -> io::Result<bool> {
+    let clone = syscalls::clone_mount(open::directory(directory)?.as_fd(), false)?;
     let failed = |problem: step::Problem| io::Error::other(problem.reason().to_owned());
     let range = Range { base: RANGE_FIRST, width: RANGE_WIDTH };
     let users = namespaces::user_namespace(range).map_err(failed)?;

@@ -2,11 +2,11 @@
 //!
 //! systemd-nspawn's own options for them write into the root, which it cannot do in an ID-mapped
 //! one. So each file is made on the stage, as container root's, and bound over the image's, which
-//! stays as it is. A link in the image is taken away first where the root goes with the task; else the
-//! bind goes to where it leads inside, as systemd-nspawn's does.
+//! stays as it is. A link in the image is taken away first where the root goes with the task; else
+//! the bind goes to where it leads inside, as systemd-nspawn's does.
 //!
-//! The contents are the driver's and are not looked at. The image is hostile: its links are resolved
-//! inside it, and only a regular file of bounded size is read. Reads nothing of the host.
+//! The contents are the driver's and are not looked at. The image is hostile: its links are
+//! resolved inside it, and only a regular file of bounded size is read. Reads nothing of the host.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,7 +33,8 @@ use kernel::syscalls;
 pub(super) fn prepare(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Result<(), Problem> {
     // systemd-nspawn hides everything but /usr there.
     let hidden = plan.root.mode == Root::Volatile(Volatile::Yes);
-    let etc = if hidden { None } else { open::in_root(root.folder.as_fd(), Path::new("etc")).ok() };
+    let etc =
+        if hidden { None } else { open::in_root(root.directory.as_fd(), Path::new("etc")).ok() };
     let mut names = Names { plan, root, extras, etc };
     names.file("resolv.conf", &plan.names.resolver)?;
     if !plan.names.hosts.is_empty() {
@@ -62,8 +63,8 @@ impl Names<'_> {
         };
         if link == ImageLink::Keep && self.is_link(name) {
             self.extras.notes.push(format!(
-                "/etc/{name} of the image is a symbolic link, so it stays; \"replace-…\" would take \
-                 its place"
+                "/etc/{name} of the image is a symbolic link, so it stays; \"replace-…\" would \
+                 take its place"
             ));
             return Ok(());
         }
@@ -95,7 +96,7 @@ impl Names<'_> {
     fn link_zone(&self, zone: &Relative) -> Result<bool, Problem> {
         let Some(etc) = &self.etc else { return Ok(false) };
         let path = Path::new("usr/share/zoneinfo").join(zone.to_path());
-        if open::in_root(self.root.folder.as_fd(), &path).is_err() {
+        if open::in_root(self.root.directory.as_fd(), &path).is_err() {
             return Ok(false);
         }
         self.remove("localtime")?;

@@ -1,7 +1,7 @@
 //! The one-shot steps that run inside a task's unit, as root with every capability.
 //!
 //! `launch` makes the task's namespaces and mounts and becomes systemd-nspawn; `clean` runs after
-//! the unit (ExecStopPost=); `follow` carries the output of a task that asks for it, in a unit of
+//! the unit (ExecStopPost=); `relay` carries the output of a task that asks for it, in a unit of
 //! its own. Whatever `launch` makes lives in namespaces of the unit and goes with its last process;
 //! the upper layer's directory is what `clean` takes away.
 //!
@@ -49,11 +49,11 @@ pub fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["launch"] => launch::main(),
-        ["follow"] => relay::main(),
+        ["relay"] => relay::main(),
         ["clean", unit] => clean::main(unit),
         _ => {
             eprintln!(
-                "usage: nomad-nspawn-task launch | follow | clean UNIT (started by systemd alone)"
+                "usage: nomad-nspawn-task launch | relay | clean UNIT (started by systemd alone)"
             );
             ExitCode::from(64)
         }

@@ -36,7 +36,7 @@ pub(super) fn write(alloc: AllocId, uid_base: Option<u32>) -> Result<(), Problem
     match unlinkat(&etc, NAME, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(Errno::EISDIR) => {
-            let reason = "is a folder in the image: it must be a file or missing";
+            let reason = "is a directory in the image: it must be a file or missing";
             return Err(Problem::refused("/etc/machine-id", reason));
         }
         Err(e) => return Err(e).at("/etc/machine-id"),
@@ -49,13 +49,13 @@ pub(super) fn write(alloc: AllocId, uid_base: Option<u32>) -> Result<(), Problem
     std::os::unix::fs::fchown(&file, uid_base, uid_base).at("/etc/machine-id")
 }
 
-fn remove_regular(folder: BorrowedFd<'_>) -> std::io::Result<()> {
-    let Ok(file) = open::beneath(folder, Path::new(NAME), OFlag::O_PATH, Mounts::Stay) else {
+fn remove_regular(directory: BorrowedFd<'_>) -> std::io::Result<()> {
+    let Ok(file) = open::beneath(directory, Path::new(NAME), OFlag::O_PATH, Mounts::Stay) else {
         return Ok(());
     };
     let meta = open::metadata(&file)?;
     if meta.is_file() && meta.size() > 0 {
-        unlinkat(folder, NAME, UnlinkatFlags::NoRemoveDir)?;
+        unlinkat(directory, NAME, UnlinkatFlags::NoRemoveDir)?;
     }
     Ok(())
 }

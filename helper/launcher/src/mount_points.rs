@@ -82,8 +82,8 @@ fn place_all(plan: &Plan, root: &Mounted, mut mounts: Vec<Mount>) -> Result<Vec<
                 if is_hidden(plan, target, &point) { target.clone() } else { point }
             }
         };
-        // Judged in the final spelling, also where that is the target's own: this does not depend on
-        // what the policy has judged before.
+        // Judged in the final spelling, also where that is the target's own: this does not depend
+        // on what the policy has judged before.
         let real = mount.target.led_to(path.clone()).map_err(|e| led_astray(target, &path, &e))?;
         placed.push(Placed { mount, real, handle });
     }
@@ -144,8 +144,8 @@ fn attach_below(plan: &Plan, mount: &Placed, outer: &Outer<'_>) -> Result<OwnedF
         Point::There(point) => point,
         Point::DanglingLink { .. } => return Err(refused("it is gone again")),
     };
-    // A copy: the original keeps its place on the stage. systemd-nspawn takes the outer mount with all
-    // that is attached below it (rbind).
+    // A copy: the original keeps its place on the stage. systemd-nspawn takes the outer mount with
+    // all that is attached below it (rbind).
     let copy = syscalls::clone_mount(mount.handle.as_fd(), true).at(target)?;
     // By descriptor: nobody can exchange the mount point between its check and this call.
     syscalls::attach_mount(copy.as_fd(), point.as_fd()).at(target)?;
@@ -154,8 +154,8 @@ fn attach_below(plan: &Plan, mount: &Placed, outer: &Outer<'_>) -> Result<OwnedF
 
 /// Runs an action with a user's rights on files.
 fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
-    // Changing the file system uid from 0 also takes the capabilities over files out of the effective
-    // set, and changing it back restores them (capabilities(7)); all others stay.
+    // Changing the file system uid from 0 also takes the capabilities over files out of the
+    // effective set, and changing it back restores them (capabilities(7)); all others stay.
     let (gid, uid) = (setfsgid(Gid::from_raw(id)), setfsuid(Uid::from_raw(id)));
     let result = action();
     setfsuid(uid);
@@ -163,8 +163,8 @@ fn as_user<T>(id: u32, action: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Hides paths. systemd-nspawn fails on one that does not exist: that is refused here, with words for
-/// people, where it can be seen from here.
+/// Hides paths. systemd-nspawn fails on one that does not exist: that is refused here, with words
+/// for people, where it can be seen from here.
 fn hide_all(
     plan: &Plan,
     root: &Mounted,
@@ -176,7 +176,7 @@ fn hide_all(
         let is_mounted = innermost(all, |outer| &outer.mount.target, path).is_some();
         if !is_mounted && !root::is_nspawns_own(path) {
             let object = format!("inaccessible path {path}");
-            let found = open::in_root(root.folder.as_fd(), &path.to_path());
+            let found = open::in_root(root.directory.as_fd(), &path.to_path());
             let Some(found) = open::if_there(found).at(&object)? else {
                 let reason = "does not exist in the image: only what exists can be hidden";
                 return Err(Problem::refused(object, reason));
@@ -184,7 +184,8 @@ fn hide_all(
             // systemd-nspawn follows the image's links to it.
             let real = root.inside(&found, Path::new("")).at(&object)?;
             Target::new(real.clone()).map_err(|e| led_astray(path, &real, &e))?;
-            // As every mount point: a task that writes to the image must not exchange it from now on.
+            // As every mount point: a task that writes to the image must not exchange it from now
+            // on.
             root.copy_up(&found).at(&object)?;
         }
         // This option knows no escapes.

@@ -187,7 +187,7 @@ pub(super) fn private_runtime(writes_image: bool) -> Result<(), Problem> {
     // Room for the longest environment, each byte of it spelled as six.
     runtime.mount("tmpfs", flags, "mode=0755,size=16m").at(&runtime)?;
     match shared {
-        Some(shared) => locks.attach(shared.as_fd(), MountPoint::Folder),
+        Some(shared) => locks.attach(shared.as_fd(), MountPoint::Directory),
         None => Ok(()),
     }
 }

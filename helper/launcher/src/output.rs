@@ -82,8 +82,8 @@ pub(super) fn find(
     if matches!(plan.logs, Logs::Container { .. }) {
         // Version 252 would make the directories above host root's, and systemd inside could not
         // boot.
-        for folder in ["/run/systemd", "/run/systemd/journal"] {
-            extras.arguments.push(format!("--tmpfs={folder}:nosuid,nodev,mode=0755"));
+        for directory in ["/run/systemd", "/run/systemd/journal"] {
+            extras.arguments.push(format!("--tmpfs={directory}:nosuid,nodev,mode=0755"));
         }
         let target = Target::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e))?;
         extras.bind(pipe(plan.unit, "syslog"), &MountTarget::Free(target));
@@ -105,26 +105,26 @@ pub(super) fn find(
 pub(super) fn find_fifos(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Streams, Problem> {
     let dirs = &plan.task_dirs;
     let alloc_dir = open::place(&dirs.alloc_dir, open::HANDLE).at(&dirs.alloc_dir)?;
-    let mut folder =
+    let mut directory =
         open::beneath(alloc_dir.as_fd(), Path::new("alloc/logs"), open::HANDLE, Mounts::Stay)
             .at(format!("{}/alloc/logs", dirs.alloc_dir))?;
     let mut owner = dirs.agent_uid;
     if users.is_some() {
-        let clone = syscalls::clone_mount(folder.as_fd(), false).at("log folder")?;
+        let clone = syscalls::clone_mount(directory.as_fd(), false).at("log directory")?;
         let attributes = syscalls::NO_DEV | syscalls::NO_SUID;
         match syscalls::set_mount_attributes(clone.as_fd(), attributes, users) {
             Ok(()) => {
                 // Attached, though nobody looks there: giving up a detached mount waits for RCU.
-                OwnPath::on_stage("logs").attach(clone.as_fd(), MountPoint::Folder)?;
-                folder = clone;
+                OwnPath::on_stage("logs").attach(clone.as_fd(), MountPoint::Directory)?;
+                directory = clone;
                 owner = owner.saturating_add(plan.container_root());
             }
             // No mapping on this file system: the payload can use the streams, not open them again.
             Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {}
-            Err(e) => return Err(e).at("log folder"),
+            Err(e) => return Err(e).at("log directory"),
         }
     }
-    let [stdout, stderr] = NAMES.map(|stream| find_fifo(folder.as_fd(), dirs, stream, owner));
+    let [stdout, stderr] = NAMES.map(|stream| find_fifo(directory.as_fd(), dirs, stream, owner));
     Ok(Streams::Handles([stdout?, stderr?]))
 }
 
@@ -168,13 +168,14 @@ pub(super) fn null() -> Result<OwnedFd, Problem> {
 }
 
 fn find_fifo(
-    folder: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
     dirs: &TaskDirs,
     stream: &str,
     owner: u32,
 ) -> Result<OwnedFd, Problem> {
     let name = format!(".{}.{stream}.fifo", dirs.task);
-    let handle = open::beneath(folder, Path::new(&name), OFlag::O_PATH, Mounts::Stay).at(&name)?;
+    let handle =
+        open::beneath(directory, Path::new(&name), OFlag::O_PATH, Mounts::Stay).at(&name)?;
     let meta = open::metadata(&handle).at(&name)?;
     if !meta.file_type().is_fifo() || meta.uid() != owner || meta.nlink() != 1 {
         let reason = "is not the FIFO that the Nomad agent made (type, owner or link count \

@@ -50,23 +50,25 @@ impl Upper {
                 Err(Errno::EEXIST) => false,
                 other => other.map(|()| true)?,
             };
-            let folder = open::beneath(layer.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay)?;
+            let directory =
+                open::beneath(layer.as_fd(), Path::new(name), open::HANDLE, Mounts::Stay)?;
             if made {
                 let [uid, gid] = [uid, gid].map(|id| range.base.saturating_add(id));
-                open::set_owner(&folder, uid, gid)?;
-                OwnPath::of_handle(&folder).set_mode(top.mode())?;
+                open::set_owner(&directory, uid, gid)?;
+                OwnPath::of_handle(&directory).set_mode(top.mode())?;
             }
-            let owner = open::metadata(&folder)?.uid();
-            Ok((folder, owner))
+            let owner = open::metadata(&directory)?.uid();
+            Ok((directory, owner))
         };
         let open = |name| {
-            let (folder, owner) = make(name).at(&object)?;
+            let (directory, owner) = make(name).at(&object)?;
             if range.holds(owner) {
-                return Ok(folder);
+                return Ok(directory);
             }
             let reason = format!(
                 "were made by a task with other ids ({name} is owned by {owner}), to whom they \
-                 belong; give the task a fixed range (private_users), or begin with an empty folder"
+                 belong; give the task a fixed range (private_users), or begin with an empty \
+                 directory"
             );
             Err(Problem::refused(&object, reason))
         };
@@ -91,7 +93,7 @@ impl<O: Display> Overlay<'_, O> {
         let mut options = format!("lowerdir={},metacopy=off", layers.join(":"));
         let mut flags = self.flags | MsFlags::MS_NODEV;
         if let Some(Upper { upper, work, volatile }) = &self.upper {
-            let [upper, work] = [upper, work].map(|folder| open::link(folder.as_fd()));
+            let [upper, work] = [upper, work].map(|directory| open::link(directory.as_fd()));
             let (upper, work) = (upper.display(), work.display());
             options.push_str(&format!(",upperdir={upper},workdir={work}"));
             // An index lets the kernel refuse a second mount of a layer that is in use. "volatile"

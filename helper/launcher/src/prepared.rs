@@ -30,7 +30,7 @@ pub(super) struct Extras {
 /// A kind of mount point, and of what is mounted there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MountPoint {
-    Folder,
+    Directory,
     File,
 }
 
@@ -61,8 +61,8 @@ impl MountTarget {
         }
     }
 
-    /// The same mount at the place where the image leads it. Judged here, whoever has judged before:
-    /// nothing else becomes an option of systemd-nspawn.
+    /// The same mount at the place where the image leads it. Judged here, whoever has judged
+    /// before: nothing else becomes an option of systemd-nspawn.
     pub(super) fn led_to(&self, real: Absolute) -> Result<Self, InvalidName> {
         match self {
             Self::Own(own) if *own == real => Ok(self.clone()),
@@ -83,7 +83,7 @@ impl Extras {
     /// Notes one of the task's own directories, at `/name`.
     pub(super) fn mount_own(&mut self, stage: OwnPath, name: &str) -> Result<(), InvalidName> {
         let target = MountTarget::Own(Absolute::parse(&format!("/{name}"))?);
-        self.mounts.push(Mount { stage, target, kind: MountPoint::Folder });
+        self.mounts.push(Mount { stage, target, kind: MountPoint::Directory });
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! `follow`: carries the output of one task to the host's journal and to Nomad's FIFOs.
+//! `relay`: carries the output of one task to the host's journal and to Nomad's FIFOs.
 //!
 //! It runs in a unit of its own, so that it outlives the task by the moment in which the last lines
 //! are handed over, and ends when the task's pipes have come to their end.
@@ -29,9 +29,9 @@ use super::step::{At, Problem, Steps};
 /// Longest line that a container's systemd-journald may forward in one piece.
 const LINE_MAX: usize = 256 * 1024;
 
-/// Runs `follow`.
+/// Runs `relay`.
 pub(super) fn main() -> ExitCode {
-    daemon_link::serve("follow", run)
+    daemon_link::serve("relay", run)
 }
 
 fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
@@ -102,14 +102,14 @@ fn carry(
         });
         for copy in copies.collect::<Vec<_>>() {
             if let Ok(Err(error)) = copy.join() {
-                eprintln!("follow: cannot read the task's output: {error}");
+                eprintln!("relay: cannot read the task's output: {error}");
             }
         }
         done.store(true, Ordering::Relaxed);
         if let Some((socket, _)) = &syslog
             && let Err(error) = socket.shutdown(Shutdown::Read)
         {
-            eprintln!("follow: {error}");
+            eprintln!("relay: {error}");
         }
     });
 }
@@ -122,7 +122,7 @@ impl Write for Sinks {
         self.0.retain_mut(|sink| match sink.write_all(bytes) {
             Ok(()) => true,
             Err(error) => {
-                eprintln!("follow: a stream of the task's output is lost: {error}");
+                eprintln!("relay: a stream of the task's output is lost: {error}");
                 false
             }
         });
@@ -143,7 +143,7 @@ fn forward(socket: &UnixDatagram, priority: u8, done: &AtomicBool, stdout: File,
             Ok(0) if done.load(Ordering::Relaxed) => return,
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return eprintln!("follow: the container's journal is lost: {error}"),
+            Err(error) => return eprintln!("relay: the container's journal is lost: {error}"),
         };
         let (level, text) = level(buffer.get(..length).unwrap_or_default());
         let sink = if level <= priority { &mut stderr } else { &mut stdout };

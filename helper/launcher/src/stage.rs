@@ -2,8 +2,9 @@
 //!
 //! Some system calls take nothing but a path, and so does systemd-nspawn. Each such path is an
 //! [`OwnPath`]: made of constants, numbers and names that proto has checked, below directories that
-//! only root can write. `clippy.toml` of this crate forbids those calls everywhere else. What a job, a
-//! task or an image names is opened beneath a root ([`kernel::open`]) and used by descriptor.
+//! only root can write. `clippy.toml` of this crate forbids those calls everywhere else. What a
+//! job, a task or an image names is opened beneath a root ([`kernel::open`]) and used by
+//! descriptor.
 //!
 //! Never takes a path that anybody else has spelled.
 #![allow(clippy::disallowed_methods, reason = "this is the file that exists for them")]
@@ -280,7 +281,7 @@ impl OwnPath {
         propagation: MsFlags,
     ) -> Result<(), Problem> {
         let point = match kind {
-            MountPoint::Folder => {
+            MountPoint::Directory => {
                 self.make_dir(0o755)?;
                 self.open_dir()?
             }

@@ -3,8 +3,8 @@
 //! With the identity mapping (container uid n is disk uid n) a payload can leave a root-owned
 //! set-uid file on the host's disk. So a directory is mapped that way only when no other local user
 //! can make use of such a file ([`open::is_protected`]). Otherwise its files belong to ids that no
-//! account of the host has, the same ones for every task, so that a later allocation can read the data
-//! it takes over. /secrets is protected where Nomad's agent is root: it mounts them noexec.
+//! account of the host has, the same ones for every task, so that a later allocation can read the
+//! data it takes over. /secrets is protected where Nomad's agent is root: it mounts them noexec.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,8 +54,8 @@ pub(super) fn mount_all(
             (Some(range), Some(_)) => Some(namespaces::swapping_namespace(ON_DISK, range)?),
             _ => None,
         };
-        // A mount of its own, because the attributes below are a mount's. Not recursive: what the host
-        // has mounted below is not the task's.
+        // A mount of its own, because the attributes below are a mount's. Not recursive: what the
+        // host has mounted below is not the task's.
         let clone = syscalls::clone_mount(dir.handle.as_fd(), false).at(dir.path.display())?;
         let map = set_attributes(&dir, &clone, map.as_ref(), extras)?;
         if map.is_some() && is_protected {
@@ -65,7 +65,7 @@ pub(super) fn mount_all(
             extras.notes.push(open_to_others(plan));
         }
         let at = OwnPath::on_stage(dir.name);
-        at.attach(clone.as_fd(), MountPoint::Folder)?;
+        at.attach(clone.as_fd(), MountPoint::Directory)?;
         if dir.name == NAMES[0] {
             close_logs(&dir, &clone, map)?;
         }
@@ -87,8 +87,8 @@ fn set_attributes<'a>(
         attributes |= syscalls::NO_EXEC;
     }
     let map = map.map(AsFd::as_fd);
-    // While the clone is detached: nothing sees it without its attributes, and the kernel ID-maps no
-    // other.
+    // While the clone is detached: nothing sees it without its attributes, and the kernel ID-maps
+    // no other.
     let set = |map| syscalls::set_mount_attributes(clone.as_fd(), attributes, map);
     match set(map) {
         Err(e) if map.is_some() && e.kind() == io::ErrorKind::InvalidInput => {}
@@ -97,8 +97,8 @@ fn set_attributes<'a>(
     // Without the map, but never without the attributes.
     set(None).at(dir.path.display())?;
     extras.notes.push(if is_secrets {
-        "this kernel cannot ID-map the file system of /secrets (a tmpfs needs Linux 6.3): files in it \
-         that are not readable by everybody cannot be read inside"
+        "this kernel cannot ID-map the file system of /secrets (a tmpfs needs Linux 6.3): files in \
+         it that are not readable by everybody cannot be read inside"
             .to_owned()
     } else {
         format!(
@@ -116,15 +116,15 @@ fn set_attributes<'a>(
 /// What a task cannot read where other local users can reach its directories.
 fn open_to_others(plan: &Plan) -> String {
     format!(
-        "{}: no directory above it is closed (root's, 0700) and its mount is not nosuid, so files of \
-         tasks belong to uids from {DISK_FIRST} on the host; files that Nomad writes to /alloc and \
-         /local show as nobody's, and those with mode 0600 cannot be read inside",
+        "{}: no directory above it is closed (root's, 0700) and its mount is not nosuid, so files \
+         of tasks belong to uids from {DISK_FIRST} on the host; files that Nomad writes to /alloc \
+         and /local show as nobody's, and those with mode 0600 cannot be read inside",
         plan.task_dirs.alloc_dir
     )
 }
 
-/// Remarks on files that a task wrote while other local users could reach the directory: the identity
-/// mapping shows them as nobody's.
+/// Remarks on files that a task wrote while other local users could reach the directory: the
+/// identity mapping shows them as nobody's.
 fn remark_files_of_open_times(dir: &Dir, extras: &mut Extras) -> Result<(), Problem> {
     // What Nomad moves to the next allocation (ephemeral_disk).
     let kept = match dir.name {
@@ -194,8 +194,8 @@ fn open_all(dirs: &TaskDirs) -> Result<[Dir; 3], Problem> {
 }
 
 /// An agent that is root mounts a tmpfs for secrets. Where it is not seen, either it is in a mount
-/// namespace of the agent's, and the task would see an empty directory; or there is none, and the agent
-/// itself writes to the disk.
+/// namespace of the agent's, and the task would see an empty directory; or there is none, and the
+/// agent itself writes to the disk.
 fn check_secrets(plan: &Plan, all: &[Dir; 3], extras: &mut Extras) -> Result<(), Problem> {
     let [_, local, secrets] = all;
     if plan.task_dirs.agent_uid != 0 || device(secrets)? != device(local)? {
@@ -206,21 +206,21 @@ fn check_secrets(plan: &Plan, all: &[Dir; 3], extras: &mut Extras) -> Result<(),
         Some(true) => {
             extras.notes.push(format!(
                 "secrets lie on disk, in {}, not in memory: Nomad does not mount their tmpfs again \
-                 after a reboot of the host (hashicorp/nomad#28274); a new allocation has one (nomad \
-                 alloc stop)",
+                 after a reboot of the host (hashicorp/nomad#28274); a new allocation has one \
+                 (nomad alloc stop)",
                 secrets.path.display()
             ));
             Ok(())
         }
         Some(false) => refused(
-            "is no mount here: the Nomad agent runs in a private mount namespace, so the task would \
-             see empty secrets; take PrivateTmp=, ProtectHome=, ProtectSystem= and the like out of \
-             the agent's unit",
+            "is no mount here: the Nomad agent runs in a private mount namespace, so the task \
+             would see empty secrets; take PrivateTmp=, ProtectHome=, ProtectSystem= and the like out \
+             of the agent's unit",
         ),
         None => refused(
-            "is no mount here, and whether the Nomad agent runs in a private mount namespace cannot \
-             be seen: the plugin has outlived the agent that started it; kill the plugin's process, \
-             and the agent starts it again",
+            "is no mount here, and whether the Nomad agent runs in a private mount namespace \
+             cannot be seen: the plugin has outlived the agent that started it; kill the plugin's \
+             process, and the agent starts it again",
         ),
     }
 }

@@ -27,7 +27,7 @@ pub fn place(place: &Place, flags: OFlag) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The problem, for people.
-pub fn folders(plan: &Plan) -> Result<[OwnedFd; 3], String> {
+pub fn directories(plan: &Plan) -> Result<[OwnedFd; 3], String> {
     task_dirs::handles(&plan.task_dirs).map_err(|problem| format!("{problem:?}"))
 }
 

@@ -5,8 +5,8 @@
 //! image. Its own way stays where it does more ([`left_to_nspawn`]).
 //!
 //! The image is hostile: its files are found with the image's root as the root of the walk, opened
-//! only where they are regular files, and read up to a bound. No number outside the task's own ids is
-//! passed on. Runs no program.
+//! only where they are regular files, and read up to a bound. No number outside the task's own ids
+//! is passed on. Runs no program.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -81,7 +81,7 @@ fn left_to_nspawn<'a>(
 ) -> Option<&'a UserName> {
     let (Account::Name(name), None) = (&user.user, &user.group) else { return None };
     let has_getent =
-        GETENT.iter().any(|path| open::in_root(root.folder.as_fd(), Path::new(path)).is_ok());
+        GETENT.iter().any(|path| open::in_root(root.directory.as_fd(), Path::new(path)).is_ok());
     let reads_credentials = plan.isolation.no_new_privileges
         && !plan.files.credentials.is_empty()
         && matches!(plan.payload, Payload::Command { .. });
@@ -106,7 +106,7 @@ fn read(plan: &Plan, root: &Mounted, name: &str) -> Result<Accounts, Problem> {
     if Absolute::parse(&format!("/etc/{name}")).is_ok_and(|path| is_mounted_over(plan, &path)) {
         return unknown("a mount of the job covers the image's file");
     }
-    let handle = open::in_root(root.folder.as_fd(), &Path::new("etc").join(name));
+    let handle = open::in_root(root.directory.as_fd(), &Path::new("etc").join(name));
     // The image's word in every case: another try reads the same.
     let bad = |e: std::io::Error| Problem::refused(&object, e);
     let Some(handle) = open::if_there(handle).map_err(bad)? else {
@@ -224,13 +224,13 @@ fn check_ids(plan: &Plan, user: &User, found: &Credentials) -> Result<(), Proble
 fn make_home(plan: &Plan, root: &Mounted, found: &Credentials) -> Result<(), Problem> {
     let writable = !matches!(plan.root.mode, Root::ReadOnly | Root::Volatile(_));
     let (home, path) = (&found.home, found.home.to_path());
-    let find = || open::if_there(open::in_root(root.folder.as_fd(), &path));
+    let find = || open::if_there(open::in_root(root.directory.as_fd(), &path));
     // Anything but "not there" is left as it is: the payload may do without a home.
     let missing = matches!(find(), Ok(None));
     if !writable || !missing || is_nspawns_own(home) || is_mounted_over(plan, home) {
         return Ok(());
     }
-    root.provide(home, MountPoint::Folder)?;
+    root.provide(home, MountPoint::Directory)?;
     let Some(made) = find().at(home)? else { return Ok(()) };
     let on_host = |id: u32| root.owner.saturating_add(id);
     open::set_owner(&made, on_host(found.uid), on_host(found.gid)).at(home)
@@ -241,9 +241,9 @@ fn enter_home(plan: &Plan, root: &Mounted, found: &Credentials, extras: &mut Ext
     let (Payload::Command { words } | Payload::ProcessTwo { words }) = &plan.payload else {
         return;
     };
-    let home = open::in_root(root.folder.as_fd(), &found.home.to_path());
-    let is_folder = home.and_then(|home| open::metadata(&home)).is_ok_and(|meta| meta.is_dir());
-    if words.is_empty() && plan.process.directory.is_none() && is_folder {
+    let home = open::in_root(root.directory.as_fd(), &found.home.to_path());
+    let is_directory = home.and_then(|home| open::metadata(&home)).is_ok_and(|meta| meta.is_dir());
+    if words.is_empty() && plan.process.directory.is_none() && is_directory {
         extras.arguments.push(format!("--chdir={}", found.home));
     }
 }

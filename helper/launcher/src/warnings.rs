@@ -48,7 +48,7 @@ pub(super) fn collect(plan: &Plan) -> Vec<String> {
         let found = if command.contains('/') {
             !command.starts_with('/') || has(command)
         } else {
-            path.split(':').any(|folder| has(&format!("{folder}/{command}")))
+            path.split(':').any(|directory| has(&format!("{directory}/{command}")))
         };
         if !found {
             // Not which: words of a command are secrets, and remarks are logged and shown.

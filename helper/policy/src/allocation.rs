@@ -1,7 +1,9 @@
-//! The task's allocation: where it is, and what of it a task may see, change and have as credential.
+//! The task's allocation: where it is, and what of it a task may see, change and have as
+//! credential.
 //!
-//! Trusts the policy's `alloc_dirs`, not the specification's path; judges names alone, and never what
-//! lies there: the launcher walks every place from the policy's directory without following a link.
+//! Trusts the policy's `alloc_dirs`, not the specification's path; judges names alone, and never
+//! what lies there: the launcher walks every place from the policy's directory without following a
+//! link.
 
 use proto::path::{Component, Relative};
 use proto::plan::{Place, TaskDirs};
@@ -13,9 +15,9 @@ use super::{Denial, Policy, invalid, place_below, refuse};
 /// The task's directories below the allocation.
 pub(super) fn task_dirs(spec: &TaskSpec, policy: &Policy) -> Result<TaskDirs, Denial> {
     let path = &spec.alloc_dir;
-    let object = format!("allocation folder {path}");
+    let object = format!("allocation directory {path}");
     let alloc_dir = place_below(path, policy.nomad.alloc_dirs.iter()).ok_or_else(|| {
-        let reason = "lies below no folder of [nomad] alloc_dirs in the policy file; add the \
+        let reason = "lies below no directory of [nomad] alloc_dirs in the policy file; add the \
                       agent's client.alloc_dir (default: its data_dir with /alloc) there";
         refuse("nomad.alloc_dirs", &object, reason)
     })?;
@@ -39,15 +41,15 @@ pub(super) fn of_task(below: &Relative, writes: bool, dirs: &TaskDirs) -> Result
     place(&[std::slice::from_ref(&task), below.components()].concat(), writes, dirs)
 }
 
-/// A place below the allocation: walked from the policy's directory, because the agent's account may
-/// be able to put a link in the allocation's place.
+/// A place below the allocation: walked from the policy's directory, because the agent's account
+/// may be able to put a link in the allocation's place.
 pub(super) fn place(below: &[Component], writes: bool, dirs: &TaskDirs) -> Result<Place, Denial> {
     let names: Vec<_> = below.iter().map(Component::as_str).collect();
     let own = dirs.task.as_str();
     let reason = match names[..] {
         ["alloc"] | ["alloc", "logs", ..] if writes => {
-            "is or holds the directory of Nomad's logs, whose files the agent opens by name as root; \
-             bind it read-only, or a directory such as alloc/data"
+            "is or holds the directory of Nomad's logs, whose files the agent opens by name as \
+             root; bind it read-only, or a directory such as alloc/data"
         }
         ["alloc", ..] | [_, "local", ..] => return at(below, dirs),
         [task, "secrets" | "tmp", ..] if task == own => return at(below, dirs),
@@ -76,7 +78,7 @@ pub(super) fn credential(credential: &Credential, dirs: &TaskDirs) -> Result<Cre
         if !matches!(first, Some("secrets" | "local")) {
             let from = below.to_path();
             let object = format!("credential {} from {}", credential.name, from.display());
-            let reason = "lies outside the task's own secrets and local folders; have the file \
+            let reason = "lies outside the task's own secrets and local directories; have the file \
                           written to one of them";
             return Err(refuse("nomad.alloc_dirs", object, reason));
         }
@@ -109,7 +111,7 @@ mod tests {
     fn upper(path: &'static str) -> Change {
         let (lower, upper) = (Source::Task(below("local")), Source::Task(below(path)));
         let overlay =
-            Overlay { lower: vec![lower], upper: Upper::Folder(upper), target: target("/o") };
+            Overlay { lower: vec![lower], upper: Upper::Directory(upper), target: target("/o") };
         change(move |s| s.files.overlays = vec![overlay.clone()])
     }
 

@@ -120,7 +120,7 @@ mod tests {
     fn overlay(lower: &'static str, upper: Option<&'static str>) -> Change {
         let host = |path| Source::Host(absolute(path));
         Box::new(move |s| {
-            let upper = upper.map_or(Upper::Ephemeral, |path| Upper::Folder(host(path)));
+            let upper = upper.map_or(Upper::Ephemeral, |path| Upper::Directory(host(path)));
             s.files.overlays =
                 vec![Overlay { lower: vec![host(lower)], upper, target: target("/o") }];
         })

@@ -61,7 +61,7 @@ fn components(spec: &TaskSpec) -> usize {
         Source::Host(path) => path.components().len(),
         Source::Task(path) => path.components().len(),
     };
-    let upper = |it: &Upper| if let Upper::Folder(it) = it { source(it) } else { 0 };
+    let upper = |it: &Upper| if let Upper::Directory(it) = it { source(it) } else { 0 };
     let content = |it: &CredentialContent| match it {
         CredentialContent::File(path) => path.components().len(),
         CredentialContent::Value(_) => 0,

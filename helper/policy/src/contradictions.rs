@@ -38,7 +38,7 @@ fn check_root(spec: &TaskSpec) -> Result<(), Denial> {
             bad("chown changes the image: not with ephemeral, read_only or volatile")
         }
         Ownership::Chown if spec.root.kind != ImageKind::Tree => {
-            bad("chown needs an image that is a folder")
+            bad("chown needs an image that is a directory")
         }
         Ownership::Chown => Ok(()),
     }
@@ -134,7 +134,7 @@ mod tests {
         check_invalid(vec![
             ("chown changes", owned(Chown, Root::ReadOnly, Tree, pick), chown()),
             ("chown changes", owned(Chown, volatile, Tree, pick), owned(Off, volatile, Tree, pick)),
-            ("folder", owned(Chown, Root::Plain, Disk, pick), chown()),
+            ("directory", owned(Chown, Root::Plain, Disk, pick), chown()),
             ("without a user", owned(Chown, Root::Plain, Tree, host), chown()),
             ("without a user", owned(Off, Root::Plain, Tree, Users::Identity), {
                 owned(Off, Root::Plain, Disk, Users::Fixed { base: 524_288, width: 65_536 })

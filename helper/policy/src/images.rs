@@ -17,8 +17,8 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
     let path = Absolute::parse(&place.to_string()).map_err(|e| invalid("image", &place, e))?;
     check_shown(&path, &place, policy)?;
     let bad = |reason| Err(refuse("images.paths", format!("image {place}"), reason));
-    // Who may write to the tree around it could have made it, and change it under the kernel. Where the
-    // entry that decides is not writable, nothing that holds it may be changed.
+    // Who may write to the tree around it could have made it, and change it under the kernel. Where
+    // the entry that decides is not writable, nothing that holds it may be changed.
     let around = |entry: &&ImagePath| {
         let depth = path.below(&entry.path).map_or(0, |below| below.components().len());
         entry.writable && depth > 1 && !entry.path.components().is_empty()
@@ -27,8 +27,8 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
         spec.root.kind == ImageKind::Disk && !path.to_path().starts_with("/dev") && writable;
     if is_made && let Some(entry) = policy.images.paths.iter().find(around) {
         return bad(format!(
-            "lies inside of a folder that tasks may change as an image; move it to {}, or list its \
-             own folder in [images] paths of the policy file, not writable",
+            "lies inside of a directory that tasks may change as an image; move it to {}, or list \
+             its own directory in [images] paths of the policy file, not writable",
             entry.path
         ));
     }
@@ -42,8 +42,8 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
     let kept = |entry: &&ImagePath| !entry.writable && entry.path.below(&path).is_some();
     if writes && let Some(kept) = policy.images.paths.iter().find(kept) {
         return bad(format!(
-            "may not be changed: it is or holds {}, which [images] paths lists as not writable; use \
-             ephemeral = true, or move one of them",
+            "may not be changed: it is or holds {}, which [images] paths lists as not writable; \
+             use ephemeral = true, or move one of them",
             kept.path
         ));
     }
@@ -69,8 +69,8 @@ fn listed(spec: &TaskSpec, policy: &Policy, writes: bool) -> Result<(Place, bool
             entry(path, policy)
                 .filter(|(place, _)| whole_host || !place.below.components().is_empty())
                 .ok_or_else(|| {
-                    let reason = "lies below no folder of [images] paths in the policy file; add \
-                                  its parent folder there, or move the image";
+                    let reason = "lies below no directory of [images] paths in the policy file; \
+                                  add its parent directory there, or move the image";
                     refuse("images.paths", format!("image {path}"), reason)
                 })
         }
@@ -94,12 +94,13 @@ fn check_shown(path: &Absolute, place: &Place, policy: &Policy) -> Result<(), De
         (policy.binds.deny.iter().find(broad), policy.derived.images_never.iter().find(broad));
     let denial = kept("nomad.alloc_dirs", alloc, "where Nomad keeps allocations; move the image")
         .or_else(|| {
-            let why = "which [binds] deny lists; move the image, or add its own folder to [images] paths";
+            let why = "which [binds] deny lists; move the image, or add its own directory to \
+                       [images] paths";
             kept("binds.deny", denied, why)
         })
         .or_else(|| {
-            let why = "which is shown only below a folder of its own in [images] paths, or, as good as \
-                       root, with preset = \"compat\"";
+            let why = "which is shown only below a directory of its own in [images] paths, or, as good \
+                       as root, with preset = \"compat\"";
             kept("preset", never, why)
         });
     denial.map_or(Ok(()), Err)

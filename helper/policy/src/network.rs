@@ -24,8 +24,8 @@ pub(super) fn plan(spec: &TaskSpec, policy: &Policy) -> Result<PlannedNetwork, D
     };
     let object = format!("network namespace {path}");
     let place = place_below(path, policy.network.netns_paths.iter()).ok_or_else(|| {
-        let reason = "lies below no folder of [network] netns_paths in the policy file; add its \
-                      folder there";
+        let reason = "lies below no directory of [network] netns_paths in the policy file; add its \
+                      directory there";
         refuse("network.netns_paths", &object, reason)
     })?;
     // Nomad's own namespaces carry the allocation's id; others, where listed, do not.

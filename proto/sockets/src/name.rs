@@ -88,7 +88,7 @@ fn check_task_name(text: &str) -> Result<(), &'static str> {
         return Err("1 to 128 bytes");
     }
     if text == "." || text == ".." || text.contains('/') {
-        return Err("no slash, not . or .. (it names a folder of the allocation)");
+        return Err("no slash, not . or .. (it names a directory of the allocation)");
     }
     if text.chars().any(char::is_control) {
         return Err("no control character");

@@ -68,7 +68,7 @@ fn welcome() -> Welcome {
 }
 
 fn refusal() -> Refusal {
-    Refusal::new(Code::Policy, "decide", "image /x", "lies below no folder")
+    Refusal::new(Code::Policy, "decide", "image /x", "lies below no directory")
 }
 
 pub(super) fn replies() -> Result<Vec<Reply>> {
@@ -124,7 +124,7 @@ fn files() -> Result<PlannedFiles> {
         }],
         overlays: vec![Overlay {
             lower: vec![place.clone()],
-            upper: Upper::Folder(place.clone()),
+            upper: Upper::Directory(place.clone()),
             target: target.clone(),
         }],
         inaccessible: vec![target.clone()],

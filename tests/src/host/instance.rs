@@ -111,7 +111,7 @@ pub(crate) fn instances() -> Result<PathBuf> {
 }
 
 /// Makes a directory for a new instance; its lock is held as long as the returned file is open.
-pub(crate) fn new_folder() -> Result<(PathBuf, File)> {
+pub(crate) fn new_directory() -> Result<(PathBuf, File)> {
     let _guard = cache::lock("instances")?;
     let dir = instances()?.join(format!("{}", std::process::id()));
     cache::remove(&dir)?;

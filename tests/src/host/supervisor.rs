@@ -42,7 +42,7 @@ pub fn main(spec: &str) -> Result<()> {
     let spec: Spec = serde_json::from_str(spec).context("the supervisor's argument")?;
     // Ctrl-C is for the owner; this process hears of it by the end of file on standard input.
     nix::unistd::setsid().context("setsid")?;
-    let (dir, _lock) = instance::new_folder()?;
+    let (dir, _lock) = instance::new_directory()?;
     let slot = Slot::take()?;
     let result = live(&spec, &dir, &slot);
     let cleaned = clean(&dir, &slot);

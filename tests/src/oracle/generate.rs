@@ -40,7 +40,7 @@ fn image_paths(random: &mut Random) -> Vec<ImagePath> {
 
 /// A policy file.
 pub fn policy(random: &mut Random) -> File {
-    let folders = |random: &mut Random| owned(random.some(&texts::FOLDERS, 3));
+    let directories = |random: &mut Random| owned(random.some(&texts::DIRECTORIES, 3));
     let alloc_dirs: [&[&str]; 3] = [
         &["/var/lib/nomad/alloc"],
         &["/data/alloc", "/opt/nomad/data/alloc"],
@@ -64,9 +64,9 @@ pub fn policy(random: &mut Random) -> File {
         alloc_dirs: given(random, 20, |r| owned(r.pick(&alloc_dirs).to_vec())),
         userns_require: given(random, 30, |r| r.chance(40)),
         userns_except: given(random, 30, |r| owned(r.some(&texts::IMAGE_PATHS, 3))),
-        binds_read_only: given(random, 60, folders),
-        binds_read_write: given(random, 50, folders),
-        binds_deny: given(random, 30, folders),
+        binds_read_only: given(random, 60, directories),
+        binds_read_write: given(random, 50, directories),
+        binds_deny: given(random, 30, directories),
         binds_unmapped: given(random, 30, |r| r.chance(50)),
         devices_allow: given(random, 50, |r| owned(r.some(&texts::DEVICE_RULES, 4))),
         caps_allow: given(random, 40, |r| owned(r.some(&texts::CAPS, 4))),
@@ -102,8 +102,8 @@ pub fn policy(random: &mut Random) -> File {
 }
 
 fn image(random: &mut Random, policy: &Settings) -> (Image, bool) {
-    let writable = |folder: &str| {
-        policy.images_paths.iter().any(|entry| entry.path == folder && entry.writable)
+    let writable = |directory: &str| {
+        policy.images_paths.iter().any(|entry| entry.path == directory && entry.writable)
     };
     let entry = random.pick(&policy.images_paths);
     if entry.path.is_empty() || random.chance(50) {

@@ -91,7 +91,7 @@ pub(super) fn overlay(random: &mut Random, policy: &Settings, spec: &mut TaskSpe
     let upper = match random.below(4) {
         0 => Upper::ReadOnly,
         1 => Upper::Ephemeral,
-        _ => Upper::Folder(source(random, policy, &spec.alloc_dir)),
+        _ => Upper::Directory(source(random, policy, &spec.alloc_dir)),
     };
     spec.files.overlays.push(Overlay { lower, upper, target: target(random) });
 }
@@ -197,7 +197,7 @@ pub(super) fn count(random: &mut Random, policy: &Settings, spec: &mut TaskSpec)
             let deep = |n| Source::Task(relative(&vec!["local"; n]));
             let one = |n: usize| Overlay {
                 lower: vec![deep(part), deep(part)],
-                upper: Upper::Folder(deep(part)),
+                upper: Upper::Directory(deep(part)),
                 target: wire::target(&path(&format!("/{n}{}", "/x".repeat(part - 1)))),
             };
             files.overlays = (0..limits::MOUNTS_MAX).map(one).collect();

@@ -54,9 +54,9 @@ fn check_shown(path: &str, listed: &str, policy: &Settings, broken: &mut Broken)
     let allocs =
         policy.alloc_dirs.iter().any(|dir| touches(path, dir) || touches(path, &mounts(dir)));
     broken.policy("image-alloc", allocs && !same(path, "/"));
-    let shows = |folder: &str| touches(path, folder) && !within(listed, folder);
-    broken.policy("image-deny", policy.binds_deny.iter().any(|folder| shows(folder)));
-    let never = NEVER.iter().any(|folder| shows(folder));
+    let shows = |directory: &str| touches(path, directory) && !within(listed, directory);
+    broken.policy("image-deny", policy.binds_deny.iter().any(|directory| shows(directory)));
+    let never = NEVER.iter().any(|directory| shows(directory));
     let nomads = policy.alloc_dirs.iter().any(|dir| shows(&parent(dir)));
     broken.policy("image-never", policy.preset == Preset::Strict && (never || nomads));
 }
@@ -150,8 +150,8 @@ const NEVER: [&str; 7] = [
 ];
 
 /// Whether one is the other, lies below it, or contains it.
-fn touches(path: &str, folder: &str) -> bool {
-    within(path, folder) || within(folder, path)
+fn touches(path: &str, directory: &str) -> bool {
+    within(path, directory) || within(directory, path)
 }
 
 /// What a task may have of its allocation (POLICY.md, "What needs no line"): the shared directory,
@@ -180,17 +180,17 @@ fn check_source(
         check_own(&below, spec.key.task.as_str(), writes, broken);
         return;
     }
-    let listed = |list: &[String]| list.iter().any(|folder| within(&path, folder));
+    let listed = |list: &[String]| list.iter().any(|directory| within(&path, directory));
     let (read, write) = (listed(&policy.binds_read_only), listed(&policy.binds_read_write));
     broken.policy("bind-unlisted", !read && !write);
     broken.policy("bind-read-only", writes && read && !write);
-    broken.policy("bind-deny", policy.binds_deny.iter().any(|folder| touches(&path, folder)));
+    broken.policy("bind-deny", policy.binds_deny.iter().any(|directory| touches(&path, directory)));
     if policy.preset == Preset::Compat {
         return;
     }
     let images = policy.images_paths.iter().map(|entry| entry.path.as_str());
     let mut never = NEVER.iter().copied().chain([policy.images_store.as_str()]).chain(images);
-    broken.policy("bind-never", never.any(|folder| touches(&path, folder)));
+    broken.policy("bind-never", never.any(|directory| touches(&path, directory)));
     let nomads = policy.alloc_dirs.iter().any(|dir| {
         let data = parent(dir);
         // A volume of the container storage interface, staged for this allocation.
@@ -213,8 +213,8 @@ fn check_binds(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
         for layer in &overlay.lower {
             check_source(spec, policy, layer, false, broken);
         }
-        if let Upper::Folder(folder) = &overlay.upper {
-            check_source(spec, policy, folder, true, broken);
+        if let Upper::Directory(directory) = &overlay.upper {
+            check_source(spec, policy, directory, true, broken);
         }
     }
 }
@@ -224,8 +224,8 @@ fn check_credentials(spec: &TaskSpec, broken: &mut Broken) {
         if let CredentialContent::File(below) = &credential.content {
             let path = source(spec, &Source::Task(below.clone()));
             let own = format!("{}/{}", spec.alloc_dir, spec.key.task);
-            let open = ["secrets", "local"].map(|folder| format!("{own}/{folder}"));
-            let good = open.iter().any(|folder| within(&path, folder));
+            let open = ["secrets", "local"].map(|directory| format!("{own}/{directory}"));
+            let good = open.iter().any(|directory| within(&path, directory));
             broken.policy("credential-place", !good);
         }
     }

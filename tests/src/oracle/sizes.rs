@@ -50,8 +50,8 @@ fn components(spec: &TaskSpec) -> usize {
     all.extend(files.devices.iter().map(|device| device.host.to_string()));
     for overlay in &files.overlays {
         sources.extend(&overlay.lower);
-        if let Upper::Folder(folder) = &overlay.upper {
-            sources.push(folder);
+        if let Upper::Directory(directory) = &overlay.upper {
+            sources.push(directory);
         }
     }
     let mut below: Vec<&Relative> = Vec::new();
@@ -193,7 +193,7 @@ pub(super) fn is_free(target: &str) -> bool {
 
 /// Where no mount may be.
 fn check_target(target: &str, broken: &mut Broken) {
-    let kernels = ["/proc", "/sys", "/run/host"].iter().any(|folder| within(target, folder));
+    let kernels = ["/proc", "/sys", "/run/host"].iter().any(|directory| within(target, directory));
     broken.invalid("target-kernel", kernels);
     broken.invalid("target-root", target == "/");
     let own = ["/dev", "/run", "/alloc", "/local", "/secrets"];

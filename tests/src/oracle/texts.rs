@@ -107,7 +107,7 @@ pub(super) const CREDENTIALS: [&[&str]; 10] = [
 ];
 
 /// Directories that a policy lists for binds.
-pub(super) const FOLDERS: [&str; 21] = [
+pub(super) const DIRECTORIES: [&str; 21] = [
     "/",
     "/srv",
     "/srv/data",

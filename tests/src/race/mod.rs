@@ -150,11 +150,11 @@ fn race_all(base: &Path, tries: u64) -> Result<Vec<Figures>> {
     sites::all(&base.join("host"))?.iter().map(|site| race(site, base, &outside, tries)).collect()
 }
 
-fn identities(folder: &Path, all: &mut HashSet<Identity>) -> Result<()> {
-    let meta = fs::symlink_metadata(folder)?;
+fn identities(directory: &Path, all: &mut HashSet<Identity>) -> Result<()> {
+    let meta = fs::symlink_metadata(directory)?;
     all.insert((meta.dev(), meta.ino()));
     if meta.is_dir() {
-        for entry in fs::read_dir(folder)? {
+        for entry in fs::read_dir(directory)? {
             identities(&entry?.path(), all)?;
         }
     }

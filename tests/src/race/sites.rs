@@ -21,8 +21,8 @@ const AGENT: u32 = 1;
 /// Makes the tree.
 pub(super) fn tree(top: &Path) -> Result<()> {
     let alloc = top.join("alloc").join(ALLOC);
-    for folder in ["alloc/logs", "web/local", "web/secrets"] {
-        fs::create_dir_all(alloc.join(folder))?;
+    for directory in ["alloc/logs", "web/local", "web/secrets"] {
+        fs::create_dir_all(alloc.join(directory))?;
     }
     for stream in ["stdout", "stderr"] {
         let fifo = alloc.join(format!("alloc/logs/.web.{stream}.fifo"));
@@ -31,8 +31,8 @@ pub(super) fn tree(top: &Path) -> Result<()> {
     }
     // The content says where it is.
     fs::write(alloc.join("web/local/token"), top.display().to_string())?;
-    for folder in ["images/group/web", "srv/data/folder", "netns"] {
-        fs::create_dir_all(top.join(folder))?;
+    for directory in ["images/group/web", "srv/data/directory", "netns"] {
+        fs::create_dir_all(top.join(directory))?;
     }
     fs::write(top.join("netns").join(ALLOC), "")?;
     Ok(())
@@ -106,12 +106,12 @@ pub(super) fn all(top: &Path) -> Result<Vec<Site>> {
     let alloc = top.join("alloc").join(ALLOC);
     let plan = plan(top)?;
     let all = |opened: &[std::os::fd::OwnedFd]| opened.iter().map(identity).collect();
-    let folder = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     Ok(vec![
         Site {
-            name: "allocation folders",
+            name: "allocation directories",
             path: alloc.join("web/local"),
-            flags: folder,
+            flags: directory,
             swaps: vec![
                 alloc.clone(),
                 alloc.join("alloc"),
@@ -120,7 +120,7 @@ pub(super) fn all(top: &Path) -> Result<Vec<Site>> {
             ],
             product: Box::new({
                 let plan = plan.clone();
-                move || all(&door::folders(&plan)?)
+                move || all(&door::directories(&plan)?)
             }),
         },
         Site {
@@ -138,7 +138,7 @@ pub(super) fn all(top: &Path) -> Result<Vec<Site>> {
             }),
         },
         of_place(top, "image", "images", ["group", "web"])?,
-        of_place(top, "bind sources", "srv", ["data", "folder"])?,
+        of_place(top, "bind sources", "srv", ["data", "directory"])?,
         Site {
             name: "credentials",
             path: alloc.join("web/local/token"),

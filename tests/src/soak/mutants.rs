@@ -118,7 +118,7 @@ pub struct Mutant {
     pub caught: Option<u64>,
 }
 
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     workspace().join("target/mutants")
 }
 
@@ -216,17 +216,17 @@ const SANE: u64 = 2_000;
 
 /// Writes the program: the untouched policy as number 0, then a module for each of these faults.
 fn write(seed: u64, tries: u64, faults: &[Fault]) -> Result<()> {
-    let (root, folder) = (workspace(), folder());
+    let (root, directory) = (workspace(), directory());
     let place = |text: &str| text.replace("WORKSPACE", &root.display().to_string());
     // The presets' defaults, which the policy takes in by their path.
-    copy(&root.join("example"), &folder.join("example"), None)?;
+    copy(&root.join("example"), &directory.join("example"), None)?;
     let policy = root.join("helper/policy/src");
     let mut main = place(MAIN);
     let mut body = String::new();
     for number in 0..=faults.len() {
         let fault = number.checked_sub(1).and_then(|n| faults.get(n)).copied();
         let tries = if fault.is_some() { tries } else { SANE };
-        let to = folder.join(format!("src/all/m{number}"));
+        let to = directory.join(format!("src/all/m{number}"));
         // The rule for mount points is the protocol's own, a file that stands alone.
         let of_target = fault.is_some_and(|(file, ..)| file == TARGET);
         let (from, main_file, macro_name) = if of_target {
@@ -239,9 +239,9 @@ fn write(seed: u64, tries: u64, faults: &[Fault]) -> Result<()> {
         writeln!(body, "    {macro_name}!({number}, m{number}, {seed}, {tries});")?;
     }
     writeln!(main, "fn main() {{\n{body}}}")?;
-    fs::write(folder.join("src/main.rs"), main)?;
-    fs::write(folder.join("Cargo.toml"), place(MANIFEST))?;
-    fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock"))?;
+    fs::write(directory.join("src/main.rs"), main)?;
+    fs::write(directory.join("Cargo.toml"), place(MANIFEST))?;
+    fs::copy(root.join("Cargo.lock"), directory.join("Cargo.lock"))?;
     Ok(())
 }
 
@@ -256,12 +256,12 @@ pub fn run(seed: u64, tries: u64, count: usize) -> Result<Vec<Mutant>> {
     while faults.len() > count {
         faults.swap_remove(random.below(faults.len()));
     }
-    fs::create_dir_all(folder().join("src"))?;
+    fs::create_dir_all(directory().join("src"))?;
     write(seed, tries, &faults)?;
     let output = Command::new("cargo")
         .args(["run", "--quiet", "--offline", "--manifest-path"])
-        .arg(folder().join("Cargo.toml"))
-        .env("CARGO_TARGET_DIR", folder().join("target"))
+        .arg(directory().join("Cargo.toml"))
+        .env("CARGO_TARGET_DIR", directory().join("target"))
         .output()
         .context("cargo")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -112,7 +112,7 @@ fn mounts(world: &mut World, pid: i32, owner: &str) {
         }
         let kind: Vec<&str> = tail.split(' ').take(2).collect();
         // PrivateTmp= has a random name in each life of a service.
-        let root = if root.contains("/systemd-private-") { "private folder" } else { root };
+        let root = if root.contains("/systemd-private-") { "private directory" } else { root };
         let what = format!("{point} from {root} {}", kind.join(" "));
         if kind.first() == Some(&"nsfs") {
             world.add(Class::NetNamespace, format!("file {point}"));

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Directories of the instance in which a task's things bear its allocation's name.
-const FOLDERS: [&str; 7] = [
+const DIRECTORIES: [&str; 7] = [
     "run/systemd/transient",
     "run/systemd/machines",
     "run/systemd/nspawn",
@@ -32,9 +32,10 @@ pub fn traces(leader: i32, alloc: &str) -> Vec<String> {
     let names = |text: &str| ids.iter().any(|id| text.contains(id.as_str()));
     let root = format!("/proc/{leader}/root");
     let mut found = Vec::new();
-    for folder in FOLDERS {
-        let entries = fs::read_dir(Path::new(&root).join(folder)).into_iter().flatten().flatten();
-        let entries = entries.map(|entry| format!("/{folder}/{}", entry.file_name().display()));
+    for directory in DIRECTORIES {
+        let entries =
+            fs::read_dir(Path::new(&root).join(directory)).into_iter().flatten().flatten();
+        let entries = entries.map(|entry| format!("/{directory}/{}", entry.file_name().display()));
         found.extend(entries.filter(|path| names(path)));
     }
     let mounts = fs::read_to_string(format!("/proc/{leader}/mountinfo")).unwrap_or_default();

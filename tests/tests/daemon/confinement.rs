@@ -87,12 +87,12 @@ fn s6_what_carries_output_can_do_no_more_than_that() {
     let mut spec = task.spec(&["/bin/sh", "-c", "echo out; sleep 1000"]).unwrap();
     spec.logs = Logs::Both;
     let unit = started(&client, &spec).unit;
-    let follower = unit.replace("nomad-nspawn-", "nomad-nspawn-log-");
-    let pid = show(rig, &follower, "MainPID");
+    let relay = unit.replace("nomad-nspawn-", "nomad-nspawn-log-");
+    let pid = show(rig, &relay, "MainPID");
     let id = unit.trim_start_matches("nomad-nspawn-").trim_end_matches(".service");
-    check_confined(rig, &follower, &pid, 0b11, &format!("/var/lib/nomad-nspawn/{id}"));
-    assert_eq!(show(rig, &follower, "RestrictAddressFamilies"), "AF_UNIX");
-    assert_eq!(show(rig, &follower, "ProtectHome"), "read-only");
+    check_confined(rig, &relay, &pid, 0b11, &format!("/var/lib/nomad-nspawn/{id}"));
+    assert_eq!(show(rig, &relay, "RestrictAddressFamilies"), "AF_UNIX");
+    assert_eq!(show(rig, &relay, "ProtectHome"), "read-only");
     // Its lines bear what names the task, not the rest of the record.
     wait::true_within("the line with its fields", SOON, || {
         let words = ["journalctl", "-q", "-o", "export", "-u", &unit, "MESSAGE=out"];
@@ -125,11 +125,11 @@ fn s6_a_clean_up_is_confined_and_deletes_a_hostile_tree() {
     drop(client);
     let alloc = rig.read_file("/proc/sys/kernel/random/uuid").unwrap();
     let id = format!("{}-00000001", String::from_utf8(alloc).unwrap().trim().replace('-', ""));
-    let folder = format!("/var/lib/nomad-nspawn/{id}");
+    let directory = format!("/var/lib/nomad-nspawn/{id}");
     let lock = "/run/systemd/nspawn/locks/inode-confined";
-    rig.run(&["mkdir", "-p", "/run/systemd/nspawn/locks", &folder]).unwrap();
-    rig.run(&["sh", "-c", TREE, "sh", &folder]).unwrap();
-    rig.run(&["touch", lock, &format!("{folder}/inode-confined")]).unwrap();
+    rig.run(&["mkdir", "-p", "/run/systemd/nspawn/locks", &directory]).unwrap();
+    rig.run(&["sh", "-c", TREE, "sh", &directory]).unwrap();
+    rig.run(&["touch", lock, &format!("{directory}/inode-confined")]).unwrap();
     // Before it begins there is time to look at it; what the unit executes is confined alike.
     let drop_in = "/run/systemd/system/nomad-nspawn-clean-.service.d";
     rig.run(&["mkdir", "-p", drop_in]).unwrap();
@@ -156,7 +156,7 @@ fn s6_a_clean_up_is_confined_and_deletes_a_hostile_tree() {
     .unwrap();
     drop(next_life(rig));
     wait::true_within("the tree to be gone", Duration::from_secs(60), || {
-        Ok(!rig.exists(&folder) && !rig.exists(lock))
+        Ok(!rig.exists(&directory) && !rig.exists(lock))
     })
     .unwrap();
     host.world.assert_same(rig).unwrap();

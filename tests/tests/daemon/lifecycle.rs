@@ -72,8 +72,8 @@ fn c1_a_unit_without_a_readable_record_is_shown_killed_and_removed() {
             let task = Handmade::new(rig, "unread").unwrap();
             let properties: &[&str] = if which == "later" { &[later] } else { &[] };
             plant(rig, &unit("", &task.key), properties, &["/bin/sleep", "1000"]);
-            let follower = unit("log-", &task.key);
-            plant(rig, &follower, &["CollectMode=inactive-or-failed"], &["/bin/sleep", "1000"]);
+            let relay = unit("log-", &task.key);
+            plant(rig, &relay, &["CollectMode=inactive-or-failed"], &["/bin/sleep", "1000"]);
             task.key.clone()
         })
         .collect();
@@ -117,23 +117,22 @@ fn c1_removed_is_never_said_of_a_unit_that_runs() {
     task.remove(&client).unwrap();
 }
 
-/// A follower names its task's unit, which PID 1 then shows as `not-found` when it is gone.
+/// A relay names its task's unit, which PID 1 then shows as `not-found` when it is gone.
 #[test]
 fn c2_a_name_that_only_another_unit_mentions_is_not_a_task() {
     let (_alone, host, _) = alone();
     let rig = &host.rig;
     let alloc = AllocId([0xc2; 16]);
     let key = TaskKey { alloc, task: TaskName::new("gone").unwrap(), instance: Instance(2) };
-    let (task, follower) = (unit("", &key), unit("log-", &key));
+    let (task, relay) = (unit("", &key), unit("log-", &key));
     let before = format!("Before={task}");
     let properties = [before.as_str(), "CollectMode=inactive-or-failed"];
-    plant(rig, &follower, &properties, &["/bin/sleep", "1000"]);
+    plant(rig, &relay, &properties, &["/bin/sleep", "1000"]);
     assert!(exists(rig, &task), "PID 1 shows no stub here: the test shows nothing");
     let client = next_life(rig);
     assert!(!listed(&client, &key));
-    let stopped =
-        wait::true_within("the end of the follower", SOON, || Ok(!exists(rig, &follower)));
-    rig.exec(&["systemctl", "stop", &follower]).unwrap();
+    let stopped = wait::true_within("the end of the relay", SOON, || Ok(!exists(rig, &relay)));
+    rig.exec(&["systemctl", "stop", &relay]).unwrap();
     stopped.unwrap();
     host.world.assert_same(rig).unwrap();
 }

@@ -6,7 +6,7 @@ use nspawn_tests::product::workspace;
 const UNIT: &str = "var-lib-nomad-alloc.mount";
 
 #[test]
-fn the_example_mount_is_valid_and_makes_the_allocation_folder_harmless() {
+fn the_example_mount_is_valid_and_makes_the_allocation_directory_harmless() {
     let (_alone, host, _) = alone();
     let rig = &host.rig;
     let file = format!("/etc/systemd/system/{UNIT}");

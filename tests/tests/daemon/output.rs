@@ -63,9 +63,9 @@ fn both_get_everything_to_the_last_line_and_nothing_stays() {
     wait_written(&task, 1, "says err\n");
     wait_journal(rig, &unit);
     crate::ended(&client, &task.key);
-    let follower = unit.replace("nomad-nspawn-", "nomad-nspawn-log-");
-    wait::true_within("the follower's own end", SOON, || {
-        let state = rig.run(&["systemctl", "show", "-P", "LoadState", &follower])?;
+    let relay = unit.replace("nomad-nspawn-", "nomad-nspawn-log-");
+    wait::true_within("the relay's own end", SOON, || {
+        let state = rig.run(&["systemctl", "show", "-P", "LoadState", &relay])?;
         Ok(state == "not-found")
     })
     .unwrap();
@@ -76,7 +76,7 @@ fn both_get_everything_to_the_last_line_and_nothing_stays() {
 /// The helper's death changes nothing, and a removal lets the last lines through; when nobody
 /// takes them, it does not wait forever.
 #[test]
-fn a_follower_outlives_the_helper_and_ends_with_the_task() {
+fn a_relay_outlives_the_helper_and_ends_with_the_task() {
     let (_alone, host, client) = alone();
     let rig = &host.rig;
     let task = Handmade::new(rig, "outlives").unwrap();

@@ -45,7 +45,7 @@ fn d58_files_of_volumes_have_their_owners() {
 }
 
 #[test]
-fn d59_a_read_only_image_needs_no_folders_for_nomad() {
+fn d59_a_read_only_image_needs_no_directories_for_nomad() {
     let rig = &stand().rig;
     rig.sh("cp -a /var/lib/machines/busybox /var/lib/machines/bare && \
             rm -rf /var/lib/machines/bare/alloc /var/lib/machines/bare/local /var/lib/machines/bare/secrets")

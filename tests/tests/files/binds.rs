@@ -5,7 +5,7 @@ use nix::fcntl::OFlag;
 use proto::task_spec::files::{Bind, Files, Source};
 
 #[test]
-fn files_and_folders_are_there_writable_or_not() {
+fn files_and_directories_are_there_writable_or_not() {
     let rig = host();
     rig.sh(
         "set -e; cd /srv/closed; mkdir -p b/w b/r; echo one >b/w/f; echo two >b/r/f; echo x >b/x",
@@ -63,9 +63,9 @@ fn mounts_below_come_along_and_are_as_read_only_as_the_bind() {
 fn any_name_is_a_name() {
     let rig = host();
     for name in ["a:b", r"back\slash", "sp ace", "c,d", "q\"'", "%n", "é漢", "+plus", "-x"] {
-        let folder = format!("/srv/closed/names/{name}");
-        rig.run(&["mkdir", "-p", "--", &folder]).unwrap();
-        rig.write_file(&format!("{folder}/f"), name, 0o644).unwrap();
+        let directory = format!("/srv/closed/names/{name}");
+        rig.run(&["mkdir", "-p", "--", &directory]).unwrap();
+        rig.write_file(&format!("{directory}/f"), name, 0o644).unwrap();
     }
     let list = rig.run(&["ls", "/srv/closed/names"]).unwrap();
     let all: Vec<Bind> = list
@@ -99,10 +99,10 @@ fn p05_odd_nodes_are_refused_by_name() {
         ("dirlink/below", "symbolic link"),
         ("abs/passwd", "symbolic link"),
         ("dangling", "symbolic link"),
-        ("fifo", "neither a regular file nor a folder"),
-        ("char", "neither a regular file nor a folder"),
-        ("block", "neither a regular file nor a folder"),
-        ("socket", "neither a regular file nor a folder"),
+        ("fifo", "neither a regular file nor a directory"),
+        ("char", "neither a regular file nor a directory"),
+        ("block", "neither a regular file nor a directory"),
+        ("socket", "neither a regular file nor a directory"),
         ("none", "does not exist"),
     ] {
         let source = format!("/srv/closed/odd/{name}");
@@ -119,7 +119,7 @@ fn p05_odd_nodes_are_refused_by_name() {
 /// A relative source is the task's own; a link in it, which an earlier run may have made, leads
 /// nowhere.
 #[test]
-fn sources_of_the_task_lie_below_its_own_folder() {
+fn sources_of_the_task_lie_below_its_own_directory() {
     let rig = host();
     let files = |source: &str| Files {
         binds: vec![Bind { source: Source::Task(relative(source)), ..bind("/", "/mnt/x") }],
@@ -192,9 +192,9 @@ fn a_mount_point_is_made_where_it_cannot_be_read() {
         list.extend([who.to_le_bytes(), rights.to_le_bytes()].concat());
         list.extend(u32::MAX.to_le_bytes());
     }
-    let folder = rig.open("/srv/closed/acl", OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0).unwrap();
+    let directory = rig.open("/srv/closed/acl", OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0).unwrap();
     let flags = rustix::fs::XattrFlags::empty();
-    rustix::fs::fsetxattr(&folder, "system.posix_acl_default", &list, flags).unwrap();
+    rustix::fs::fsetxattr(&directory, "system.posix_acl_default", &list, flags).unwrap();
     let files =
         binds([bind("/srv/closed/acl", "/mnt/a"), read_only("/srv/closed/in/d", "/mnt/a/x/y")]);
     assert_eq!(run(rig, files, "cat /mnt/a/x/y/f"), "in\n");
@@ -210,6 +210,6 @@ fn a_target_of_the_other_kind_is_refused_with_both_kinds() {
     for (source, target) in [("/srv/closed/kind", "/etc/passwd"), ("/srv/closed/kind/f", "/etc")] {
         let text = refused(rig, binds([read_only(source, target)]));
         assert!(text.contains(target), "{text}");
-        assert!(text.contains("file") && text.contains("folder"), "{text}");
+        assert!(text.contains("file") && text.contains("directory"), "{text}");
     }
 }

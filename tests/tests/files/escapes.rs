@@ -1,4 +1,5 @@
-//! Ways out that an audit found: each is tried as its attacker would, and the host is looked at after.
+//! Ways out that an audit found: each is tried as its attacker would, and the host is looked at
+//! after.
 
 use crate::{at, bind, host, path, read_only, relative};
 use nspawn_tests::hostile::{Door, Handmade};
@@ -105,7 +106,7 @@ fn s2_hard_links_of_the_host_in_another_tasks_root_are_out_of_reach() {
     let binds = |one: Bind| Files { binds: vec![one], ..Files::default() };
     let overlay = |lower: &str, upper: Option<&str>| {
         let host = |text: &str| Source::Host(path(text));
-        let upper = upper.map_or(Upper::Ephemeral, |text| Upper::Folder(host(text)));
+        let upper = upper.map_or(Upper::Ephemeral, |text| Upper::Directory(host(text)));
         let (lower, target) = (vec![host(lower)], at("/m"));
         Files { overlays: vec![Overlay { lower, upper, target }], ..Files::default() }
     };
@@ -151,8 +152,8 @@ fn s2_a_file_with_another_name_elsewhere_is_not_bound_writable() {
     assert_eq!(try_linked(rig, |_| own(true), None).unwrap(), "of the host\n");
 }
 
-/// Starts a task whose launcher stops before systemd-nspawn is executed; until it goes on, another task
-/// puts links to a directory of the host into the image. Returns what the task has written.
+/// Starts a task whose launcher stops before systemd-nspawn is executed; until it goes on, another
+/// task puts links to a directory of the host into the image. Returns what the task has written.
 fn start_while_swapped(rig: &Rig, mode: Root) -> String {
     const HOOK: &str = "/run/nomad-nspawn/hook/exec.before";
     const LIMIT: Duration = Duration::from_secs(30);
@@ -176,7 +177,8 @@ fn start_while_swapped(rig: &Rig, mode: Root) -> String {
              /proc/$p/status && echo $p"
         );
         let pid = wait::until("the launcher to stop", LIMIT, || Ok(rig.sh(&stopped).ok())).unwrap();
-        // A remount makes the kernel forget what it has seen of the image, as a lack of memory does.
+        // A remount makes the kernel forget what it has seen of the image, as a lack of memory
+        // does.
         rig.sh(&format!(
             "set -e; cd /var/lib/machines/s3; for d in dev run mnt var; do mv $d $d.was; \
              ln -s /srv/s3 $d; done; export LIBMOUNT_FORCE_MOUNT2=always; \

@@ -42,11 +42,11 @@ fn changes_go_with_the_task() {
     );
     let task = Task::start(rig, overlay(lower, Upper::Ephemeral), &script);
     assert_eq!(task.output(), format!("{SEEN}new\n711 0\n755 1000\n"));
-    let folder = format!("/var/lib/nomad-nspawn/{}-00c0ffee", task.made.key.alloc.simple());
-    let owners = rig.sh(&format!("cd {folder}/overlay0/upper && stat -c %u both d")).unwrap();
+    let directory = format!("/var/lib/nomad-nspawn/{}-00c0ffee", task.made.key.alloc.simple());
+    let owners = rig.sh(&format!("cd {directory}/overlay0/upper && stat -c %u both d")).unwrap();
     assert_eq!(owners, format!("{}\n{}", task.base, task.base + 1000));
     task.remove();
-    assert!(!rig.exists(&folder), "{folder} is left");
+    assert!(!rig.exists(&directory), "{directory} is left");
     assert_eq!(sum(rig, "/srv/closed/overlay-eph"), before);
 }
 
@@ -68,11 +68,11 @@ fn without_an_upper_layer_nothing_can_be_written() {
 
 /// A directory keeps the changes, for tasks with the same ids.
 #[test]
-fn changes_stay_in_a_folder_for_the_same_ids() {
+fn changes_stay_in_a_directory_for_the_same_ids() {
     let rig = host();
     let lower = layers(rig, "keep");
     let up = "/srv/closed/overlay-keep/up";
-    let files = || overlay(lower.clone(), Upper::Folder(Source::Host(path(up))));
+    let files = || overlay(lower.clone(), Upper::Directory(Source::Host(path(up))));
     let with = |base: u32, script: &str| {
         let fixed = |spec| TaskSpec { users: Users::Fixed { base, width: 65_536 }, ..spec };
         Task::try_with(rig, |_| files(), script, fixed)
@@ -87,7 +87,7 @@ fn changes_stay_in_a_folder_for_the_same_ids() {
     assert!(text.contains("other ids") && text.contains(&one.to_string()), "{text}");
     // Where other accounts can reach the directory, it is not taken at all.
     rig.sh("mkdir -p -m 0755 /srv/open/up").unwrap();
-    let open = Upper::Folder(Source::Host(path("/srv/open/up")));
+    let open = Upper::Directory(Source::Host(path("/srv/open/up")));
     let text = refused(rig, overlay(lower.clone(), open));
     assert!(text.contains("/srv/open/up") && text.contains("0700"), "{text}");
 }
@@ -100,7 +100,7 @@ fn a_top_whose_owner_the_range_does_not_reach_gets_no_changes() {
     let up = "/srv/closed/overlay-wide/up";
     for (owner, group) in [(70_000, 0), (0, 65_536)] {
         rig.sh(&format!("chown {owner}:{group} /srv/closed/overlay-wide/2")).unwrap();
-        for upper in [Upper::Ephemeral, Upper::Folder(Source::Host(path(up)))] {
+        for upper in [Upper::Ephemeral, Upper::Directory(Source::Host(path(up)))] {
             let text = refused(rig, overlay(lower.clone(), upper));
             let rule = format!("lie over {owner}:{group}'s, beyond the task's 65536 ids");
             assert!(text.contains(&rule), "{text}");
@@ -110,24 +110,24 @@ fn a_top_whose_owner_the_range_does_not_reach_gets_no_changes() {
     // The kernel's own directory is no place for another task either.
     rig.sh(&format!("chown 0:0 /srv/closed/overlay-wide/2; mkdir {up}/work; chown 7:7 {up}/work"))
         .unwrap();
-    let text = refused(rig, overlay(lower, Upper::Folder(Source::Host(path(up)))));
+    let text = refused(rig, overlay(lower, Upper::Directory(Source::Host(path(up)))));
     assert!(text.contains("other ids (work is owned by 7)"), "{text}");
 }
 
 #[test]
-fn layers_must_be_folders_and_no_links() {
+fn layers_must_be_directories_and_no_links() {
     let rig = host();
     let lower = layers(rig, "odd");
     rig.sh("cd /srv/closed/overlay-odd; ln -s /etc link; echo x >file; ln -s /etc up/upper")
         .unwrap();
     let source = |name: &str| Source::Host(path(&format!("/srv/closed/overlay-odd/{name}")));
     for (name, word) in
-        [("link", "symbolic link"), ("file", "is not a folder"), ("no", "not exist")]
+        [("link", "symbolic link"), ("file", "is not a directory"), ("no", "not exist")]
     {
         let text = refused(rig, overlay(vec![lower[0].clone(), source(name)], Upper::ReadOnly));
         assert!(text.contains(word), "{text}");
     }
     let before = sum(rig, "/etc/systemd");
-    refused(rig, overlay(lower, Upper::Folder(source("up"))));
+    refused(rig, overlay(lower, Upper::Directory(source("up"))));
     assert_eq!(sum(rig, "/etc/systemd"), before);
 }

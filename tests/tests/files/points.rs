@@ -86,7 +86,7 @@ fn what_lies_below_another_mount_is_not_systemd_nspawns_to_mount() {
 
 /// systemd-nspawn writes there by path, as host root.
 #[test]
-fn no_link_of_an_image_leads_to_systemd_nspawns_own_folders() {
+fn no_link_of_an_image_leads_to_systemd_nspawns_own_directories() {
     let rig = host();
     rig.sh("set -e; mkdir -p /srv/closed/own; cd /var/lib/machines; cp -a busybox led; \
          ln -s /run led/r; ln -s /run/host led/h; ln -s / led/s; \
@@ -116,17 +116,18 @@ fn a_swapped_mount_point_never_leads_elsewhere() {
     rig.sh("set -e; cd /srv/closed; mkdir -p swap/dir victim source; echo in >source/f; \
          ln -s /srv/closed/victim swap/link")
         .unwrap();
-    let folder = rig.open("/srv/closed/swap", OFlag::O_PATH | OFlag::O_DIRECTORY, 0).unwrap();
+    let directory = rig.open("/srv/closed/swap", OFlag::O_PATH | OFlag::O_DIRECTORY, 0).unwrap();
     let done = AtomicBool::new(false);
     let (mut seen, mut refused) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                renameat2(&folder, "dir", &folder, "link", RenameFlags::RENAME_EXCHANGE).unwrap();
+                renameat2(&directory, "dir", &directory, "link", RenameFlags::RENAME_EXCHANGE)
+                    .unwrap();
                 // The one of them that is a directory now.
                 for name in ["dir/point", "link/point"] {
                     let at = nix::unistd::UnlinkatFlags::RemoveDir;
-                    let _one_of_them = nix::unistd::unlinkat(&folder, name, at);
+                    let _one_of_them = nix::unistd::unlinkat(&directory, name, at);
                 }
                 std::thread::sleep(Duration::from_micros(50));
             }
@@ -156,7 +157,7 @@ fn a_swapped_mount_point_never_leads_elsewhere() {
 
 /// Nomad's log collector is host root and opens the files there by name.
 #[test]
-fn nomads_log_folder_is_closed_to_the_payload() {
+fn nomads_log_directory_is_closed_to_the_payload() {
     let rig = host();
     let script = "
         for f in t.stdout.1 x; do

@@ -14,14 +14,15 @@ fn a_swapped_source_never_leads_elsewhere() {
     rig.sh("set -e; mkdir -p /srv/closed/race/dir/sub /srv/closed/treasure/sub; cd /srv/closed; \
          echo honest >race/dir/sub/f; echo stolen >treasure/sub/f; ln -s ../treasure race/link")
         .unwrap();
-    let folder = rig.open("/srv/closed/race", OFlag::O_PATH | OFlag::O_DIRECTORY, 0).unwrap();
+    let directory = rig.open("/srv/closed/race", OFlag::O_PATH | OFlag::O_DIRECTORY, 0).unwrap();
     let done = AtomicBool::new(false);
     let (mut seen, mut refused) = (0, 0);
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| {
             let mut swaps = 0_u64;
             while !done.load(Ordering::Relaxed) {
-                renameat2(&folder, "dir", &folder, "link", RenameFlags::RENAME_EXCHANGE).unwrap();
+                renameat2(&directory, "dir", &directory, "link", RenameFlags::RENAME_EXCHANGE)
+                    .unwrap();
                 swaps += 1;
                 // As long as a few system calls: the start's walk meets both.
                 std::thread::sleep(std::time::Duration::from_micros(50));
@@ -47,10 +48,12 @@ fn a_swapped_source_never_leads_elsewhere() {
         }
         drop(end);
         let swaps = swapper.join().unwrap();
-        eprintln!("{STARTS} starts amid {swaps} swaps: {seen} saw the folder, {refused} refused");
+        eprintln!(
+            "{STARTS} starts amid {swaps} swaps: {seen} saw the directory, {refused} refused"
+        );
     });
     assert!(
         seen > 0 && refused > 0,
-        "{seen} saw the folder, {refused} refused: no race took place"
+        "{seen} saw the directory, {refused} refused: no race took place"
     );
 }

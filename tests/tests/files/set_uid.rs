@@ -28,7 +28,7 @@ fn tool(rig: &Rig, dir: &str, mode: &str) {
 
 /// What the rule is there for: the same program, made by root on the host, does give root.
 #[test]
-fn a_set_uid_program_on_an_open_folder_would_give_root() {
+fn a_set_uid_program_on_an_open_directory_would_give_root() {
     let rig = host();
     let dir = "/srv/open/control";
     tool(rig, dir, "0755");
@@ -41,11 +41,9 @@ fn a_set_uid_program_on_an_open_folder_would_give_root() {
 #[test]
 fn protected_sources_keep_it_from_everybody() {
     let rig = host();
-    rig.sh(
-        "set -e; mkdir -p /srv/nosuid /srv/noexec; mount -t tmpfs -o nosuid,mode=0755 n /srv/nosuid; \
-         mount -t tmpfs -o noexec,mode=0755 n /srv/noexec",
-    )
-    .unwrap();
+    rig.sh("set -e; mkdir -p /srv/nosuid /srv/noexec; mount -t tmpfs -o nosuid,mode=0755 n \
+         /srv/nosuid; mount -t tmpfs -o noexec,mode=0755 n /srv/noexec")
+        .unwrap();
     for (dir, others) in [
         ("/srv/closed/suid", None),
         // There it runs, as who runs it.
@@ -95,7 +93,7 @@ fn unprotected_sources_are_refused_for_every_mapping() {
 
 /// A nosuid directory does not answer for another mount below it.
 #[test]
-fn a_mount_below_a_nosuid_folder_is_judged_too() {
+fn a_mount_below_a_nosuid_directory_is_judged_too() {
     let rig = host();
     rig.sh("set -e; mkdir -p /srv/outer; mount -t tmpfs -o nosuid,mode=0755 o /srv/outer; \
          mkdir /srv/outer/inner; mount -t tmpfs -o mode=0755 i /srv/outer/inner")
@@ -130,7 +128,7 @@ fn unmapped_sources_give_nothing_of_the_hosts() {
 /// The task's own directories; where allocations are not protected, their files have owners on disk
 /// that no account has. /secrets is noexec.
 #[test]
-fn task_folders_give_nothing_of_the_hosts() {
+fn task_directories_give_nothing_of_the_hosts() {
     for rig in [host(), open_host()] {
         for sub in ["alloc", "local", "secrets"] {
             let task = Task::try_with(
@@ -138,8 +136,8 @@ fn task_folders_give_nothing_of_the_hosts() {
                 |made| {
                     let dir = made.dir();
                     rig.sh(&format!("chmod 0777 {dir}/alloc {dir}/t/local")).unwrap();
-                    for folder in ["alloc", "t/local", "t/secrets"] {
-                        rig.sh(&format!("cp /usr/bin/id {dir}/{folder}/tool")).unwrap();
+                    for directory in ["alloc", "t/local", "t/secrets"] {
+                        rig.sh(&format!("cp /usr/bin/id {dir}/{directory}/tool")).unwrap();
                     }
                     Files::default()
                 },
@@ -148,8 +146,8 @@ fn task_folders_give_nothing_of_the_hosts() {
             )
             .unwrap();
             assert_eq!(task.output(), "4755\n");
-            let folder = if sub == "alloc" { "alloc".into() } else { format!("t/{sub}") };
-            assert_container_ids(rig, &task, &format!("{}/{folder}", task.made.dir()));
+            let directory = if sub == "alloc" { "alloc".into() } else { format!("t/{sub}") };
+            assert_container_ids(rig, &task, &format!("{}/{directory}", task.made.dir()));
             task.remove();
         }
     }

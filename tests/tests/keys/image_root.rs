@@ -30,23 +30,23 @@ fn key_image() {
         (json!({ "image": null }), &["image", "is required"]),
         (image(""), &["image", "must not be empty", "e.g. image ="]),
         (image("../named"), &["image = \"../named\"", "must not hold .. components"]),
-        (image("images/none"), &["image = \"images/none\"", "no such file or folder below"]),
+        (image("images/none"), &["image = \"images/none\"", "no such file or directory below"]),
         (image("https://example.org/x.tar"), &["cannot download images yet"]),
-        (image("/dev/null"), &["neither a folder, nor a file, nor a block device"]),
-        (image("."), &["the agent's own folder is not an image"]),
+        (image("/dev/null"), &["neither a directory, nor a file, nor a block device"]),
+        (image("."), &["the agent's own directory is not an image"]),
         (json!({ "image": "/", "ephemeral": false }), &["the host's own root would be changed"]),
     ]);
     let refused = stand().refusal(&sh(image("nowhere"), "true")).unwrap();
     assert!(refused.text.contains("nowhere") && refused.text.contains(STORE), "{}", refused.text);
     strict_refusals(&[
-        (image("/usr"), &["lies below no folder of [images] paths"]),
+        (image("/usr"), &["lies below no directory of [images] paths"]),
         (image("/"), &["/", "[images] paths"]),
     ]);
 }
 
 /// The agent runs in /, where such directories are no images.
 #[test]
-fn an_image_name_is_the_stores_and_then_the_plugin_folders() {
+fn an_image_name_is_the_stores_and_then_the_plugin_directories() {
     let rig = &stand().rig;
     rig.sh("set -e; mkdir -p /nix; cd /var/lib/machines; for name in nix srv opt; do \
             cp -a busybox $name; echo store > $name/etc/which; done; \

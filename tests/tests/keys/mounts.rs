@@ -232,7 +232,7 @@ fn a_tmpfs_where_all_write_is_open_to_every_user() {
 
 /// What docs/CONFIG.md says of /tmp and /dev/shm.
 #[test]
-fn tmp_is_in_memory_unless_the_tasks_own_folder_is_bound_there() {
+fn tmp_is_in_memory_unless_the_tasks_own_directory_is_bound_there() {
     let kind = "stat -f -c %T /tmp; stat -c %a /tmp; echo mine > /tmp/x; cat /tmp/x";
     let user = |keys| with(json!({ "image": "debian", "user": "daemon" }), keys);
     assert_eq!(says(user(json!({})), kind), "tmpfs\n1777\nmine\n");

@@ -97,7 +97,7 @@ fn an_images_accounts_lead_nowhere() {
         ("no-group", ACCOUNTS, "app:nope", ["group nope", "/etc/group"]),
         ("fifo", "mkdir etc; busybox mkfifo etc/passwd", "app", ["/etc/passwd", "regular file"]),
         ("device", "mkdir etc; ln -s /dev/zero etc/passwd", "app", ["user app", "no such file"]),
-        ("folder", "mkdir -p etc/passwd", "app", ["/etc/passwd", "regular file"]),
+        ("directory", "mkdir -p etc/passwd", "app", ["/etc/passwd", "regular file"]),
         (
             "out",
             "mkdir etc; ln -s ../../../../../etc/passwd etc/passwd",

@@ -32,9 +32,9 @@ fn a_user_that_is_not_there_is_named() {
 
 #[test]
 fn the_working_directory_is_entered() {
-    let enter = |folder: &'static str| {
+    let enter = |directory: &'static str| {
         move |spec: &mut TaskSpec| {
-            spec.process.directory = Some(Absolute::parse(folder).unwrap());
+            spec.process.directory = Some(Absolute::parse(directory).unwrap());
         }
     };
     assert_eq!(says("pwd", enter("/usr/bin")), "/usr/bin\n");

@@ -7,8 +7,8 @@ use proto::path::Absolute;
 use proto::task_spec::TaskSpec;
 use proto::wire::Answer;
 
-fn enter(folder: &'static str) -> impl FnOnce(&mut TaskSpec) {
-    move |spec| spec.process.directory = Some(Absolute::parse(folder).unwrap())
+fn enter(directory: &'static str) -> impl FnOnce(&mut TaskSpec) {
+    move |spec| spec.process.directory = Some(Absolute::parse(directory).unwrap())
 }
 
 /// systemd-nspawn finds out when the container exists already, so the start counts as done.

@@ -96,7 +96,7 @@ fn what_is_no_disk_image_is_refused_with_the_reason() {
                 for s in '0 hsqs' '1080 \\123\\357' '65600 _BHRfS_M'; do set -- $s; \
                 cp zeros.raw magic$1.raw; printf $2 | dd of=magic$1.raw bs=1 seek=$1 conv=notrunc \
                 status=none; done; \
-                printf x > short.raw; mkfifo fifo.raw; mkdir folder.raw; \
+                printf x > short.raw; mkfifo fifo.raw; mkdir directory.raw; \
                 ln -s ../busybox link; mknod node.raw c 1 3";
     rig().sh(make).unwrap();
     let at = |name: &str, kind| {
@@ -115,12 +115,12 @@ fn what_is_no_disk_image_is_refused_with_the_reason() {
         ("magic1080.raw", ImageKind::Disk, "does not mount its ext4 file system"),
         ("magic65600.raw", ImageKind::Disk, "does not mount its btrfs file system"),
         ("fifo.raw", ImageKind::Disk, neither),
-        ("folder.raw", ImageKind::Disk, neither),
+        ("directory.raw", ImageKind::Disk, neither),
         ("node.raw", ImageKind::Disk, neither),
         ("link", ImageKind::Disk, "symbolic link"),
         ("link", ImageKind::Tree, "symbolic link"),
         ("link/bin", ImageKind::Tree, "symbolic link"),
-        ("zeros.raw", ImageKind::Tree, "is no folder"),
+        ("zeros.raw", ImageKind::Tree, "is no directory"),
         ("missing.raw", ImageKind::Disk, "does not exist on this host"),
     ] {
         let said = refused(at(name, kind));
@@ -148,8 +148,8 @@ fn an_ext4_with_errors_is_not_written_before_it_is_checked() {
 fn a_journal_is_replayed_where_the_image_is_written_and_nowhere_else() {
     let path = rig().add_disk("ext4", "mounted").unwrap();
     let crash = "mkdir /mnt/mounted; busybox mount -o loop $0 /mnt/mounted; \
-                 echo x > /mnt/mounted/x; sync /mnt/mounted/x; cp $0 /var/lib/machines/crashed.raw; \
-                 umount /mnt/mounted";
+                 echo x > /mnt/mounted/x; sync /mnt/mounted/x; cp $0 \
+                 /var/lib/machines/crashed.raw; umount /mnt/mounted";
     rig().run(&["sh", "-ec", crash, &path]).unwrap();
     let crashed = "/var/lib/machines/crashed.raw";
     // s_feature_incompat of the superblock: 4 is a journal to replay.

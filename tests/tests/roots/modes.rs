@@ -46,8 +46,8 @@ fn ephemeral_can_be_written_everywhere_and_nothing_stays() {
         let all = with_own(&["/", "/etc", "/usr", "/var", "/home/app"]);
         assert_eq!(writable_places("busybox", mode), all, "{layer:?}");
         // Files of the image can be given away, replaced and removed.
-        let script = "rm /etc/hosts && chown 1000:1000 /etc/passwd && chmod u+s /usr/bin/busybox && \
-                      ls -n /etc/passwd /usr/bin/busybox | cut -c1-10,15-35 && ls /etc/hosts";
+        let script = "rm /etc/hosts && chown 1000:1000 /etc/passwd && chmod u+s /usr/bin/busybox \
+                      && ls -n /etc/passwd /usr/bin/busybox | cut -c1-10,15-35 && ls /etc/hosts";
         let said = run(tree("busybox", mode), script);
         assert!(said.contains("-rws"), "{said}");
         assert!(said.contains("1000"), "{said}");
@@ -121,11 +121,14 @@ fn the_machine_id_is_the_allocations_wherever_the_layer_is_ours() {
 
 /// A directory there would stop every try in the same way.
 #[test]
-fn a_folder_in_place_of_the_machine_id_is_refused() {
-    image("machine-folder", "rm -f etc/machine-id; mkdir etc/machine-id");
-    let refusal = try_run(tree("machine-folder", Root::ReadOnly), "true").unwrap_err();
+fn a_directory_in_place_of_the_machine_id_is_refused() {
+    image("machine-directory", "rm -f etc/machine-id; mkdir etc/machine-id");
+    let refusal = try_run(tree("machine-directory", Root::ReadOnly), "true").unwrap_err();
     assert!(!refusal.is_retryable(), "{refusal}");
-    assert!(refusal.to_string().contains("/etc/machine-id: is a folder in the image"), "{refusal}");
+    assert!(
+        refusal.to_string().contains("/etc/machine-id: is a directory in the image"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -166,8 +169,8 @@ fn a_system_boots_in_every_mode_and_shuts_down() {
 fn the_image_stays_as_it_is_to_the_byte() {
     let path = image("unchanged", "echo secret > root/file; chmod 600 root/file; rmdir mnt srv");
     let before = fingerprint(&path);
-    let harm = "echo x > /etc/passwd; rm -rf /home /etc/group; chown -R 1000 /root; chmod 777 /usr; \
-                mkdir -p /mnt/a /srv; mv /opt /opt2; ln -f /usr/bin/busybox /usr/bin/other; \
+    let harm = "echo x > /etc/passwd; rm -rf /home /etc/group; chown -R 1000 /root; chmod 777 \
+                /usr; mkdir -p /mnt/a /srv; mv /opt /opt2; ln -f /usr/bin/busybox /usr/bin/other; \
                 touch -d @0 /usr/lib/os-release; mknod /null c 1 3; sync; echo done";
     for mode in HARMLESS {
         let said = run(tree("unchanged", mode), harm);
@@ -184,6 +187,6 @@ fn usr_as_a_link_leads_nowhere() {
     image("unmerged", "rm bin; mkdir bin; cp usr/bin/busybox bin/sh");
     for name in ["linked-usr", "unmerged"] {
         let said = refused(tree(name, Root::Volatile(Volatile::Yes)));
-        assert!(said.contains("/usr must be a folder"), "{name}: {said}");
+        assert!(said.contains("/usr must be a directory"), "{name}: {said}");
     }
 }

@@ -25,11 +25,11 @@ fn deployed(name: &str) -> String {
 }
 
 #[test]
-fn a_folder_of_the_image_becomes_the_root_and_the_whole_is_shown_below_it() {
+fn a_directory_of_the_image_becomes_the_root_and_the_whole_is_shown_below_it() {
     let path = deployed("deployed");
     let before = fingerprint(&path);
-    let script = "cat /here; cat /old/root/top; ls -d /alloc /local; cat /old/root/deploy/a:b/here; \
-                  stat -c %u:%g /here /old/root/top; echo x > /old/root/x";
+    let script = "cat /here; cat /old/root/top; ls -d /alloc /local; cat \
+                  /old/root/deploy/a:b/here; stat -c %u:%g /here /old/root/top; echo x > /old/root/x";
     let expected = ["new", "whole", "/alloc", "/local", "new", "0:0", "0:0"];
     for mode in HARMLESS.into_iter().chain([Root::Plain]) {
         if mode == Root::Volatile(Volatile::Yes) {
@@ -78,7 +78,7 @@ fn a_new_root_is_never_the_hosts() {
         ("/up", "No such file"),
         ("/up/usr", "No such file"),
         ("/missing", "No such file"),
-        ("/file", "is no folder"),
+        ("/file", "is no directory"),
     ] {
         let said = refused(pivot("pivot-links", Root::Ephemeral(Layer::Disk), new, None));
         assert!(said.contains(why), "{new}: {said}");

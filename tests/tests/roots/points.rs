@@ -26,22 +26,24 @@ fn an_image_of_nothing_but_usr_gets_every_mount_point() {
         let path = image("bare", bare);
         let task = Handmade::new(rig(), "points").unwrap();
         let local = format!("{}/points/local", task.dir());
-        rig().sh(&format!("cd {local}; mkdir folder; echo in > folder/f; echo it > file")).unwrap();
+        rig()
+            .sh(&format!("cd {local}; mkdir directory; echo in > directory/f; echo it > file"))
+            .unwrap();
         let change = |spec: &mut TaskSpec| {
             tree("bare", mode)(spec);
             spec.files.binds = vec![
-                bind("folder", "/deep/er/folder"),
+                bind("directory", "/deep/er/directory"),
                 bind("file", "/conf/d/file"),
                 bind("file", "/run/a/file"),
                 bind("file", "/usr/lib/new"),
-                bind("folder", "/lib/linked"),
+                bind("directory", "/lib/linked"),
             ];
         };
         // In a root of its own, version 252 makes the directories above them nobody's.
         let nobodys = mode == Root::Volatile(Volatile::Yes) && rig().suite() == Suite::Bookworm;
         let above = if nobodys { "65534:65534" } else { "0:0" };
-        let script = "cat /deep/er/folder/f /conf/d/file /run/a/file /usr/lib/new /lib/linked/f; \
-                      stat -c %u:%g /deep /conf/d /alloc /var; ls -d /proc/1 /dev/null /sys/kernel";
+        let script = "cat /deep/er/directory/f /conf/d/file /run/a/file /usr/lib/new \
+                      /lib/linked/f; stat -c %u:%g /deep /conf/d /alloc /var; ls -d /proc/1 /dev/null /sys/kernel";
         let said = run_of(&task, change, script).unwrap();
         let expected = [
             "in",

@@ -17,8 +17,8 @@ const SENTENCE: &str = "is not the FIFO that the Nomad agent made";
 fn refused(rig: &Rig, client: &Client, script: &str) -> String {
     let task = Handmade::new(rig, "logger").unwrap();
     let fifo = task.fifo("stdout");
-    let folder = format!("{}/alloc/logs", task.dir());
-    rig.run(&["sh", "-ec", script, "sh", &fifo, &folder]).unwrap();
+    let directory = format!("{}/alloc/logs", task.dir());
+    rig.run(&["sh", "-ec", script, "sh", &fifo, &directory]).unwrap();
     let refusal = client.start(&task.spec(&["/bin/echo", "hello"]).unwrap()).unwrap().unwrap_err();
     assert_eq!((refusal.step.as_str(), refusal.code), ("logs", Code::Invalid), "{refusal}");
     task.remove(client).unwrap();
@@ -52,17 +52,17 @@ fn p06_a_replaced_fifo_is_refused_in_words() {
 }
 
 #[test]
-fn p02_a_link_in_place_of_a_folder_is_not_followed() {
+fn p02_a_link_in_place_of_a_directory_is_not_followed() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     rig.sh("rm -rf /root/victim; mkdir -p /root/victim/logs; echo x >/root/victim/mark").unwrap();
-    for folder in ["alloc/logs", "alloc", "swapped/local"] {
+    for directory in ["alloc/logs", "alloc", "swapped/local"] {
         let task = Handmade::new(rig, "swapped").unwrap();
-        let path = format!("{}/{folder}", task.dir());
+        let path = format!("{}/{directory}", task.dir());
         rig.run(&["sh", "-ec", "mv $1 $1.away; ln -s /root/victim $1", "sh", &path]).unwrap();
         let spec = task.spec(&["/bin/touch", "/alloc/touched", "/local/touched"]).unwrap();
         let refusal = client.start(&spec).unwrap().unwrap_err();
-        assert!(refusal.step == "task-dirs" && refusal.object.contains(folder), "{refusal:?}");
+        assert!(refusal.step == "task-dirs" && refusal.object.contains(directory), "{refusal:?}");
         assert!(refusal.reason.contains("Not a directory"), "{refusal}");
         rig.run(&["sh", "-ec", "rm $1; mv $1.away $1", "sh", &path]).unwrap();
         task.remove(&client).unwrap();
@@ -75,13 +75,13 @@ fn p02_a_link_in_place_of_a_folder_is_not_followed() {
 
 /// A directory that turns into a link and back all the while: each start sees one or the other.
 #[test]
-fn p02_p03_a_folder_that_is_swapped_all_the_while_never_leads_out() {
+fn p02_p03_a_directory_that_is_swapped_all_the_while_never_leads_out() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
     rig.sh("rm -rf /root/victim; mkdir -p /root/victim").unwrap();
     let task = Handmade::new(rig, "racer").unwrap();
-    let folder = format!("/proc/{}/root{}/racer", rig.leader(), task.dir());
-    let (local, away) = (format!("{folder}/local"), format!("{folder}/away"));
+    let directory = format!("/proc/{}/root{}/racer", rig.leader(), task.dir());
+    let (local, away) = (format!("{directory}/local"), format!("{directory}/away"));
     std::os::unix::fs::symlink("/root/victim", &away).unwrap();
     let done = AtomicBool::new(false);
     let (mut ran, mut refusals) = (0, 0);
@@ -107,7 +107,7 @@ fn p02_p03_a_folder_that_is_swapped_all_the_while_never_leads_out() {
             assert_eq!(client.ask(proto::wire::Verb::Remove(remove)).unwrap(), Ok(Answer::Removed));
         }
     });
-    println!("swapped folder: {ran} ran, {refusals} refused");
+    println!("swapped directory: {ran} ran, {refusals} refused");
     assert!(ran > 0 && refusals > 0, "{ran} ran, {refusals} refused: no race took place");
     assert_eq!(rig.sh("ls -A /root/victim").unwrap(), "");
     rig.sh("rm -r /root/victim").unwrap();

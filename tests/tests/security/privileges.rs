@@ -235,7 +235,7 @@ fn p07_p17_p18_a_set_uid_file_of_a_payload_makes_nobody_root() {
     assert!(reached > 0, "no file could be reached: this layout is not the open one");
     task.job.purge().unwrap();
     rig.run(&["chmod", "0700", DATA]).unwrap();
-    wait::true_within("the data folder to be closed", LIMIT, || {
+    wait::true_within("the data directory to be closed", LIMIT, || {
         Ok(owner(rig, DATA) == (0, "700".to_owned()))
     })
     .unwrap();

@@ -53,10 +53,10 @@ fn bind(below: &[&str], target: &str) -> Bind {
 fn p04_a_mount_below_the_allocation_is_not_crossed() {
     let (_turn, rig) = bare();
     let client = Door::of(rig).unwrap().enter().unwrap();
-    for folder in ["alloc", "alloc/logs", "row/local"] {
+    for directory in ["alloc", "alloc/logs", "row/local"] {
         let mut over = String::new();
         let text = refused(rig, &client, |task| {
-            over = format!("{}/{folder}", task.dir());
+            over = format!("{}/{directory}", task.dir());
             // Everything that is looked for below is there.
             let copy = "cp -a \"$1\" /tmp/over && mount --bind /tmp/over \"$1\"";
             rig.run(&["sh", "-c", copy, "sh", &over]).unwrap();
@@ -64,14 +64,14 @@ fn p04_a_mount_below_the_allocation_is_not_crossed() {
             let refusal = client.start(&spec).unwrap().unwrap_err();
             rig.run(&["umount", &over]).unwrap();
             rig.run(&["rm", "-r", "/tmp/over"]).unwrap();
-            assert!(refusal.to_string().contains("cross-device"), "{folder}: {refusal}");
+            assert!(refusal.to_string().contains("cross-device"), "{directory}: {refusal}");
             // A second start, for the caller: nothing is there that could run.
             TaskSpec {
                 image: Image::Path(Absolute::parse("/var/lib/machines/absent").unwrap()),
                 ..spec
             }
         });
-        assert!(text.contains("does not exist on this host"), "{folder}: {text}");
+        assert!(text.contains("does not exist on this host"), "{directory}: {text}");
     }
 }
 
@@ -83,8 +83,8 @@ fn p09_p10_odd_targets_are_names_and_leave_the_image_alone() {
     let client = Door::of(rig).unwrap().enter().unwrap();
     let sum = || {
         let all = "cd /var/lib/machines/busybox && \
-                   (find . -printf '%p %y %m %u %g %s %l %T@\\n'; find . -type f -exec sha256sum {} +) \
-                   | sort | sha256sum";
+                   (find . -printf '%p %y %m %u %g %s %l %T@\\n'; find . -type f -exec sha256sum {} \
+                   +) | sort | sha256sum";
         rig.sh(all).unwrap()
     };
     let before = sum();

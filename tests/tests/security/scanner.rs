@@ -37,11 +37,11 @@ sub processes {
     }
 }
 sub files {
-    my ($folder) = @_;
-    opendir(my $all, $folder) or return;
+    my ($directory) = @_;
+    opendir(my $all, $directory) or return;
     for my $name (readdir $all) {
         next if $name eq "." or $name eq "..";
-        my $path = "$folder/$name";
+        my $path = "$directory/$name";
         my @stat = lstat $path or next;
         if (-d _) { files($path) }
         elsif (-f _ and $stat[10] >= $began) { look("file", $path, slurp($path)) }

@@ -49,22 +49,22 @@ fn places() -> Vec<Case> {
             spec.network = Network::Join(path(&text.replace("OWN", &spec.key.alloc.to_string())));
         }
     };
-    let folder = "last component must be the allocation's id";
-    let below = "lies below no folder of";
+    let directory = "last component must be the allocation's id";
+    let below = "lies below no directory of";
     let netns = "not the one that Nomad made for this allocation";
     vec![
         case(
             |s| s.alloc_dir = path(&format!("/var/lib/nomad/alloc/{OTHER}")),
             Code::Policy,
-            folder,
+            directory,
         ),
-        case(alloc_dir("/var/lib/nomad/alloc"), Code::Policy, folder),
+        case(alloc_dir("/var/lib/nomad/alloc"), Code::Policy, directory),
         case(alloc_dir("/etc"), Code::Policy, below),
         case(alloc_dir("/var/lib/nomad/alloc2"), Code::Policy, below),
         case(
             |s| s.alloc_dir = path(&format!("/var/lib/nomad/alloc/x/{}", s.key.alloc)),
             Code::Policy,
-            folder,
+            directory,
         ),
         case(|s| s.alloc_dir = path(&format!("/tmp/{}", s.key.alloc)), Code::Policy, below),
         case(image("/etc"), Code::Policy, "[images] paths"),
@@ -124,8 +124,8 @@ fn kept() -> Vec<Case> {
         spec.files.overlays = (0..16).map(overlay).collect();
     };
     vec![
-        case(credential("/private/vault_token"), Code::Policy, "own secrets and local folders"),
-        case(credential("/tmp/x"), Code::Policy, "own secrets and local folders"),
+        case(credential("/private/vault_token"), Code::Policy, "own secrets and local directories"),
+        case(credential("/tmp/x"), Code::Policy, "own secrets and local directories"),
         case(shared("alloc"), Code::Policy, "a directory such as alloc/data"),
         case(shared("alloc/logs"), Code::Policy, "a directory such as alloc/data"),
         case(deep, Code::Invalid, "at most 16384"),

@@ -153,8 +153,8 @@ fn p12_odd_values_arrive_and_steer_nothing_outside() {
     job.purge().unwrap();
 }
 
-/// The same variable in systemd-nspawn's own environment does steer it. Returns how many system call
-/// filters a container has, and how many when it was told to go without.
+/// The same variable in systemd-nspawn's own environment does steer it. Returns how many system
+/// call filters a container has, and how many when it was told to go without.
 fn control_arm(rig: &Rig) -> [String; 2] {
     let options = [
         "systemd-nspawn",
@@ -186,10 +186,10 @@ fn p13_no_other_settings_file_is_read() {
     let task = Handmade::new(rig, "settled").unwrap();
     let machine = format!("settled-{}", task.key.alloc);
     let mut files = Vec::new();
-    for folder in ["/etc/systemd/nspawn", "/run/systemd/nspawn", "/var/lib/machines"] {
-        rig.run(&["mkdir", "-p", folder]).unwrap();
+    for directory in ["/etc/systemd/nspawn", "/run/systemd/nspawn", "/var/lib/machines"] {
+        rig.run(&["mkdir", "-p", directory]).unwrap();
         for name in [machine.as_str(), "busybox", "root"] {
-            let file = format!("{folder}/{name}.nspawn");
+            let file = format!("{directory}/{name}.nspawn");
             rig.write_file(&file, "[Exec]\nEnvironment=STEERED=1\nHostname=steered\n", 0o644)
                 .unwrap();
             files.push(file);

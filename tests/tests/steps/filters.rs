@@ -1,5 +1,5 @@
-//! System call filters of payloads: each kind of task has systemd-nspawn's, and one that has none is
-//! refused and killed, also when the helper dies in between.
+//! System call filters of payloads: each kind of task has systemd-nspawn's, and one that has none
+//! is refused and killed, also when the helper dies in between.
 //!
 //! Systemd 258 and newer start a payload without filters when they cannot load libseccomp. Older
 //! ones are linked to it; here a library that the host preloads brings them to do the same.
@@ -47,16 +47,16 @@ fn rig() -> Rig {
     let rig = Rig::up(&config).unwrap();
     rig.set_policy("preset = \"compat\"\n").unwrap();
     task::allow_hooks(&rig);
-    let folder = std::env::temp_dir().join(format!("nspawn-filters-{}", std::process::id()));
-    std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("it.c"), PRELOADED).unwrap();
-    let built = folder.join("it.so");
+    let directory = std::env::temp_dir().join(format!("nspawn-filters-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("it.c"), PRELOADED).unwrap();
+    let built = directory.join("it.so");
     let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-o"]).arg(&built).arg(folder.join("it.c")).arg("-ldl");
+    cc.args(["-shared", "-fPIC", "-o"]).arg(&built).arg(directory.join("it.c")).arg("-ldl");
     outer::run(&mut cc).unwrap();
     rig.copy_in(&built, "/usr/local/lib/nspawn-filters.so", 0o755).unwrap();
     rig.write_file("/etc/ld.so.preload", "/usr/local/lib/nspawn-filters.so\n", 0o644).unwrap();
-    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::remove_dir_all(directory).unwrap();
     rig
 }
 

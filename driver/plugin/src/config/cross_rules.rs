@@ -55,7 +55,7 @@ fn image(keys: &TaskKeys, problems: &mut Vec<Problem>) {
             ));
         }
     } else if image.bytes().all(|b| b == b'/' || b == b'.') {
-        problems.push(problem("the agent's own folder is not an image", ""));
+        problems.push(problem("the agent's own directory is not an image", ""));
     }
 }
 

@@ -38,7 +38,7 @@ impl SocketDirectory {
         let base = match (&request.socket_dir, standing.target()) {
             (Some(dir), _) => dir.clone(),
             (None, Some(_)) => {
-                make_base().map_err(|e| format!("folder {BASE}: {e}"))?;
+                make_base().map_err(|e| format!("directory {BASE}: {e}"))?;
                 PathBuf::from(BASE)
             }
             (None, None) => request.temporary.clone(),
@@ -48,10 +48,11 @@ impl SocketDirectory {
         let name = format!("{}-{:08x}", std::process::id(), hasher.finish() & 0xffff_ffff);
         let path = base.join(name);
         if path.join(SOCKET).as_os_str().len() > PATH_MAX {
-            return Err(format!("folder {}: too long for a socket's path", base.display()));
+            return Err(format!("directory {}: too long for a socket's path", base.display()));
         }
         let group = request.socket_group.as_deref().map(group_id).transpose()?;
-        prepare(&path, standing, group).map_err(|e| format!("folder {}: {e}", path.display()))?;
+        prepare(&path, standing, group)
+            .map_err(|e| format!("directory {}: {e}", path.display()))?;
         Ok(Self { path, shared: group.is_some() })
     }
 
@@ -96,8 +97,8 @@ fn group_id(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Makes one directory for the account; with a group, a set-group-id directory, so that the socket gets
-/// the group although the account is not in it.
+/// Makes one directory for the account; with a group, a set-group-id directory, so that the socket
+/// gets the group although the account is not in it.
 fn prepare(path: &Path, standing: &Standing, group: Option<u32>) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)?;
     let directory = open_directory(path)?;

@@ -1,5 +1,5 @@
-//! Files and directories of the host inside the task: `bind`, `bind_read_only`, `mount` blocks of that
-//! type, Nomad's volumes and what its device plugins bring.
+//! Files and directories of the host inside the task: `bind`, `bind_read_only`, `mount` blocks of
+//! that type, Nomad's volumes and what its device plugins bring.
 
 use nomad_proto::drivers::Mount;
 use proto::task_spec::files::{Bind, Mapping};
@@ -204,7 +204,7 @@ fn volume(
                 "this version of the nspawn driver relabels no volumes",
             )
             .value(&volume.selinux_label)
-            .remedy("remove it, and label the folder on the host with chcon"),
+            .remedy("remove it, and label the directory on the host with chcon"),
         );
         return None;
     }

@@ -57,8 +57,8 @@ fn credential(
     Some(Credential { name: name?, content: content?, encrypted: block.encrypted })
 }
 
-/// A file below the task's secrets or local directory, by its path below the task's directory or by the
-/// one that it has inside.
+/// A file below the task's secrets or local directory, by its path below the task's directory or by
+/// the one that it has inside.
 fn parse_source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<CredentialContent> {
     let path = below(text).ok().filter(|path| {
         let parts = path.components();
@@ -67,7 +67,7 @@ fn parse_source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<Cr
     });
     if path.is_none() {
         problems.push(
-            Problem::new(key, "must be a file below the task's secrets or local folder")
+            Problem::new(key, "must be a file below the task's secrets or local directory")
                 .value(text)
                 .remedy("e.g. secrets/name or ${NOMAD_SECRETS_DIR}/name"),
         );

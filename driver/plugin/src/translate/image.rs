@@ -3,11 +3,12 @@
 //! A relative path is looked up below the agent's working directory, then below the plugin's
 //! directory, as jobs of the older driver rely on. Where the plugin's account may not look, it is
 //! refused, because it could mean another image than it says. A name without a slash is the image
-//! store's, and names something in the plugin's directory where the store does not have it; what lies
-//! in the agent's working directory, which is often /, is not an image for it. Looking is all that
-//! happens here; the helper opens the image, and only below the directories of its policy. The plugin's
-//! account cannot look into the image store (0700), so the helper settles which of the two a name is,
-//! the name alone gives the kind, and the helper's launcher refuses an image that is of another.
+//! store's, and names something in the plugin's directory where the store does not have it; what
+//! lies in the agent's working directory, which is often /, is not an image for it. Looking is all
+//! that happens here; the helper opens the image, and only below the directories of its policy. The
+//! plugin's account cannot look into the image store (0700), so the helper settles which of the two
+//! a name is, the name alone gives the kind, and the helper's launcher refuses an image that is of
+//! another.
 
 use std::fs::Metadata;
 use std::io;
@@ -39,16 +40,16 @@ pub(crate) fn resolve(text: &str, directories: &[PathBuf]) -> Result<(Image, Ima
             Ok(true) => return at(&candidate).map_err(problem),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(problem(format!(
-                    "the plugin's account may not look into a folder on the way to {}",
+                    "the plugin's account may not look into a directory on the way to {}",
                     candidate.display()
                 ))
-                .remedy("write its absolute path, or let others pass: chmod o+x FOLDER"));
+                .remedy("write its absolute path, or let others pass: chmod o+x DIRECTORY"));
             }
             Ok(false) | Err(_) => {}
         }
     }
     let places: Vec<String> = directories.iter().map(|f| f.display().to_string()).collect();
-    Err(problem(format!("there is no such file or folder below {}", places.join(" or ")))
+    Err(problem(format!("there is no such file or directory below {}", places.join(" or ")))
         .remedy("write an absolute path, or the image's name in the image store"))
 }
 
@@ -84,7 +85,7 @@ fn by_type(metadata: &Metadata) -> Result<ImageKind, String> {
     } else if kind.is_file() || kind.is_block_device() {
         Ok(ImageKind::Disk)
     } else {
-        Err("is neither a folder, nor a file, nor a block device".to_owned())
+        Err("is neither a directory, nor a file, nor a block device".to_owned())
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(found("/nowhere/x.raw"), Ok(disk(path(PathBuf::from("/nowhere/x.raw")))));
         assert_eq!(found("/dev/none/x"), Ok(disk(path(PathBuf::from("/dev/none/x")))));
         let refused = found("/dev/null").unwrap_err().to_string();
-        assert!(refused.contains("neither a folder"), "{refused}");
+        assert!(refused.contains("neither a directory"), "{refused}");
         std::fs::remove_dir_all(&base).unwrap();
     }
 }

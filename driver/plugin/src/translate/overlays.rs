@@ -56,7 +56,7 @@ pub(crate) fn build(
         let upper = if upper.is_empty() {
             Some(Upper::Ephemeral)
         } else {
-            source(key, upper, problems).map(Upper::Folder)
+            source(key, upper, problems).map(Upper::Directory)
         };
         (lower, upper)
     };

@@ -1,6 +1,7 @@
 //! Paths of a job: sources on the host, and the lists that join paths by colons.
 //!
-//! Only the form is checked here. Which directory of the host may be seen is the helper's to decide.
+//! Only the form is checked here. Which directory of the host may be seen is the helper's to
+//! decide.
 
 use proto::path::{Absolute, Component, Relative};
 use proto::task_spec::files::Source;
@@ -35,7 +36,7 @@ pub(crate) fn source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Opti
     if text.is_empty() {
         return refuse(
             "the source must not be empty",
-            "name a path, or use tmpfs for a throw-away folder",
+            "name a path, or use tmpfs for a throw-away directory",
         );
     }
     if text.starts_with('+') {
@@ -45,14 +46,14 @@ pub(crate) fn source(key: &str, text: &str, problems: &mut Vec<Problem>) -> Opti
         Ok(path) => match path.components().first().map(Component::as_str) {
             // Nomad keeps its own secrets of the task in `private`.
             None | Some("private") => refuse(
-                "the task's whole folder and its private part are not for the task",
-                "name a folder in it, e.g. local/data",
+                "the task's whole directory and its private part are not for the task",
+                "name a directory in it, e.g. local/data",
             ),
             Some(_) => Some(Source::Task(path)),
         },
         Err(rule) => refuse(
-            &format!("a relative source is below the task's folder: {rule}"),
-            "e.g. local/data; the folder that tasks share is /alloc inside already",
+            &format!("a relative source is below the task's directory: {rule}"),
+            "e.g. local/data; the directory that tasks share is /alloc inside already",
         ),
     }
 }

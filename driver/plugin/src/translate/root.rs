@@ -99,7 +99,7 @@ fn pivot(text: &str, targets: &mut Targets, problems: &mut Vec<Problem>) -> Opti
         problems.push(
             Problem::new("pivot_root", "/ is the root already")
                 .value(text)
-                .remedy("name a folder of the image, or remove it"),
+                .remedy("name a directory of the image, or remove it"),
         );
         return None;
     }

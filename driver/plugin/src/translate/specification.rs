@@ -1,7 +1,7 @@
 //! One task's specification, from its configuration and what is known of its node.
 //!
-//! Every module is asked even when an earlier one has found a problem, so that one error lists all of
-//! them. Nothing here guards anything: the helper judges the result by its own policy.
+//! Every module is asked even when an earlier one has found a problem, so that one error lists all
+//! of them. Nothing here guards anything: the helper judges the result by its own policy.
 
 use std::collections::HashMap;
 
@@ -77,7 +77,7 @@ fn specify(
     root.kind = kind;
     if root.ownership == Ownership::Chown && kind == ImageKind::Disk {
         problems.push(
-            Problem::new("private_users_ownership", "needs an image that is a folder")
+            Problem::new("private_users_ownership", "needs an image that is a directory")
                 .value("chown")
                 .remedy("write map, which changes nothing on disk"),
         );

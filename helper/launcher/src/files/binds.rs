@@ -1,7 +1,7 @@
 //! Binds, with the owners that their files have inside.
 //!
-//! With an ID mapping, what the payload writes belongs to an account of the host. So a writable bind
-//! is mapped only where no other local user can make use of a set-uid file in it.
+//! With an ID mapping, what the payload writes belongs to an account of the host. So a writable
+//! bind is mapped only where no other local user can make use of a set-uid file in it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -57,8 +57,8 @@ fn check_links(
         && !bind.read_only
         && source.links > 1
     {
-        let reason = "is a hard link, whose other names may be files of the host: bind it read-only, \
-                      or a copy of it";
+        let reason = "is a hard link, whose other names may be files of the host: bind it \
+                      read-only, or a copy of it";
         return Err(Problem::refused(told(bind), reason));
     }
     Ok(())
@@ -82,14 +82,14 @@ fn mapping(
     if !bind.read_only && !as_asked && !source.is_protected(bind.recursive)? {
         if unprotected == Unprotected::Refuse {
             let reason = "a set-uid file that the task leaves there would work for every local \
-                          user of the host: make the bind read-only, chmod 0700 a folder of \
+                          user of the host: make the bind read-only, chmod 0700 a directory of \
                           root's above it, mount it nosuid, or take it without ID mapping \
                           (noidmap); the policy file would give it so with unprotected = \
                           \"unmapped\" in [binds]";
             return Err(Problem::refused(told(bind), reason));
         }
         context.extras.notes.push(format!(
-            "bind {}: given without ID mapping, its owners show as nobody, because no folder \
+            "bind {}: given without ID mapping, its owners show as nobody, because no directory \
              above it is closed (root's, 0700) and its mount is not nosuid",
             bind.source
         ));
@@ -107,10 +107,10 @@ fn mapping(
     }
 }
 
-/// Whether the source lies in the allocation, and its files have the owners that files of tasks have
-/// where other local users can reach them ([`task_dirs`]). A read-only bind of what somebody else has
-/// written, such as a template with mode 0600, shows the owners on disk instead: it can be read so,
-/// and nothing can be left there.
+/// Whether the source lies in the allocation, and its files have the owners that files of tasks
+/// have where other local users can reach them ([`task_dirs`]). A read-only bind of what somebody
+/// else has written, such as a template with mode 0600, shows the owners on disk instead: it can be
+/// read so, and nothing can be left there.
 fn is_of_the_task(
     context: &Context<'_>,
     bind: &Bind<Place>,
@@ -145,8 +145,8 @@ fn target_owner(bind: &Bind<Place>, range: Range) -> Result<Owner, Problem> {
     Err(Problem::refused(told(bind), reason))
 }
 
-/// Without its mapping a bind that can be written to is refused: all writes would fail. So is one with
-/// a mapping that was asked for.
+/// Without its mapping a bind that can be written to is refused: all writes would fail. So is one
+/// with a mapping that was asked for.
 fn unmappable(context: &mut Context<'_>, bind: &Bind<Place>) -> Result<(), Problem> {
     if bind.mapping != Mapping::Automatic || !bind.read_only {
         let reason = "this kernel cannot ID-map its file system, or one mounted below it (tmpfs \

@@ -21,12 +21,12 @@ pub(super) fn make_all(context: &mut Context<'_>) -> Result<(), Problem> {
     if context.plan.files.devices.is_empty() {
         return Ok(());
     }
-    let folder = OwnPath::on_stage("devices");
+    let directory = OwnPath::on_stage("devices");
     // Not nodev, as everything else on the stage is.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    folder.mount_new("tmpfs", flags, "mode=0755,size=64k")?;
+    directory.mount_new("tmpfs", flags, "mode=0755,size=64k")?;
     for (number, device) in context.plan.files.devices.iter().enumerate() {
-        let node = folder.join(number);
+        let node = directory.join(number);
         make(device, &node, context.plan.container_root())?;
         context.extras.mount(node, &device.target, MountPoint::File);
     }

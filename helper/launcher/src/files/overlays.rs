@@ -26,7 +26,7 @@ pub(super) fn mount_all(context: &mut Context<'_>) -> Result<(), Problem> {
         let lower = lower_layers(context, overlay, &name)?;
         let upper = upper_layer(context, overlay, &name)?;
         mount_one(overlay, &lower, upper, &at)?;
-        context.extras.mount(at, &overlay.target, MountPoint::Folder);
+        context.extras.mount(at, &overlay.target, MountPoint::Directory);
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ fn lower_layers(
 ) -> Result<Vec<OwnPath>, Problem> {
     let mut all = Vec::new();
     for (number, place) in overlay.lower.iter().enumerate() {
-        let source = Source::open_folder(place)?;
+        let source = Source::open_directory(place)?;
         let clone = source.clone(true, false)?;
         if let Some(users) = context.users
             && !source.map(&clone, &users)?
@@ -50,7 +50,7 @@ fn lower_layers(
             ));
         }
         let layer = OwnPath::on_stage(format!("{name}.lower{number}"));
-        layer.attach(clone.as_fd(), MountPoint::Folder)?;
+        layer.attach(clone.as_fd(), MountPoint::Directory)?;
         all.push(layer);
     }
     Ok(all)
@@ -62,36 +62,36 @@ fn upper_layer(
     name: &str,
 ) -> Result<Option<overlay::Upper>, Problem> {
     let object = format!("changes of the overlay at {}", overlay.target);
-    let (folder, volatile) = match &overlay.upper {
+    let (directory, volatile) = match &overlay.upper {
         Upper::ReadOnly => return Ok(None),
         Upper::Ephemeral => {
-            let folder = OwnPath::of_unit(context.plan.unit).join(name);
-            folder.make_dirs(0o700)?;
-            (folder, true)
+            let directory = OwnPath::of_unit(context.plan.unit).join(name);
+            directory.make_dirs(0o700)?;
+            (directory, true)
         }
-        Upper::Folder(place) => (attach_upper(place, name)?, false),
+        Upper::Directory(place) => (attach_upper(place, name)?, false),
     };
     // Its root looks like that of the topmost layer.
     let none = || Problem::refused(&object, "lie over no layer");
     let top = overlay.lower.last().ok_or_else(none)?;
     let top = open::metadata(&open::place(top, open::HANDLE).at(top)?).at(top)?;
-    let folder = folder.open_dir()?;
+    let directory = directory.open_dir()?;
     // The identity shifts nothing.
     let range = context.plan.users.filter(|range| range.base != 0);
-    overlay::Upper::open(object, &folder, &top, range, volatile).map(Some)
+    overlay::Upper::open(object, &directory, &top, range, volatile).map(Some)
 }
 
 /// Attaches a host's directory for changes on the stage.
 fn attach_upper(place: &Place, name: &str) -> Result<OwnPath, Problem> {
-    let source = Source::open_folder(place)?;
+    let source = Source::open_directory(place)?;
     if !source.is_protected(false)? {
         let reason = "an overlay's changes must lie where no other local user can reach them: \
-                      chmod 0700 a folder of root's above it, or mount it nosuid";
+                      chmod 0700 a directory of root's above it, or mount it nosuid";
         return Err(Problem::refused(place, reason));
     }
     let clone = source.clone(false, false)?;
     let at = OwnPath::on_stage(format!("{name}.upper"));
-    at.attach(clone.as_fd(), MountPoint::Folder)?;
+    at.attach(clone.as_fd(), MountPoint::Directory)?;
     Ok(at)
 }
 
@@ -112,7 +112,7 @@ fn mount_one(
         upper,
         flags: MsFlags::MS_NOSUID,
         stale: "its changes were made over other lower layers than today's: begin with an empty \
-                folder",
+                directory",
     };
     overlay.mount(at)
 }

@@ -33,7 +33,7 @@ pub(crate) fn prepare(
         at.make_dir(0o755)?;
         let (flags, options) = tmpfs_options(tmpfs, plan.container_root());
         at.mount("tmpfs", flags, &options).at(format!("tmpfs at {}", tmpfs.target))?;
-        context.extras.mount(at, &tmpfs.target, MountPoint::Folder);
+        context.extras.mount(at, &tmpfs.target, MountPoint::Directory);
     }
     credentials::load_all(&mut context)
 }

@@ -26,12 +26,12 @@ impl<'a> Source<'a> {
     pub(super) fn open(place: &'a Place) -> Result<Self, Problem> {
         let (handle, meta) = open::object(place)?;
         let kind = match meta.file_type() {
-            t if t.is_dir() => MountPoint::Folder,
+            t if t.is_dir() => MountPoint::Directory,
             t if t.is_file() => MountPoint::File,
             _ => {
-                let reason = "is neither a regular file nor a folder: sockets, FIFOs and device \
-                              nodes are not bound (bind the folder around a socket; a device has \
-                              a block of its own)";
+                let reason = "is neither a regular file nor a directory: sockets, FIFOs and device \
+                              nodes are not bound (bind the directory around a socket; a device \
+                              has a block of its own)";
                 return Err(Problem::refused(place, reason));
             }
         };
@@ -39,12 +39,12 @@ impl<'a> Source<'a> {
     }
 
     /// Opens a place that must be a directory.
-    pub(super) fn open_folder(place: &'a Place) -> Result<Self, Problem> {
+    pub(super) fn open_directory(place: &'a Place) -> Result<Self, Problem> {
         let source = Self::open(place)?;
-        if source.kind == MountPoint::Folder {
+        if source.kind == MountPoint::Directory {
             return Ok(source);
         }
-        Err(Problem::refused(place, "is not a folder"))
+        Err(Problem::refused(place, "is not a directory"))
     }
 
     /// Whether no other local user can make use of a set-uid file in it.

@@ -50,7 +50,7 @@ pub(crate) fn mount_root(
         let made = root.os_tree(boots, plan.root.mode != Root::Plain);
         made.map_err(|problem| problem.about(&plan.image))?;
     }
-    root.base_folders()?;
+    root.base_directories()?;
     if plan.root.ownership == Ownership::Chown {
         // The last of two counts.
         extras.arguments.push("--private-users-ownership=chown".to_owned());
@@ -80,14 +80,14 @@ fn enter(
     let new = pivot.new.to_path();
     let object = format!("pivot_root {} in {}", pivot.new, plan.image);
     let handle = whole.open_dir()?;
-    let folder = open::in_root(handle.as_fd(), &new).at(&object)?;
-    if !open::metadata(&folder).at(&object)?.is_dir() {
-        return Err(Problem::refused(object, "is no folder, so it cannot be the root"));
+    let directory = open::in_root(handle.as_fd(), &new).at(&object)?;
+    if !open::metadata(&directory).at(&object)?.is_dir() {
+        return Err(Problem::refused(object, "is no directory, so it cannot be the root"));
     }
     // By descriptor: what was judged above is what becomes the root, wherever the path leads now.
-    let clone = syscalls::clone_mount(folder.as_fd(), false).at(&object)?;
-    OwnPath::root().attach(clone.as_fd(), MountPoint::Folder)?;
-    root.folder = open::in_root(root.folder.as_fd(), &new).at(&object)?;
+    let clone = syscalls::clone_mount(directory.as_fd(), false).at(&object)?;
+    OwnPath::root().attach(clone.as_fd(), MountPoint::Directory)?;
+    root.directory = open::in_root(root.directory.as_fd(), &new).at(&object)?;
     if let Some(old) = &pivot.old {
         // systemd-nspawn makes only the root itself read-only, not what is bound into it.
         let attributes = match plan.root.mode {
@@ -97,8 +97,8 @@ fn enter(
         let clone = syscalls::clone_mount(handle.as_fd(), false).at(&object)?;
         syscalls::set_mount_attributes(clone.as_fd(), attributes, None).at(&object)?;
         let at = OwnPath::on_stage("old");
-        at.attach(clone.as_fd(), MountPoint::Folder)?;
-        extras.mount(at, old, MountPoint::Folder);
+        at.attach(clone.as_fd(), MountPoint::Directory)?;
+        extras.mount(at, old, MountPoint::Directory);
     }
     Ok(())
 }
@@ -106,13 +106,13 @@ fn enter(
 /// systemd-nspawn mounts `/usr` of the root by its name: a link would be one of the host's.
 fn check_merged(plan: &Plan, root: &Mounted) -> Result<(), Problem> {
     let find = |name| {
-        open::beneath(root.folder.as_fd(), Path::new(name), open::HANDLE, open::Mounts::Stay)
+        open::beneath(root.directory.as_fd(), Path::new(name), open::HANDLE, open::Mounts::Stay)
     };
     if let (Ok(usr), Err(_)) = (find("usr"), find("bin")) {
         return root.copy_up(&usr).at("/usr");
     }
-    let reason = "volatile = \"yes\" takes /usr alone from the image: /usr must be a folder, and \
-                  /bin a link into it or missing; use volatile = \"overlay\" for this image";
+    let reason = "volatile = \"yes\" takes /usr alone from the image: /usr must be a directory, \
+                  and /bin a link into it or missing; use volatile = \"overlay\" for this image";
     Err(Problem::refused(&plan.image, reason))
 }
 
@@ -124,8 +124,8 @@ pub(super) fn attach(
     map: Option<BorrowedFd<'_>>,
     at: &OwnPath,
 ) -> Result<(), Problem> {
-    // Without what the host has mounted below the image. Attributes and ID mapping belong to the clone
-    // alone; they are set before it is attached, and the kernel ID-maps no attached mount.
+    // Without what the host has mounted below the image. Attributes and ID mapping belong to the
+    // clone alone; they are set before it is attached, and the kernel ID-maps no attached mount.
     let clone = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     match syscalls::set_mount_attributes(clone.as_fd(), attributes, map) {
         Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {
@@ -134,5 +134,5 @@ pub(super) fn attach(
         }
         other => other.at(&plan.image)?,
     }
-    at.attach(clone.as_fd(), MountPoint::Folder)
+    at.attach(clone.as_fd(), MountPoint::Directory)
 }

@@ -36,7 +36,7 @@ impl Image {
                 disk::mount(plan, &object)?
             }
             ImageKind::Tree => {
-                let reason = "is no folder; a disk image is named with its ending: image = \
+                let reason = "is no directory; a disk image is named with its ending: image = \
                               \"NAME.raw\"";
                 return Err(Problem::refused(place, reason));
             }

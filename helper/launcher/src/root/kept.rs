@@ -42,9 +42,9 @@ pub(super) fn find_or_make(
     }
     // Only for a task that is there: a layer goes when its allocation's directory does.
     let alloc = &plan.task_dirs.alloc_dir;
-    let folder = open::place(alloc, open::HANDLE).at(alloc)?;
+    let directory = open::place(alloc, open::HANDLE).at(alloc)?;
     let stay = open::Mounts::Stay;
-    open::beneath(folder.as_fd(), Path::new(task), open::HANDLE, stay).at(task)?;
+    open::beneath(directory.as_fd(), Path::new(task), open::HANDLE, stay).at(task)?;
     // Made in the unit's own directory and renamed when complete: a half-made one goes with the
     // unit.
     let new = make(OwnPath::of_unit(plan.unit))?;

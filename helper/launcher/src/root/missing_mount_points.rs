@@ -79,7 +79,7 @@ impl Within {
 
 /// The mounted root as it can be changed before the start.
 pub(crate) struct Mounted {
-    pub(crate) folder: OwnedFd,
+    pub(crate) directory: OwnedFd,
     /// Who is container root in it.
     pub(crate) owner: u32,
     /// Whether an upper layer of the task's own holds what is changed in it.
@@ -87,7 +87,7 @@ pub(crate) struct Mounted {
 }
 
 /// Directories that systemd-nspawn or we mount on in every container.
-const BASE_FOLDERS: [&str; 10] =
+const BASE_DIRECTORIES: [&str; 10] =
     ["dev", "proc", "sys", "run", "tmp", "var", "etc", "alloc", "local", "secrets"];
 
 /// Where systemd-nspawn looks for the description of what it boots.
@@ -97,7 +97,7 @@ impl Mounted {
     /// Makes what systemd-nspawn takes a root for one by: /usr, or to boot it an os-release file.
     /// In the task's own layer; the image itself (`own_layer` false) is not for us to add to.
     pub(super) fn os_tree(&self, boots: bool, own_layer: bool) -> Result<(), Problem> {
-        let has = |path: &str| open::in_root(self.folder.as_fd(), Path::new(path)).is_ok();
+        let has = |path: &str| open::in_root(self.directory.as_fd(), Path::new(path)).is_ok();
         let reason = match boots {
             true if OS_RELEASE.iter().any(|path| has(path)) => return Ok(()),
             // An empty one says nothing that is wrong; a link at /etc/os-release may lead into a
@@ -113,11 +113,12 @@ impl Mounted {
             // A link will do for systemd-nspawn.
             false if own_layer || has("/usr") => {
                 let owner = Some(self.owner);
-                return make(&self.folder, Path::new("usr"), MountPoint::Folder, owner).at("/usr");
+                return make(&self.directory, Path::new("usr"), MountPoint::Directory, owner)
+                    .at("/usr");
             }
             false => {
-                "has no /usr, without which systemd-nspawn starts nothing: make the directory in it, \
-                 empty; or use ephemeral = true"
+                "has no /usr, without which systemd-nspawn starts nothing: make the directory in \
+                 it, empty; or use ephemeral = true"
             }
         };
         Err(Problem::refused("root", reason))
@@ -125,13 +126,15 @@ impl Mounted {
 
     /// Makes the directories that every container needs. systemd-nspawn makes nodes and files in
     /// them by path, as host root: none may be a link.
-    pub(super) fn base_folders(&self) -> Result<(), Problem> {
-        for name in BASE_FOLDERS {
+    pub(super) fn base_directories(&self) -> Result<(), Problem> {
+        for name in BASE_DIRECTORIES {
             let (path, object) = (Path::new(name), format!("/{name}"));
-            make(&self.folder, path, MountPoint::Folder, Some(self.owner)).at(&object)?;
-            let found = open::beneath(self.folder.as_fd(), path, open::HANDLE, open::Mounts::Stay);
+            make(&self.directory, path, MountPoint::Directory, Some(self.owner)).at(&object)?;
+            let found =
+                open::beneath(self.directory.as_fd(), path, open::HANDLE, open::Mounts::Stay);
             let Ok(found) = found else {
-                let reason = "is no folder in the image, or a link: the container needs a folder";
+                let reason =
+                    "is no directory in the image, or a link: the container needs a directory";
                 return Err(Problem::refused(object, reason));
             };
             self.copy_up(&found).at(&object)?;
@@ -162,7 +165,7 @@ impl Mounted {
             if is_nspawns_own(&real) {
                 return Ok(real);
             }
-            let point = make_path(&self.folder, real.components(), kind, within)
+            let point = make_path(&self.directory, real.components(), kind, within)
                 .map_err(|problem| problem.about(target))?;
             match point {
                 Point::There(point) => {
@@ -183,11 +186,11 @@ impl Mounted {
     }
 
     /// A path from one of the root's directories as the container sees it.
-    pub(crate) fn inside(&self, folder: &OwnedFd, path: &Path) -> io::Result<Absolute> {
+    pub(crate) fn inside(&self, directory: &OwnedFd, path: &Path) -> io::Result<Absolute> {
         // The kernel's own spelling of both, which has no links in it.
-        let top = OwnPath::of_handle(&self.folder).read_link()?;
-        let folder = OwnPath::of_handle(folder).read_link()?;
-        let below = folder.strip_prefix(top).map_err(io::Error::other)?;
+        let top = OwnPath::of_handle(&self.directory).read_link()?;
+        let directory = OwnPath::of_handle(directory).read_link()?;
+        let below = directory.strip_prefix(top).map_err(io::Error::other)?;
         let mut real = PathBuf::from("/");
         for part in below.components().chain(path.components()) {
             match part {
@@ -217,7 +220,7 @@ pub(crate) fn make_path(
         left = rest;
         walked.push(name.as_str());
         let object = walked.display();
-        let kind = if rest.is_empty() { kind } else { MountPoint::Folder };
+        let kind = if rest.is_empty() { kind } else { MountPoint::Directory };
         // From the top each time: for the image's links, the root is where the walk begins.
         let mut found = open::if_there(within.open(top, &walked)).at(&object)?;
         if found.is_none() {
@@ -242,11 +245,11 @@ pub(crate) fn make_path(
 fn check_kind(found: &OwnedFd, path: &Path, kind: MountPoint) -> Result<(), Problem> {
     let object = path.display();
     let is = match open::metadata(found).at(&object)?.file_type() {
-        t if t.is_dir() => "folder",
+        t if t.is_dir() => "directory",
         t if t.is_symlink() => "symbolic link",
         _ => "file",
     };
-    let needed = if kind == MountPoint::Folder { "folder" } else { "file" };
+    let needed = if kind == MountPoint::Directory { "directory" } else { "file" };
     if is == needed {
         return Ok(());
     }
@@ -260,7 +263,7 @@ fn make(parent: &OwnedFd, name: &Path, kind: MountPoint, owner: Option<u32>) -> 
     // changes owner: never something that a link leads to.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match kind {
-        MountPoint::Folder => mkdirat(parent, name, Mode::from_bits_truncate(0o755))
+        MountPoint::Directory => mkdirat(parent, name, Mode::from_bits_truncate(0o755))
             .and_then(|()| openat(parent, name, flags | open::HANDLE, Mode::empty())),
         MountPoint::File => {
             let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
@@ -289,25 +292,25 @@ mod tests {
     #[test]
     fn in_a_mount_from_the_host_a_link_is_no_mount_point() {
         let top = std::env::temp_dir().join(format!("nspawn-points-{}", std::process::id()));
-        fs::create_dir_all(top.join("folder")).unwrap();
+        fs::create_dir_all(top.join("directory")).unwrap();
         fs::write(top.join("file"), "").unwrap();
-        for (to, name) in [("file", "a"), ("folder", "b"), ("nothing", "c"), ("/etc", "d")] {
+        for (to, name) in [("file", "a"), ("directory", "b"), ("nothing", "c"), ("/etc", "d")] {
             symlink(to, top.join(name)).unwrap();
         }
-        let handle = open::folder(&top).unwrap();
+        let handle = open::directory(&top).unwrap();
         let make = |path: &str, kind| {
             let path = Absolute::parse(path).unwrap();
             make_path(&handle, path.components(), kind, Within::HostMount)
         };
-        for kind in [MountPoint::Folder, MountPoint::File] {
+        for kind in [MountPoint::Directory, MountPoint::File] {
             for path in ["/a", "/b", "/c", "/d"] {
                 let problem = format!("{:?}", make(path, kind).unwrap_err());
                 assert!(problem.contains("is a symbolic link there"), "{path}: {problem}");
             }
         }
-        make("/folder/x/y", MountPoint::File).unwrap();
-        make("/folder/x", MountPoint::Folder).unwrap();
-        assert!(top.join("folder/x/y").is_file() && !top.join("nothing").exists());
+        make("/directory/x/y", MountPoint::File).unwrap();
+        make("/directory/x", MountPoint::Directory).unwrap();
+        assert!(top.join("directory/x/y").is_file() && !top.join("nothing").exists());
         fs::remove_dir_all(&top).unwrap();
     }
 
@@ -323,24 +326,24 @@ mod tests {
         symlink(&outside, root.join("absolute")).unwrap();
         symlink("../../../../..", root.join("up")).unwrap();
         fs::write(root.join("file"), "").unwrap();
-        let root_fd = open::folder(&root).unwrap();
+        let root_fd = open::directory(&root).unwrap();
         let owner = nix::unistd::getuid().as_raw();
-        let mounted = Mounted { folder: root_fd, owner, layered: false };
+        let mounted = Mounted { directory: root_fd, owner, layered: false };
         let provide = |path: &str, kind| mounted.provide(&Absolute::parse(path).unwrap(), kind);
         for _again in 0..2 {
-            provide("/lib/a/b", MountPoint::Folder).unwrap();
+            provide("/lib/a/b", MountPoint::Directory).unwrap();
             provide("/new/config", MountPoint::File).unwrap();
             provide("/up/c", MountPoint::File).unwrap();
         }
         assert!(root.join("usr/lib/a/b").is_dir() && root.join("new/config").is_file());
         assert!(root.join("c").is_file());
         // A link to nothing is left to systemd-nspawn.
-        provide("/absolute/x", MountPoint::Folder).unwrap();
-        provide("/run/x", MountPoint::Folder).unwrap();
+        provide("/absolute/x", MountPoint::Directory).unwrap();
+        provide("/run/x", MountPoint::Directory).unwrap();
         assert!(fs::read_dir(&outside).unwrap().next().is_none() && !root.join("run").exists());
         for (path, kind) in [
-            ("/file", MountPoint::Folder),
-            ("/file/x", MountPoint::Folder),
+            ("/file", MountPoint::Directory),
+            ("/file/x", MountPoint::Directory),
             ("/usr/lib", MountPoint::File),
         ] {
             let problem = format!("{:?}", provide(path, kind).unwrap_err());

@@ -27,7 +27,8 @@ pub(super) fn mount(
     map: Option<BorrowedFd<'_>>,
     at: &OwnPath,
 ) -> Result<Mounted, Problem> {
-    // It stays attached on the stage, which the container does not see: an unmount would wait for RCU.
+    // It stays attached on the stage, which the container does not see: an unmount would wait for
+    // RCU.
     let lower = OwnPath::on_stage("lower");
     // Read-only as a mount too: not even host root changes the image through it.
     attach(plan, image, syscalls::NO_DEV | syscalls::READ_ONLY, map, &lower)?;
@@ -39,20 +40,20 @@ pub(super) fn mount(
         lower: &[lower],
         upper: Some(upper),
         flags: MsFlags::empty(),
-        stale: "what the task kept (persist = \"alloc\") was made over another image than today's; a \
-                new allocation begins without it: nomad alloc stop",
+        stale: "what the task kept (persist = \"alloc\") was made over another image than today's; \
+                a new allocation begins without it: nomad alloc stop",
     };
     overlay.mount(at)?;
-    Ok(Mounted { folder: at.open_dir()?, owner: plan.container_root(), layered: true })
+    Ok(Mounted { directory: at.open_dir()?, owner: plan.container_root(), layered: true })
 }
 
 /// The directory that holds the upper layer and the kernel's work directory.
 fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<OwnPath, Problem> {
-    let make = |folder: OwnPath| folder.make_dir(0o700).map(|()| folder);
+    let make = |directory: OwnPath| directory.make_dir(0o700).map(|()| directory);
     // Complete before it gets its name.
-    let make_kept = |folder| {
-        let folder = make(folder)?;
-        open_upper(plan, image, mapped, &folder).map(|_made| folder)
+    let make_kept = |directory| {
+        let directory = make(directory)?;
+        open_upper(plan, image, mapped, &directory).map(|_made| directory)
     };
     let memory = OwnPath::on_stage("layer");
     match plan.root.mode {
@@ -70,9 +71,9 @@ fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<OwnPath, Problem> 
 
 /// The two directories of a layer, made where they are missing.
 fn open_upper(plan: &Plan, image: &Image, mapped: bool, layer: &OwnPath) -> Result<Upper, Problem> {
-    let folder = layer.open_dir()?;
+    let directory = layer.open_dir()?;
     let range = plan.users.filter(|_| mapped);
     let volatile = plan.root.mode != Root::Ephemeral(Layer::Kept);
     let object = format!("changes over {} in {layer}", plan.image);
-    Upper::open(object, &folder, &image.meta, range, volatile)
+    Upper::open(object, &directory, &image.meta, range, volatile)
 }

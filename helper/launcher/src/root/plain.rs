@@ -24,8 +24,8 @@ pub(super) fn mount(
     // What a disk image holds can be reached on the host through it alone.
     let reachable = map.is_some() && plan.root.kind == ImageKind::Tree;
     if reachable && !open::is_protected(image.handle.as_fd()).at(&plan.image)? {
-        let reason = "a writable image must lie behind a folder that is root's and 0700, or on a \
-                      nosuid mount: a set-uid file made inside would be host root's for every \
+        let reason = "a writable image must lie behind a directory that is root's and 0700, or on \
+                      a nosuid mount: a set-uid file made inside would be host root's for every \
                       local user; chmod 0700 the image store, or use ephemeral = true";
         return Err(Problem::refused(&plan.image, reason));
     }
@@ -36,9 +36,10 @@ pub(super) fn mount(
     // Not nosuid: set-uid programs of the image are meant to work inside.
     attach(plan, image, syscalls::NO_DEV, map, at)?;
     // Our own uid has no id in the map, so we can create nothing through the mapped clone: what is
-    // missing is made through this one, which has nothing of the host's mounts below the image either.
-    let folder = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
-    syscalls::set_mount_attributes(folder.as_fd(), syscalls::NO_DEV, None).at(&plan.image)?;
+    // missing is made through this one, which has nothing of the host's mounts below the image
+    // either.
+    let directory = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
+    syscalls::set_mount_attributes(directory.as_fd(), syscalls::NO_DEV, None).at(&plan.image)?;
     let owner = if map.is_some() { 0 } else { plan.container_root() };
-    Ok(Mounted { folder, owner, layered: false })
+    Ok(Mounted { directory, owner, layered: false })
 }

@@ -175,7 +175,7 @@ fn all_paths_together_have_a_bound() {
             files.credentials = vec![Credential { content, ..credential(0, 1) }];
         },
         |files, n| {
-            let (upper, lower) = (Upper::Folder(Source::Task(own(n - 3))), layers(1).lower);
+            let (upper, lower) = (Upper::Directory(Source::Task(own(n - 3))), layers(1).lower);
             files.overlays.push(Overlay { lower, upper, target: target_of("b", 2) });
         },
     ];

@@ -119,7 +119,7 @@ fn full() -> TaskSpec {
     spec.names.zone = Some(relative("UTC"));
     spec.network = Network::Join(path("/run/netns/OWN"));
     let host = |text: &str| Source::Host(path(text));
-    let upper = Upper::Folder(host("/srv/changes"));
+    let upper = Upper::Directory(host("/srv/changes"));
     let content = CredentialContent::File(relative("secrets/token"));
     let name = CredentialName::new("token").unwrap();
     spec.files = Files {

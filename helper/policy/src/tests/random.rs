@@ -73,7 +73,7 @@ fn files() -> impl Strategy<Value = Files> {
         mostly("r", vec!["", "rw", "rwm"]),
     )
         .prop_map(|(host, letters)| Device { host, ..device("/", letters) });
-    let upper = prop_oneof![Just(Upper::Ephemeral), source().prop_map(Upper::Folder)];
+    let upper = prop_oneof![Just(Upper::Ephemeral), source().prop_map(Upper::Directory)];
     let overlay = (list(source(), 1..4), upper, target())
         .prop_map(|(lower, upper, target)| Overlay { lower, upper, target });
     let tmpfs =
@@ -202,7 +202,7 @@ proptest! {
             Ok(decision) => {
                 let files = &decision.plan().files;
                 let uppers = files.overlays.iter().filter_map(|overlay| match &overlay.upper {
-                    Upper::Folder(place) => Some(place),
+                    Upper::Directory(place) => Some(place),
                     _ => None,
                 });
                 let lower = files.overlays.iter().flat_map(|overlay| &overlay.lower);

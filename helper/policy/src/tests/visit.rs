@@ -145,7 +145,7 @@ fn visit_files(files: &mut Files, see: See<'_>) {
         }
         match upper {
             Upper::ReadOnly | Upper::Ephemeral => {}
-            Upper::Folder(directory) => see("files.overlays.upper", Field::Source(directory)),
+            Upper::Directory(directory) => see("files.overlays.upper", Field::Source(directory)),
         }
         see("files.overlays.target", Field::Mount(target));
     }

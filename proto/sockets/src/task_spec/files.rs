@@ -148,7 +148,7 @@ impl<S> Overlay<S> {
             upper: match &self.upper {
                 Upper::ReadOnly => Upper::ReadOnly,
                 Upper::Ephemeral => Upper::Ephemeral,
-                Upper::Folder(folder) => Upper::Folder(write(folder)?),
+                Upper::Directory(directory) => Upper::Directory(write(directory)?),
             },
             target: self.target.clone(),
         })
@@ -163,7 +163,7 @@ pub enum Upper<S = Source> {
     /// To a directory that goes with the task.
     Ephemeral,
     /// To this directory.
-    Folder(S),
+    Directory(S),
 }
 
 /// A device node inside.

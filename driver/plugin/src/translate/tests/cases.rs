@@ -60,7 +60,7 @@ fn payload() -> Vec<Case> {
         ),
         (
             vec![("image", "x.raw".into()), ("private_users_ownership", "chown".into())],
-            r#"private_users_ownership = "chown": needs an image that is a folder"#,
+            r#"private_users_ownership = "chown": needs an image that is a directory"#,
         ),
         one(
             "working_directory",
@@ -88,10 +88,10 @@ fn payload() -> Vec<Case> {
         ),
         one("image", "".into(), r#"image = "": must not be empty"#),
         one("image", "a/../b".into(), "must not hold .. components"),
-        one("image", "./".into(), "the agent's own folder is not an image"),
+        one("image", "./".into(), "the agent's own directory is not an image"),
         one("image", "a\nb".into(), "must not hold control characters"),
         one("image", "docker://x".into(), "cannot download images yet"),
-        one("image", "none/here".into(), "there is no such file or folder below"),
+        one("image", "none/here".into(), "there is no such file or directory below"),
         one("image", "a b".into(), "letters, digits and ._-+ only"),
         one(
             "image_download",
@@ -203,7 +203,7 @@ fn rest() -> Vec<Case> {
         // Files and devices.
         one("bind", pairs(&[("", "/a")]), r#"bind "" = "": the source must not be empty"#),
         one("bind", pairs(&[("+/a", "/a")]), "sources inside the image are not supported"),
-        one("bind", pairs(&[("../a", "/a")]), "a relative source is below the task's folder"),
+        one("bind", pairs(&[("../a", "/a")]), "a relative source is below the task's directory"),
         one("bind", pairs(&[("private", "/a")]), "private part are not for the task"),
         one("bind", pairs(&[("/a", "b")]), r#"bind "/a" = "b": must be an absolute path"#),
         one(
@@ -299,7 +299,7 @@ fn rest() -> Vec<Case> {
         one(
             "credential",
             blocks(&[("name", "a".into()), ("source", "private/x".into())]),
-            "must be a file below the task's secrets or local folder",
+            "must be a file below the task's secrets or local directory",
         ),
         // Isolation.
         one("capability", list(&["FLY"]), r#"capability = "FLY": is not a capability"#),

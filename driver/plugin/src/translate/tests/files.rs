@@ -122,7 +122,7 @@ fn mount_blocks_are_of_three_types() {
     .overlays
     .swap_remove(0);
     assert_eq!(overlay.lower, [Source::Host(path("/srv/low"))]);
-    assert!(matches!(overlay.upper, Upper::Folder(Source::Task(_))));
+    assert!(matches!(overlay.upper, Upper::Directory(Source::Task(_))));
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn tmpfs_overlays_and_hidden_paths_are_read() {
     let host = |text: &str| Source::Host(path(text));
     let uppers: Vec<_> = overlays.iter().map(|overlay| overlay.upper.clone()).collect();
     let expected = [
-        Upper::Folder(host("/up")),
+        Upper::Directory(host("/up")),
         Upper::Ephemeral,
-        Upper::Folder(host("/t3")),
+        Upper::Directory(host("/t3")),
         Upper::ReadOnly,
         Upper::ReadOnly,
     ];

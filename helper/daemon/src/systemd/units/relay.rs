@@ -33,7 +33,7 @@ pub(crate) async fn start(
     // Its lines are the task's: journalctl -u shows them with the task's unit.
     fields.push(format!("OBJECT_SYSTEMD_UNIT={}", names::task(unit)).into_bytes());
     let description = "Output of a Nomad task in systemd-nspawn";
-    let mut properties = transient::service(description, "follow", socket, fields)?;
+    let mut properties = transient::service(description, "relay", socket, fields)?;
     properties.extend([
         ("CollectMode", Variant::from("inactive-or-failed")),
         // A stop waits for its own end: SIGCONT changes nothing.
