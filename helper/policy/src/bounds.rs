@@ -30,8 +30,7 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     at_most(names.hosts.len(), ETC_FILE_MAX, "bytes of /etc/hosts")?;
     at_most(names.localtime.content().len(), ETC_FILE_MAX, "bytes of /etc/localtime")?;
     at_most(spec.labels.len(), LABELS_MAX, "labels")?;
-    let bytes = spec.labels.iter().map(Label::bytes).sum();
-    at_most(bytes, LABELS_BYTES_MAX, "bytes of all labels")?;
+    at_most(spec.labels.iter().map(Label::bytes).sum(), LABELS_BYTES_MAX, "bytes of all labels")?;
     for overlay in &files.overlays {
         let object = format!("lower layers of the overlay at {}", overlay.target);
         if overlay.lower.is_empty() {

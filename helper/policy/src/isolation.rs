@@ -33,12 +33,8 @@ pub(super) fn check(spec: &TaskSpec, policy: &Policy) -> Result<(), Denial> {
             return Err(unlisted("syscalls.allow_extra", object, &rule.name));
         }
     }
-    for sysctl in &isolation.sysctls {
-        check_sysctl(sysctl, spec, policy)?;
-    }
-    for limit in &isolation.limits {
-        check_limit(limit, policy)?;
-    }
+    isolation.sysctls.iter().try_for_each(|it| check_sysctl(it, spec, policy))?;
+    isolation.limits.iter().try_for_each(|it| check_limit(it, policy))?;
     match &isolation.selinux {
         Some(context) if !lists(policy.lsm.profiles.iter(), context.as_str()) => {
             Err(unlisted("lsm.profiles", format!("SELinux context {context}"), context))
