@@ -111,12 +111,10 @@ impl<'a> Verdict<'a> {
         let spec =
             driver::explain::specification(&task.config, systemd::major(&version), &directories);
         let result = spec.map_err(Refused::Job).and_then(|spec| {
-            policy::judge(&spec, policy).map(|decision| decision.plan().image.to_string()).map_err(
-                |_| {
-                    let (found, whole) = denials::all(&spec, policy);
-                    Refused::Policy(found, whole)
-                },
-            )
+            policy::judge(&spec, policy).map(|judged| judged.image.to_string()).map_err(|_| {
+                let (found, whole) = denials::all(&spec, policy);
+                Refused::Policy(found, whole)
+            })
         });
         Self { task, result }
     }

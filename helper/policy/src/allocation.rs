@@ -71,8 +71,8 @@ fn at(below: &[Component], dirs: &TaskDirs) -> Result<Place, Denial> {
     Ok(Place { root, below })
 }
 
-/// A credential, whose file the launcher reads as root.
-pub(super) fn credential(credential: &Credential, dirs: &TaskDirs) -> Result<Credential, Denial> {
+/// Checks a credential, whose file the launcher reads as root.
+pub(super) fn check_credential(credential: &Credential, dirs: &TaskDirs) -> Result<(), Denial> {
     if let CredentialContent::File(below) = &credential.content {
         let first = below.components().first().map(Component::as_str);
         if !matches!(first, Some("secrets" | "local")) {
@@ -84,7 +84,7 @@ pub(super) fn credential(credential: &Credential, dirs: &TaskDirs) -> Result<Cre
         }
         of_task(below, false, dirs)?;
     }
-    Ok(credential.clone())
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 use proto::path::Absolute;
 use proto::plan::{Place, PlannedFiles, TaskDirs};
 use proto::task_spec::TaskSpec;
-use proto::task_spec::files::{Bind, Source};
+use proto::task_spec::files::{Bind, Overlay, Source};
 
 use super::{Denial, Policy, allocation, devices, invalid, place_below, refuse, unlisted};
 
-/// Everything of [`proto::task_spec::Files`] with its places.
+/// What of [`proto::task_spec::Files`] has a place on the host; the rest is empty.
 pub(super) fn files(
     spec: &TaskSpec,
     dirs: &TaskDirs,
@@ -16,24 +16,16 @@ pub(super) fn files(
 ) -> Result<PlannedFiles, Denial> {
     let files = &spec.files;
     let host = Host { spec, dirs, policy };
-    let credentials = files.credentials.iter().map(|it| allocation::credential(it, dirs));
     let dev = Absolute::parse("/dev").map_err(|e| invalid("device-name", "/dev", e))?;
+    let overlay =
+        |it: &Overlay| it.placed(|layer| host.place(layer, false), |to| host.place(to, true));
+    let device = |it| devices::plan(it, &dev, policy);
     Ok(PlannedFiles {
         binds: files.binds.iter().map(|bind| host.bind(bind)).collect::<Result<_, _>>()?,
-        tmpfs: files.tmpfs.clone(),
-        overlays: files
-            .overlays
-            .iter()
-            .map(|it| it.placed(|layer| host.place(layer, false), |to| host.place(to, true)))
-            .collect::<Result<_, _>>()?,
-        inaccessible: files.inaccessible.clone(),
-        devices: files
-            .devices
-            .iter()
-            .map(|device| devices::plan(device, &dev, policy))
-            .collect::<Result<_, _>>()?,
-        credentials: credentials.collect::<Result<_, _>>()?,
+        overlays: files.overlays.iter().map(overlay).collect::<Result<_, _>>()?,
+        devices: files.devices.iter().map(device).collect::<Result<_, _>>()?,
         unprotected: policy.binds.unprotected.0,
+        ..PlannedFiles::default()
     })
 }
 
@@ -111,7 +103,7 @@ pub(super) fn touches(one: &Absolute, other: &Absolute) -> bool {
 mod tests {
     use super::*;
     use crate::tests::{ALLOC, COMPAT, Change, absolute, bind, check, judged, row, target};
-    use proto::task_spec::files::{Overlay, Upper};
+    use proto::task_spec::files::Upper;
 
     fn binds(path: &'static str, read_only: bool) -> Change {
         Box::new(move |s| s.files.binds = vec![bind(path, read_only)])

@@ -1,11 +1,10 @@
 //! The decision: every check in its order, and what comes out of it.
 //!
 //! Pure: no I/O, no clock, no state. Whatever [`decide`] does not put into the [`Decision`] does not
-//! happen.
+//! happen. Judging only reads a specification, which may be 1.5 MiB: a decision takes it over.
 
-use proto::error::Refusal;
 use proto::limits;
-use proto::plan::{Plan, Range};
+use proto::plan::{Place, Plan, PlannedFiles, PlannedNetwork, Range, TaskDirs};
 use proto::task_spec::files::DeviceAccess;
 use proto::task_spec::{Label, Resources, TaskSpec, Users};
 use proto::unit_id::UnitId;
@@ -20,7 +19,7 @@ const NO_RANGE: Option<Range> = Some(Range { base: 0, width: 0 });
 
 /// The policy's answer to a specification: everything checked, every name made here.
 ///
-/// Only [`decide`] and [`judge`] make one, and nobody can change it.
+/// Only [`decide`] makes one, and nobody can change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     users: Users,
@@ -70,19 +69,59 @@ impl Decision {
     }
 }
 
-/// Judges one specification.
+/// What judging a specification finds out: that it breaks no rule, and where its files lie.
 ///
-/// # Errors
-/// The first rule that it breaks.
-pub fn decide(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
-    judge(spec, policy).map_err(|denial| denial.refusal)
+/// Nothing can be started with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The image.
+    pub image: Place,
+    task_dirs: TaskDirs,
+    /// What of the specification's files lies on the host; the rest is empty.
+    files: PlannedFiles,
+    network: PlannedNetwork,
+    kill_signal: u8,
+    unit: UnitSettings,
 }
 
-/// As [`decide`], with the name of the rule.
+/// Judges one specification, and takes it over into the plan.
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
+pub fn decide(spec: TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
+    let judged = judge(&spec, policy)?;
+    let plan = Plan {
+        unit: UnitId::from(&spec.key),
+        machine: machine_name(&spec.key),
+        alloc: spec.key.alloc,
+        users: NO_RANGE,
+        image: judged.image,
+        root: spec.root,
+        payload: spec.payload,
+        process: spec.process,
+        isolation: spec.isolation,
+        network: judged.network,
+        names: spec.names,
+        files: PlannedFiles {
+            tmpfs: spec.files.tmpfs,
+            inaccessible: spec.files.inaccessible,
+            credentials: spec.files.credentials,
+            ..judged.files
+        },
+        environment: spec.environment,
+        task_dirs: judged.task_dirs,
+        logs: spec.logs,
+        kill_signal: judged.kill_signal,
+        agent: None,
+    };
+    Ok(Decision { users: spec.users, plan, unit: judged.unit })
+}
+
+/// Judges one specification, without making a plan of it.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
     bounds::check(spec)?;
     contradictions::check(spec)?;
     targets::check(spec)?;
@@ -94,6 +133,9 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
     users::check(spec.users, &image, policy)?;
     isolation::check(spec, policy)?;
     let files = binds::files(spec, &task_dirs, policy)?;
+    for credential in &spec.files.credentials {
+        allocation::check_credential(credential, &task_dirs)?;
+    }
     let mut devices = images::devices(&spec.root, &image)?;
     devices.extend(files.devices.iter().map(|device| (device.host.to_string(), device.access)));
     let network = network::plan(spec, policy)?;
@@ -104,33 +146,17 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
             .clamp(limits::KILL_TIMEOUT_MIN_MS, limits::KILL_TIMEOUT_MAX_MS),
         labels: spec.labels.clone(),
     };
-    let plan = Plan {
-        unit: UnitId::from(&spec.key),
-        machine: machine_name(&spec.key),
-        alloc: spec.key.alloc,
-        users: NO_RANGE,
-        image,
-        root: spec.root.clone(),
-        payload: spec.payload.clone(),
-        process: spec.process.clone(),
-        isolation: spec.isolation.clone(),
-        network,
-        names: spec.names.clone(),
-        files,
-        environment: spec.environment.clone(),
-        task_dirs,
-        logs: spec.logs,
-        kill_signal,
-        agent: None,
-    };
-    Ok(Decision { users: spec.users, plan, unit })
+    Ok(Judgement { image, task_dirs, files, network, kill_signal, unit })
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::tests::{COMPAT, judged, users};
-    use proto::plan::Range;
-    use proto::task_spec::Users;
+    use super::*;
+    use crate::tests::{COMPAT, change, judged, users};
+    use proto::name::VariableName;
+    use proto::secret::Secret;
+    use proto::task_spec::files::{Credential, CredentialContent, CredentialName};
+    use proto::task_spec::{Payload, Variable};
 
     /// `None` would be the host's own users.
     #[test]
@@ -143,5 +169,31 @@ mod tests {
             assert_eq!((plan.users, plan.agent), (given, Some(7)));
             assert_eq!(unit, *decision.unit());
         }
+    }
+
+    /// What may be long is moved: the bytes that were decoded are those of the plan.
+    #[test]
+    fn a_decision_takes_the_specification_over() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let fill = change(move |spec| {
+            let (name, value) = (VariableName::new("A").unwrap(), secret("variable"));
+            spec.environment = vec![Variable { name, value }];
+            spec.payload = Payload::Command { words: vec![secret("word")] };
+            let content = CredentialContent::Value(secret("credential"));
+            let name = CredentialName::new("key").unwrap();
+            spec.files.credentials = vec![Credential { name, content, encrypted: false }];
+            spec.names.hosts = b"127.0.0.1 here".to_vec();
+        });
+        let mut spec = crate::tests::spec();
+        fill(&mut spec);
+        let (given, policy) = (spec.clone(), crate::parse("").unwrap());
+        let at = |spec: &TaskSpec| (spec.environment.as_ptr(), spec.files.credentials.as_ptr());
+        let before = at(&spec);
+        assert!(judge(&spec, &policy).is_ok());
+        let plan = decide(spec, &policy).unwrap().plan;
+        assert_eq!((plan.environment.as_ptr(), plan.files.credentials.as_ptr()), before);
+        assert_eq!(plan.environment, given.environment);
+        assert_eq!(plan.files.credentials, given.files.credentials);
+        assert_eq!((plan.payload, plan.names), (given.payload, given.names));
     }
 }

@@ -41,7 +41,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, UnitSettings, decide, judge};
+pub use decide::{Decision, Judgement, UnitSettings, decide, judge};
 pub use machine_name::machine_name;
 pub use model::Policy;
 pub use parse::{from_file, parse};

@@ -50,7 +50,7 @@ pub(super) fn within(wanted: Resources, policy: &Policy) -> Result<Resources, De
 /// The signal that asks the payload to end.
 pub(super) fn kill_signal(spec: &TaskSpec) -> Result<u8, Denial> {
     match spec.stop_signal {
-        Some(signal) => judge_signal(signal),
+        Some(signal) => check_signal(signal),
         // systemd shuts down on SIGRTMIN+3 (systemd(1)); SIGRTMIN is 34 for the C library.
         None if matches!(spec.payload, Payload::Boot { .. }) => Ok(37),
         None => Ok(15),
@@ -61,11 +61,7 @@ pub(super) fn kill_signal(spec: &TaskSpec) -> Result<u8, Denial> {
 ///
 /// # Errors
 /// Not a Linux signal number.
-pub fn check_signal(signal: u8) -> Result<u8, proto::error::Refusal> {
-    judge_signal(signal).map_err(|denial| denial.refusal)
-}
-
-fn judge_signal(signal: u8) -> Result<u8, Denial> {
+pub fn check_signal(signal: u8) -> Result<u8, Denial> {
     if (1..=64).contains(&signal) && !matches!(signal, 32 | 33) {
         return Ok(signal);
     }

@@ -164,7 +164,7 @@ macro_rules! run {
     ($number:literal, $module:ident, $seed:expr, $tries:expr) => {{
         let product = |text: &str| -> Result<Product, String> {
             let policy = $module::parse(text)?;
-            Ok(Box::new(move |spec| match $module::decide(spec, &policy) {
+            Ok(Box::new(move |spec| match $module::decide(spec.clone(), &policy).map_err(|denial| denial.refusal) {
                 Ok(decision) => Verdict::Allowed(Facts {
                     image: decision.plan().image.to_string(),
                     binds: decision.plan().files.binds.iter().map(|b| b.source.to_string()).collect(),

@@ -2,11 +2,12 @@
 
 use crate::oracle::compare::{Disagreement, Product, Tally, compare};
 use crate::oracle::{Facts, TASKS_DEFAULT, Verdict};
+use policy::Denial;
 use proto::error::{Code, Refusal};
 use proto::plan::Unprotected;
 
 /// The helper's decision in the oracle's words.
-fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
+fn verdict(answer: Result<policy::Decision, Denial>) -> Verdict {
     match answer {
         Ok(decision) => Verdict::Allowed(Facts {
             image: decision.plan().image.to_string(),
@@ -14,9 +15,9 @@ fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
             unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
             tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
         }),
-        Err(Refusal { code: Code::Invalid, .. }) => Verdict::Invalid,
-        Err(Refusal { code: Code::Policy, .. }) => Verdict::Policy,
-        Err(refusal) => Verdict::Other(refusal.to_string()),
+        Err(Denial { refusal: Refusal { code: Code::Invalid, .. }, .. }) => Verdict::Invalid,
+        Err(Denial { refusal: Refusal { code: Code::Policy, .. }, .. }) => Verdict::Policy,
+        Err(denial) => Verdict::Other(denial.refusal.to_string()),
     }
 }
 
@@ -26,7 +27,7 @@ fn verdict(answer: Result<policy::Decision, Refusal>) -> Verdict {
 /// Why it is refused.
 pub fn product(text: &str) -> Result<Product, String> {
     let policy = policy::parse(text)?;
-    Ok(Box::new(move |spec| verdict(policy::decide(spec, &policy))))
+    Ok(Box::new(move |spec| verdict(policy::decide(spec.clone(), &policy))))
 }
 
 /// Compares the helper's policy with the oracle.

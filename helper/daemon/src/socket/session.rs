@@ -150,7 +150,7 @@ impl Session {
     }
 
     fn signal(&self, wanted: &Signal) -> Result<Answer, Refusal> {
-        let signal = check_signal(wanted.signal)?;
+        let signal = check_signal(wanted.signal).map_err(|denial| denial.refusal)?;
         let entry = self.context.table.borrow().find(&wanted.key, "find")?;
         // The command itself below a stub init, PID 1 otherwise: never systemd-nspawn.
         let target = entry.payload.or(entry.leader);

@@ -63,34 +63,35 @@ async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Opt
 /// what is of another kind.
 ///
 /// Every reading is judged before anything is looked for: root looks only for what the policy gives
-/// in one of them.
-pub(crate) async fn decide(mut spec: TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
-    decide_by(&mut spec, policy, look_up).await
+/// in one of them. Only the one that is there becomes a plan, which takes the specification over.
+pub(crate) async fn decide(spec: TaskSpec, policy: &Policy) -> Result<Decision, Refusal> {
+    decide_by(spec, policy, look_up).await
 }
 
 /// What the store has of a name: something of the name itself, a file `NAME.raw`.
 type Found = (bool, bool);
 
 async fn decide_by<L: Future<Output = Result<Found, Refusal>>>(
-    spec: &mut TaskSpec,
+    mut spec: TaskSpec,
     policy: &Policy,
     look: impl FnOnce(PathBuf, PathBuf) -> L,
 ) -> Result<Decision, Refusal> {
+    let decide = |spec| policy::decide(spec, policy).map_err(|denial| denial.refusal);
     let is_disk = spec.root.kind == ImageKind::Disk;
     let (name, other) = match &spec.image {
         Image::Named(name) if !is_disk && !name.as_str().ends_with(".raw") => (name.clone(), None),
         Image::NamedOr(name, other) => (name.clone(), Some((other.clone(), spec.root.kind))),
-        Image::Named(_) | Image::Path(_) => return policy::decide(spec, policy),
+        Image::Named(_) | Image::Path(_) => return decide(spec),
     };
     let mut refused = None;
     for found in [(true, false), (false, true), (false, false)] {
-        set_image(spec, &name, other.as_ref(), found);
-        match policy::decide(spec, policy) {
+        set_image(&mut spec, &name, other.as_ref(), found);
+        match policy::judge(&spec, policy) {
             Ok(_) => {
                 refused = None;
                 break;
             }
-            Err(refusal) => refused = refused.or(Some(refusal)),
+            Err(denial) => refused = refused.or(Some(denial.refusal)),
         }
     }
     if let Some(refusal) = refused {
@@ -99,8 +100,8 @@ async fn decide_by<L: Future<Output = Result<Found, Refusal>>>(
     let itself = policy.images.store.0.to_path().join(name.as_str());
     let disk = itself.with_file_name(format!("{name}.raw"));
     let found = look(itself, disk).await?;
-    set_image(spec, &name, other.as_ref(), found);
-    policy::decide(spec, policy)
+    set_image(&mut spec, &name, other.as_ref(), found);
+    decide(spec)
 }
 
 /// Gives the specification the image that a name means when the store has `found`.
@@ -134,17 +135,18 @@ mod tests {
     use super::*;
     use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
     use proto::path::Absolute;
+    use proto::plan::Plan;
     use proto::task_spec::{Network, Root};
     use std::cell::Cell;
 
     const ALLOC: &str = "/var/lib/nomad/alloc/07070707-0707-0707-0707-070707070707";
 
-    /// What is decided, whether anything was looked for, and the kind that the image has then.
+    /// Place and kind of the image that is decided on, and whether anything was looked for.
     async fn decided(
         file: &str,
         found: Found,
         change: impl FnOnce(&mut TaskSpec),
-    ) -> (Result<String, Code>, bool, ImageKind) {
+    ) -> (Result<(String, ImageKind), Code>, bool) {
         let task = TaskName::new("web").unwrap();
         let key = TaskKey { alloc: AllocId([7; 16]), task, instance: Instance(1) };
         let image = Image::Named(ImageName::new("busybox").unwrap());
@@ -157,26 +159,27 @@ mod tests {
             std::future::ready(Ok(found))
         };
         let policy = policy::parse(file).unwrap();
-        let result = decide_by(&mut spec, &policy, look).await;
-        let image = result.map(|decision| decision.plan().image.to_string()).map_err(|e| e.code);
-        (image, looked.get(), spec.root.kind)
+        let result = decide_by(spec, &policy, look).await;
+        let image = |plan: &Plan| (plan.image.to_string(), plan.root.kind);
+        (result.map(|decision| image(decision.plan())).map_err(|e| e.code), looked.get())
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn s8_nothing_is_looked_for_that_is_not_allowed() {
         for found in [(false, false), (false, true), (true, false)] {
-            let (result, looked, _) = decided("", found, |s| s.network = Network::Host).await;
-            assert_eq!((result, looked), (Err(Code::Policy), false));
+            let seen = decided("", found, |s| s.network = Network::Host).await;
+            assert_eq!(seen, (Err(Code::Policy), false));
         }
-        let named = |path: &str| Ok(format!("/var/lib/machines/{path}"));
+        let named = |path: &str, kind| Ok((format!("/var/lib/machines/{path}"), kind));
         let seen = decided("", (true, false), |_| {}).await;
-        assert_eq!(seen, (named("busybox"), true, ImageKind::Tree));
+        assert_eq!(seen, (named("busybox", ImageKind::Tree), true));
         let seen = decided("", (false, true), |_| {}).await;
-        assert_eq!(seen, (named("busybox.raw"), true, ImageKind::Disk));
+        assert_eq!(seen, (named("busybox.raw", ImageKind::Disk), true));
         let seen = decided("", (false, true), |s| s.root.kind = ImageKind::Disk).await;
-        assert_eq!(seen, (named("busybox.raw"), false, ImageKind::Disk));
+        assert_eq!(seen, (named("busybox.raw", ImageKind::Disk), false));
         let raw = |s: &mut TaskSpec| s.image = Image::Named(ImageName::new("a.raw").unwrap());
-        assert_eq!(decided("", (false, true), raw).await, (named("a.raw"), false, ImageKind::Tree));
+        let seen = decided("", (false, true), raw).await;
+        assert_eq!(seen, (named("a.raw", ImageKind::Tree), false));
     }
 
     /// What one of the two readings does not allow may be allowed in the other.
@@ -185,9 +188,8 @@ mod tests {
         const GOLD: &str = "[images]\npaths = [{ path = \"/var/lib/machines\", writable = true }, \
                             \"/var/lib/machines/busybox\"]";
         let plain = |s: &mut TaskSpec| s.root.mode = Root::Plain;
-        let (result, looked, _) = decided(GOLD, (true, false), plain).await;
-        assert_eq!((result, looked), (Err(Code::Policy), true));
-        let (result, looked, _) = decided(GOLD, (false, true), plain).await;
+        assert_eq!(decided(GOLD, (true, false), plain).await, (Err(Code::Policy), true));
+        let (result, looked) = decided(GOLD, (false, true), plain).await;
         assert_eq!((result.is_ok(), looked), (true, true));
     }
 

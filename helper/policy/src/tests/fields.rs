@@ -148,7 +148,7 @@ fn judged(name: &str, mut change: impl FnMut(Field<'_>)) -> Result<Decision, Den
             change(field);
         }
     });
-    judge(&spec, &parse(FILE).unwrap())
+    decide(spec, &parse(FILE).unwrap())
 }
 
 fn check_refused(name: &str, what: &str, change: impl FnMut(Field<'_>)) {

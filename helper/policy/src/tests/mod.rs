@@ -55,7 +55,7 @@ pub(crate) fn device(path: &str, letters: &str) -> Device {
 pub(crate) fn judged(file: &str, change: impl Fn(&mut TaskSpec)) -> Result<Decision, Denial> {
     let mut spec = spec();
     change(&mut spec);
-    judge(&spec, &parse(file).unwrap())
+    decide(spec, &parse(file).unwrap())
 }
 
 pub(crate) type Change = Box<dyn Fn(&mut TaskSpec)>;

@@ -193,7 +193,10 @@ proptest! {
     #[test]
     fn every_specification_has_an_answer(spec in any_spec(), file in select(FILES.to_vec())) {
         let policy = parse(file).unwrap();
-        match judge(&spec, &policy) {
+        let judged = judge(&spec, &policy).map(drop);
+        let decided = decide(spec.clone(), &policy);
+        prop_assert_eq!(judged.as_ref().err(), decided.as_ref().err());
+        match decided {
             Err(Denial { rule, refusal }) => {
                 prop_assert!(matches!(refusal.code, Code::Policy | Code::Invalid));
                 prop_assert!(!rule.is_empty() && !refusal.reason.is_empty());
@@ -211,6 +214,8 @@ proptest! {
                     prop_assert!(is_given(place, &decision, &policy), "{place}");
                 }
                 prop_assert_eq!(files.binds.len(), spec.files.binds.len());
+                prop_assert_eq!(&files.tmpfs, &spec.files.tmpfs);
+                prop_assert_eq!(&files.inaccessible, &spec.files.inaccessible);
                 prop_assert!(!policy.userns.require || spec.users.isolates());
                 prop_assert_eq!(spec.users, decision.users());
             }
