@@ -42,22 +42,21 @@ pub fn from_file(path: &Path, content: io::Result<String>) -> Result<Option<Poli
 /// # Errors
 /// One line: the number and the text of the line, and the rule that it breaks.
 pub fn parse(text: &str) -> Result<Policy, String> {
-    read(text).map_err(|error| {
-        let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
+    let at = |start: usize, rule: &str| {
+        let before = text.get(..start).unwrap_or(text);
         let number = before.bytes().filter(|byte| *byte == b'\n').count();
         let mut line = text.lines().nth(number).unwrap_or_default().trim().to_owned();
         line.truncate(line.floor_char_boundary(SHOWN));
-        format!("line {}: {line}: {}", number + 1, error.message().replace('\n', " "))
-    })
-}
-
-fn read(text: &str) -> Result<Policy, Error> {
-    let file = DeTable::parse(text)?;
+        format!("line {}: {line}: {}", number + 1, rule.replace('\n', " "))
+    };
+    let wrong = |error: Error| at(error.span().map_or(0, |span| span.start), error.message());
+    let file = DeTable::parse(text).map_err(wrong)?;
     let preset = file.get_ref().get("preset").and_then(|preset| preset.get_ref().as_str());
-    let mut merged = DeTable::parse(if preset == Some("compat") { COMPAT } else { STRICT })?;
+    let defaults = if preset == Some("compat") { COMPAT } else { STRICT };
+    let mut merged = DeTable::parse(defaults).map_err(wrong)?;
     for (section, value) in file.into_inner() {
-        let known = merged.get_mut().get_mut(section.get_ref().as_ref()).map(Spanned::get_mut);
-        match (known, value.get_ref()) {
+        let name = section.get_ref().as_ref();
+        match (merged.get_mut().get_mut(name).map(Spanned::get_mut), value.get_ref()) {
             (Some(DeValue::Table(known)), DeValue::Table(keys)) => {
                 // The key as well as the value: its span is what an error points to.
                 for (key, value) in keys {
@@ -65,13 +64,17 @@ fn read(text: &str) -> Result<Policy, Error> {
                     known.insert(key.clone(), value.clone());
                 }
             }
+            // serde would take an array: the values of a struct in their order, without names.
+            (Some(DeValue::Table(_)), _) => {
+                return Err(at(section.span().start, &format!("[{name}] must be a table")));
+            }
             _ => {
-                merged.get_mut().remove(section.get_ref().as_ref());
+                merged.get_mut().remove(name);
                 merged.get_mut().insert(section, value);
             }
         }
     }
-    let mut policy = Policy::deserialize(Deserializer::from(merged))?;
+    let mut policy = Policy::deserialize(Deserializer::from(merged)).map_err(wrong)?;
     policy.derived = derive(&policy);
     Ok(policy)
 }
@@ -187,8 +190,10 @@ mod tests {
         for (text, words) in [
             ("[images]\npath = []", "line 2: path = []: unknown field `path`, expected `store`"),
             ("\n\n[image]\npaths = []", "line 3: [image]: unknown field `image`"),
-            ("images = 7", "line 1: images = 7: invalid type: integer `7`"),
+            ("images = 7", "line 1: images = 7: [images] must be a table"),
+            ("\n[[userns]]\nrequire = false", "line 2: [[userns]]: [userns] must be a table"),
             ("store = 7", "line 1: store = 7: unknown field `store`"),
+            ("store = [7]", "line 1: store = [7]: unknown field `store`"),
             ("[preset]\na = 1", "invalid type: map, expected a string"),
             ("[preset]\ncompat = {}", "invalid type: map, expected a string"),
             ("preset = { compat = {} }", "invalid type: map, expected a string"),
@@ -207,6 +212,7 @@ mod tests {
             ("[nomad]\nagent_uid = -1", "expected u32"),
             ("[images]\nstore = \"/a/../b\"", "not . or .."),
             ("[images]\npaths = [{ path = \"/a\" }]", "neither a path nor { path"),
+            ("[images]\npaths = [[\"/a\", true]]", "neither a path nor { path"),
             ("[images]\npaths = [{ path = \"/a\", writable = true, x = 1 }]", "neither a path"),
             ("[images]\npaths = [{ path = \"/a\", writable = \"yes\" }]", "neither a path"),
             ("[userns]\nrequire = \"no\"", "line 2: require = \"no\": invalid type: string \"no\""),
@@ -231,6 +237,19 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    /// By their order alone a value could mean another key than its author had in mind.
+    #[test]
+    fn a_section_is_no_array_of_its_values() {
+        for (text, section) in [
+            ("userns = [false, []]", "userns"),
+            ("preset = \"compat\"\nnetwork = [[\"host\"], []]", "network"),
+            ("images = [\"/srv\", []]", "images"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.ends_with(&format!("]: [{section}] must be a table")), "{error}");
         }
     }
 
