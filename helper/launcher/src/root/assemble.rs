@@ -12,7 +12,10 @@
 //! Only plain mode changes the image. systemd-nspawn never walks a path that the image could turn
 //! into one of the host: what would be its `--pivot-root=` is done here.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::Metadata;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use proto::plan::Plan;
@@ -81,13 +84,14 @@ fn enter(
     let object = format!("pivot_root {} in {}", pivot.new, plan.image);
     let handle = whole.open_dir()?;
     let directory = open::in_root(handle.as_fd(), &new).at(&object)?;
-    if !open::metadata(&directory).at(&object)?.is_dir() {
+    let judged = open::metadata(&directory).at(&object)?;
+    if !judged.is_dir() {
         return Err(Problem::refused(object, "is no directory, so it cannot be the root"));
     }
     // By descriptor: what was judged above is what becomes the root, wherever the path leads now.
     let clone = syscalls::clone_mount(directory.as_fd(), false).at(&object)?;
     OwnPath::root().attach(clone.as_fd(), MountPoint::Directory)?;
-    root.directory = open::in_root(root.directory.as_fd(), &new).at(&object)?;
+    root.directory = find_again(&root.directory, &new, &judged).at(&object)?;
     if let Some(old) = &pivot.old {
         // systemd-nspawn makes only the root itself read-only, not what is bound into it.
         let attributes = match plan.root.mode {
@@ -101,6 +105,18 @@ fn enter(
         extras.mount(at, old, MountPoint::Directory);
     }
     Ok(())
+}
+
+/// Finds the new root through the mount by which the root is made ready: in plain mode that is not
+/// the one that becomes the root. A link that leads elsewhere by now would have one directory made
+/// ready for systemd-nspawn, and another one given to it.
+fn find_again(root: &OwnedFd, new: &Path, judged: &Metadata) -> io::Result<OwnedFd> {
+    let found = open::in_root(root.as_fd(), new)?;
+    let meta = open::metadata(&found)?;
+    if (meta.dev(), meta.ino()) == (judged.dev(), judged.ino()) {
+        return Ok(found);
+    }
+    Err(io::Error::other("was changed in the image while it was mounted"))
 }
 
 /// systemd-nspawn mounts `/usr` of the root by its name: a link would be one of the host's.
@@ -128,11 +144,42 @@ pub(super) fn attach(
     // clone alone; they are set before it is attached, and the kernel ID-maps no attached mount.
     let clone = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
     match syscalls::set_mount_attributes(clone.as_fd(), attributes, map) {
-        Err(e) if map.is_some() && e.kind() == std::io::ErrorKind::InvalidInput => {
+        Err(e) if map.is_some() && e.kind() == io::ErrorKind::InvalidInput => {
             let reason = "this kernel cannot ID-map the file system that it lies on";
             return Err(Problem::refused(&plan.image, reason));
         }
         other => other.at(&plan.image)?,
     }
     at.attach(clone.as_fd(), MountPoint::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "directories of the test's own")]
+
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_root_that_was_exchanged_under_its_name_is_not_made_ready() {
+        let top = std::env::temp_dir().join(format!("nspawn-pivot-{}", std::process::id()));
+        for name in ["one", "other"] {
+            fs::create_dir_all(top.join(name)).unwrap();
+        }
+        let lead = |to: &str| {
+            drop(fs::remove_file(top.join("current")));
+            symlink(to, top.join("current")).unwrap();
+        };
+        let root = open::directory(&top).unwrap();
+        let new = Path::new("/current");
+        lead("one");
+        let judged = fs::metadata(top.join("one")).unwrap();
+        let found = find_again(&root, new, &judged).unwrap();
+        assert_eq!(open::metadata(&found).unwrap().ino(), judged.ino());
+        lead("other");
+        let error = find_again(&root, new, &judged).unwrap_err();
+        assert!(error.to_string().contains("was changed"), "{error}");
+        fs::remove_dir_all(top).unwrap();
+    }
 }
