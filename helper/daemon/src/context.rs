@@ -9,7 +9,6 @@ use std::rc::Rc;
 
 use proto::limits;
 use proto::unit_id::UnitId;
-use tokio::sync::OnceCell;
 
 use crate::socket::pace::Pace;
 use crate::systemd::bus::Bus;
@@ -40,7 +39,8 @@ pub(crate) struct Context {
     assembling: Cell<usize>,
     /// How often PID 1 is given work.
     pub(crate) pace: Pace,
-    systemd: OnceCell<String>,
+    /// The version of systemd as PID 1 last gave it; empty before that.
+    pub(crate) last_systemd: RefCell<String>,
 }
 
 impl Context {
@@ -56,14 +56,18 @@ impl Context {
             streams: RefCell::default(),
             assembling: Cell::new(0),
             pace: Pace::default(),
-            systemd: OnceCell::new(),
+            last_systemd: RefCell::default(),
         }
     }
 
-    /// The version of the running systemd; empty when it cannot be read now.
+    /// The version of the running systemd; empty when it cannot be read now. Asked for each time: an
+    /// upgrade executes PID 1 again, and this process goes on.
     pub(crate) async fn systemd(&self) -> String {
-        let version = self.systemd.get_or_try_init(|| self.bus.systemd_version()).await;
-        version.cloned().unwrap_or_default()
+        let version = self.bus.systemd_version().await.unwrap_or_default();
+        if !version.is_empty() {
+            self.last_systemd.replace(version.clone());
+        }
+        version
     }
 
     /// The policy in force now; a reload does not change it under a running decision.

@@ -58,7 +58,7 @@ pub(crate) async fn run(
     sweep_marks(context);
     tokio::task::spawn_local(sweep_all(context.clone(), relays));
     tracing::info!(tasks = count, "table rebuilt");
-    // PID 1 answers now; a greeting must not wait for it.
+    // PID 1 answers now, and may not when a driver greets.
     drop(context.systemd().await);
     Ok(())
 }

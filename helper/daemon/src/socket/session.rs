@@ -107,9 +107,9 @@ impl Session {
         self.greeted = true;
         self.deadline = None;
         let policy = self.context.policy();
-        // A bus that hangs must not make the helper look dead.
-        let systemd = tokio::time::timeout(VERSION_WAIT, self.context.systemd()).await;
-        let systemd = systemd.unwrap_or_default();
+        // A bus that hangs must not make the helper look dead: the last answer counts then.
+        drop(tokio::time::timeout(VERSION_WAIT, self.context.systemd()).await);
+        let systemd = self.context.last_systemd.borrow().clone();
         Ok(Answer::Welcome(Welcome {
             version,
             features: 0,

@@ -33,7 +33,8 @@ pub(crate) async fn start_unit(
     let name = names::task(record.unit());
     let failed = |step: Step, reason: String| Refusal::failed(step.name(), &name, reason);
     let (launcher, socket) = Launcher::pair().map_err(|e| failed(Step::Unit, e.to_string()))?;
-    let systemd = proto::systemd::major(&context.systemd().await);
+    // Of the answer that this start was judged by, or a later one.
+    let systemd = proto::systemd::major(&context.last_systemd.borrow());
     let job = context.bus.job_of(&name).await;
     let limits = &plan.isolation.limits;
     let asked = task::start(&context.bus, record, settings, limits, socket, systemd);
