@@ -110,7 +110,7 @@ fn forget(context: &Context, key: &TaskKey) {
     context.streams.borrow_mut().end(id);
     let entry = context.table.borrow_mut().remove(key);
     // A task of the allocation whose record cannot be read may run in the same range.
-    let is_shared = context.table.borrow().has_unreadable_of(key.alloc);
+    let is_shared = context.table.borrow().unreadable().any(|it| it.key.alloc == key.alloc);
     if let Some(base) = entry.and_then(|entry| entry.record.locked_range())
         && !is_shared
     {

@@ -124,7 +124,7 @@ fn sweep_marks(context: &Context) {
 /// Gives up what is stored for no task. While there is a task whose record cannot be read, it may
 /// be that one's, e.g. the lock of its uid range.
 pub(crate) fn sweep_unclaimed(context: &Context) {
-    if !context.table.borrow().has_unreadable() {
+    if context.table.borrow().unreadable().next().is_none() {
         context.unclaimed.take().into_iter().for_each(|(name, fd)| sweep(&name, fd));
     }
 }

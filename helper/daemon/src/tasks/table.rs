@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use proto::error::{Code, Refusal, printable};
 use proto::limits;
-use proto::name::{AllocId, Instance, TaskKey};
+use proto::name::{Instance, TaskKey};
 use proto::unit_id::UnitId;
 use proto::wire::Page;
 
@@ -73,8 +73,7 @@ impl Table {
     /// The key of that task's entry when its record could not be read: its name may be unknown.
     fn find_unreadable(&self, key: &TaskKey) -> Option<TaskKey> {
         let unit = UnitId::from(key);
-        let same = |record: &&Record| !record.is_readable() && record.unit() == unit;
-        self.records().find(same).map(|record| record.key.clone())
+        self.unreadable().find(|record| record.unit() == unit).map(|record| record.key.clone())
     }
 
     /// A task that a request is about; `step` is what fails without it.
@@ -88,14 +87,9 @@ impl Table {
         self.get(key).map(|entry| entry.gate.clone()).unwrap_or_default()
     }
 
-    /// Whether there is a task whose record could not be read.
-    pub(crate) fn has_unreadable(&self) -> bool {
-        self.records().any(|record| !record.is_readable())
-    }
-
-    /// The same among the tasks of one allocation.
-    pub(crate) fn has_unreadable_of(&self, alloc: AllocId) -> bool {
-        self.records().any(|record| !record.is_readable() && record.key.alloc == alloc)
+    /// Records of the tasks whose own could not be read.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Record> {
+        self.records().filter(|record| !record.is_readable())
     }
 
     /// Puts a remark before those of the launcher.
