@@ -13,14 +13,20 @@ use crate::systemd::units::transient::Property;
 const WITHOUT: [&str; 8] =
     ["@aio", "@keyring", "@memlock", "@resources", "@setuid", "seccomp", "setns", "unshare"];
 
-/// The properties of a unit that may write below `writable` alone and has these capabilities
-/// (a mask, capabilities(7)) and socket families; `home` is its ProtectHome=.
-pub(crate) fn properties<'a>(
-    writable: Vec<String>,
-    capabilities: u64,
-    families: Vec<&'static str>,
-    home: &'static str,
-) -> Vec<Property<'a>> {
+/// In what the confined units differ.
+pub(crate) struct Needs {
+    /// ReadWritePaths=: nothing else can be written.
+    pub(crate) writable: Vec<String>,
+    /// Mask of capabilities(7).
+    pub(crate) capabilities: u64,
+    /// Socket families, e.g. `AF_UNIX`.
+    pub(crate) families: Vec<&'static str>,
+    /// ProtectHome=.
+    pub(crate) home: &'static str,
+}
+
+/// The properties of a unit that needs no more than this.
+pub(crate) fn properties<'a>(needs: Needs) -> Vec<Property<'a>> {
     let on = [
         "NoNewPrivileges",
         // Sockets with a path work from another network namespace, and it needs no others.
@@ -38,19 +44,19 @@ pub(crate) fn properties<'a>(
     ];
     let mut all: Vec<Property<'a>> = on.map(|name| (name, Variant::from(true))).into();
     all.extend([
-        ("CapabilityBoundingSet", Variant::from(capabilities)),
+        ("CapabilityBoundingSet", Variant::from(needs.capabilities)),
         ("ProtectSystem", Variant::from("strict")),
-        ("ProtectHome", Variant::from(home)),
+        ("ProtectHome", Variant::from(needs.home)),
         ("ProtectProc", Variant::from("invisible")),
         // Strict leaves it writable where /proc or /sys are mounted again, as some of the above do.
         ("ReadOnlyPaths", Variant::from(vec!["/run"])),
         // The ways to PID 1, which obeys uid 0 even without a capability.
         ("InaccessiblePaths", Variant::from(vec!["-/run/dbus", "-/run/systemd/private"])),
-        ("ReadWritePaths", Variant::from(writable)),
+        ("ReadWritePaths", Variant::from(needs.writable)),
         ("KeyringMode", Variant::from("private")),
         // None of the kernel's namespaces may be entered or made.
         ("RestrictNamespaces", Variant::from(0_u64)),
-        ("RestrictAddressFamilies", Variant::from((true, families))),
+        ("RestrictAddressFamilies", Variant::from((true, needs.families))),
         ("SystemCallArchitectures", Variant::from(vec!["native"])),
         ("SystemCallErrorNumber", Variant::from(libc::EPERM)),
         ("SystemCallFilter", Variant::from((true, vec!["@system-service"]))),

@@ -4,7 +4,7 @@ use proto::unit_id::UnitId;
 use zbus::Variant;
 
 use crate::systemd::bus::{Bus, is_named};
-use crate::systemd::confinement;
+use crate::systemd::confinement::{self, Needs};
 use crate::systemd::units::stop::{TIMEOUT, await_end};
 use crate::systemd::units::{names, transient};
 use kernel::layout::{LOCKS, UPPERS};
@@ -28,7 +28,8 @@ pub(crate) async fn run(bus: &Bus, unit: UnitId) -> Result<(), String> {
         // Test builds only: a hook that is met removes its file.
         writable.push("-/run/nomad-nspawn/hook".to_owned());
     }
-    let mut properties = confinement::properties(writable, CAPABILITIES, Vec::new(), "yes");
+    let needs = Needs { writable, capabilities: CAPABILITIES, families: Vec::new(), home: "yes" };
+    let mut properties = confinement::properties(needs);
     properties.extend([
         ("Description", Variant::from("Clean-up after a Nomad task")),
         ("Slice", Variant::from(transient::SLICE)),

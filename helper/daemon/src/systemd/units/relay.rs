@@ -7,7 +7,7 @@ use proto::task_spec::Label;
 use zbus::Variant;
 
 use crate::systemd::bus::Bus;
-use crate::systemd::confinement;
+use crate::systemd::confinement::{self, Needs};
 use crate::systemd::units::{names, transient};
 use crate::tasks::record::Record;
 use kernel::layout::upper;
@@ -44,14 +44,14 @@ pub(crate) async fn start(
         ("MemoryMax", Variant::from(MEMORY)),
         ("TasksMax", Variant::from(8_u64)),
     ]);
-    // Pipes are written to all the same; a socket of the container's journal is made there.
-    let writable = vec![upper(unit).display().to_string()];
-    // Below /home there may be allocations, and so the FIFOs that it writes to.
-    properties.extend(confinement::properties(
-        writable,
-        CAPABILITIES,
-        vec!["AF_UNIX"],
-        "read-only",
-    ));
+    let needs = Needs {
+        // Pipes are written to all the same; a socket of the container's journal is made there.
+        writable: vec![upper(unit).display().to_string()],
+        capabilities: CAPABILITIES,
+        families: vec!["AF_UNIX"],
+        // Below /home there may be allocations, and so the FIFOs that it writes to.
+        home: "read-only",
+    };
+    properties.extend(confinement::properties(needs));
     transient::start(bus, &names::relay(unit), properties).await.map_err(|e| e.to_string())
 }
