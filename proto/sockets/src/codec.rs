@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian, NoLimit};
+use bincode::config::{self, Configuration, Fixint, LittleEndian};
 use bincode::{Decode, Encode};
 
 use crate::limits;
@@ -35,19 +35,7 @@ impl fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
-fn packet() -> Configuration<LittleEndian, Fixint, Limit<{ limits::MESSAGE_MAX }>> {
-    config::standard().with_fixed_int_encoding().with_limit::<{ limits::MESSAGE_MAX }>()
-}
-
-/// A specification holds many small texts; each costs more in memory than on the wire, so the
-/// limit counts twice the bytes that may be sent.
-fn whole() -> Configuration<LittleEndian, Fixint, Limit<{ limits::SPEC_MAX * 2 }>> {
-    config::standard().with_fixed_int_encoding().with_limit::<{ limits::SPEC_MAX * 2 }>()
-}
-
-fn unlimited() -> Configuration<LittleEndian, Fixint, NoLimit> {
-    config::standard().with_fixed_int_encoding()
-}
+const FORM: Configuration<LittleEndian, Fixint> = config::standard().with_fixed_int_encoding();
 
 /// Encodes one packet.
 ///
@@ -66,8 +54,8 @@ pub fn encode_whole<T: Encode>(message: &T) -> Result<Vec<u8>, CodecError> {
 }
 
 fn encode_within<T: Encode>(message: &T, most: usize) -> Result<Vec<u8>, CodecError> {
-    let bytes = bincode::encode_to_vec(message, unlimited())
-        .map_err(|e| CodecError::Malformed(e.to_string()))?;
+    let bytes =
+        bincode::encode_to_vec(message, FORM).map_err(|e| CodecError::Malformed(e.to_string()))?;
     if bytes.len() > most { Err(CodecError::TooLong) } else { Ok(bytes) }
 }
 
@@ -76,10 +64,7 @@ fn encode_within<T: Encode>(message: &T, most: usize) -> Result<Vec<u8>, CodecEr
 /// # Errors
 /// Too long, not of this type, or not used up.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() > limits::MESSAGE_MAX {
-        return Err(CodecError::TooLong);
-    }
-    finish(bytes, bincode::decode_from_slice(bytes, packet()))
+    decode_within::<T, { limits::MESSAGE_MAX }>(bytes, limits::MESSAGE_MAX)
 }
 
 /// Decodes a specification or plan that came in parts.
@@ -87,17 +72,20 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
 /// # Errors
 /// Too long, not of this type, or not used up.
 pub fn decode_whole<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() > limits::SPEC_MAX {
-        return Err(CodecError::TooLong);
-    }
-    finish(bytes, bincode::decode_from_slice(bytes, whole()))
+    // A specification holds many small texts; each costs more in memory than on the wire, so the
+    // limit counts twice the bytes that may be sent.
+    decode_within::<T, { limits::SPEC_MAX * 2 }>(bytes, limits::SPEC_MAX)
 }
 
-fn finish<T>(
+/// `LIMIT` is bincode's: of the bytes that are read and of those that a list announces.
+fn decode_within<T: Decode<()>, const LIMIT: usize>(
     bytes: &[u8],
-    decoded: Result<(T, usize), bincode::error::DecodeError>,
+    most: usize,
 ) -> Result<T, CodecError> {
-    match decoded {
+    if bytes.len() > most {
+        return Err(CodecError::TooLong);
+    }
+    match bincode::decode_from_slice(bytes, FORM.with_limit::<LIMIT>()) {
         Ok((message, used)) if used == bytes.len() => Ok(message),
         Ok(_) => Err(CodecError::Trailing),
         Err(e) => Err(CodecError::Malformed(crate::error::printable(&e.to_string()))),

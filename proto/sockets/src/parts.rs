@@ -54,12 +54,6 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Bytes taken so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Whether no part has been taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
