@@ -187,16 +187,8 @@ impl FromStr for AllocId {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let invalid =
             InvalidName { kind: "allocation id", rule: "a UUID in its canonical lower-case form" };
-        let mut bytes = [0_u8; 16];
-        let digits: String = text.chars().filter(|c| *c != '-').collect();
-        if !digits.is_ascii() || digits.len() != 32 {
-            return Err(invalid);
-        }
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            let pair = digits.get(index * 2..index * 2 + 2).ok_or(invalid)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| invalid)?;
-        }
-        let id = Self(bytes);
+        let number = u128::from_str_radix(&text.replace('-', ""), 16).map_err(|_| invalid)?;
+        let id = Self(number.to_be_bytes());
         if id.to_string() == text { Ok(id) } else { Err(invalid) }
     }
 }
@@ -239,12 +231,10 @@ impl FromStr for TaskKey {
         };
         let (alloc, rest) = id.split_once('/').ok_or(invalid)?;
         let (task, instance) = rest.rsplit_once('/').ok_or(invalid)?;
-        let hex = instance.len() == 8 && instance.bytes().all(|b| b.is_ascii_hexdigit());
-        if !hex {
-            return Err(invalid);
-        }
-        let instance = u32::from_str_radix(instance, 16).map_err(|_| invalid)?;
-        Ok(Self { alloc: alloc.parse()?, task: TaskName::new(task)?, instance: Instance(instance) })
+        let number = u32::from_str_radix(instance, 16).map_err(|_| invalid)?;
+        let key =
+            Self { alloc: alloc.parse()?, task: TaskName::new(task)?, instance: Instance(number) };
+        if key.to_string() == id { Ok(key) } else { Err(invalid) }
     }
 }
 
@@ -265,6 +255,8 @@ mod tests {
             "0e8b1c2d111122223333444455556666",
             "../x",
             "é",
+            "+0e8b1c2d-1111-2222-3333-44445555666",
+            "-0e8b1c2d11112222333344445555666-6",
         ] {
             assert!(bad.parse::<AllocId>().is_err(), "{bad}");
         }
@@ -280,6 +272,7 @@ mod tests {
             "0e8b1c2d-1111-2222-3333-444455556666/a/b/00c0ffee",
             "0e8b1c2d-1111-2222-3333-444455556666//00c0ffee",
             "0e8b1c2d-1111-2222-3333-444455556666/web/+0c0ffee",
+            "0e8b1c2d-1111-2222-3333-444455556666/web/00C0FFEE",
         ] {
             assert!(bad.parse::<TaskKey>().is_err(), "{bad}");
         }

@@ -29,13 +29,10 @@ impl UnitId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (alloc, instance) = text.split_once('-')?;
-        let hex = |t: &str| t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if alloc.len() != 32 || instance.len() != 8 || !hex(alloc) || !hex(instance) {
-            return None;
-        }
-        let alloc = u128::from_str_radix(alloc, 16).ok()?;
-        let instance = u32::from_str_radix(instance, 16).ok()?;
-        Some(Self { alloc: AllocId(alloc.to_be_bytes()), instance: Instance(instance) })
+        let alloc = AllocId(u128::from_str_radix(alloc, 16).ok()?.to_be_bytes());
+        let instance = Instance(u32::from_str_radix(instance, 16).ok()?);
+        let id = Self { alloc, instance };
+        (id.to_string() == text).then_some(id)
     }
 }
 
@@ -54,7 +51,17 @@ mod tests {
         let id = UnitId { alloc: AllocId([0xab; 16]), instance: Instance(0x00c0_ffee) };
         assert_eq!(id.to_string(), format!("{}-00c0ffee", "ab".repeat(16)));
         assert_eq!(UnitId::parse(&id.to_string()), Some(id));
-        for bad in ["", "-", &format!("{}-00C0FFEE", "ab".repeat(16)), &"../".repeat(14)] {
+        let digits = "ab".repeat(16);
+        for bad in [
+            "",
+            "-",
+            &"../".repeat(14),
+            &format!("{digits}-00C0FFEE"),
+            &format!("{digits}-c0ffee"),
+            &format!("{digits}-+0c0ffee"),
+            &format!("+{}-00c0ffee", &digits[1..]),
+            &format!("0{digits}-00c0ffee"),
+        ] {
             assert_eq!(UnitId::parse(bad), None, "{bad}");
         }
     }
