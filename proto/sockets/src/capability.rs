@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bincode::de::Decoder;
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
 /// Names by number (capabilities(7); linux/capability.h), without `CAP_`.
@@ -120,24 +122,16 @@ impl fmt::Debug for Capabilities {
 }
 
 impl<C> Decode<C> for Capabilities {
-    fn decode<D: bincode::de::Decoder<Context = C>>(
-        decoder: &mut D,
-    ) -> Result<Self, bincode::error::DecodeError> {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let bits = u64::decode(decoder)?;
         if bits & !Self::ALL.0 != 0 {
-            return Err(bincode::error::DecodeError::Other("no such capability"));
+            return Err(DecodeError::Other("no such capability"));
         }
         Ok(Self(bits))
     }
 }
 
-impl<'de, C> bincode::BorrowDecode<'de, C> for Capabilities {
-    fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = C>>(
-        decoder: &mut D,
-    ) -> Result<Self, bincode::error::DecodeError> {
-        Decode::decode(decoder)
-    }
-}
+bincode::impl_borrow_decode!(Capabilities);
 
 #[cfg(test)]
 mod tests {

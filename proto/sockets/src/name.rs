@@ -72,71 +72,57 @@ macro_rules! text_name {
             }
         }
 
-        impl<'de, C> bincode::BorrowDecode<'de, C> for $name {
-            fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = C>>(
-                decoder: &mut D,
-            ) -> Result<Self, bincode::error::DecodeError> {
-                bincode::Decode::decode(decoder)
-            }
-        }
+        bincode::impl_borrow_decode!($name);
     };
 }
 pub(crate) use text_name;
 
-fn check_task_name(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::TASK_NAME_MAX {
-        return Err("1 to 128 bytes");
-    }
-    if text == "." || text == ".." || text.contains('/') {
-        return Err("no slash, not . or .. (it names a directory of the allocation)");
-    }
-    if text.chars().any(char::is_control) {
-        return Err("no control character");
-    }
-    Ok(())
+/// The result of a check: the rule itself where it does not hold.
+pub(crate) type Checked = Result<(), &'static str>;
+
+pub(crate) fn require(holds: bool, rule: &'static str) -> Checked {
+    if holds { Ok(()) } else { Err(rule) }
 }
 
-fn check_image_name(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::MACHINE_NAME_MAX {
-        return Err("1 to 64 bytes");
-    }
-    if text.starts_with('.') || text.ends_with(".v") {
-        return Err("no leading dot, no .v at the end (nspawn would pick a version)");
-    }
-    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b)) {
-        return Err("letters, digits and ._-+ only");
-    }
-    Ok(())
+/// Whether a text consists of ASCII letters, digits and these other characters; so does an empty one.
+pub(crate) fn is_made_of(text: &str, others: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
-pub(crate) fn check_machine_name(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::MACHINE_NAME_MAX {
-        return Err("1 to 64 bytes");
-    }
-    let label = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+/// One name in a directory.
+pub(crate) fn check_component(text: &str) -> Checked {
+    require((1..=limits::COMPONENT_MAX).contains(&text.len()), "1 to 255 bytes")?;
+    require(text != "." && text != ".." && !text.contains('/'), "no slash, not . or ..")?;
+    require(!text.chars().any(char::is_control), "no control character")
+}
+
+fn check_task_name(text: &str) -> Checked {
+    require((1..=limits::TASK_NAME_MAX).contains(&text.len()), "1 to 128 bytes")?;
+    check_component(text)
+}
+
+fn check_image_name(text: &str) -> Checked {
+    require((1..=limits::MACHINE_NAME_MAX).contains(&text.len()), "1 to 64 bytes")?;
+    let rule = "no leading dot, no .v at the end (nspawn would pick a version)";
+    require(!text.starts_with('.') && !text.ends_with(".v"), rule)?;
+    require(is_made_of(text, "._-+"), "letters, digits and ._-+ only")
+}
+
+pub(crate) fn check_machine_name(text: &str) -> Checked {
+    require((1..=limits::MACHINE_NAME_MAX).contains(&text.len()), "1 to 64 bytes")?;
+    let is_label = |part: &str| {
+        !part.is_empty() && !part.starts_with('-') && !part.ends_with('-') && is_made_of(part, "-")
     };
-    if text.split('.').all(label) {
-        Ok(())
-    } else {
-        Err("labels of letters, digits and inner dashes, joined by dots")
-    }
+    let rule = "labels of letters, digits and inner dashes, joined by dots";
+    require(text.split('.').all(is_label), rule)
 }
 
-fn check_variable_name(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::VARIABLE_NAME_MAX {
-        return Err("1 to 255 bytes");
-    }
-    let first_ok = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    if !first_ok || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(
-            "letters, digits and underscores, not beginning with a digit (systemd-nspawn drops others)",
-        );
-    }
-    Ok(())
+fn check_variable_name(text: &str) -> Checked {
+    require((1..=limits::VARIABLE_NAME_MAX).contains(&text.len()), "1 to 255 bytes")?;
+    let begins_well = !text.starts_with(|c: char| c.is_ascii_digit());
+    let rule = "letters, digits and underscores, not beginning with a digit (systemd-nspawn drops \
+                others)";
+    require(begins_well && is_made_of(text, "_"), rule)
 }
 
 text_name!(

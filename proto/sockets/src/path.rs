@@ -8,56 +8,17 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use bincode::de::{BorrowDecoder, Decoder};
+use bincode::de::Decoder;
 use bincode::error::DecodeError;
-use bincode::{BorrowDecode, Decode, Encode};
+use bincode::{Decode, Encode};
 
 use crate::limits;
-use crate::name::InvalidName;
+use crate::name::{InvalidName, check_component, text_name};
 
-/// One name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode)]
-pub struct Component(String);
-
-impl Component {
-    /// Checks the rule and takes the text.
-    ///
-    /// # Errors
-    /// The rule that the text breaks.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
-        let text = text.into();
-        let invalid = |rule| InvalidName { kind: "path component", rule };
-        if text.is_empty() || text.len() > limits::COMPONENT_MAX {
-            return Err(invalid("1 to 255 bytes"));
-        }
-        if text == "." || text == ".." || text.contains('/') {
-            return Err(invalid("no slash, not . or .."));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(invalid("no control character"));
-        }
-        Ok(Self(text))
-    }
-
-    /// The component as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<C> Decode<C> for Component {
-    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let text = String::decode(decoder)?;
-        Self::new(text).map_err(|e| DecodeError::OtherString(e.to_string()))
-    }
-}
-
-impl<'de, C> BorrowDecode<'de, C> for Component {
-    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(d: &mut D) -> Result<Self, DecodeError> {
-        Self::decode(d)
-    }
-}
+text_name!(
+    /// One name in a directory.
+    Component, "path component", check_component
+);
 
 /// A path below some directory: components in order, possibly none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode)]
@@ -98,11 +59,7 @@ impl<C> Decode<C> for Relative {
     }
 }
 
-impl<'de, C> BorrowDecode<'de, C> for Relative {
-    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(d: &mut D) -> Result<Self, DecodeError> {
-        Self::decode(d)
-    }
-}
+bincode::impl_borrow_decode!(Relative);
 
 /// An absolute path: the components below `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]

@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use bincode::de::{BorrowDecoder, Decoder};
+use bincode::de::Decoder;
 use bincode::error::DecodeError;
-use bincode::{BorrowDecode, Decode, Encode};
+use bincode::{Decode, Encode};
 
 use crate::name::InvalidName;
 use crate::path::Absolute;
@@ -68,11 +68,7 @@ impl<C> Decode<C> for Target {
     }
 }
 
-impl<'de, C> BorrowDecode<'de, C> for Target {
-    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(d: &mut D) -> Result<Self, DecodeError> {
-        Self::decode(d)
-    }
-}
+bincode::impl_borrow_decode!(Target);
 
 #[cfg(test)]
 mod tests {

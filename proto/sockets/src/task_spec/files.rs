@@ -5,23 +5,15 @@ use std::fmt;
 use bincode::{Decode, Encode};
 
 use crate::limits;
-use crate::name::text_name;
+use crate::name::{Checked, is_made_of, require, text_name};
 use crate::path::{Absolute, Relative};
 use crate::secret::Secret;
 use crate::target::Target;
 
-fn check_credential(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::COMPONENT_MAX {
-        return Err("1 to 255 bytes");
-    }
-    if text.starts_with('.') {
-        return Err("no leading dot");
-    }
-    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@+".contains(&b)) {
-        Ok(())
-    } else {
-        Err("letters, digits and ._-@+ only")
-    }
+fn check_credential(text: &str) -> Checked {
+    require((1..=limits::COMPONENT_MAX).contains(&text.len()), "1 to 255 bytes")?;
+    require(!text.starts_with('.'), "no leading dot")?;
+    require(is_made_of(text, "._-@+"), "letters, digits and ._-@+ only")
 }
 
 text_name!(

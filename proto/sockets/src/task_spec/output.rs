@@ -3,18 +3,14 @@
 use bincode::{Decode, Encode};
 
 use crate::limits;
-use crate::name::text_name;
+use crate::name::{Checked, is_made_of, require, text_name};
 
-fn check_label_name(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > 64 {
-        return Err("1 to 64 bytes");
-    }
-    if !text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
-        return Err("capital letters, digits and _ only (systemd.journal-fields(7))");
-    }
-    if !text.as_bytes().first().is_some_and(u8::is_ascii_uppercase) {
-        return Err("must begin with a letter");
-    }
+fn check_label_name(text: &str) -> Checked {
+    require((1..=64).contains(&text.len()), "1 to 64 bytes")?;
+    let is_upper = !text.bytes().any(|b| b.is_ascii_lowercase());
+    let rule = "capital letters, digits and _ only (systemd.journal-fields(7))";
+    require(is_upper && is_made_of(text, "_"), rule)?;
+    require(text.starts_with(|c: char| c.is_ascii_uppercase()), "must begin with a letter")?;
     const RESERVED: [&str; 10] = [
         "NOMAD_",
         "NSPAWN_",
@@ -28,26 +24,17 @@ fn check_label_name(text: &str) -> Result<(), &'static str> {
         // journalctl -u takes root's lines with OBJECT_SYSTEMD_UNIT= for the unit's.
         "OBJECT_",
     ];
-    if RESERVED.iter().any(|prefix| text.starts_with(prefix)) {
-        return Err("must not begin as a field of systemd's or of this driver's does");
-    }
-    Ok(())
+    let rule = "must not begin as a field of systemd's or of this driver's does";
+    require(!RESERVED.iter().any(|prefix| text.starts_with(prefix)), rule)
 }
 
-fn check_label_value(text: &str) -> Result<(), &'static str> {
-    if text.len() > limits::VALUE_MAX {
-        return Err("at most 255 bytes");
-    }
+fn check_label_value(text: &str) -> Checked {
+    require(text.len() <= limits::VALUE_MAX, "at most 255 bytes")?;
     // PID 1 writes a field without quotes: when it reads its units again, each word is one of its
     // own.
-    if text.split(' ').skip(1).any(|word| word.contains('=')) {
-        return Err("no = behind a blank");
-    }
-    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b" ._:/@+,=-".contains(&b)) {
-        Ok(())
-    } else {
-        Err("letters, digits, blanks and ._:/@+,=- only")
-    }
+    let splits = text.split(' ').skip(1).any(|word| word.contains('='));
+    require(!splits, "no = behind a blank")?;
+    require(is_made_of(text, " ._:/@+,=-"), "letters, digits, blanks and ._:/@+,=- only")
 }
 
 text_name!(

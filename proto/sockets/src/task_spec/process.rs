@@ -6,73 +6,42 @@ use bincode::{Decode, Encode};
 
 use crate::capability::Capabilities;
 use crate::limits;
-use crate::name::{InvalidName, check_machine_name, text_name};
+use crate::name::{Checked, InvalidName, check_machine_name, is_made_of, require, text_name};
 use crate::path::Absolute;
 
-fn check_user(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::VALUE_MAX {
-        return Err("1 to 255 bytes");
-    }
-    if text.starts_with('-') {
-        return Err("no leading dash");
-    }
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("not a number");
-    }
-    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-$".contains(&b)) {
-        return Err("letters, digits and ._-$ only");
-    }
-    Ok(())
+fn check_user(text: &str) -> Checked {
+    require((1..=limits::VALUE_MAX).contains(&text.len()), "1 to 255 bytes")?;
+    require(!text.starts_with('-'), "no leading dash")?;
+    require(!text.bytes().all(|b| b.is_ascii_digit()), "not a number")?;
+    require(is_made_of(text, "._-$"), "letters, digits and ._-$ only")
 }
 
-fn check_syscall(text: &str) -> Result<(), &'static str> {
+fn check_syscall(text: &str) -> Checked {
     let name = text.strip_prefix('@').unwrap_or(text);
-    if name.is_empty() || name.len() > 64 {
-        return Err("1 to 64 bytes");
-    }
-    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b)) {
-        return Err("a system call's name, or a group's with @ (systemd.exec(5))");
-    }
-    Ok(())
+    require((1..=64).contains(&name.len()), "1 to 64 bytes")?;
+    let is_lower = !name.bytes().any(|b| b.is_ascii_uppercase());
+    let rule = "a system call's name, or a group's with @ (systemd.exec(5))";
+    require(is_lower && is_made_of(name, "_-"), rule)
 }
 
-fn check_sysctl(text: &str) -> Result<(), &'static str> {
-    if text.len() > limits::VALUE_MAX || text.split('.').count() < 2 {
-        return Err("parts joined by dots, at most 255 bytes");
-    }
-    let part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
-    };
-    if text.split('.').all(part) {
-        Ok(())
-    } else {
-        Err("parts of letters, digits, _ and -, joined by dots (sysctl(8))")
-    }
+fn check_sysctl(text: &str) -> Checked {
+    let are_parts = text.len() <= limits::VALUE_MAX && text.contains('.');
+    require(are_parts, "parts joined by dots, at most 255 bytes")?;
+    let is_part = |part: &str| !part.is_empty() && is_made_of(part, "_-");
+    let rule = "parts of letters, digits, _ and -, joined by dots (sysctl(8))";
+    require(text.split('.').all(is_part), rule)
 }
 
-fn check_value(text: &str) -> Result<(), &'static str> {
-    if text.len() > limits::VALUE_MAX {
-        return Err("at most 255 bytes");
-    }
-    if text.bytes().all(|b| b.is_ascii_graphic() || b == b' ' || b == b'\t') {
-        Ok(())
-    } else {
-        Err("printable ASCII only")
-    }
+fn check_value(text: &str) -> Checked {
+    require(text.len() <= limits::VALUE_MAX, "at most 255 bytes")?;
+    let is_plain = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ' || b == b'\t');
+    require(is_plain, "printable ASCII only")
 }
 
-fn check_context(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > limits::VALUE_MAX {
-        return Err("1 to 255 bytes");
-    }
-    if text.split(':').count() < 4 {
-        return Err("user:role:type:level");
-    }
-    if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:,-".contains(&b)) {
-        Ok(())
-    } else {
-        Err("letters, digits and _.:,- only")
-    }
+fn check_context(text: &str) -> Checked {
+    require((1..=limits::VALUE_MAX).contains(&text.len()), "1 to 255 bytes")?;
+    require(text.split(':').count() >= 4, "user:role:type:level")?;
+    require(is_made_of(text, "_.:,-"), "letters, digits and _.:,- only")
 }
 
 text_name!(
