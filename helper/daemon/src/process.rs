@@ -69,21 +69,15 @@ impl Process {
 
     /// Its parent, if that is still the same once it is held.
     pub(crate) fn parent(&self) -> Option<Self> {
-        let number = || {
-            let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-            status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
-        };
+        let number = || status(self.pid, "PPid:")?.parse().ok();
         let pid = number().filter(|pid| *pid > 1)?;
         let parent = Self::open(pid).ok()?;
         (number() == Some(pid)).then_some(parent)
     }
 
-    /// How many system call filters it is under. The name in the same file may be any bytes.
+    /// How many system call filters it is under.
     pub(crate) fn filters(&self) -> Option<u32> {
-        let status = fs::read(format!("/proc/{}/status", self.pid)).ok()?;
-        let status = String::from_utf8_lossy(&status);
-        let mut lines = status.lines();
-        lines.find_map(|line| line.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
+        status(self.pid, "Seccomp_filters:")?.parse().ok()
     }
 
     /// Whether it is in a unit's cgroup.
@@ -145,10 +139,17 @@ fn unit_of(line: &str) -> Option<&str> {
 
 /// Whether a process is PID 1 of a pid namespace below ours.
 pub(crate) fn is_namespace_init(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let ids = status(pid, "NSpid:").unwrap_or_default();
     let ids: Vec<&str> = ids.split_whitespace().collect();
-    ids.len() == 2 && ids.last() == Some(&"1")
+    matches!(ids[..], [_, "1"])
+}
+
+/// A field of /proc/PID/status. The name in the same file may be any bytes.
+fn status(pid: u32, field: &str) -> Option<String> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(value.trim().to_owned())
 }
 
 fn pid_of(fd: BorrowedFd<'_>) -> Option<u32> {
@@ -160,6 +161,23 @@ fn pid_of(fd: BorrowedFd<'_>) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_bytes_its_name_has() {
+        use std::os::unix::ffi::OsStrExt;
+        let directory = std::env::temp_dir().join(format!("nspawn-name-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let program = directory.join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        let parent = Process::open(child.id()).unwrap().parent();
+        let namespaces = status(child.id(), "NSpid:");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(parent.map(|parent| parent.pid), Some(std::process::id()));
+        assert!(namespaces.is_some_and(|ids| ids.ends_with(&child.id().to_string())));
+    }
 
     #[test]
     fn s10_a_payload_cannot_name_itself_another_unit() {
