@@ -9,6 +9,7 @@
 
 mod context;
 mod end;
+mod files;
 mod policy_file;
 mod process;
 mod restart;

@@ -9,6 +9,7 @@ use proto::step::Step;
 use proto::unit_id::UnitId;
 
 use crate::context::Context;
+use crate::files;
 use crate::restart::recover;
 use crate::systemd::units::stop::{self, Who};
 use crate::systemd::units::{cleanup, names};
@@ -102,11 +103,7 @@ fn forget(context: &Context, key: &TaskKey) {
     let id = UnitId::from(key);
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
-    if let Err(error) = std::fs::remove_file(kernel::layout::executed_mark(id))
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(task = %key, %error, "cannot remove the mark of its launcher");
-    }
+    files::remove(&kernel::layout::executed_mark(id));
     context.streams.borrow_mut().end(id);
     let entry = context.table.borrow_mut().remove(key);
     // A task of the allocation whose record cannot be read may run in the same range.

@@ -11,9 +11,10 @@ use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::end::remove;
+use crate::files;
 use crate::process::{Process, nspawn};
 use crate::restart::resume;
-use crate::start::{arrival, output, payload_watch, ready};
+use crate::start::{arrival, output, payload_watch};
 use crate::systemd::units::read::{self, Found};
 use crate::systemd::units::{names, stop};
 use crate::systemd::{machined, notify};
@@ -54,8 +55,7 @@ pub(crate) async fn run(
         );
     }
     sweep_unclaimed(context);
-    ready::sweep();
-    sweep_marks(context);
+    sweep_files(context);
     tokio::task::spawn_local(sweep_all(context.clone(), relays));
     tracing::info!(tasks = count, "table rebuilt");
     // PID 1 answers now, and may not when a driver greets.
@@ -109,14 +109,16 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     });
 }
 
-/// Takes the marks of launchers away whose unit is gone.
-fn sweep_marks(context: &Context) {
+/// Removes the marks of launchers whose unit is gone, and the sockets of an earlier process: its
+/// starts count as done.
+fn sweep_files(context: &Context) {
     for file in fs::read_dir(READY).into_iter().flatten().flatten() {
-        let unit = file.file_name().to_str().and_then(executed_unit);
-        if unit.is_some_and(|unit| !context.table.borrow().holds(unit))
-            && let Err(error) = fs::remove_file(file.path())
+        let name = file.file_name();
+        let unit = name.to_str().and_then(executed_unit);
+        if name.as_encoded_bytes().starts_with(b"ready-")
+            || unit.is_some_and(|unit| !context.table.borrow().holds(unit))
         {
-            tracing::warn!(%error, path = %file.path().display(), "cannot remove a mark");
+            files::remove(&file.path());
         }
     }
 }

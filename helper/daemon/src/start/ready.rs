@@ -13,8 +13,9 @@ use proto::error::Refusal;
 use proto::unit_id::UnitId;
 use tokio::net::UnixDatagram;
 
+use crate::files;
 use crate::process::Process;
-use kernel::layout::{READY, ready_socket};
+use kernel::layout::ready_socket;
 
 /// The socket of one start; its file goes with it.
 pub(crate) struct Notice {
@@ -64,19 +65,6 @@ impl Notice {
 
 impl Drop for Notice {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "cannot remove a socket");
-        }
-    }
-}
-
-/// Takes the sockets of an earlier process away: its starts count as done.
-pub(crate) fn sweep() {
-    for file in fs::read_dir(READY).into_iter().flatten().flatten() {
-        if file.file_name().as_encoded_bytes().starts_with(b"ready-")
-            && let Err(error) = fs::remove_file(file.path())
-        {
-            tracing::warn!(%error, path = %file.path().display(), "cannot remove a socket");
-        }
+        files::remove(&self.path);
     }
 }

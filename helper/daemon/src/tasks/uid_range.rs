@@ -5,7 +5,7 @@
 //! the files that it left under the same owners, where their file system cannot be ID-mapped.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -16,6 +16,7 @@ use proto::limits::{RANGE_FIRST, RANGE_LAST, RANGE_WIDTH};
 use proto::name::AllocId;
 use proto::step::Step;
 
+use crate::files;
 use crate::systemd::notify;
 use kernel::syscalls;
 
@@ -117,12 +118,7 @@ impl Ranges {
 /// Takes a lock file and its stored lock away. The file first: whoever opens it again gets a new
 /// file, and whoever holds the old one sees that it is gone (see [`lock`]).
 pub(crate) fn free(base: u32) {
-    let path = lock_path(base);
-    if let Err(error) = fs::remove_file(&path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, path = %path.display(), "cannot remove a lock file");
-    }
+    files::remove(&lock_path(base));
     notify::forget(&stored_name(base));
 }
 
