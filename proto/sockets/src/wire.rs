@@ -32,14 +32,14 @@ pub enum Verb {
     Start(Start),
     /// Send a signal to the payload.
     Signal(Signal),
-    /// Kill every process of the task.
-    Kill(Kill),
+    /// Kill every process of the task, at once.
+    Kill(TaskKey),
     /// What is known of one task.
-    Status(Status),
-    /// What tasks there are.
-    List(List),
-    /// Take away everything of a task.
-    Remove(Remove),
+    Status(TaskKey),
+    /// What tasks there are, in pages: those after this key; `None`: from the first.
+    List(Option<TaskKey>),
+    /// Take away everything of a task; kills it when it runs. Unknown tasks are fine.
+    Remove(TaskKey),
 }
 
 impl Verb {
@@ -64,9 +64,9 @@ impl Verb {
         match self {
             Self::Hello(_) | Self::Part(_) | Self::Start(_) | Self::List(_) => None,
             Self::Signal(Signal { key, .. })
-            | Self::Kill(Kill { key })
-            | Self::Status(Status { key })
-            | Self::Remove(Remove { key }) => Some(key),
+            | Self::Kill(key)
+            | Self::Status(key)
+            | Self::Remove(key) => Some(key),
         }
     }
 }
@@ -94,34 +94,6 @@ pub struct Signal {
     pub key: TaskKey,
     /// Linux signal number, 1 to 64.
     pub signal: u8,
-}
-
-/// Kill every process of the task, at once.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Kill {
-    /// The task.
-    pub key: TaskKey,
-}
-
-/// What is known of one task.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Status {
-    /// The task.
-    pub key: TaskKey,
-}
-
-/// What tasks there are, in pages.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct List {
-    /// Last key of the page before; `None`: from the start.
-    pub after: Option<TaskKey>,
-}
-
-/// Take away everything of a task; kills it when it runs. Unknown tasks are fine.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Remove {
-    /// The task.
-    pub key: TaskKey,
 }
 
 /// One reply.

@@ -14,8 +14,7 @@ use proto::task_spec::files::{
     Tmpfs, Upper,
 };
 use proto::wire::{
-    Answer, Exit, Hello, Kill, List, Page, Remove, Reply, Request, Signal, Start, State, Status,
-    Task, Verb, Welcome,
+    Answer, Exit, Hello, Page, Reply, Request, Signal, Start, State, Task, Verb, Welcome,
 };
 use std::path::Path;
 
@@ -31,11 +30,11 @@ pub(super) fn requests() -> Result<Vec<Request>> {
         Verb::Part(part),
         Verb::Start(Start { length: 9 }),
         Verb::Signal(Signal { key: key.clone(), signal: 15 }),
-        Verb::Kill(Kill { key: key.clone() }),
-        Verb::Status(Status { key: key.clone() }),
-        Verb::List(List { after: Some(key.clone()) }),
-        Verb::List(List { after: None }),
-        Verb::Remove(Remove { key: key.clone() }),
+        Verb::Kill(key.clone()),
+        Verb::Status(key.clone()),
+        Verb::List(Some(key.clone())),
+        Verb::List(None),
+        Verb::Remove(key.clone()),
     ];
     Ok(verbs.into_iter().map(|verb| Request { epoch: 3, id: 4, verb }).collect())
 }

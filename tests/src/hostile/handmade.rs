@@ -8,7 +8,7 @@ use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName};
 use proto::path::Absolute;
 use proto::secret::Secret;
 use proto::task_spec::{Image, Payload, TaskSpec};
-use proto::wire::{Answer, Exit, Remove, State, Status, Verb};
+use proto::wire::{Answer, Exit, State, Verb};
 use std::fs::File;
 use std::io::Read as _;
 
@@ -110,7 +110,7 @@ impl<'a> Handmade<'a> {
     /// When it does not in time.
     pub fn wait_ended(&self, client: &Client) -> Result<Exit> {
         wait::until("the payload's end", LIMIT, || {
-            match client.ask(Verb::Status(Status { key: self.key.clone() }))? {
+            match client.ask(Verb::Status(self.key.clone()))? {
                 Ok(Answer::Status(task)) => Ok(match task.state {
                     State::Ended(exit) => Some(exit),
                     State::Starting | State::Running => None,
@@ -125,7 +125,7 @@ impl<'a> Handmade<'a> {
     /// # Errors
     /// When something of either stays.
     pub fn remove(self, client: &Client) -> Result<()> {
-        match client.ask(Verb::Remove(Remove { key: self.key.clone() }))? {
+        match client.ask(Verb::Remove(self.key.clone()))? {
             Ok(Answer::Removed) => {}
             other => bail!("remove: {other:?}"),
         }

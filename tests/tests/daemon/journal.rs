@@ -7,7 +7,7 @@ use nspawn_tests::{Rig, wait};
 use proto::path::Absolute;
 use proto::target::Target;
 use proto::task_spec::files::{Bind, Mapping, Source};
-use proto::wire::{Answer, Kill, Signal, Verb};
+use proto::wire::{Answer, Signal, Verb};
 
 /// The lines about one task, once there are as many.
 fn lines(rig: &Rig, task: &Handmade<'_>, count: usize) -> Vec<String> {
@@ -41,7 +41,7 @@ fn every_decision_is_one_line_that_says_who_what_and_why() {
     let key = task.key.clone();
     let signal = Verb::Signal(Signal { key: key.clone(), signal: 1 });
     assert_eq!(client.ask(signal).unwrap(), Ok(Answer::Signaled));
-    let kill = Verb::Kill(Kill { key: key.clone() });
+    let kill = Verb::Kill(key.clone());
     assert_eq!(client.ask(kill).unwrap(), Ok(Answer::Killed));
     crate::ended(&client, &key);
     removed(&client, &key);

@@ -8,7 +8,7 @@ use proto::name::{AllocId, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
 use proto::task_spec::process::Ready;
 use proto::task_spec::{TaskSpec, Variable};
-use proto::wire::{Answer, Kill, List, Remove, State, Status, Verb};
+use proto::wire::{Answer, State, Verb};
 use std::time::{Duration, Instant};
 
 fn unit(prefix: &str, key: &TaskKey) -> String {
@@ -32,7 +32,7 @@ fn exists(rig: &Rig, name: &str) -> bool {
 }
 
 fn listed(client: &Client, key: &TaskKey) -> bool {
-    match client.ask(Verb::List(List { after: None })).unwrap() {
+    match client.ask(Verb::List(None)).unwrap() {
         Ok(Answer::Page(page)) => {
             page.keys.iter().any(|k| (k.alloc, k.instance) == (key.alloc, key.instance))
         }
@@ -84,7 +84,7 @@ fn c1_a_unit_without_a_readable_record_is_shown_killed_and_removed() {
         // A start of the same run stands back.
         assert_eq!(status(&client, key).unit, unit("", key));
     }
-    let kill = Verb::Kill(Kill { key: keys[0].clone() });
+    let kill = Verb::Kill(keys[0].clone());
     assert_eq!(client.ask(kill).unwrap(), Ok(Answer::Killed));
     ended(&client, &keys[0]);
     for key in &keys {
@@ -92,7 +92,7 @@ fn c1_a_unit_without_a_readable_record_is_shown_killed_and_removed() {
         assert!(!exists(rig, &unit("", key)), "{key}: answered as removed");
         assert!(!exists(rig, &unit("log-", key)), "{key}: its output");
         assert!(!listed(&client, key));
-        let status = client.ask(Verb::Status(Status { key: key.clone() })).unwrap();
+        let status = client.ask(Verb::Status(key.clone())).unwrap();
         assert!(status.is_err(), "{status:?}");
         let dir = format!("/var/lib/nomad/alloc/{}", key.alloc);
         rig.sh(&format!("umount {dir}/*/secrets; rm -r {dir}")).unwrap();
@@ -190,7 +190,7 @@ fn c10_a_clean_up_that_runs_already_is_waited_for() {
     let name = unit("clean-", &spec.key);
     plant(rig, &name, &properties, &["--no-block", "/bin/sh", "-c", &script]);
     wait::true_within("the clean-up", SOON, || Ok(exists(rig, &name))).unwrap();
-    let answer = client.ask(Verb::Remove(Remove { key: spec.key.clone() })).unwrap();
+    let answer = client.ask(Verb::Remove(spec.key.clone())).unwrap();
     assert_eq!(answer, Ok(Answer::Removed));
     task.remove(&client).unwrap();
 }
@@ -226,7 +226,7 @@ fn s4_starts_that_wait_to_be_ready_hold_nobody_else_up() {
             .collect();
         for task in &waiting {
             wait::true_within("the payload", Duration::from_secs(60), || {
-                let status = Verb::Status(Status { key: task.key.clone() });
+                let status = Verb::Status(task.key.clone());
                 Ok(matches!(client.ask(status)?, Ok(Answer::Status(task)) if task.leader.is_some()))
             })
             .unwrap();
@@ -268,7 +268,7 @@ fn s7_a_flood_of_removals_is_slowed_down() {
         });
         while !flood.is_finished() {
             let asked = Instant::now();
-            assert!(client.ask(Verb::List(List { after: None })).unwrap().is_ok());
+            assert!(client.ask(Verb::List(None)).unwrap().is_ok());
             assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -29,7 +29,7 @@ use nspawn_tests::{Config, Rig, World, wait};
 use proto::error::Refusal;
 use proto::name::{Instance, TaskKey};
 use proto::task_spec::TaskSpec;
-use proto::wire::{Answer, Remove, State, Status, Task, Verb};
+use proto::wire::{Answer, State, Task, Verb};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ fn refused(client: &Client, spec: &TaskSpec) -> Refusal {
 }
 
 fn status(client: &Client, key: &TaskKey) -> Task {
-    match client.ask(Verb::Status(Status { key: key.clone() })).unwrap() {
+    match client.ask(Verb::Status(key.clone())).unwrap() {
         Ok(Answer::Status(task)) => task,
         other => panic!("{other:?}"),
     }
@@ -131,6 +131,5 @@ fn ended(client: &Client, key: &TaskKey) {
 }
 
 fn removed(client: &Client, key: &TaskKey) {
-    let remove = Remove { key: key.clone() };
-    assert_eq!(client.ask(Verb::Remove(remove)).unwrap(), Ok(Answer::Removed));
+    assert_eq!(client.ask(Verb::Remove(key.clone())).unwrap(), Ok(Answer::Removed));
 }

@@ -4,7 +4,7 @@ use crate::{HELPER, alone, next_life, started};
 use nspawn_tests::hostile::{Client, Door, Handmade};
 use proto::limits::LIST_PAGE;
 use proto::name::TaskKey;
-use proto::wire::{Answer, List, Page, Verb};
+use proto::wire::{Answer, Page, Verb};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ const COUNT: usize = LIST_PAGE + 2;
 const HANDS: usize = 4;
 
 fn page(client: &Client, after: Option<TaskKey>) -> Page {
-    match client.ask(Verb::List(List { after })).unwrap() {
+    match client.ask(Verb::List(after)).unwrap() {
         Ok(Answer::Page(page)) => page,
         other => panic!("{other:?}"),
     }

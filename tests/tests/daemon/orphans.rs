@@ -4,11 +4,11 @@ use crate::{SOON, started};
 use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::{Config, Rig, wait};
 use proto::error::Code;
-use proto::wire::{Status, Verb};
+use proto::wire::Verb;
 use std::time::Duration;
 
 fn is_known(client: &Client, task: &Handmade<'_>) -> bool {
-    match client.ask(Verb::Status(Status { key: task.key.clone() })).unwrap() {
+    match client.ask(Verb::Status(task.key.clone())).unwrap() {
         Err(refusal) if refusal.code == Code::Unknown => false,
         Ok(_) => true,
         Err(refusal) => panic!("{refusal}"),

@@ -112,7 +112,7 @@ fn services_of_a_booted_container_can_load_them() {
     let task = Task::try_with(rig, |_| files, "", boot).unwrap();
     let leader = |task: &Task<'_>| {
         let key = task.made.key.clone();
-        let verb = proto::wire::Verb::Status(proto::wire::Status { key });
+        let verb = proto::wire::Verb::Status(key);
         match task.client.ask(verb).unwrap() {
             Ok(proto::wire::Answer::Status(task)) => task.leader.unwrap().to_string(),
             other => panic!("{other:?}"),

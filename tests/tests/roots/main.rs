@@ -22,7 +22,7 @@ use nspawn_tests::{Config, Rig};
 use proto::error::Refusal;
 use proto::name::ImageName;
 use proto::task_spec::{Image, ImageKind, Layer, Root, RootFs, TaskSpec, Volatile};
-use proto::wire::{Answer, Remove, Verb};
+use proto::wire::{Answer, Verb};
 use std::sync::OnceLock;
 
 const STORE: &str = "/var/lib/machines";
@@ -127,7 +127,7 @@ fn run_of(
 
 /// Removes the run, not the allocation.
 fn end_run(task: &Handmade<'_>, client: &Client) {
-    let removed = client.ask(Verb::Remove(Remove { key: task.key.clone() })).unwrap();
+    let removed = client.ask(Verb::Remove(task.key.clone())).unwrap();
     assert!(matches!(removed, Ok(Answer::Removed)), "{removed:?}");
 }
 

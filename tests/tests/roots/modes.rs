@@ -142,11 +142,10 @@ fn a_system_boots_in_every_mode_and_shuts_down() {
             spec.payload = Payload::Boot { arguments: words.map(Secret::new).to_vec() };
         };
         start(&task, &client, boot, "").unwrap();
-        let leader =
-            || match client.ask(Verb::Status(proto::wire::Status { key: task.key.clone() })) {
-                Ok(Ok(Answer::Status(task))) => task.leader.unwrap().to_string(),
-                other => panic!("{other:?}"),
-            };
+        let leader = || match client.ask(Verb::Status(task.key.clone())) {
+            Ok(Ok(Answer::Status(task))) => task.leader.unwrap().to_string(),
+            other => panic!("{other:?}"),
+        };
         let leader = leader();
         let target = format!("--target={leader}");
         let inside = ["nsenter", &target, "--all", "--root", "--wd", "systemctl"];

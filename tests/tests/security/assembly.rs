@@ -8,7 +8,7 @@ use nspawn_tests::hostile::{Client, Door, Heard};
 use nspawn_tests::wait;
 use proto::limits::ASSEMBLY_TIMEOUT_S;
 use proto::parts::Part;
-use proto::wire::{Answer, List, Verb};
+use proto::wire::{Answer, Verb};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ fn never_reading(door: &Door) {
     let client = door.enter().unwrap();
     let (mut replies, mut unread) = (0, 0);
     loop {
-        client.send(&client.request(Verb::List(List { after: None })).unwrap()).unwrap();
+        client.send(&client.request(Verb::List(None)).unwrap()).unwrap();
         let answered = wait::until("a reply", Duration::from_secs(3), || {
             Ok(Some(client.unread()?).filter(|now| *now > unread))
         });

@@ -8,9 +8,7 @@ use proto::error::Code;
 use proto::limits::{CONNECTIONS_MAX, MESSAGE_MAX, PART_MAX, SPEC_MAX};
 use proto::name::{AllocId, Instance, TaskKey, TaskName};
 use proto::parts::Part;
-use proto::wire::{
-    Answer, Hello, Kill, List, Remove, Request, Signal, Start, Status, Verb, Welcome,
-};
+use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
@@ -77,7 +75,7 @@ fn first_packets() -> Vec<(&'static str, Vec<u8>, Want)> {
         ("a newer driver", packet(0, hello(2, 3)), Want::Last("speaks versions 1 to 1")),
         ("version 0", packet(0, hello(0, 0)), Want::Last("speaks versions 1 to 1")),
         ("versions backwards", packet(0, hello(9, 1)), Want::Last("speaks versions 1 to 1")),
-        ("list before hello", packet(0, Verb::List(List { after: None })), {
+        ("list before hello", packet(0, Verb::List(None)), {
             Want::Last("hello must come first, and once")
         }),
         ("part before hello", packet(0, part(0, 9)), Want::Last("hello must come first")),
@@ -117,10 +115,10 @@ fn later_requests() -> Vec<(&'static str, Vec<Verb>, Want)> {
         ("start of less", vec![part(0, 9), length(8)], Want::Last(whole)),
         ("start of more", vec![part(0, 9), length(10)], Want::Last(whole)),
         ("start of garbage", vec![part(0, 99), length(99)], Want::Last("malformed message")),
-        ("status amid parts", vec![part(0, 9), Verb::Status(Status { key: key("t") })], {
+        ("status amid parts", vec![part(0, 9), Verb::Status(key("t"))], {
             Want::Last("only parts and start may follow")
         }),
-        ("remove amid parts", vec![part(0, 9), Verb::Remove(Remove { key: key("t") })], {
+        ("remove amid parts", vec![part(0, 9), Verb::Remove(key("t"))], {
             Want::Last("only parts and start may follow")
         }),
         ("signal 0", vec![signal(0)], Want::Refused(Code::Invalid)),
@@ -129,17 +127,15 @@ fn later_requests() -> Vec<(&'static str, Vec<Verb>, Want)> {
         ("signal 65", vec![signal(65)], Want::Refused(Code::Invalid)),
         ("signal 255", vec![signal(255)], Want::Refused(Code::Invalid)),
         ("signal to nobody", vec![signal(15)], Want::Refused(Code::Unknown)),
-        ("kill nobody", vec![Verb::Kill(Kill { key: key("t") })], Want::Refused(Code::Unknown)),
-        ("status of nobody", vec![Verb::Status(Status { key: key("t") })], {
-            Want::Refused(Code::Unknown)
-        }),
-        ("remove nobody", vec![Verb::Remove(Remove { key: key("t") })], Want::Answered),
+        ("kill nobody", vec![Verb::Kill(key("t"))], Want::Refused(Code::Unknown)),
+        ("status of nobody", vec![Verb::Status(key("t"))], { Want::Refused(Code::Unknown) }),
+        ("remove nobody", vec![Verb::Remove(key("t"))], Want::Answered),
         ("list behind a key that is not there", vec![list_after("zz")], Want::Answered),
     ]
 }
 
 fn list_after(task: &str) -> Verb {
-    Verb::List(List { after: Some(key(task)) })
+    Verb::List(Some(key(task)))
 }
 
 fn judge(name: &str, client: &Client, want: Want) {

@@ -6,7 +6,7 @@ use nspawn_tests::wait::{self, Stop};
 use nspawn_tests::{Rig, soak};
 use proto::name::{AllocId, Instance, TaskKey, TaskName};
 use proto::parts::Part;
-use proto::wire::{Answer, List, Signal, State, Status, Verb};
+use proto::wire::{Answer, Signal, State, Verb};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,10 +49,10 @@ fn flood(door: &Door, known: &TaskKey, mut random: Random, count: usize, closed:
     let mut client = enter().unwrap();
     for _ in 0..count {
         let bytes = match random.next() % 100 {
-            0..50 => client.request(Verb::Status(Status { key: unknown(&mut random) })),
-            50..75 => client.request(Verb::List(List { after: Some(unknown(&mut random)) })),
+            0..50 => client.request(Verb::Status(unknown(&mut random))),
+            50..75 => client.request(Verb::List(Some(unknown(&mut random)))),
             75..88 => client.request(Verb::Signal(Signal { key: unknown(&mut random), signal: 9 })),
-            88..92 => client.request(Verb::Status(Status { key: known.clone() })),
+            88..92 => client.request(Verb::Status(known.clone())),
             92..94 => client.request(Verb::Part(Part { offset: 7, bytes: vec![0; 60_000] })),
             _ => {
                 let length = usize::try_from(random.next() % 2_000).unwrap();
@@ -95,11 +95,11 @@ fn good_client(door: &Door, known: &TaskKey, until: &AtomicBool) -> Vec<Duration
     let client = door.enter().unwrap();
     while !until.load(Ordering::Relaxed) {
         let start = Instant::now();
-        let status = client.ask(Verb::Status(Status { key: known.clone() })).unwrap();
+        let status = client.ask(Verb::Status(known.clone())).unwrap();
         times.push(start.elapsed());
         assert!(matches!(status, Ok(Answer::Status(task)) if task.state == State::Running));
         let start = Instant::now();
-        let page = client.ask(Verb::List(List { after: None })).unwrap();
+        let page = client.ask(Verb::List(None)).unwrap();
         times.push(start.elapsed());
         assert!(matches!(page, Ok(Answer::Page(page)) if page.keys.contains(known)));
         std::thread::sleep(Duration::from_millis(5));
@@ -208,7 +208,7 @@ fn p26_a_flood_costs_the_good_client_little_and_leaves_nothing() {
     assert_eq!(rig.run(&["systemctl", "show", "-P", "Result", HELPER]).unwrap(), "success");
 
     starts_are_written(rig, &keys);
-    let status = client.ask(Verb::Status(Status { key: task.key.clone() })).unwrap();
+    let status = client.ask(Verb::Status(task.key.clone())).unwrap();
     let Ok(Answer::Status(now)) = status else { panic!("{status:?}") };
     assert_eq!((now.state, now.leader), (State::Running, started.leader));
     task.remove(&client).unwrap();

@@ -103,8 +103,8 @@ fn p02_p03_a_directory_that_is_swapped_all_the_while_never_leads_out() {
                 Err(refusal) if refusal.step == "task-dirs" => refusals += 1,
                 other => panic!("{other:?}"),
             }
-            let remove = proto::wire::Remove { key: spec.key };
-            assert_eq!(client.ask(proto::wire::Verb::Remove(remove)).unwrap(), Ok(Answer::Removed));
+            let removed = client.ask(proto::wire::Verb::Remove(spec.key)).unwrap();
+            assert_eq!(removed, Ok(Answer::Removed));
         }
     });
     println!("swapped directory: {ran} ran, {refusals} refused");

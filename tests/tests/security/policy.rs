@@ -6,7 +6,7 @@ use nspawn_tests::hostile::{Client, Door, Handmade};
 use nspawn_tests::product::POLICY;
 use proto::error::{Code, Refusal};
 use proto::task_spec::{Network, TaskSpec};
-use proto::wire::{Answer, Remove, Verb};
+use proto::wire::{Answer, Verb};
 
 /// Writes the file and has it read; returns what the helper says about it.
 fn reload(rig: &Rig, text: &[u8], mode: u32) -> String {
@@ -19,7 +19,7 @@ fn reload(rig: &Rig, text: &[u8], mode: u32) -> String {
 fn host_network(client: &Client, task: &Handmade<'_>) -> Result<Answer, Refusal> {
     let spec = task.spec(&["/bin/true"]).unwrap();
     let answer = client.start(&TaskSpec { network: Network::Host, ..spec }).unwrap();
-    let gone = client.ask(Verb::Remove(Remove { key: task.key.clone() })).unwrap();
+    let gone = client.ask(Verb::Remove(task.key.clone())).unwrap();
     assert_eq!(gone, Ok(Answer::Removed));
     answer
 }

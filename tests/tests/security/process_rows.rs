@@ -7,7 +7,7 @@ use nspawn_tests::hostile::{Door, Handmade, Heard};
 use nspawn_tests::plugin::Plugin;
 use nspawn_tests::{msgpack, wait};
 use proto::limits;
-use proto::wire::{Answer, Hello, List, State, Status, Verb};
+use proto::wire::{Answer, Hello, State, Verb};
 use serde_json::json;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn p25_ten_thousand_messages_leave_no_descriptor() {
     let client = Door::of(rig).unwrap().enter().unwrap();
     let before = Helper::look(rig);
     for _ in 0..10_000 {
-        assert!(client.ask(Verb::List(List { after: None })).unwrap().is_ok());
+        assert!(client.ask(Verb::List(None)).unwrap().is_ok());
     }
     assert!(Helper::look(rig).descriptors <= before.descriptors, "{before:?}");
     let connections = Door::of(rig).unwrap();
@@ -92,7 +92,7 @@ fn p38_p39_neither_death_nor_cleaning_leaves_or_takes_anything() {
     rig.run(&["systemctl", "start", "nomad-nspawn-helper.socket", HELPER]).unwrap();
     assert_eq!(stages(), "0");
     let client = Door::of(rig).unwrap().enter().unwrap();
-    let now = client.ask(Verb::Status(Status { key: task.key.clone() })).unwrap();
+    let now = client.ask(Verb::Status(task.key.clone())).unwrap();
     let Ok(Answer::Status(now)) = now else { panic!("{now:?}") };
     assert_eq!((now.state, now.leader), (State::Running, before.leader));
     let layer = format!("/proc/{}/root/layer", before.leader.unwrap());
@@ -122,7 +122,7 @@ fn p42_a_helper_near_its_limit_keeps_no_descriptor_and_recovers() {
     }
     limit("1024");
     before.wait_same_descriptors(rig);
-    assert!(door.enter().unwrap().ask(Verb::List(List { after: None })).unwrap().is_ok());
+    assert!(door.enter().unwrap().ask(Verb::List(None)).unwrap().is_ok());
 }
 
 /// P43: a helper does not start with a policy file that somebody else could have written.
@@ -172,7 +172,7 @@ fn p44_versions_are_chosen_or_refused() {
                 }
                 Err(refusal) => {
                     assert!(!shared, "{oldest} to {newest}: {refusal}");
-                    assert!(!client.ask(Verb::List(List { after: None })).is_ok_and(|a| a.is_ok()));
+                    assert!(!client.ask(Verb::List(None)).is_ok_and(|a| a.is_ok()));
                 }
                 other => panic!("{other:?}"),
             }

@@ -15,7 +15,7 @@ use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Mapping, Overlay, Source, Upper,
 };
 use proto::task_spec::{Image, Network, Payload, Root, RootFs, TaskSpec, Users, Variable};
-use proto::wire::{Answer, Kill, List, Page, Remove, Signal, State, Status, Verb};
+use proto::wire::{Answer, Page, Signal, State, Verb};
 
 const OTHER: &str = "0e8b1c2d-1111-2222-3333-444455556666";
 /// In every hostile name; must not show up in any unit.
@@ -178,7 +178,7 @@ fn refused(client: &Client, whole: &[u8], what: &str) -> Refusal {
 }
 
 fn nothing_runs(rig: &Rig, client: &Client) {
-    let page = client.ask(Verb::List(List { after: None })).unwrap();
+    let page = client.ask(Verb::List(None)).unwrap();
     assert_eq!(page, Ok(Answer::Page(Page { keys: vec![], more: false })));
     let units = rig.sh("systemctl list-units --all --plain --no-legend 'nomad-nspawn-*-*'");
     assert_eq!(units.unwrap(), "");
@@ -313,7 +313,7 @@ fn a_tree_has_one_writer_whatever_part_of_it_is_named() {
         assert!(matches!(started, Ok(Answer::Started(_))), "{started:?}");
         let refusal = client.start(asks).unwrap().unwrap_err();
         assert!(refusal.code == Code::Busy && refusal.reason.contains("writes to it"), "{refusal}");
-        let remove = Verb::Remove(Remove { key: first.key.clone() });
+        let remove = Verb::Remove(first.key.clone());
         assert_eq!(client.ask(remove).unwrap(), Ok(Answer::Removed));
     }
     outer.0.remove(&client).unwrap();
@@ -331,11 +331,11 @@ fn p16_another_tasks_name_reaches_nothing() {
     let mut key = task.key.clone();
     key.task = TaskName::new("other").unwrap();
     let ask = |verb| client.ask(verb).unwrap();
-    assert_eq!(ask(Verb::Remove(Remove { key: key.clone() })), Ok(Answer::Removed));
+    assert_eq!(ask(Verb::Remove(key.clone())), Ok(Answer::Removed));
     let refusals = [
-        ask(Verb::Kill(Kill { key: key.clone() })).unwrap_err(),
+        ask(Verb::Kill(key.clone())).unwrap_err(),
         ask(Verb::Signal(Signal { key: key.clone(), signal: 9 })).unwrap_err(),
-        ask(Verb::Status(Status { key: key.clone() })).unwrap_err(),
+        ask(Verb::Status(key.clone())).unwrap_err(),
     ];
     for refusal in refusals {
         assert_eq!(refusal.code, Code::Unknown, "{refusal}");
@@ -346,9 +346,7 @@ fn p16_another_tasks_name_reaches_nothing() {
     assert!(refusal.code == Code::Busy && refusal.reason.contains("remove it first"), "{refusal}");
     let refusal = client.start(&spec).unwrap().unwrap_err();
     assert_eq!(refusal.code, Code::Busy, "{refusal}");
-    let Ok(Answer::Status(now)) = ask(Verb::Status(Status { key: task.key.clone() })) else {
-        panic!("no status")
-    };
+    let Ok(Answer::Status(now)) = ask(Verb::Status(task.key.clone())) else { panic!("no status") };
     assert_eq!((now.state, now.leader), (State::Running, before.leader));
     let exists = rig.exists(&format!("/proc/{}/status", before.leader.unwrap()));
     assert!(exists, "the victim is gone");

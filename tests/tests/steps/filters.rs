@@ -13,7 +13,7 @@ use proto::name::{ImageName, Instance};
 use proto::secret::Secret;
 use proto::task_spec::process::{SyscallName, SyscallRule, User};
 use proto::task_spec::{Image, Payload, TaskSpec, Users};
-use proto::wire::{Answer, Remove, Verb};
+use proto::wire::{Answer, Verb};
 use std::process::Command;
 use std::time::Duration;
 
@@ -115,8 +115,7 @@ fn enter(rig: &Rig) -> Client {
 }
 
 fn remove(client: &Client, spec: &TaskSpec) {
-    let remove = Remove { key: spec.key.clone() };
-    assert_eq!(client.ask(Verb::Remove(remove)).unwrap(), Ok(Answer::Removed));
+    assert_eq!(client.ask(Verb::Remove(spec.key.clone())).unwrap(), Ok(Answer::Removed));
 }
 
 fn filters(rig: &Rig, pid: &str) -> u32 {

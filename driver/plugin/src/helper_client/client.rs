@@ -16,7 +16,7 @@ use proto::name::{Instance, TaskKey};
 use proto::parts;
 use proto::task_spec::TaskSpec;
 use proto::task_spec::process::Ready;
-use proto::wire::{self, Answer, List, Start, Task, Verb, Welcome};
+use proto::wire::{Answer, Start, Task, Verb, Welcome};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -284,7 +284,7 @@ impl Helper {
         let mut after = TaskKey { instance: Instance(0), ..key.clone() };
         let mut runs = Vec::new();
         loop {
-            let list = Verb::List(List { after: Some(after.clone()) });
+            let list = Verb::List(Some(after.clone()));
             let Answer::Page(page) = self.call(list, patience).await? else {
                 return Err(CallError::Unreachable(Down::Lost));
             };
@@ -304,7 +304,7 @@ impl Helper {
     /// # Errors
     /// A refusal, or no helper in time.
     pub(crate) async fn remove(&self, key: &TaskKey, patience: Duration) -> Result<(), CallError> {
-        let verb = Verb::Remove(wire::Remove { key: key.clone() });
+        let verb = Verb::Remove(key.clone());
         match self.call(verb, patience).await {
             Ok(_) => Ok(()),
             Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => Ok(()),
@@ -321,7 +321,7 @@ impl Helper {
         key: &TaskKey,
         patience: Duration,
     ) -> Result<Task, CallError> {
-        let verb = Verb::Status(wire::Status { key: key.clone() });
+        let verb = Verb::Status(key.clone());
         match self.call(verb, patience).await? {
             Answer::Status(task) => Ok(task),
             _ => Err(CallError::Unreachable(Down::Lost)),

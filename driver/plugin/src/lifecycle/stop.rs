@@ -93,7 +93,7 @@ impl Driver {
     }
 
     async fn kill(self: &Arc<Self>, task: &Arc<Task>) -> Result<(), Failure> {
-        let verb = Verb::Kill(wire::Kill { key: task.identity.key.clone() });
+        let verb = Verb::Kill(task.identity.key.clone());
         let asked = self.helper.call(verb, KILL).await;
         self.check(task);
         match asked {

@@ -176,27 +176,27 @@ fn answer(world: &Mutex<World>, verb: Verb) -> Result<Answer, Refusal> {
             }
             Ok(Answer::Signaled)
         }
-        Verb::Kill(kill) => {
+        Verb::Kill(key) => {
             if let Some(refusal) = &world.refuse_kills {
                 return Err(refusal.clone());
             }
-            let (_, state) = world.tasks.get_mut(&kill.key).ok_or_else(unknown)?;
+            let (_, state) = world.tasks.get_mut(&key).ok_or_else(unknown)?;
             *state = State::Ended(exit(137, 9));
             Ok(Answer::Killed)
         }
-        Verb::Status(status) => {
-            let (_, state) = world.tasks.get(&status.key).ok_or_else(unknown)?;
-            Ok(Answer::Status(describe(&status.key, state.clone())))
+        Verb::Status(key) => {
+            let (_, state) = world.tasks.get(&key).ok_or_else(unknown)?;
+            Ok(Answer::Status(describe(&key, state.clone())))
         }
-        Verb::List(list) => {
-            let after = |key: &&TaskKey| list.after.as_ref().is_none_or(|after| *key > after);
+        Verb::List(last) => {
+            let after = |key: &&TaskKey| last.as_ref().is_none_or(|last| *key > last);
             Ok(Answer::Page(Page {
                 keys: world.tasks.keys().filter(after).cloned().collect(),
                 more: false,
             }))
         }
-        Verb::Remove(remove) => {
-            world.tasks.remove(&remove.key);
+        Verb::Remove(key) => {
+            world.tasks.remove(&key);
             Ok(Answer::Removed)
         }
         other => panic!("{other:?}"),

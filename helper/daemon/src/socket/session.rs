@@ -78,19 +78,13 @@ impl Session {
             Verb::Part(part) => self.part(part),
             Verb::Start(start) => self.start(start, task).await,
             Verb::Signal(signal) => self.signal(signal),
-            Verb::Kill(kill) => {
-                self.context.table.borrow().find(&kill.key, "find")?;
-                remove::kill(&self.context, &kill.key, Who::All).await.map(|()| Answer::Killed)
+            Verb::Kill(key) => {
+                self.context.table.borrow().find(key, "find")?;
+                remove::kill(&self.context, key, Who::All).await.map(|()| Answer::Killed)
             }
-            Verb::Status(wanted) => {
-                status::of(&self.context, &wanted.key).await.map(Answer::Status)
-            }
-            Verb::List(list) => {
-                Ok(Answer::Page(self.context.table.borrow().page(list.after.as_ref())))
-            }
-            Verb::Remove(wanted) => {
-                remove::run(&self.context, &wanted.key).await.map(|()| Answer::Removed)
-            }
+            Verb::Status(key) => status::of(&self.context, key).await.map(Answer::Status),
+            Verb::List(after) => Ok(Answer::Page(self.context.table.borrow().page(after.as_ref()))),
+            Verb::Remove(key) => remove::run(&self.context, key).await.map(|()| Answer::Removed),
         }
     }
 
