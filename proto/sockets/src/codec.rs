@@ -35,6 +35,7 @@ impl fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
+/// How every message is encoded. Each reader adds its limit.
 const FORM: Configuration<LittleEndian, Fixint> = config::standard().with_fixed_int_encoding();
 
 /// Encodes one packet.
