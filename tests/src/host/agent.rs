@@ -217,7 +217,7 @@ impl Rig {
     ///
     /// # Errors
     /// When one cannot be taken away.
-    pub(crate) fn unmount_what_nomad_could_not(&self) -> Result<()> {
+    pub fn unmount_what_nomad_could_not(&self) -> Result<()> {
         let words = ["journalctl", "--no-pager", "-o", "cat", "-g", "failed to unmount NS", "-u"];
         let log = self.exec(&[words.as_slice(), &[UNIT]].concat())?.text();
         for line in log.lines() {
