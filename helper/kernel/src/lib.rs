@@ -7,6 +7,7 @@
 //! | [`root_file`] | files that only root can have written |
 //! | [`layout`] | fixed places of the host |
 //! | [`kept_layers`] | upper layers that outlive a run |
+//! | [`netlink`] | messages of links, addresses and packet filter rules |
 //! | [`hook`] | step hooks of test builds |
 //!
 //! Trusts its callers; decides nothing about tasks.
@@ -14,6 +15,7 @@
 pub mod hook;
 pub mod kept_layers;
 pub mod layout;
+pub mod netlink;
 pub mod open;
 pub mod root_file;
 pub mod syscalls;
