@@ -19,6 +19,7 @@
 //! | [`systemd`] | versions of systemd with known holes |
 //! | [`wire`] | requests and replies of the helper socket |
 //! | [`plan`] | what the helper sends to the launcher, and what the launcher reports |
+//! | [`link`] | the link of a task with a network of its own |
 //! | [`step`] | the names of all steps of a start or a removal |
 //! | [`unit_id`] | the name that a task's unit and directories share |
 //! | [`codec`] | bounded encoding and decoding, exact length |
@@ -32,6 +33,7 @@ pub mod capability;
 pub mod codec;
 pub mod error;
 pub mod limits;
+pub mod link;
 pub mod name;
 pub mod parts;
 pub mod path;

@@ -96,6 +96,11 @@ pub const MOUNTS_MAX: usize = 128;
 pub const PATHS_MAX: usize = 16 * 1024;
 /// Layers of one overlay mount (OVL_MAX_STACK of the kernel is 500; a start has to open each).
 pub const LAYERS_MAX: usize = 32;
+/// Ports of the host that lead to tasks, of all tasks together: the packet filter's table is made as a
+/// whole in the helper's 64 MiB.
+pub const PORTS_TOTAL_MAX: usize = 16 * 1024;
+/// Ports of the host that lead to one task.
+pub const PORTS_MAX: usize = 128;
 /// System call rules, sysctls and process limits of one task, each.
 pub const RULES_MAX: usize = 256;
 /// Labels of one task: systemd-journald adds each to every line that the task writes.

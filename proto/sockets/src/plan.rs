@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bincode::{Decode, Encode};
 
 use crate::error::Refusal;
+use crate::link::Link;
 use crate::name::{AllocId, MachineName, TaskName};
 use crate::parts::Part;
 use crate::path::{Absolute, Component, Relative};
@@ -182,6 +183,13 @@ impl fmt::Display for Place {
 pub enum PlannedNetwork {
     /// A new namespace with loopback alone.
     Loopback,
+    /// A new namespace with a link to the host.
+    Private {
+        /// The link.
+        link: Link,
+        /// Whether forwarding is switched on where the host has it off; it is refused otherwise.
+        enable_forwarding: bool,
+    },
     /// The host's.
     Host,
     /// Nomad's, by the place of its file.

@@ -4,6 +4,8 @@
 //! sent when the reply to the last has come. A specification is sent as [`Part`]s, closed by
 //! [`Start`]. Anything else closes the connection.
 
+use std::net::IpAddr;
+
 use bincode::{Decode, Encode};
 
 use crate::error::Refusal;
@@ -116,13 +118,13 @@ pub enum Answer {
     Started(Task),
     /// To [`Signal`]: sent.
     Signaled,
-    /// To [`Kill`]: every process has got SIGKILL.
+    /// To [`Verb::Kill`]: every process has got SIGKILL.
     Killed,
-    /// To [`Status`].
+    /// To [`Verb::Status`].
     Status(Task),
-    /// To [`List`].
+    /// To [`Verb::List`].
     Page(Page),
-    /// To [`Remove`]: nothing of the task is left.
+    /// To [`Verb::Remove`]: nothing of the task is left.
     Removed,
 }
 
@@ -161,6 +163,8 @@ pub struct Task {
     pub machine: MachineName,
     /// First uid of its range; `None` without user namespace.
     pub uid_base: Option<u32>,
+    /// Its addresses, where it has a network of its own: IPv4, then IPv6.
+    pub addresses: Vec<IpAddr>,
     /// Process id of the container's PID 1, while it runs.
     pub leader: Option<u32>,
     /// Unix time of the start in milliseconds.
