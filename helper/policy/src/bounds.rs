@@ -5,11 +5,11 @@ use std::collections::HashSet;
 
 use proto::limits::{
     ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, ETC_FILE_MAX, LABELS_BYTES_MAX, LABELS_MAX,
-    LAYERS_MAX, MOUNTS_MAX, PATHS_MAX, RULES_MAX, VARIABLE_MAX, VARIABLES_MAX,
+    LAYERS_MAX, MOUNTS_MAX, PATHS_MAX, PORTS_MAX, RULES_MAX, VARIABLE_MAX, VARIABLES_MAX,
 };
 use proto::task_spec::files::{CredentialContent, Source, Upper};
 use proto::task_spec::output::Label;
-use proto::task_spec::{Payload, TaskSpec};
+use proto::task_spec::{Network, Payload, TaskSpec};
 
 use super::{Denial, invalid, targets};
 
@@ -31,6 +31,9 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     at_most(names.localtime.content().len(), ETC_FILE_MAX, "bytes of /etc/localtime")?;
     at_most(spec.labels.len(), LABELS_MAX, "labels")?;
     at_most(spec.labels.iter().map(Label::bytes).sum(), LABELS_BYTES_MAX, "bytes of all labels")?;
+    if let Network::Private(ports) = &spec.network {
+        at_most(ports.len(), PORTS_MAX, "ports")?;
+    }
     for overlay in &files.overlays {
         let object = format!("lower layers of the overlay at {}", overlay.target);
         if overlay.lower.is_empty() {

@@ -4,8 +4,10 @@
 //! happen. Judging only reads a specification, which may be 1.5 MiB: a decision takes it over.
 
 use proto::limits;
+use proto::link::Link;
 use proto::plan::{Place, Plan, PlannedFiles, PlannedNetwork, Range, TaskDirs};
 use proto::task_spec::files::DeviceAccess;
+use proto::task_spec::network::Port;
 use proto::task_spec::{Label, Resources, TaskSpec, Users};
 use proto::unit_id::UnitId;
 
@@ -23,8 +25,29 @@ const NO_RANGE: Option<Range> = Some(Range { base: 0, width: 0 });
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     users: Users,
+    private: Option<Private>,
     plan: Plan,
     unit: UnitSettings,
+}
+
+/// What a task with a network of its own gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Private {
+    /// Ports of the host.
+    pub(crate) ports: Vec<Port>,
+    /// Whether forwarding may be switched on for it.
+    pub(crate) enable_forwarding: bool,
+}
+
+/// What the policy does not know: what the daemon allocates for a task.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Allocated {
+    /// The ids of its user namespace.
+    pub users: Option<Range>,
+    /// The link of its own network. Without one a task has loopback alone.
+    pub link: Option<Link>,
+    /// Process id of the agent.
+    pub agent: Option<u32>,
 }
 
 /// What the task's unit is asked for with.
@@ -50,6 +73,12 @@ impl Decision {
         self.users
     }
 
+    /// The ports of the host that lead to the task; `None` for one without a network of its own.
+    #[must_use]
+    pub fn ports(&self) -> Option<&[Port]> {
+        self.private.as_ref().map(|private| private.ports.as_slice())
+    }
+
     /// The launcher's plan, for looking at: it starts nothing before [`Self::complete`].
     #[must_use]
     pub fn plan(&self) -> &Plan {
@@ -62,10 +91,17 @@ impl Decision {
         &self.unit
     }
 
-    /// Adds what the policy does not know: the allocated ids, and the agent's process id.
+    /// Adds what the policy does not know.
     #[must_use]
-    pub fn complete(self, users: Option<Range>, agent: Option<u32>) -> (Plan, UnitSettings) {
-        (Plan { users, agent, ..self.plan }, self.unit)
+    pub fn complete(self, allocated: Allocated) -> (Plan, UnitSettings) {
+        let Allocated { users, link, agent } = allocated;
+        let network = match (link, self.private) {
+            (Some(link), Some(Private { enable_forwarding, .. })) => {
+                PlannedNetwork::Private { link, enable_forwarding }
+            }
+            _ => self.plan.network,
+        };
+        (Plan { users, network, agent, ..self.plan }, self.unit)
     }
 }
 
@@ -80,6 +116,7 @@ pub struct Judgement {
     /// What of the specification's files lies on the host; the rest is empty.
     files: PlannedFiles,
     network: PlannedNetwork,
+    private: Option<Private>,
     kill_signal: u8,
     unit: UnitSettings,
 }
@@ -114,7 +151,7 @@ pub fn decide(spec: TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
         kill_signal: judged.kill_signal,
         agent: None,
     };
-    Ok(Decision { users: spec.users, plan, unit: judged.unit })
+    Ok(Decision { users: spec.users, private: judged.private, plan, unit: judged.unit })
 }
 
 /// Judges one specification, without making a plan of it.
@@ -127,6 +164,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
     targets::check(spec)?;
     users::check_range(spec.users, policy)?;
     resources::check(spec.resources)?;
+    network::check_ports(&spec.network)?;
     let kill_signal = resources::kill_signal(spec)?;
     let image = images::place(spec, policy)?;
     let task_dirs = allocation::task_dirs(spec, policy)?;
@@ -138,7 +176,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
     }
     let mut devices = images::devices(&spec.root, &image)?;
     devices.extend(files.devices.iter().map(|device| (device.host.to_string(), device.access)));
-    let network = network::plan(spec, policy)?;
+    let (network, private) = network::plan(spec, policy)?;
     let unit = UnitSettings {
         devices,
         resources: resources::within(spec.resources, policy)?,
@@ -146,7 +184,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
             .clamp(limits::KILL_TIMEOUT_MIN_MS, limits::KILL_TIMEOUT_MAX_MS),
         labels: spec.labels.clone(),
     };
-    Ok(Judgement { image, task_dirs, files, network, kill_signal, unit })
+    Ok(Judgement { image, task_dirs, files, network, private, kill_signal, unit })
 }
 
 #[cfg(test)]
@@ -165,7 +203,11 @@ mod tests {
             let decision = judged(COMPAT, users(wanted)).unwrap();
             assert_eq!(decision.plan().users.map(|range| range.width), Some(0), "{wanted:?}");
             let given = Some(Range { base: 524_288, width: 65_536 });
-            let (plan, unit) = decision.clone().complete(given, Some(7));
+            let (plan, unit) = decision.clone().complete(Allocated {
+                users: given,
+                agent: Some(7),
+                ..Allocated::default()
+            });
             assert_eq!((plan.users, plan.agent), (given, Some(7)));
             assert_eq!(unit, *decision.unit());
         }

@@ -2,8 +2,8 @@
 //! Taking something away is never refused.
 
 use proto::capability::Capabilities;
+use proto::task_spec::TaskSpec;
 use proto::task_spec::process::{LimitName, ProcessLimit, Sysctl};
-use proto::task_spec::{Network, TaskSpec};
 
 use super::glob::matches;
 use super::{Denial, Policy, refuse, unlisted};
@@ -54,7 +54,7 @@ fn check_sysctl(sysctl: &Sysctl, spec: &TaskSpec, policy: &Policy) -> Result<(),
         let reason = format!("is the whole host's: only {} can be set", OWN_SYSCTLS.join(", "));
         return Err(refuse("sysctl.allow", object, reason));
     }
-    if name.starts_with("net.") && spec.network != Network::Loopback {
+    if name.starts_with("net.") && !spec.network.is_private() {
         let reason = "is set in a private network only: this one is shared with others";
         return Err(refuse("sysctl.allow", object, reason));
     }
@@ -88,6 +88,7 @@ fn check_limit(limit: &ProcessLimit, policy: &Policy) -> Result<(), Denial> {
 mod tests {
     use super::*;
     use crate::tests::{ALLOC, COMPAT, Change, absolute, check, row};
+    use proto::task_spec::Network;
     use proto::task_spec::process::{SyscallName, SyscallRule, SysctlName, SysctlValue};
 
     fn capability(name: &'static str) -> Change {
@@ -210,6 +211,12 @@ mod tests {
                 "private network",
                 (COMPAT, sysctl(net, host)),
                 (COMPAT, sysctl(net, private.clone())),
+            ),
+            row(
+                sysctls,
+                "[sysctl] allow",
+                (FEW, sysctl(net, Network::Private(Vec::new()))),
+                ("", sysctl(net, Network::Private(Vec::new()))),
             ),
             row(
                 sysctls,

@@ -8,7 +8,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `decide`, `refusal` | the order of the checks; how a refusal is made |
-//! | `model`, `parse`, `values` | the file: its meaning, its keys, its values |
+//! | `model`, `parse`, `values`, `addresses` | the file: its meaning, its keys, its values |
 //! | `bounds`, `contradictions`, `targets` | bounds, contradictions, mount points inside |
 //! | `images`, `users` | the image's place, the user namespace |
 //! | `allocation`, `binds`, `devices` | places of the host that a task sees |
@@ -19,6 +19,7 @@
 //! (`clippy.toml` beside this crate).
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod allocation;
 mod binds;
 mod bounds;
@@ -41,7 +42,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, Judgement, UnitSettings, decide, judge};
+pub use addresses::{Forwarding, HostPorts, Prefix, Protocol};
+pub use decide::{Allocated, Decision, Judgement, UnitSettings, decide, judge};
 pub use machine_name::machine_name;
 pub use model::Policy;
 pub use parse::{from_file, parse};

@@ -1,10 +1,13 @@
 //! The content of a policy file, as values: a struct for each of its sections.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use proto::path::Absolute;
 use proto::plan::Unprotected;
 use proto::task_spec::files::DeviceAccess;
 use serde::Deserialize;
 
+use super::addresses::{Forwarding, HostPorts, Ports, Prefix, Prefixes};
 use super::values::{
     Count, ImageEntry, List, Memory, NetworkKind, Preset, Processes, Set, Syscall, Text, Ulimits,
 };
@@ -85,6 +88,18 @@ sections! {
         allow: List<NetworkKind>,
         /// Directories with network namespaces that tasks may join.
         netns_paths: List<Absolute>,
+        /// Ports of the host that tasks may publish.
+        ports: Vec<Ports>,
+        /// IPv4 addresses of tasks with a network of their own. `None`: the daemon chooses.
+        pool: Option<Text<Prefix<Ipv4Addr>>>,
+        /// Their IPv6 addresses. `None`: the daemon chooses.
+        pool_ipv6: Option<Text<Prefix<Ipv6Addr>>>,
+        /// What happens where the host does not forward packets.
+        forwarding: Text<Forwarding>,
+        /// Addresses that such tasks do not reach.
+        closed: Prefixes,
+        /// Ports of the host itself that they reach.
+        host_ports: HostPorts,
     }
     /// Ceilings.
     limits: Limits {

@@ -255,7 +255,8 @@ mod tests {
 
     /// The keys of both files in example/, and those that have no default.
     fn keys() -> Vec<String> {
-        let mut all = vec!["limits.memory".to_owned(), "limits.tasks".to_owned()];
+        let unset = ["limits.memory", "limits.tasks", "network.pool", "network.pool_ipv6"];
+        let mut all = unset.map(str::to_owned).to_vec();
         for (section, value) in DeTable::parse(STRICT).unwrap().get_ref() {
             match value.get_ref() {
                 DeValue::Table(table) => {

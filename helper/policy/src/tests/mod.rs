@@ -13,6 +13,7 @@ use proto::plan::Unprotected;
 use proto::target::Target;
 use proto::task_spec::files::DeviceAccess;
 use proto::task_spec::files::{Bind, Device, Mapping, Source};
+use proto::task_spec::network::Port;
 use proto::task_spec::{Image, Network, Root};
 use proto::task_spec::{TaskSpec, Users};
 
@@ -129,6 +130,16 @@ pub(crate) fn join(path: &'static str) -> Change {
     networks(Network::Join(absolute(&path.replace("OWN", ALLOC))))
 }
 
+pub(crate) fn port(address: &str, host: u16, task: u16) -> Port {
+    let number = |number| std::num::NonZeroU16::new(number).unwrap();
+    Port { address: address.parse().unwrap(), host: number(host), task: number(task) }
+}
+
+pub(crate) fn ports(ports: &[(&str, u16)]) -> Change {
+    let ports = ports.iter().map(|(address, host)| port(address, *host, 80)).collect();
+    networks(Network::Private(ports))
+}
+
 pub(crate) fn memory(limit: Option<u64>) -> Change {
     Box::new(move |s| s.resources.memory_max = limit)
 }
@@ -242,6 +253,62 @@ fn networks_are_listed() {
             (DOCKER, join("/run/docker/netns/a")),
         ),
     ]);
+}
+
+#[test]
+fn p20_ports_are_those_of_the_list() {
+    const SOME: &str = "[network]\nports = [80, \"8000-8010\"]";
+    const NONE: &str = "[network]\nports = []";
+    const PRIVATE: &str = "[network]\nallow = [\"private\"]";
+    let one = |port| ports(&[("192.0.2.1", port)]);
+    let (allow, listed) = ("network.allow", "network.ports");
+    check(vec![
+        row(allow, "\"veth\"", (PRIVATE, ports(&[])), (NONE, ports(&[]))),
+        row(listed, "192.0.2.1:22: ", ("", one(22)), (COMPAT, one(22))),
+        row(listed, "\"1023\" added to [network] ports", ("", one(1023)), ("", one(1024))),
+        row(listed, "\"81\"", (SOME, one(81)), (SOME, one(80))),
+        row(listed, "\"7999\"", (SOME, one(7999)), (SOME, one(8000))),
+        row(listed, "\"8011\"", (SOME, one(8011)), (SOME, one(8010))),
+        row(listed, "\"65535\"", (NONE, one(65_535)), ("", one(65_535))),
+        row(
+            listed,
+            "[2001:db8::1]:443: ",
+            (SOME, ports(&[("192.0.2.1", 80), ("2001:db8::1", 443)])),
+            (SOME, ports(&[("192.0.2.1", 80), ("2001:db8::1", 80)])),
+        ),
+    ]);
+}
+
+#[test]
+fn ports_have_one_address_and_come_once() {
+    let at = |address| ports(&[(address, 8080)]);
+    let one_of_host = "must be one of the host";
+    let mut rows: Vec<_> = ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"]
+        .into_iter()
+        .chain(["::ffff:192.0.2.1", "::ffff:0.0.0.0"])
+        .map(|address| (one_of_host, at(address), at("192.0.2.1")))
+        .collect();
+    rows.push((
+        "host port 192.0.2.1:8080: given twice",
+        ports(&[("192.0.2.1", 8080), ("127.0.0.1", 8080), ("192.0.2.1", 8080)]),
+        ports(&[("192.0.2.1", 8080), ("127.0.0.1", 8081), ("::1", 8080)]),
+    ));
+    let many = |count: u16| {
+        networks(Network::Private((1..=count).map(|n| port("192.0.2.1", 2000 + n, n)).collect()))
+    };
+    rows.push(("ports: 129, but at most 128", many(129), many(128)));
+    check_invalid(rows);
+}
+
+#[test]
+fn the_decision_has_the_ports() {
+    let two = [("192.0.2.1", 8080), ("192.0.2.1", 8081)];
+    let expected = two.map(|(address, host)| port(address, host, 80));
+    assert_eq!(judged("", ports(&two)).unwrap().ports(), Some(&expected[..]));
+    assert_eq!(judged("", ports(&[])).unwrap().ports(), Some(&[][..]));
+    for network in [Network::Loopback, Network::Host] {
+        assert_eq!(judged(COMPAT, networks(network)).unwrap().ports(), None);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use proto::path::{Absolute, Relative};
 use proto::plan::Place;
 use proto::target::Target;
 use proto::task_spec::files::{Bind, Device, Overlay, Source, Tmpfs, Upper};
+use proto::task_spec::network::Port;
 use proto::task_spec::process::{Ready, Sysctl, SysctlName, SysctlValue};
 use proto::task_spec::{
     Files, Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, TaskSpec, Users,
@@ -123,10 +124,17 @@ fn users() -> impl Strategy<Value = Users> {
     ]
 }
 
+fn port() -> impl Strategy<Value = Port> {
+    let address = mostly("192.0.2.1", vec!["::1", "0.0.0.0", "ff02::1"]);
+    (address, mostly(8080, vec![22, 8081]))
+        .prop_map(|(address, host)| super::port(address, host, 80))
+}
+
 fn any_spec() -> impl Strategy<Value = TaskSpec> {
     let network = prop_oneof![
         8 => Just(Network::Loopback),
         1 => Just(Network::Host),
+        2 => list(port(), 0..3).prop_map(Network::Private),
         1 => path().prop_map(Network::Join),
     ];
     let sysctl = mostly("kernel.sem", vec!["net.a", "vm.x"]);
@@ -218,6 +226,11 @@ proptest! {
                 prop_assert_eq!(&files.inaccessible, &spec.files.inaccessible);
                 prop_assert!(!policy.userns.require || spec.users.isolates());
                 prop_assert_eq!(spec.users, decision.users());
+                let ports = match &spec.network {
+                    Network::Private(ports) => Some(ports.as_slice()),
+                    _ => None,
+                };
+                prop_assert_eq!(ports, decision.ports());
             }
         }
     }

@@ -66,7 +66,7 @@ pub(super) fn visit(spec: &mut TaskSpec, see: See<'_>) {
         see("process.directory", Field::Inside(directory));
     }
     match network {
-        Network::Loopback | Network::Host => {}
+        Network::Loopback | Network::Private(_) | Network::Host => {}
         Network::Join(path) => see("network", Field::Host(path)),
     }
     visit_files(files, see);
