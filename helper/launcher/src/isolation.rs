@@ -114,13 +114,18 @@ fn family(name: &str) -> Option<Family> {
     (ipc || name == "kernel.sem").then_some(Family::Ipc)
 }
 
+/// Whether the network namespace is a new one, which goes with the task.
+fn is_own(network: &PlannedNetwork) -> bool {
+    matches!(network, PlannedNetwork::Loopback | PlannedNetwork::Private { .. })
+}
+
 fn sysctls(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
     let all = &plan.isolation.sysctls;
     let refused =
         |sysctl: &Sysctl, reason| Err(Problem::refused(format!("sysctl {}", sysctl.name), reason));
     for sysctl in all {
         match family(sysctl.name.as_str()) {
-            Some(Family::Network) if plan.network != PlannedNetwork::Loopback => {
+            Some(Family::Network) if !is_own(&plan.network) => {
                 return refused(sysctl, "net.* needs a network of the task's own");
             }
             None => {
@@ -182,7 +187,10 @@ fn write(root: BorrowedFd<'_>, sysctl: &Sysctl) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::link::{Ends, Link, LinkName};
+    use proto::name::{AllocId, Instance};
     use proto::task_spec::process::SyscallName;
+    use proto::unit_id::UnitId;
 
     #[test]
     fn only_settings_of_a_namespace_have_a_family() {
@@ -195,6 +203,25 @@ mod tests {
         for name in ["kernel.core_pattern", "kernel.sem_next_id", "vm.swappiness", "fs.file-max"] {
             assert_eq!(family(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn settings_of_a_network_need_one_of_the_tasks_own() {
+        let unit = UnitId { alloc: AllocId([7; 16]), instance: Instance(1) };
+        let link = Link {
+            name: LinkName::from(unit),
+            v4: Ends {
+                task: [10, 64, 0, 2].into(),
+                gateway: [10, 64, 0, 1].into(),
+                pool: [10, 64, 0, 0].into(),
+                prefix: 20,
+            },
+            v6: None,
+            ports: Vec::new(),
+        };
+        assert!(is_own(&PlannedNetwork::Loopback));
+        assert!(is_own(&PlannedNetwork::Private { link, enable_forwarding: true }));
+        assert!(!is_own(&PlannedNetwork::Host));
     }
 
     #[test]

@@ -22,8 +22,8 @@ use super::prepared::Extras;
 use super::stage::OwnPath;
 use super::step::{At, Problem, Steps};
 use super::{
-    etc_files, files, isolation, machine_id, messages, mount_points, namespaces, nspawn, root,
-    settings, task_dirs, user, warnings,
+    etc_files, files, isolation, machine_id, messages, mount_points, namespaces, network, nspawn,
+    root, settings, task_dirs, user, warnings,
 };
 use kernel::syscalls;
 
@@ -77,7 +77,9 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         messages::receive()
     })?;
     // Before systemd-nspawn mounts sysfs: one shows the network namespace of the process that mounts it.
-    steps.run(Step::NetworkNamespace, || namespaces::enter_network_namespace(&plan.network))?;
+    steps.run(Step::NetworkNamespace, || {
+        network::enter_network_namespace(&plan.network, &plan.machine)
+    })?;
     // After unshare(2): open_tree(2) clones only mounts of the caller's own mount namespace.
     let image = steps.run(Step::Image, || root::Image::open(plan))?;
     // A range that begins at 0 shows every owner as it is on disk: there is nothing to map.

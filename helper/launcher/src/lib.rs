@@ -21,6 +21,7 @@ mod machine_id;
 mod messages;
 mod mount_points;
 mod namespaces;
+mod network;
 mod nspawn;
 mod open;
 mod output;

@@ -1,7 +1,6 @@
-//! The task's namespaces: mount, network, and the user namespace that ID-maps its mounts.
+//! The task's mount namespace, and the user namespace that ID-maps its mounts.
 //!
-//! Trusts the plan; a network namespace to join is opened beneath the policy's directory, and is
-//! never the host's own.
+//! Trusts the plan.
 
 use std::fs::Metadata;
 use std::io;
@@ -11,13 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use proto::plan::{PlannedNetwork, Range};
+use proto::plan::Range;
 
-use super::open;
 use super::prepared::MountPoint;
 use super::stage::OwnPath;
 use super::step::{At, Problem};
@@ -39,38 +36,6 @@ pub(super) fn enter_mount_namespace() -> Result<(), Problem> {
     // In memory and root's alone: credentials lie on it.
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     stage.mount("tmpfs", flags, "mode=0700,size=4m").at(&stage)
-}
-
-/// Enters the task's network namespace.
-pub(super) fn enter_network_namespace(network: &PlannedNetwork) -> Result<(), Problem> {
-    match network {
-        PlannedNetwork::Host => return Ok(()),
-        PlannedNetwork::Loopback => unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?,
-        PlannedNetwork::Join(place) => {
-            let file = open::place(place, OFlag::O_RDONLY).at(place)?;
-            // Compared by the opened file, not by its name: any file can be mounted at that name.
-            let theirs = open::metadata(&file).at(place)?;
-            let own = OwnPath::constant("/proc/self/ns/net");
-            let hosts = own.metadata().at(&own)?;
-            if (theirs.dev(), theirs.ino()) == (hosts.dev(), hosts.ino()) {
-                return Err(Problem::refused(place, "is the host's own network namespace"));
-            }
-            // CLONE_NEWNET has the kernel check that the file is a network namespace.
-            setns(file, CloneFlags::CLONE_NEWNET).at(place)?;
-        }
-    }
-    // lo is down in a new namespace, and nobody may have set it up in one to join.
-    let inet = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .at("socket for lo")?;
-    syscalls::loopback_up(inet.as_fd()).at("lo")?;
-    // The namespace belongs to the host's user namespace, so container root has no power in it:
-    // without these two, it could neither serve on port 80 nor ping.
-    set_ipv4("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
-    set_ipv4("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
-}
-
-fn set_ipv4(path: &'static str, value: &str) -> Result<(), Problem> {
-    OwnPath::constant(path).write(value).at(path)
 }
 
 /// A descriptor of a user namespace that maps the range.

@@ -38,6 +38,11 @@ impl Problem {
         Self { cause: Cause::Rule, object: object.to_string(), reason: reason.to_string() }
     }
 
+    /// Somebody else has it, and may give it back before another try.
+    pub(super) fn held(object: impl Display, reason: impl Display) -> Self {
+        Self { cause: Cause::System(Some(EBUSY)), ..Self::refused(object, reason) }
+    }
+
     /// The same with another object.
     pub(super) fn about(self, object: impl Display) -> Self {
         Self { object: object.to_string(), ..self }
