@@ -10,6 +10,7 @@ use std::rc::Rc;
 use proto::limits;
 use proto::unit_id::UnitId;
 
+use crate::network::networks::Networks;
 use crate::socket::pace::Pace;
 use crate::systemd::bus::Bus;
 use crate::tasks::held_output::Streams;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) ranges: RefCell<Ranges>,
     /// Writers of the tasks' log FIFOs.
     pub(crate) streams: RefCell<Streams>,
+    /// Networks of tasks' own.
+    pub(crate) networks: RefCell<Networks>,
     /// Bytes of the specifications of all connections, see [`Held`].
     assembling: Cell<usize>,
     /// How often PID 1 is given work.
@@ -54,6 +57,7 @@ impl Context {
             unclaimed: RefCell::default(),
             ranges: RefCell::default(),
             streams: RefCell::default(),
+            networks: RefCell::default(),
             assembling: Cell::new(0),
             pace: Pace::default(),
             last_systemd: RefCell::default(),

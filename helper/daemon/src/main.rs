@@ -10,6 +10,7 @@
 mod context;
 mod end;
 mod files;
+mod network;
 mod policy_file;
 mod process;
 mod restart;
@@ -99,10 +100,12 @@ async fn run(lines: socket::journal::Lines) -> Result<(), String> {
     tokio::task::spawn_local(socket::audit::summarize(lines));
     tokio::task::spawn_local(end::orphans::sweep(context.clone()));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-    tokio::select! {
-        result = driver.serve(context) => result,
+    let result = tokio::select! {
+        result = driver.serve(context.clone()) => result,
         _ = terminate.recv() => Ok(()),
-    }
+    };
+    network::networks::release(&context);
+    result
 }
 
 /// Refuses to run where the one call that keeps links out does not work.

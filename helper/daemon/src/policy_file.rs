@@ -8,6 +8,7 @@ use policy::Policy;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
+use crate::network::networks;
 
 /// The policy file.
 pub(crate) const PATH: &str = "/etc/nomad-nspawn/policy.toml";
@@ -57,6 +58,7 @@ pub(crate) async fn reload_on_hangup(context: Rc<Context>) {
         match read_again() {
             Ok(policy) => {
                 *context.policy.borrow_mut() = Rc::new(policy);
+                networks::refresh(&context);
                 tracing::info!("policy read again");
             }
             Err(error) => not_read(&error),

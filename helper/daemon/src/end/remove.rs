@@ -10,6 +10,7 @@ use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::files;
+use crate::network::networks;
 use crate::restart::recover;
 use crate::systemd::units::stop::{self, Who};
 use crate::systemd::units::{cleanup, names};
@@ -104,6 +105,7 @@ fn forget(context: &Context, key: &TaskKey) {
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
     files::remove(&kernel::layout::executed_mark(id));
+    networks::withdraw(context, key);
     context.streams.borrow_mut().end(id);
     let entry = context.table.borrow_mut().remove(key);
     // A task of the allocation whose record cannot be read may run in the same range.

@@ -12,6 +12,7 @@ use proto::unit_id::UnitId;
 use crate::context::Context;
 use crate::end::remove;
 use crate::files;
+use crate::network::networks;
 use crate::process::{Process, nspawn};
 use crate::restart::resume;
 use crate::start::{arrival, output, payload_watch};
@@ -46,6 +47,8 @@ pub(crate) async fn run(
     for unit in found {
         adopt(context, unit, &mut stored);
     }
+    let filter = stored.remove(networks::STORED);
+    networks::take_over(context, filter);
     context.unclaimed.replace(stored);
     if !unreadable.is_empty() {
         tracing::error!(
@@ -97,6 +100,9 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     });
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
+    // Also one whose descriptor was lost with the store.
+    let is_running = processes.leader.as_ref().is_some_and(|leader| !leader.has_ended());
+    entry.published = record.link.is_some() && (is_running || main.is_some());
     context.table.borrow_mut().insert(entry);
     arrival::store_processes(context, &record, &processes);
     let context = context.clone();
@@ -104,7 +110,10 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
         match main {
             Some(main) => resume::run(&context, &record, &main).await,
             None if failed => resume::abandon(&context, &record).await,
-            None => machined::register(&context, &record.key),
+            None => {
+                machined::register(&context, &record.key);
+                networks::withdraw_at_end(&context, &record.key);
+            }
         }
     });
 }

@@ -15,6 +15,7 @@ use proto::wire::Task;
 
 use crate::context::{Context, Held};
 use crate::end::remove;
+use crate::network::networks;
 use crate::process::Process;
 use crate::start::nspawn_messages::Messages;
 use crate::start::ready::Notice;
@@ -24,7 +25,7 @@ use crate::systemd::units::{names, task};
 use crate::tasks::record::Record;
 use crate::tasks::status;
 use kernel::hook;
-use policy::Decision;
+use policy::{Allocated, Decision};
 
 /// Starts a task; returns when its payload runs, or has run.
 ///
@@ -63,6 +64,7 @@ pub(crate) async fn run(
 pub(crate) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
     if started {
         machined::register(context, key);
+        networks::withdraw_at_end(context, key);
     } else if let Err(error) = remove::undo(context, key).await {
         tracing::error!(%key, %error, "a failed start could not be undone");
     }
@@ -103,7 +105,8 @@ async fn start_payload(
     record: &Record,
     agent: Option<u32>,
 ) -> Result<Process, Refusal> {
-    let (plan, settings) = decision.complete(record.users, agent);
+    let (plan, settings) =
+        decision.complete(Allocated { users: record.users, link: record.link.clone(), agent });
     let has_fifos = matches!(plan.logs, Logs::Fifos);
     let (launcher, main) = launch::start_unit(context, record, &plan, &settings).await?;
     let prepared = launch::await_prepared(&launcher, &main, record).await?;
@@ -124,6 +127,9 @@ async fn start_payload(
     } else {
         None
     };
+    if let Some(link) = &record.link {
+        networks::publish(context, &record.key, link).await?;
+    }
     hook::during(Step::Go, launcher.go()).await?;
     if let Some(relay) = relay {
         relay.go().await?;

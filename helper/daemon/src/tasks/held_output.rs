@@ -120,18 +120,30 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::unistd::{pipe, write};
+    use nix::unistd::write;
     use proto::name::{AllocId, Instance};
 
     fn unit(number: u32) -> UnitId {
         UnitId { alloc: AllocId([1; 16]), instance: Instance(number) }
     }
 
+    /// No program that another test starts must keep an end of it.
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
+    }
+
+    /// Closes the only reader. A program that is being started has a copy up to its execve.
+    fn lose(reader: OwnedFd, writer: &OwnedFd) {
+        drop(reader);
+        let mut polled = [PollFd::new(writer.as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut polled, PollTimeout::from(10_000_u16)), Ok(1));
+    }
+
     /// The reader and two writers of a stream with unread output, and another stream without.
     fn streams() -> (OwnedFd, [OwnedFd; 2]) {
-        let (reader, writer) = pipe().unwrap();
+        let (reader, writer) = pipe();
         write(&writer, b"unread").unwrap();
-        (reader, [writer, pipe().unwrap().1])
+        (reader, [writer, pipe().1])
     }
 
     fn names(streams: &Streams) -> Vec<&str> {
@@ -142,7 +154,7 @@ mod tests {
     fn only_output_that_nobody_reads_is_kept() {
         let mut all = Streams::default();
         let ((reader, unread), (still_read, read)) = (streams(), streams());
-        drop(reader);
+        lose(reader, &unread[0]);
         all.enter(unit(1), unread);
         all.enter(unit(2), read);
         assert_eq!(names(&all).len(), 4, "everything while the tasks run");
@@ -160,7 +172,7 @@ mod tests {
         let mut all = Streams::default();
         let (reader, unread) = streams();
         let again = unread.each_ref().map(|fifo| fifo.try_clone().unwrap());
-        drop(reader);
+        lose(reader, &unread[0]);
         all.enter(unit(1), unread);
         all.end(unit(1));
         all.enter(unit(2), again);
@@ -171,12 +183,12 @@ mod tests {
     fn what_an_earlier_process_held_is_taken_over() {
         let stored = |number| {
             let (reader, [stdout, stderr]) = streams();
-            drop(reader);
+            lose(reader, &stdout);
             let name = |stream| format!("{stream}-{}", unit(number));
             [(name("stdout"), stdout), (name("stderr"), stderr)]
         };
         let mut passed: HashMap<_, _> = stored(1).into_iter().chain(stored(2)).collect();
-        passed.insert("range-524288".to_owned(), pipe().unwrap().0);
+        passed.insert("range-524288".to_owned(), pipe().0);
         let mut all = Streams::default();
         all.adopt(&mut passed, |id| id == unit(1));
         let mut found = names(&all);
@@ -193,7 +205,9 @@ mod tests {
         let mut all = Streams::default();
         let most = u32::try_from(ENDED_MAX).unwrap();
         for number in 0..most + 3 {
-            all.enter(unit(number), streams().1);
+            let (reader, writers) = streams();
+            lose(reader, &writers[0]);
+            all.enter(unit(number), writers);
             all.end(unit(number));
         }
         assert_eq!(all.0.len(), ENDED_MAX);

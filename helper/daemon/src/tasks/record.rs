@@ -13,11 +13,13 @@
 use std::path::Path;
 
 use proto::limits::RANGE_WIDTH;
+use proto::link::Link;
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use proto::plan::{Plan, Range};
 use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs};
 use proto::unit_id::UnitId;
 
+use crate::network::link_record;
 use crate::tasks::uid_range;
 
 /// What the fields of a record mean; 0 in records of before there was a version.
@@ -111,6 +113,8 @@ pub(crate) struct Record {
     pub(crate) image_use: Use,
     /// Whether a separate unit relays the task's output.
     pub(crate) relayed: bool,
+    /// The link of a network of its own.
+    pub(crate) link: Option<Link>,
     /// Directory of all allocations.
     pub(crate) allocs: String,
     /// Device of its file system at the start; `None` when it could not be seen.
@@ -129,6 +133,7 @@ impl Record {
             users: None,
             image: plan.image.to_string(),
             image_use: Use::of(&plan.root),
+            link: None,
             relayed: matches!(plan.logs, Logs::Both | Logs::Container { .. }),
             allocs: plan.task_dirs.alloc_dir.root.to_string(),
             allocs_device: None,
@@ -139,6 +144,7 @@ impl Record {
     pub(crate) fn fields(&self) -> Vec<Vec<u8>> {
         let users = |range: Range| format!("{}-{}", range.base, range.width);
         let number = |number: u64| number.to_string();
+        let link = |link: &Link| escape(&link_record::write(link));
         [
             ("NSPAWN_RECORD", VERSION.to_string()),
             ("NOMAD_ALLOC_ID", self.key.alloc.to_string()),
@@ -150,6 +156,7 @@ impl Record {
             ("NSPAWN_IMAGE", escape(&self.image)),
             ("NSPAWN_IMAGE_USE", name_of(&Use::ALL, &self.image_use).to_owned()),
             ("NSPAWN_FOLLOWED", if self.relayed { "yes" } else { "no" }.to_owned()),
+            ("NSPAWN_LINK", self.link.as_ref().map_or("none".to_owned(), link)),
             ("NSPAWN_ALLOCS", escape(&self.allocs)),
             ("NSPAWN_ALLOCS_DEVICE", self.allocs_device.map_or("none".to_owned(), number)),
         ]
@@ -183,6 +190,7 @@ impl Record {
             image: String::new(),
             image_use: Use::Reads,
             relayed: true,
+            link: fields.link(unit).flatten(),
             allocs: String::new(),
             allocs_device: None,
         }
@@ -241,6 +249,12 @@ impl Fields<'_> {
         self.get(name).map_or(Some(default), read)
     }
 
+    fn link(&self, unit: UnitId) -> Option<Option<Link>> {
+        self.get_or("NSPAWN_LINK", None, |text| {
+            unless_none(text, |text| link_record::read(unit, &unescape(text)?))
+        })
+    }
+
     fn task(&self) -> Option<TaskName> {
         TaskName::new(unescape(self.get("NOMAD_TASK_NAME")?)?).ok()
     }
@@ -255,6 +269,7 @@ impl Fields<'_> {
         let instance = u32::from_str_radix(self.get("NOMAD_TASK_INSTANCE")?, 16).ok()?;
         let alloc: AllocId = self.get("NOMAD_ALLOC_ID")?.parse().ok()?;
         let key = TaskKey { alloc, task: self.task()?, instance: Instance(instance) };
+        let link = self.link(UnitId::from(&key))?;
         // The first builds noted an image only for a task that writes to it.
         let written = self.get_or("NSPAWN_WRITES", String::new(), unescape)?;
         let image_use = if written.is_empty() { Use::Reads } else { Use::Writes };
@@ -267,6 +282,7 @@ impl Fields<'_> {
             image: self.get_or("NSPAWN_IMAGE", written, unescape)?,
             image_use: self.get_or("NSPAWN_IMAGE_USE", image_use, |n| value_of(&Use::ALL, n))?,
             relayed: self.get_or("NSPAWN_FOLLOWED", false, |text| Some(text == "yes"))?,
+            link,
             allocs: self.get_or("NSPAWN_ALLOCS", String::new(), unescape)?,
             allocs_device: self.get_or("NSPAWN_ALLOCS_DEVICE", None, |text| {
                 unless_none(text, |n| n.parse().ok())

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use proto::error::{Code, Refusal};
+use proto::link::Link;
 use proto::name::TaskKey;
 use proto::wire::{Exit, State, Task};
 
@@ -56,6 +57,7 @@ fn task(key: &TaskKey, entry: Entry, state: State) -> Task {
         key: key.clone(),
         unit: names::task(entry.record.unit()),
         machine: entry.record.machine,
+        addresses: entry.record.link.iter().flat_map(Link::addresses).collect(),
         uid_base: entry.record.users.map(|range| range.base),
         leader: if running { entry.leader.map(|leader| leader.pid()) } else { None },
         started_ms: entry.started_ms,

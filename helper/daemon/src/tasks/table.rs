@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub(crate) notes: Vec<String>,
     /// Whether its start is still under way.
     pub(crate) starting: bool,
+    /// Whether its ports lead to it.
+    pub(crate) published: bool,
     /// Whether systemd-machined has it, registered for its unit.
     pub(crate) registered: bool,
     /// Held by a start, its registration and its removal: one of them at a time.
@@ -44,6 +46,7 @@ impl Entry {
             payload: None,
             notes: Vec::new(),
             starting,
+            published: false,
             registered: false,
             gate: Rc::default(),
         }
@@ -123,6 +126,11 @@ impl Table {
     /// The task beside which another one cannot run, and why.
     pub(crate) fn holder(&self, wanted: &Record) -> Option<(&TaskKey, &'static str)> {
         self.records().find_map(|record| Some((&record.key, record.clash(wanted)?)))
+    }
+
+    /// Every task.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.tasks.values()
     }
 
     /// Every task's record.

@@ -16,6 +16,7 @@ fn record(alloc: u8, image: &str, image_use: Use) -> Record {
         image: image.to_owned(),
         image_use,
         relayed: true,
+        link: None,
         allocs: "/var/lib/nomad/alloc".to_owned(),
         allocs_device: Some(2049),
     }
@@ -65,6 +66,19 @@ NSPAWN_IMAGE_USE=writes
 NSPAWN_FOLLOWED=no
 NSPAWN_ALLOCS=/var/lib/nomad/alloc
 NSPAWN_ALLOCS_DEVICE=2049";
+const WITH_LINK: &str = "NSPAWN_RECORD=1
+NOMAD_ALLOC_ID=03030303-0303-0303-0303-030303030303
+NOMAD_TASK_NAME=web+201
+NOMAD_TASK_INSTANCE=0000beef
+NSPAWN_MACHINE=web-1
+NSPAWN_PAYLOAD=command
+NSPAWN_UIDS=524288-65536
+NSPAWN_IMAGE=/var/lib/machines/debian
+NSPAWN_IMAGE_USE=reads
+NSPAWN_FOLLOWED=no
+NSPAWN_LINK=4+3d10.64.0.11/20+2cl+3d198.51.100.1+3a20001-80
+NSPAWN_ALLOCS=/var/lib/nomad/alloc
+NSPAWN_ALLOCS_DEVICE=2049";
 
 fn read(text: &str) -> Record {
     let fields: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
@@ -88,6 +102,16 @@ fn c1_records_of_earlier_builds_are_read() {
             None,
         ),
         (NO_VERSION, Form::Unmarked, Kind::Command, range(65_536), debian, Use::Reads, false, None),
+        (
+            WITH_LINK,
+            Form::Whole,
+            Kind::Command,
+            range(65_536),
+            debian,
+            Use::Reads,
+            false,
+            Some(2049),
+        ),
         (VERSION_1, Form::Whole, Kind::ProcessTwo, None, debian, Use::Writes, false, Some(2049)),
     ] {
         let found = read(text);
@@ -96,6 +120,7 @@ fn c1_records_of_earlier_builds_are_read() {
         assert_eq!((found.relayed, found.allocs_device), (relayed, device), "{text}");
         assert_eq!((found.unit(), found.key.task.as_str()), (EXAMPLE, "web 1"), "{text}");
         assert_eq!(found.machine.as_str(), "web-1", "{text}");
+        assert_eq!(found.link.is_some(), text == WITH_LINK, "{text}");
     }
 }
 
@@ -109,6 +134,7 @@ fn c1_what_cannot_be_read_is_a_task_all_the_same() {
         (changed("process-two", "pod"), "web 1"),
         (changed("UIDS=none", "UIDS=many"), "web 1"),
         (changed("0000beef", "0000bee0"), "web 1"),
+        (WITH_LINK.replace("10.64.0.11", "10.64.0"), "web 1"),
         (changed("TASK_NAME=web+201", "TASK_NAME=+"), UNREADABLE),
     ] {
         let found = read(&text);
@@ -126,7 +152,7 @@ fn c1_the_current_form_is_among_the_examples() {
     };
     let fields = record(1, "/a", Use::Reads).fields();
     let now: Vec<String> = fields.iter().map(|f| String::from_utf8_lossy(f).into()).collect();
-    assert_eq!(names(&now.join("\n")), names(VERSION_1));
+    assert_eq!(names(&now.join("\n")), names(WITH_LINK));
 }
 
 /// Rows: the holder's use, the newcomer's, both on one image; whether they clash.

@@ -1,0 +1,6 @@
+//! The table on this kernel, in network namespaces that the tests make: `nft` lists what the code
+//! loaded, and packets go where docs/NETWORK.md says.
+
+mod namespaces;
+mod table;
+mod traffic;
