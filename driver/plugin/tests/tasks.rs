@@ -13,11 +13,12 @@ mod common;
 use std::time::Duration;
 
 use common::node::{Node, id, is_recoverable};
-use common::task;
+use common::{task, task_with_ports};
 use nomad_proto::drivers::*;
 use prost::Message;
 use proto::error::{Code, Refusal};
 use proto::task_spec::{Network, Payload};
+use proto::wire::State;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +32,7 @@ async fn a_task_lives_from_start_to_destroy() {
         let world = node.world.lock().unwrap();
         let (spec, _) = world.tasks.values().next().unwrap();
         assert_eq!(spec.environment[0].value.reveal(), "job-canary");
-        assert_eq!(spec.network, Network::Loopback);
+        assert_eq!(spec.network, Network::Private(vec![]));
         assert_eq!(spec.payload, Payload::Command { words: vec![] });
         assert_eq!(spec.resources.memory_max, Some(64 << 20));
     }
@@ -72,6 +73,39 @@ async fn a_task_lives_from_start_to_destroy() {
     );
     let request = WaitTaskRequest { task_id: id };
     assert!(node.driver.wait_task(request).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d18_nomad_learns_address_and_ports_of_a_private_network() {
+    let mut node = Node::new().await;
+    let own = NetworkOverride {
+        port_map: [("http".to_owned(), 80), ("admin".to_owned(), 20_002)].into(),
+        addr: "10.87.16.2".to_owned(),
+        auto_advertise: false,
+    };
+    let driver = node.driver.clone();
+    let start = async |task| {
+        let request = StartTaskRequest { task: Some(task) };
+        driver.clone().start_task(request).await.unwrap().into_inner().network_override
+    };
+    assert_eq!(start(task_with_ports("web", 1)).await, Some(own.clone()));
+    // Also of a start that is taken over where another left it.
+    node.world.lock().unwrap().lose_starts = vec![State::Running];
+    assert_eq!(start(task_with_ports("lost", 2)).await, Some(own));
+    assert!(node.verbs().iter().filter(|verb| verb.starts_with("start 00000002")).count() == 1);
+    let without = NetworkOverride { addr: "10.87.16.2".to_owned(), ..NetworkOverride::default() };
+    assert_eq!(start(task("none", 3)).await, Some(without));
+    // Nomad registers the services of a group with a network by what it has made itself.
+    let mut grouped = task_with_ports("grouped", 4);
+    grouped.network_isolation_spec = Some(NetworkIsolationSpec {
+        mode: network_isolation_spec::NetworkIsolationMode::Group.into(),
+        path: format!("/var/run/netns/{}", common::ALLOC),
+        ..NetworkIsolationSpec::default()
+    });
+    let mut events = node.driver.task_events(TaskEventsRequest {}).await.unwrap().into_inner();
+    assert_eq!(start(grouped).await, None);
+    let event = timeout(Duration::from_secs(5), events.message()).await.unwrap().unwrap().unwrap();
+    assert!(event.message.contains("ports: has no effect in this group"), "{event:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

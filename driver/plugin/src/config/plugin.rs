@@ -35,8 +35,8 @@ keys! {
         gc: Block<Gc>, later;
         /// Addresses of tasks.
         network: Block<Network>, later;
-        /// Nameservers for tasks in a network of Nomad's on a host whose resolver listens on
-        /// loopback only. Unset: the servers that the host's resolver asks.
+        /// Nameservers for tasks in another network than the host's, on a host whose resolver
+        /// listens on loopback only. Unset: the servers that the host's resolver asks.
         dns_servers: Vec<String>;
         /// Where tasks' output goes when the job does not set it.
         logging: Block<PluginLogging>;

@@ -148,7 +148,7 @@ keys! {
         selinux_context: Option<String>;
 
         // Network.
-        /// Whether the task gets a private network (loopback only in this version). `false`: the
+        /// Whether the task gets a network of its own, with addresses and a way out. `false`: the
         /// host's network, where the policy allows it. No effect in groups with a network of
         /// Nomad's (`bridge`, `cni/*`, `none`).
         network_veth: bool = true;
@@ -169,10 +169,13 @@ keys! {
         ipv6_address: Option<String>, later;
         /// The task's hardware address.
         mac_address: Option<String>, later;
-        /// Ports of the group to publish, by label.
-        ports: Vec<String>, later;
-        /// Ports inside, by label.
-        port_map: Numbers, later;
+        /// Labels of the group's network block whose ports lead to the task, TCP and UDP, as
+        /// described in "Ports" below. No effect in groups with a network of Nomad's; not with
+        /// `network_veth = false` and `private_network`.
+        ports: Vec<String>;
+        /// The same in the older driver's form, with the port inside of each label, 1 to 65,535.
+        /// Deprecated: use ports, and `to` in the network block. Not with ports.
+        port_map: Numbers;
         /// What happens to /etc/resolv.conf. off: nothing. delete: removed. copy-, replace- or
         /// bind- with host, static, uplink or stub: the host's file, read at the start. copy:
         /// unless the image has a link there. replace: also in the place of a link. bind:
@@ -350,8 +353,6 @@ mod tests {
             ("ipv4_address", "10.0.0.1".into()),
             ("ipv6_address", "fd00::1".into()),
             ("mac_address", "02:00:00:00:00:01".into()),
-            ("ports", Value::List(vec!["http".into()])),
-            ("port_map", map("http", 80.into())),
             ("cpu_hard_limit", true.into()),
             ("memory_swap", "64m".into()),
             ("oom_score_adj", 100.into()),
@@ -368,8 +369,6 @@ mod tests {
         // Their defaults, written down, change nothing.
         for (key, value) in [
             ("network_setup", Value::from("helper")),
-            ("ports", Value::List(vec![])),
-            ("port_map", Value::List(vec![])),
             ("prefetch", false.into()),
             ("root_hash", "".into()),
         ] {

@@ -139,12 +139,12 @@ impl Nomad for Service {
         let Some(task) = request.into_inner().task else {
             return Err(Failure::permanent("the agent sent no task configuration").into());
         };
-        let handle = finish(async move { driver.start(task).await }).await?;
+        let started = finish(async move { driver.start(task).await }).await?;
         Ok(Response::new(StartTaskResponse {
             result: start_task_response::Result::Success.into(),
             driver_error_msg: String::new(),
-            handle: Some(handle),
-            network_override: None,
+            handle: Some(started.handle),
+            network_override: started.network,
         }))
     }
 

@@ -29,7 +29,7 @@ const DOUBTS: usize = 20;
 #[derive(Debug)]
 pub(super) enum Learnt {
     /// The helper knows it.
-    Known(wire::Task),
+    Known(Box<wire::Task>),
     /// Neither helper nor PID 1 knows it: it is gone, and its exit status with it.
     Gone,
     /// The helper does not know it, but its unit runs according to PID 1.
@@ -52,7 +52,7 @@ impl Driver {
 
     async fn ask_about(&self, identity: &Identity, patience: Duration) -> Learnt {
         match self.helper.status(&identity.key, patience).await {
-            Ok(task) => Learnt::Known(task),
+            Ok(task) => Learnt::Known(Box::new(task)),
             Err(CallError::Refused(refusal)) if refusal.code == Code::Unknown => {
                 match self.bus.unit_runs(&identity.unit).await {
                     Some(false) => Learnt::Gone,

@@ -9,12 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nomad_proto::drivers::{TaskConfig, TaskHandle};
+use nomad_proto::drivers::{NetworkOverride, TaskConfig, TaskHandle};
 use proto::error::Code;
 use proto::limits;
 use proto::name::TaskKey;
 use proto::task_spec::process::Ready;
-use proto::task_spec::{Payload, TaskSpec};
+use proto::task_spec::{Network, Payload, TaskSpec};
 use proto::wire::{self, State};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -28,7 +28,7 @@ use crate::error::Failure;
 use crate::helper_client::CallError;
 use crate::node::ulimit;
 use crate::translate::signal::default_stop;
-use crate::translate::{self, Node, resources};
+use crate::translate::{self, Node, ports, resources};
 
 /// Time for the helper to come back before a start fails.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,12 +42,21 @@ const PAUSE: Duration = Duration::from_millis(20);
 const NO_CORES: &str = "resources.cores: this version of the driver reserves no cores; the task \
                         may use all of them, with the weight of those it asked for";
 
+/// What Nomad keeps of a started task.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Its handle.
+    pub(crate) handle: TaskHandle,
+    /// Its network, where it has one of its own. Nomad keeps it by itself and never asks again.
+    pub(crate) network: Option<NetworkOverride>,
+}
+
 impl Driver {
-    /// Starts a task and gives its handle.
+    /// Starts a task.
     ///
     /// # Errors
     /// What is wrong with the job, what the helper refused, or that it cannot be reached.
-    pub(crate) async fn start(self: &Arc<Self>, config: TaskConfig) -> Result<TaskHandle, Failure> {
+    pub(crate) async fn start(self: &Arc<Self>, config: TaskConfig) -> Result<Started, Failure> {
         let claim = self.claims.take(&config);
         self.refuse_unable()?;
         self.activate();
@@ -65,7 +74,8 @@ impl Driver {
             Some(started) => started,
             None => self.ask(&spec, &config, &claim).await?,
         };
-        self.adopt(&spec, &config, &started)
+        let handle = self.adopt(&spec, &config, &started)?;
+        Ok(Started { handle, network: network_of(&spec, &config, &started) })
     }
 
     /// Translates the job into the helper's specification.
@@ -217,8 +227,27 @@ impl Driver {
         if resources::asks_for_cores(config.resources.as_ref()) {
             self.events.send(config, NO_CORES);
         }
+        if ports::have_no_effect(config, &spec.network) {
+            self.events.send(config, ports::NO_EFFECT);
+        }
         Ok(handle)
     }
+}
+
+/// What services and checks with `address_mode = "driver"` use. Other services keep the host's
+/// address and port.
+fn network_of(
+    spec: &TaskSpec,
+    config: &TaskConfig,
+    started: &wire::Task,
+) -> Option<NetworkOverride> {
+    let Network::Private(_) = spec.network else { return None };
+    let address = started.addresses.iter().find(|address| address.is_ipv4())?;
+    Some(NetworkOverride {
+        port_map: ports::inside(config),
+        addr: address.to_string(),
+        auto_advertise: false,
+    })
 }
 
 /// Runs `look` under a deadline: a hung file system costs one blocking thread, not the start.

@@ -88,7 +88,7 @@ fn sysctls(keys: &TaskKeys, network: Option<&Network>, problems: &mut Vec<Proble
                 "is the whole host's".to_owned(),
                 "only net.*, kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.* can be set",
             );
-        } else if name.starts_with("net.") && network.is_some_and(|n| *n != Network::Loopback) {
+        } else if name.starts_with("net.") && network.is_some_and(|n| !n.is_private()) {
             refuse(
                 "needs a private network: this one is shared".to_owned(),
                 "remove it, or leave the group's and the host's network",

@@ -9,7 +9,7 @@
 //! | [`binds`], [`tmpfs`], [`overlays`], [`mount_blocks`] | mounts |
 //! | [`devices`], [`credentials`] | device nodes and credentials |
 //! | [`process`], [`isolation`] | the payload, and what confines it |
-//! | [`network`], [`resolver`], [`hosts`] | network and name resolution |
+//! | [`network`], [`ports`], [`resolver`], [`hosts`] | network, ports and name resolution |
 //! | [`timezone`] | /etc/localtime |
 //! | [`host_files`] | copies of the host's files in the task's /etc |
 //! | [`output`] | log streams and journal fields |
@@ -33,6 +33,7 @@ mod node;
 mod output;
 mod overlays;
 mod paths;
+pub(crate) mod ports;
 mod process;
 mod resolver;
 pub(crate) mod resources;

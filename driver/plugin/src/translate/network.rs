@@ -1,24 +1,52 @@
 //! The task's network.
 
-use nomad_proto::drivers::NetworkIsolationSpec;
 use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
+use nomad_proto::drivers::{NetworkIsolationSpec, TaskConfig};
 use proto::path::Absolute;
 use proto::task_spec::Network;
 
+use super::ports;
 use crate::config::Problem;
 use crate::config::task::TaskKeys;
 
 /// The group's namespace where it has one, else what the keys ask for.
 pub(crate) fn network(
-    spec: Option<&NetworkIsolationSpec>,
+    task: &TaskConfig,
     keys: &TaskKeys,
-) -> Result<Network, Problem> {
-    let spec =
-        spec.filter(|spec| !(spec.mode() == NetworkIsolationMode::Host && spec.path.is_empty()));
-    let Some(spec) = spec else {
-        // The group has no network namespace, or the host's.
-        return Ok(if keys.network_veth { Network::Loopback } else { Network::Host });
+    problems: &mut Vec<Problem>,
+) -> Option<Network> {
+    let spec = task.network_isolation_spec.as_ref();
+    let host = |spec: &&NetworkIsolationSpec| {
+        spec.mode() == NetworkIsolationMode::Host && spec.path.is_empty()
     };
+    match spec.filter(|spec| !host(spec)) {
+        Some(spec) => of_group(spec, keys).map_err(|problem| problems.push(problem)).ok(),
+        // The group has no network namespace, or the host's.
+        None => Some(of_keys(task, keys, problems)),
+    }
+}
+
+fn of_keys(task: &TaskConfig, keys: &TaskKeys, problems: &mut Vec<Problem>) -> Network {
+    if !keys.network_veth {
+        ports::refuse(
+            keys,
+            "excludes network_veth = false: in the host's network a program listens on the host's \
+             ports itself",
+            "remove it, or network_veth = false",
+            problems,
+        );
+        Network::Host
+    } else if keys.private_network {
+        let rule = "excludes private_network = true, which is loopback alone";
+        ports::refuse(keys, rule, "remove one of them", problems);
+        Network::Loopback
+    } else {
+        Network::Private(ports::published(task, keys, problems))
+    }
+}
+
+/// Nomad publishes its ports.
+fn of_group(spec: &NetworkIsolationSpec, keys: &TaskKeys) -> Result<Network, Problem> {
     if spec.mode() != NetworkIsolationMode::Group {
         return Err(Problem::new(
             "network",

@@ -2,6 +2,7 @@
 //!
 //! The group's `dns` block wins over the job's `resolv_conf`. The host's files are read at each start.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use nomad_proto::drivers::{DnsConfig, TaskConfig};
@@ -18,6 +19,7 @@ use crate::config::words::ResolvConf;
 /// Search domains and options of a resolver, each.
 const SEARCHES_MAX: usize = 32;
 
+const OWN: &str = "/etc/resolv.conf";
 const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
 const STUB: &str = "/run/systemd/resolve/stub-resolv.conf";
 
@@ -141,21 +143,26 @@ fn automatic(
     let link = if keys.boots() { ImageLink::Keep } else { ImageLink::Cover };
     let which = match network {
         Some(Network::Loopback) | None => return EtcFile::Keep,
-        Some(Network::Join(_)) if node.loopback_resolver => {
+        // The host names no servers that could be given; the image may.
+        Some(Network::Private(_)) if is_missing(node, OWN) => return EtcFile::Keep,
+        Some(Network::Join(_) | Network::Private(_)) if node.loopback_resolver => {
             let text = servers(&node.config.dns_servers);
             if !text.is_empty() {
                 return put(text.into_bytes(), ImageLink::Cover);
             }
             Which::Uplink
         }
-        Some(Network::Join(_) | Network::Host) => Which::Host,
+        Some(_) => Which::Host,
     };
     of_host(which, link, node, problems)
 }
 
+fn is_missing(node: &Node<'_>, path: &str) -> bool {
+    (node.host.read)(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
 /// One of the host's files, that systemd-nspawn would take.
 fn of_host(which: Which, link: ImageLink, node: &Node<'_>, problems: &mut Vec<Problem>) -> EtcFile {
-    const OWN: &str = "/etc/resolv.conf";
     let (path, hint) = match which {
         Which::Static => ("/usr/lib/systemd/resolv.conf", "it comes with systemd-resolved"),
         Which::Stub => (STUB, "systemd-resolved does not run"),

@@ -11,7 +11,7 @@ use proto::error::{Code, Refusal};
 use proto::limits;
 use proto::name::{MachineName, TaskKey};
 use proto::parts::Assembly;
-use proto::task_spec::TaskSpec;
+use proto::task_spec::{Network, TaskSpec};
 use proto::wire::*;
 use tokio::task::JoinHandle;
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
@@ -140,18 +140,24 @@ fn begin(world: &Mutex<World>, spec: TaskSpec) -> Option<Result<Answer, Refusal>
     let key = spec.key.clone();
     let lost = world.lose_starts.pop();
     let state = lost.clone().unwrap_or(State::Running);
-    world.tasks.insert(key.clone(), (spec, state));
+    let task = describe(&key, &spec, State::Running);
+    world.tasks.insert(key, (spec, state));
     if lost.is_some() {
         return None;
     }
-    Some(Ok(Answer::Started(describe(&key, State::Running))))
+    Some(Ok(Answer::Started(task)))
 }
 
-fn describe(key: &TaskKey, state: State) -> Task {
+fn describe(key: &TaskKey, spec: &TaskSpec, state: State) -> Task {
+    let addresses = match spec.network {
+        Network::Private(_) => vec![[10, 87, 16, 2].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 2].into()],
+        _ => Vec::new(),
+    };
     Task {
         key: key.clone(),
         unit: format!("nspawn-test-{}.service", key.instance),
         machine: MachineName::new("test").unwrap(),
+        addresses,
         uid_base: Some(524_288),
         leader: (state == State::Running).then_some(4242),
         started_ms: 1_000,
@@ -185,8 +191,8 @@ fn answer(world: &Mutex<World>, verb: Verb) -> Result<Answer, Refusal> {
             Ok(Answer::Killed)
         }
         Verb::Status(key) => {
-            let (_, state) = world.tasks.get(&key).ok_or_else(unknown)?;
-            Ok(Answer::Status(describe(&key, state.clone())))
+            let (spec, state) = world.tasks.get(&key).ok_or_else(unknown)?;
+            Ok(Answer::Status(describe(&key, spec, state.clone())))
         }
         Verb::List(last) => {
             let after = |key: &&TaskKey| last.as_ref().is_none_or(|last| *key > last);

@@ -7,6 +7,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "tests; each test binary uses a part"
 )]
 
@@ -24,9 +25,10 @@ use std::time::{Duration, Instant};
 
 use nomad_proto::base::base_plugin_client::BasePluginClient;
 use nomad_proto::base::{NomadConfig, SetConfigRequest};
-use nomad_proto::drivers::TaskConfig;
 use nomad_proto::drivers::driver_client::DriverClient;
-use nomad_proto::drivers::{AllocatedMemoryResources, AllocatedTaskResources, Resources};
+use nomad_proto::drivers::{
+    AllocatedMemoryResources, AllocatedTaskResources, PortMapping, Resources, TaskConfig,
+};
 use tonic::transport::{Channel, Endpoint};
 
 /// Uid of an agent that is not root.
@@ -215,6 +217,26 @@ fn helper_config(socket: &Path, keys: &[(&str, &str)]) -> Vec<u8> {
 /// A job that runs a command in the image `busybox`.
 pub(crate) fn task(name: &str, instance: u32) -> TaskConfig {
     task_of("busybox", name, instance)
+}
+
+/// A job that publishes the ports `http` and `admin` of its group, which has a third as well.
+pub(crate) fn task_with_ports(name: &str, instance: u32) -> TaskConfig {
+    let mut task = task(name, instance);
+    let config = &mut task.msgpack_driver_config;
+    config[0] += 1;
+    text(config, "ports");
+    config.push(0x92);
+    text(config, "http");
+    text(config, "admin");
+    let port = |label: &str, value, to| PortMapping {
+        label: label.to_owned(),
+        value,
+        to,
+        host_ip: "192.0.2.1".to_owned(),
+    };
+    let ports = vec![port("http", 20_001, 80), port("admin", 20_002, 0), port("other", 20_003, 0)];
+    task.resources.as_mut().unwrap().ports = ports;
+    task
 }
 
 /// A job that runs a command in an image.

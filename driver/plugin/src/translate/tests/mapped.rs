@@ -20,14 +20,16 @@ fn a_plain_job_becomes_a_specification() {
     let spec = spec(&[]);
     assert_eq!(spec.key.to_string(), format!("{ALLOC}/web/00c0ffee"));
     assert_eq!(spec.root, RootFs::tree(Root::Plain));
-    assert_eq!(spec.network, Network::Loopback);
+    assert_eq!(spec.network, Network::Private(vec![]));
     assert_eq!(spec.logs, Logs::Fifos);
     assert_eq!(spec.payload, Payload::Boot { arguments: vec![] });
     assert!(spec.users.isolates() && spec.stop_signal.is_none());
     assert_eq!(spec.files, proto::task_spec::Files::default());
     assert_eq!(spec.isolation, proto::task_spec::Isolation::default());
     assert_eq!(spec.process, proto::task_spec::Process::default());
-    assert_eq!(spec.names, proto::task_spec::Names::default());
+    let loopback = super::spec(&[("private_network", true.into())]);
+    assert_eq!(loopback.network, Network::Loopback);
+    assert_eq!(loopback.names, proto::task_spec::Names::default());
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod cases;
 mod files;
 mod mapped;
 mod names;
+mod ports;
 mod random;
 mod refused;
 

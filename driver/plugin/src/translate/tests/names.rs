@@ -24,7 +24,7 @@ fn networks_follow_group_and_keys() {
         try_task(&task).map(|spec| spec.network)
     };
     for none in [None, Some(host)] {
-        assert_eq!(network(none.clone(), true), Ok(Network::Loopback));
+        assert_eq!(network(none.clone(), true), Ok(Network::Private(vec![])));
         assert_eq!(network(none, false), Ok(Network::Host));
     }
     let joined = Network::Join(Absolute::parse(&format!("/var/run/netns/{ALLOC}")).unwrap());
@@ -56,7 +56,7 @@ fn resolvers_follow_network_key_and_group() {
     const HOST: &str = "/etc/resolv.conf";
     const UPLINK: &str = "/run/systemd/resolve/resolv.conf";
     const STUB: &str = "/run/systemd/resolve/stub-resolv.conf";
-    assert_eq!(spec(&[]).names.resolver, EtcFile::Keep);
+    assert_eq!(spec(&[("private_network", true.into())]).names.resolver, EtcFile::Keep);
     let veth = ("network_veth", Value::from(false));
     let shared = |more: (&str, Value)| spec(&[veth.clone(), more]).names.resolver;
     assert_eq!(shared(("boot", true.into())), file(HOST, Keep));
@@ -73,17 +73,21 @@ fn resolvers_follow_network_key_and_group() {
     ] {
         assert_eq!(spec(&[("resolv_conf", word.into())]).names.resolver, expected, "{word}");
     }
-    let mut grouped = task(&[]);
+    let (mut grouped, own) = (task(&[]), task(&[]));
     grouped.network_isolation_spec = Some(group());
     let resolver = |task: &TaskConfig, config: &PluginConfig, loopback_resolver| {
         let node = Node { loopback_resolver, ..node(config) };
         build(task, &node).unwrap().names.resolver
     };
     let mut config = PluginConfig::default();
-    assert_eq!(resolver(&grouped, &config, false), file(HOST, Keep));
-    assert_eq!(resolver(&grouped, &config, true), file(UPLINK, Keep));
-    config.dns_servers = vec!["9.9.9.9".to_owned()];
-    assert_eq!(resolver(&grouped, &config, true), file("nameserver 9.9.9.9\n", Cover));
+    for task in [&grouped, &own] {
+        config.dns_servers = Vec::new();
+        assert_eq!(resolver(task, &config, false), file(HOST, Keep));
+        assert_eq!(resolver(task, &config, true), file(UPLINK, Keep));
+        config.dns_servers = vec!["9.9.9.9".to_owned()];
+        assert_eq!(resolver(task, &config, true), file("nameserver 9.9.9.9\n", Cover));
+        assert_eq!(resolver(task, &config, false), file(HOST, Keep));
+    }
     let mut with_dns = task(&[("resolv_conf", "off".into())]);
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let dns = |servers: &[&str], searches: &[&str], options: &[&str]| DnsConfig {
@@ -94,6 +98,7 @@ fn resolvers_follow_network_key_and_group() {
     with_dns.dns = Some(dns(&["1.1.1.1", "fd00:0::1"], &["example.org", "b"], &["ndots:2"]));
     let text = "nameserver 1.1.1.1\nnameserver fd00::1\nsearch example.org b\noptions ndots:2\n";
     assert_eq!(resolver(&with_dns, &config, true), file(text, Cover));
+    assert_eq!(resolver(&with_dns, &config, false), file(text, Cover));
     with_dns.dns = Some(DnsConfig::default());
     assert_eq!(resolver(&with_dns, &config, true), EtcFile::Keep);
     for (bad, key) in [
@@ -135,6 +140,19 @@ fn a_file_that_the_host_lacks_is_named() {
         let text = refused(word, |_| Err(Error::other("is longer"))).unwrap_err().to_string();
         assert!(text.contains(path) && text.contains("is longer"), "{word}: {text}");
     }
+}
+
+#[test]
+fn a_host_without_servers_leaves_a_private_network_to_the_image() {
+    let config = PluginConfig::default();
+    let host =
+        HostFiles { read: |_| Err(std::io::ErrorKind::NotFound.into()), ..node(&config).host };
+    let resolver = |entries: &[(&str, Value)]| {
+        build(&task(entries), &Node { host, ..node(&config) }).map(|spec| spec.names.resolver)
+    };
+    assert_eq!(resolver(&[]).unwrap(), EtcFile::Keep);
+    assert!(resolver(&[("resolv_conf", "copy-host".into())]).is_err());
+    assert!(resolver(&[("network_veth", false.into())]).is_err());
 }
 
 #[test]
