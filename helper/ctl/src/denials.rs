@@ -61,7 +61,7 @@ fn with_less(spec: &TaskSpec, round: usize) -> Vec<Less> {
         process: _,
         isolation,
         users: _,
-        network: _,
+        network,
         names: _,
         files,
         environment,
@@ -77,6 +77,13 @@ fn with_less(spec: &TaskSpec, round: usize) -> Vec<Less> {
     all.entries(isolation.sysctls.len(), |s, n| drop(s.isolation.sysctls.remove(n)));
     for limit in &isolation.limits {
         all.one(|s| s.isolation.limits.retain(|it| it != limit));
+    }
+    if let Network::Private(ports) = network {
+        all.entries(ports.len(), |s, n| {
+            if let Network::Private(ports) = &mut s.network {
+                ports.remove(n);
+            }
+        });
     }
     all.one(|s| s.names.hosts.clear());
     all.entries(environment.len(), |s, n| drop(s.environment.remove(n)));
@@ -210,7 +217,9 @@ mod tests {
     use proto::name::{AllocId, Instance, TaskKey, TaskName};
     use proto::path::Absolute;
     use proto::task_spec::files::{Bind, Device, DeviceAccess, Mapping, Overlay, Source};
+    use proto::task_spec::network::Port;
     use proto::task_spec::process::{Sysctl, SysctlName, SysctlValue};
+    use std::num::NonZeroU16;
 
     fn absolute(path: &str) -> Absolute {
         Absolute::parse(path).unwrap()
@@ -306,6 +315,34 @@ mod tests {
         ];
         expected.sort_unstable();
         assert_eq!(found, expected);
+    }
+
+    /// Each port that breaks a rule, and the kind once: without its ports no task is hidden.
+    #[test]
+    fn every_port_that_is_refused_is_named() {
+        let port = |address: [u8; 4], host| Port {
+            address: address.into(),
+            host: NonZeroU16::new(host).unwrap(),
+            task: NonZeroU16::MIN,
+        };
+        let (one, two) = ([192, 0, 2, 1], [0, 0, 0, 0]);
+        let mut spec = spec();
+        let ports = [port(one, 80), port(one, 8080), port(two, 443), port(one, 22), port(one, 80)];
+        spec.network = Network::Private(ports.to_vec());
+        let mut expected = vec![
+            "address host port 0.0.0.0:443",
+            "twice host port 192.0.2.1:80",
+            "network.ports host port 192.0.2.1:22",
+        ];
+        assert_eq!(rules(&spec, "[network]\nports = [80, \"1024-65535\"]"), expected);
+        expected.push("network.ports host port 192.0.2.1:80");
+        let mut found = rules(&spec, "");
+        found.sort();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        let found = rules(&spec, "[network]\nallow = [\"private\"]");
+        assert!(found.contains(&"network.allow network of its own".to_owned()), "{found:?}");
+        assert_eq!(found.len(), 3);
     }
 
     /// The same source twice is one denial, and hides nothing.

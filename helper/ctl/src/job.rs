@@ -8,12 +8,17 @@ use std::path::Path;
 
 use nomad_proto::drivers::{
     AllocatedCpuResources, AllocatedMemoryResources, AllocatedTaskResources, NetworkIsolationSpec,
-    Resources, TaskConfig, network_isolation_spec::NetworkIsolationMode,
+    PortMapping, Resources, TaskConfig, network_isolation_spec::NetworkIsolationMode,
 };
 use serde_json::Value;
 
 /// The made-up allocation.
 const ALLOC: &str = "00000000-0000-4000-8000-000000000000";
+
+/// The made-up address of the node; for documentation (RFC 5737), so that it is no one's.
+const ADDRESS: &str = "192.0.2.1";
+/// The first port that Nomad gives a label without one, by default.
+const DYNAMIC_FIRST: i32 = 20_000;
 
 /// One task of the job.
 #[derive(Debug)]
@@ -74,6 +79,16 @@ fn read_task(group: &Value, task: &Value, root: &Path) -> Task {
     if task.get("Resources").is_some_and(|resources| !list(resources, "Devices").is_empty()) {
         notes.push("devices of device plugins are the node's and were not looked at".to_owned());
     }
+    let names_ports = |key: &str| {
+        let value = task.get("Config").and_then(|config| config.get(key));
+        value.and_then(Value::as_array).is_some_and(|entries| !entries.is_empty())
+    };
+    if network(group).is_none() && (names_ports("ports") || names_ports("port_map")) {
+        notes.push(format!(
+            "ports: the node chooses addresses and dynamic ports; {ADDRESS} and ports from \
+             {DYNAMIC_FIRST} on stand for them"
+        ));
+    }
     let mut config = Vec::new();
     encode(task.get("Config").unwrap_or(&Value::Null), &mut config);
     let alloc_dir = root.join(ALLOC).display().to_string();
@@ -86,7 +101,7 @@ fn read_task(group: &Value, task: &Value, root: &Path) -> Task {
         user: text_of(task, "User").to_owned(),
         env: environment(task),
         msgpack_driver_config: config,
-        resources: Some(resources(task)),
+        resources: Some(Resources { ports: ports(group), ..resources(task) }),
         network_isolation_spec: network(group),
         name: name.clone(),
         ..TaskConfig::default()
@@ -112,6 +127,28 @@ fn resources(task: &Value) -> Resources {
     let allocated =
         AllocatedTaskResources { cpu: Some(cpu), memory: Some(memory), networks: Vec::new() };
     Resources { allocated_resources: Some(allocated), ..Resources::default() }
+}
+
+/// The ports of the group as the scheduler would give them.
+fn ports(group: &Value) -> Vec<PortMapping> {
+    let number = |port: &Value, key: &str| {
+        let number = port.get(key).and_then(Value::as_i64).unwrap_or_default();
+        i32::try_from(number).unwrap_or_default()
+    };
+    let networks = || list(group, "Networks").iter();
+    let reserved = networks().flat_map(|network| list(network, "ReservedPorts"));
+    let reserved = reserved.map(|port| (port, number(port, "Value")));
+    let dynamic = networks().flat_map(|network| list(network, "DynamicPorts"));
+    reserved
+        .chain(dynamic.zip(DYNAMIC_FIRST..))
+        .map(|(port, value)| PortMapping {
+            label: text_of(port, "Label").to_owned(),
+            value,
+            // -1: the same port as outside.
+            to: Some(number(port, "To")).filter(|to| *to != -1).unwrap_or(value),
+            host_ip: ADDRESS.to_owned(),
+        })
+        .collect()
 }
 
 /// The group's network as Nomad makes it for a running allocation.
@@ -160,5 +197,47 @@ fn encode(value: &Value, out: &mut Vec<u8>) {
                 encode(item, out);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ports_are_those_that_the_scheduler_could_give() {
+        let group = json!({ "Networks": [{
+            "ReservedPorts": [{ "Label": "ssh", "Value": 22, "To": 0 }],
+            "DynamicPorts": [
+                { "Label": "http", "To": 80 },
+                { "Label": "same", "To": -1 },
+                { "Label": "none" },
+            ],
+        }] });
+        let found: Vec<_> =
+            ports(&group).into_iter().map(|port| (port.label, port.value, port.to)).collect();
+        let expected = [("ssh", 22, 0), ("http", 20_000, 80), ("same", 20_001, 20_001)];
+        let expected = expected.into_iter().chain([("none", 20_002, 0)]);
+        let expected: Vec<_> =
+            expected.map(|(label, value, to)| (label.to_owned(), value, to)).collect();
+        assert_eq!(found, expected);
+        assert_eq!(ports(&json!({})), []);
+    }
+
+    #[test]
+    fn a_task_that_publishes_ports_has_a_note_that_they_are_made_up() {
+        let notes = |network: Value, config: Value| {
+            let group = json!({ "Name": "g", "Networks": [network] });
+            let task = json!({ "Name": "t", "Config": config });
+            read_task(&group, &task, Path::new("/alloc")).notes
+        };
+        let (host, bridge) = (json!({}), json!({ "Mode": "bridge" }));
+        for key in [json!({ "ports": ["http"] }), json!({ "port_map": [{ "http": 80 }] })] {
+            let [note] = &notes(host.clone(), key.clone())[..] else { panic!("{key}") };
+            assert!(note.contains("192.0.2.1 and ports from 20000"), "{note}");
+            assert_eq!(notes(bridge.clone(), key), Vec::<String>::new());
+        }
+        assert_eq!(notes(host, json!({ "ports": [] })), Vec::<String>::new());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`doctor`] | is this host ready, and what mends it |
+//! | [`doctor`] | is this host ready, and what to do where it is not |
 //! | [`check`] | one finding of the doctor |
 //! | [`host`] | the checks of kernel and systemd |
 //! | [`product`] | the checks of what this project installs: account, programs, units, policy |
