@@ -3,19 +3,23 @@
 use crate::race;
 use anyhow::Result;
 use proto::error::{Code, Refusal};
+use proto::link::{Ends, Link, Published};
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use proto::parts::Part;
 use proto::path::{Absolute, Component, Relative};
-use proto::plan::{Order, Place, Plan, PlannedFiles, Report};
+use proto::plan::{Order, Place, Plan, PlannedFiles, PlannedNetwork, Report};
 use proto::secret::Secret;
 use proto::target::Target;
 use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, DeviceAccess, Mapping, Overlay,
     Tmpfs, Upper,
 };
+use proto::task_spec::network::Port;
 use proto::wire::{
     Answer, Exit, Hello, Page, Reply, Request, Signal, Start, State, Task, Verb, Welcome,
 };
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::path::Path;
 
 fn key() -> Result<TaskKey> {
@@ -44,6 +48,7 @@ fn task(state: State) -> Result<Task> {
         key: key()?,
         unit: "nomad-nspawn-x.service".to_owned(),
         machine: MachineName::new("web-1")?,
+        addresses: vec![[10, 87, 16, 2].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 2].into()],
         uid_base: Some(524_288),
         leader: Some(7),
         started_ms: 1,
@@ -145,7 +150,25 @@ fn files() -> Result<PlannedFiles> {
     })
 }
 
-pub(super) fn plans() -> Result<[Plan; 2]> {
+fn link(plan: &Plan) -> Link {
+    let port = |address: IpAddr| Port { address, host: NonZeroU16::MAX, task: NonZeroU16::MIN };
+    let v4 = |last| Ipv4Addr::new(10, 87, 16, last);
+    let v6 = |last| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last);
+    Link {
+        name: plan.unit.into(),
+        v4: Ends { task: v4(2), gateway: v4(1), pool: v4(0), prefix: 20 },
+        v6: Some(Ends { task: v6(2), gateway: v6(1), pool: v6(0), prefix: 64 }),
+        ports: [v4(9).into(), Ipv6Addr::LOCALHOST.into()]
+            .map(|at| Published { port: port(at), on_loopback: true })
+            .to_vec(),
+    }
+}
+
+pub(super) fn plans() -> Result<[Plan; 3]> {
     let plan = race::plan(Path::new("/host"))?;
-    Ok([plan.clone(), Plan { files: files()?, ..plan }])
+    let linked = Plan {
+        network: PlannedNetwork::Private { link: link(&plan), enable_forwarding: true },
+        ..plan.clone()
+    };
+    Ok([plan.clone(), linked, Plan { files: files()?, ..plan }])
 }

@@ -39,6 +39,8 @@ pub struct File {
     pub caps_allow: Option<Vec<String>>,
     pub network_allow: Option<Vec<String>>,
     pub netns_paths: Option<Vec<String>>,
+    /// First and last port of each entry.
+    pub network_ports: Option<Vec<(u16, u16)>>,
     /// The number of bytes, and the text when it is given as a text with a suffix.
     pub limits_memory: Option<(u64, Option<String>)>,
     pub limits_tasks: Option<u64>,
@@ -66,6 +68,7 @@ pub struct Settings {
     pub caps_allow: Vec<String>,
     pub network_allow: Vec<String>,
     pub netns_paths: Vec<String>,
+    pub network_ports: Vec<(u16, u16)>,
     pub limits_memory: Option<u64>,
     pub limits_tasks: Option<u64>,
     pub limits_ulimit: Vec<(String, u64)>,
@@ -120,6 +123,7 @@ impl Settings {
             caps_allow: if compat { texts(&["all"]) } else { texts(&NOMAD_CAPS) },
             network_allow: network,
             netns_paths: texts(&["/run/netns", "/var/run/netns"]),
+            network_ports: vec![(if compat { 1 } else { 1024 }, 65_535)],
             limits_memory: None,
             limits_tasks: None,
             limits_ulimit: Vec::new(),
@@ -157,6 +161,7 @@ impl File {
             caps_allow: or(&self.caps_allow, base.caps_allow),
             network_allow: or(&self.network_allow, base.network_allow),
             netns_paths: or(&self.netns_paths, base.netns_paths),
+            network_ports: self.network_ports.clone().unwrap_or(base.network_ports),
             limits_memory: self.limits_memory.as_ref().map(|(bytes, _)| *bytes),
             limits_tasks: self.limits_tasks,
             limits_ulimit: self.limits_ulimit.clone().unwrap_or_default(),
@@ -192,8 +197,15 @@ impl File {
         );
         table(&mut out, "devices", &[("allow", list(&self.devices_allow))]);
         table(&mut out, "caps", &[("allow", list(&self.caps_allow))]);
-        let network = list(&self.network_allow);
-        table(&mut out, "network", &[("allow", network), ("netns_paths", list(&self.netns_paths))]);
+        table(
+            &mut out,
+            "network",
+            &[
+                ("allow", list(&self.network_allow)),
+                ("netns_paths", list(&self.netns_paths)),
+                ("ports", self.network_ports.as_ref().map(|all| array(all, ports))),
+            ],
+        );
         let memory = self.limits_memory.as_ref().map(|(bytes, text)| {
             text.as_ref().map_or_else(|| bytes.to_string(), |text| format!("\"{text}\""))
         });
@@ -216,6 +228,10 @@ fn image_path(entry: &ImagePath) -> String {
     } else {
         format!("\"{}\"", entry.path)
     }
+}
+
+fn ports((low, high): &(u16, u16)) -> String {
+    if low == high { low.to_string() } else { format!("\"{low}-{high}\"") }
 }
 
 fn array<T>(of: &[T], show: impl Fn(&T) -> String) -> String {

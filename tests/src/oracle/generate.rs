@@ -7,10 +7,12 @@ use super::{twists, wire};
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
 use proto::task_spec::files::{Bind, Mapping, Source, Tmpfs};
+use proto::task_spec::network::Port;
 use proto::task_spec::{
     Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, TaskSpec, Users, Variable,
     Volatile,
 };
+use std::num::NonZeroU16;
 
 fn owned(of: Vec<&str>) -> Vec<String> {
     of.into_iter().map(str::to_owned).collect()
@@ -76,6 +78,7 @@ pub fn policy(random: &mut Random) -> File {
             all
         }),
         netns_paths: given(random, 20, |r| owned(r.pick(&netns).to_vec())),
+        network_ports: given(random, 40, |r| r.some(&texts::PORTS, 3)),
         limits_memory: given(random, 30, |r| {
             let (bytes, text) = r.pick(&memory);
             (bytes, text.map(str::to_owned))
@@ -169,6 +172,16 @@ fn extras(random: &mut Random, spec: &mut TaskSpec) {
     spec.kill_timeout_ms = random.next();
 }
 
+/// A port of the host that leads to the task.
+#[allow(clippy::expect_used, reason = "constants")]
+pub(super) fn port(address: &str, host: u16) -> Port {
+    Port {
+        address: address.parse().expect("an address"),
+        host: NonZeroU16::new(host).unwrap_or(NonZeroU16::MAX),
+        task: NonZeroU16::MIN,
+    }
+}
+
 /// A specification for this policy, and which twists made it.
 #[allow(clippy::expect_used, reason = "constants")]
 pub fn spec(random: &mut Random, policy: &Settings) -> (TaskSpec, Vec<&'static str>) {
@@ -180,7 +193,10 @@ pub fn spec(random: &mut Random, policy: &Settings) -> (TaskSpec, Vec<&'static s
     let mut spec = TaskSpec::new(key, alloc_dir, image);
     spec.root = RootFs::tree(mode(random, writable));
     spec.payload = payload(random);
-    spec.network = if policy.network_allow.iter().any(|kind| kind == "private") {
+    spec.network = if policy.network_allow.iter().any(|kind| kind == "veth") && random.chance(50) {
+        let listed = policy.network_ports.iter();
+        Network::Private(listed.map(|(low, _)| port("192.0.2.1", *low)).take(1).collect())
+    } else if policy.network_allow.iter().any(|kind| kind == "private") {
         Network::Loopback
     } else {
         Network::Host

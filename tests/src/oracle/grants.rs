@@ -93,7 +93,7 @@ fn check_isolation(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
         let allow: Vec<_> = policy.sysctl_allow.iter().map(String::as_str).collect();
         broken.policy("sysctl-family", !any(&FAMILIES));
         broken.policy("sysctl-listed", !any(&allow));
-        let own = spec.network == Network::Loopback;
+        let own = matches!(spec.network, Network::Loopback | Network::Private(_));
         broken.policy("sysctl-network", name.starts_with("net.") && !own);
     }
     if let Some(context) = &spec.isolation.selinux {

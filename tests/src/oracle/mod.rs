@@ -29,7 +29,8 @@ mod twists;
 pub mod wire;
 
 use file::Settings;
-use proto::task_spec::TaskSpec;
+use proto::task_spec::network::Port;
+use proto::task_spec::{Network, TaskSpec};
 
 /// What a specification gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Facts {
     pub unmapped: bool,
     /// The unit's TasksMax=.
     pub tasks: u64,
+    /// Ports that lead to the task, of one with a network of its own.
+    pub ports: Option<Vec<Port>>,
 }
 
 /// TasksMax= of a unit whose job asks for none.
@@ -107,6 +110,10 @@ pub fn judge(spec: &TaskSpec, policy: &Settings) -> (Verdict, Broken) {
             binds: spec.files.binds.iter().map(|b| places::source(spec, &b.source)).collect(),
             unmapped: policy.binds_unmapped,
             tasks: grants::tasks(spec, policy),
+            ports: match &spec.network {
+                Network::Private(ports) => Some(ports.clone()),
+                _ => None,
+            },
         })
     };
     (verdict, broken)

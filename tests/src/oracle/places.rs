@@ -107,11 +107,18 @@ fn check_alloc(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
 fn check_network(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     let kind = match &spec.network {
         Network::Loopback => "private",
+        Network::Private(_) => "veth",
         Network::Host => "host",
         Network::Join(_) => "group",
     };
     let allowed = policy.network_allow.iter().any(|allowed| allowed == kind);
     broken.policy("network-kind", !allowed);
+    if let Network::Private(ports) = &spec.network {
+        let listed = |port: u16| {
+            policy.network_ports.iter().any(|(low, high)| *low <= port && port <= *high)
+        };
+        broken.policy("port-listed", ports.iter().any(|port| !listed(port.host.get())));
+    }
     if let Network::Join(path) = &spec.network {
         let path = path.to_string();
         let alloc = spec.key.alloc.to_string();

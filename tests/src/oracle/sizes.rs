@@ -8,7 +8,7 @@ use proto::path::Relative;
 use proto::task_spec::files::{CredentialContent, Source, Upper};
 use proto::task_spec::process::Ready;
 use proto::task_spec::resolver::EtcFile;
-use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec, Users};
+use proto::task_spec::{ImageKind, Logs, Network, Ownership, Payload, Root, TaskSpec, Users};
 
 fn doubled<T: PartialEq>(of: impl Iterator<Item = T>) -> bool {
     let all: Vec<T> = of.collect();
@@ -29,6 +29,9 @@ fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
     broken.invalid("many-labels", spec.labels.len() > 32);
     let fields = spec.labels.iter().map(|l| format!("{}={}", l.name, l.value).len());
     broken.invalid("long-labels", fields.sum::<usize>() > 4096);
+    if let Network::Private(ports) = &spec.network {
+        broken.invalid("many-ports", ports.len() > limits::PORTS_MAX);
+    }
     for overlay in &files.overlays {
         let layers = overlay.lower.len();
         broken.invalid("layers", layers == 0 || layers > limits::LAYERS_MAX);
@@ -156,6 +159,21 @@ fn check_contradictions(spec: &TaskSpec, broken: &mut Broken) {
     }
 }
 
+/// A port is at one address of the host, which nothing else of the task has.
+fn check_ports(spec: &TaskSpec, broken: &mut Broken) {
+    let Network::Private(ports) = &spec.network else { return };
+    for port in ports {
+        let text = port.address.to_string();
+        let first = text.split('.').next().and_then(|first| first.parse::<u8>().ok());
+        let several = first.is_some_and(|first| (224..=239).contains(&first))
+            || text == "255.255.255.255"
+            || text.split(':').next().is_some_and(|it| it.len() == 4 && it.starts_with("ff"));
+        let any = text == "0.0.0.0" || text == "::";
+        broken.invalid("port-address", any || several || text.starts_with("::ffff:"));
+    }
+    broken.invalid("port-twice", doubled(ports.iter().map(|port| (port.address, port.host))));
+}
+
 /// Devices of the host become words of the unit.
 fn check_devices(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     for device in &spec.files.devices {
@@ -207,6 +225,7 @@ pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     check_numbers(spec, broken);
     check_range(spec, policy, broken);
     check_contradictions(spec, broken);
+    check_ports(spec, broken);
     check_devices(spec, policy, broken);
     check_doubled(spec, broken);
     check_targets(spec, broken);

@@ -262,6 +262,18 @@ pub(super) const SYSCTL_RULES: [&str; 9] = [
     "vm.*",
 ];
 
+/// Ports of the host as policies list them.
+pub(super) const PORTS: [(u16, u16); 8] = [
+    (22, 22),
+    (80, 443),
+    (1024, 1024),
+    (1, 65_535),
+    (1024, 65_535),
+    (8080, 8081),
+    (20_000, 32_000),
+    (65_535, 65_535),
+];
+
 /// SELinux contexts.
 pub(super) const CONTEXTS: [&str; 3] =
     ["system_u:system_r:container_t:s0", "system_u:system_r:spc_t:s0", "a:b:c:d"];

@@ -1,7 +1,7 @@
 //! Single changes of a specification, each around the edges of one group of rules.
 
 use super::file::Settings;
-use super::generate::{mode, payload};
+use super::generate::{mode, payload, port};
 use super::mounts::{bind, count, credential, device, hidden, overlay, pivot, tmpfs};
 use super::random::Random;
 use super::texts::{self, OTHER, OWN, path};
@@ -9,6 +9,7 @@ use proto::capability::{Capabilities, NAMES};
 use proto::limits;
 use proto::name::{ImageName, VariableName};
 use proto::secret::Secret;
+use proto::task_spec::network::Port;
 use proto::task_spec::output::{LabelName, LabelValue};
 use proto::task_spec::process::{
     HostName, LimitName, ProcessLimit, Ready, SelinuxContext, SyscallName, SyscallRule, Sysctl,
@@ -18,11 +19,12 @@ use proto::task_spec::resolver::{EtcFile, ImageLink};
 use proto::task_spec::{
     Image, ImageKind, Label, Logs, Network, Ownership, Payload, Root, TaskSpec, Users, Variable,
 };
+use std::num::NonZeroU16;
 
 type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
 
 /// Those with many cases stand several times.
-const ALL: [(&str, Twist); 45] = [
+const ALL: [(&str, Twist); 47] = [
     ("image", image),
     ("image", image),
     ("image", image),
@@ -36,6 +38,8 @@ const ALL: [(&str, Twist); 45] = [
     ("start", start),
     ("start", start),
     ("network", network),
+    ("ports", ports),
+    ("ports", ports),
     ("alloc-dir", alloc_dir),
     ("bind", bind),
     ("bind", bind),
@@ -194,6 +198,37 @@ fn network(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
         1 => Network::Host,
         _ => Network::Join(path(random.pick(&places))),
     };
+}
+
+fn ports(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
+    let good = ["192.0.2.1", "127.0.0.1", "::1", "2001:db8::1", "ff::1", "254.255.255.255"];
+    let bad = ["0.0.0.0", "::", "224.0.0.1", "239.255.255.255", "ff02::1", "ffff::1"]
+        .into_iter()
+        .chain(["255.255.255.255", "::ffff:192.0.2.1", "::ffff:255.255.255.255"])
+        .collect::<Vec<_>>();
+    let (low, high) = random.pick(&policy.network_ports);
+    let edges = [low, high, low.max(2) - 1, high.max(1), high.saturating_add(1)];
+    let numbers = [&edges[..], &[1, 22, 80, 1023, 1024, 8080, 65_535]].concat();
+    let mut all: Vec<_> = (0..=random.below(3))
+        .map(|_| {
+            let address = if random.chance(15) { random.pick(&bad) } else { random.pick(&good) };
+            port(address, random.pick(&numbers))
+        })
+        .collect();
+    match (all.first().copied(), random.below(6)) {
+        // The same place of the host, mostly with another port inside.
+        (Some(first), 0) => {
+            let task = NonZeroU16::new(random.pick(&[1, 2])).unwrap_or(first.task);
+            all.push(Port { task, ..first });
+        }
+        (_, 1) => {
+            let count = limits::PORTS_MAX + random.below(2);
+            let first = u16::try_from(count).map_or(1, |count| u16::MAX - count);
+            all = (first..).take(count).map(|host| port("192.0.2.1", host)).collect();
+        }
+        _ => {}
+    }
+    spec.network = Network::Private(all);
 }
 
 fn alloc_dir(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {

@@ -16,7 +16,7 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 48] = [
+const FAULTS: [Fault; 54] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -91,8 +91,18 @@ const FAULTS: [Fault; 48] = [
     ("allocation.rs", "Some(\"secrets\" | \"local\")", "Some(\"secrets\" | \"local\" | \"tmp\")"),
     ("devices.rs", "(!write || allowed.write) && ", ""),
     ("glob.rs", "Some(*byte) != stop", "Some(*byte) != stop.or(Some(0)).filter(|_| false)"),
+    ("bounds.rs", "at_most(ports.len(), PORTS_MAX,", "at_most(ports.len(), PORTS_MAX + 1,"),
+    ("addresses.rs", "Ok(Self(low..=high))", "Ok(Self(low..=high.saturating_add(1)))"),
+    ("network.rs", "insert((port.address, port.host))", "insert((port.address, port.task))"),
+    ("network.rs", "address.to_ipv4_mapped().is_none()", "true"),
+    ("network.rs", "form && !address.is_unspecified()", "form"),
+    ("network.rs", "match ports.iter().find(", "match ports.iter().take(1).find("),
     ("isolation.rs", "\"kernel.sem\", \"fs", "\"kernel.sem*\", \"fs"),
-    ("isolation.rs", "spec.network != Network::Loopback", "spec.network == Network::Host"),
+    (
+        "isolation.rs",
+        "!spec.network.is_private()",
+        "spec.network == proto::task_spec::Network::Host",
+    ),
     ("isolation.rs", "(Some((_, most)), _) => *most,", "(Some((_, most)), _) => *most + 1,"),
     ("network.rs", "!nomads || name.as_str() == alloc", "true || nomads || name.as_str() == alloc"),
     (
@@ -170,6 +180,7 @@ macro_rules! run {
                     binds: decision.plan().files.binds.iter().map(|b| b.source.to_string()).collect(),
                     unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
                     tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+                    ports: decision.ports().map(<[_]>::to_vec),
                 }),
                 Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,
                 Err(refusal) if refusal.code == Code::Policy => Verdict::Policy,

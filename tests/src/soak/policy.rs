@@ -14,6 +14,7 @@ fn verdict(answer: Result<policy::Decision, Denial>) -> Verdict {
             binds: decision.plan().files.binds.iter().map(|bind| bind.source.to_string()).collect(),
             unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
             tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
+            ports: decision.ports().map(<[_]>::to_vec),
         }),
         Err(Denial { refusal: Refusal { code: Code::Invalid, .. }, .. }) => Verdict::Invalid,
         Err(Denial { refusal: Refusal { code: Code::Policy, .. }, .. }) => Verdict::Policy,
