@@ -188,7 +188,7 @@ const CONFINED: &[Case] = &[
         "echo $(cat /proc/self/uid_map)",
         "0 1342177280 65536\n",
     ),
-    ("veth", "network_veth = true", "ls /sys/class/net", "lo\n"),
+    ("veth", "network_veth = true", "ls /sys/class/net", "host0\nlo\n"),
     ("private", "private_network = true", "ls /sys/class/net", "lo\n"),
     ("resolv", "resolv_conf = \"delete\"", "test -e /etc/resolv.conf || echo none", "none\n"),
     ("hosts", "extra_hosts = [\"db:192.0.2.7\"]", "tail -n 1 /etc/hosts", "192.0.2.7 db\n"),

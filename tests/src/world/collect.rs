@@ -275,6 +275,7 @@ fn rules(world: &mut World, lines: &[&str]) {
         let depth = line.len() - line.trim_start().len();
         if depth == 0 {
             table = text.trim_end_matches(" {").to_owned();
+            chain.clear();
             // The tables of iptables-nft appear when the first CNI rule is made, and stay.
             if table.contains("nomad_nspawn") {
                 world.add(Class::Nft, table.clone());

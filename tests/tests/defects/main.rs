@@ -25,7 +25,7 @@ read_only = ["/srv/ro"]
 read_write = ["/srv/rw"]
 
 [network]
-allow = ["private", "group", "host"]
+allow = ["private", "veth", "group", "host"]
 "#;
 
 /// One host for all tests of this binary.

@@ -94,13 +94,27 @@ fn d05_a_group_network_keeps_the_user_namespace() {
 
 #[test]
 fn d06_no_task_changes_the_hosts_firewall() {
-    let rules = || stand().rig.run(&["nft", "list", "ruleset"]).unwrap();
+    // The operator's own table: what it drops stays dropped, whatever the driver's own accepts.
+    let rig = &stand().rig;
+    rig.sh("nft add table inet operator; nft add chain inet operator forward \
+         '{ type filter hook forward priority 10; policy accept; }'; \
+         nft add rule inet operator forward iifname 'nv-*' counter drop")
+        .unwrap();
+    let rules = || {
+        let tables = rig.run(&["nft", "list", "tables"]).unwrap();
+        tables + &rig.run(&["nft", "-s", "list", "table", "inet", "operator"]).unwrap()
+    };
     let before = rules();
-    let mut running = stand().start(&script("echo up; sleep 1000"), |_| {}).unwrap().unwrap();
-    running.wait_output("up").unwrap();
+    let out = script("echo up; nc -w 1 192.0.2.77 9; echo done; sleep 1000");
+    rig.run(&["ip", "route", "add", "192.0.2.77/32", "dev", "host0"]).unwrap();
+    let mut running = stand().start(&out, |_| {}).unwrap().unwrap();
+    running.wait_output("done").unwrap();
     assert_eq!(rules(), before);
+    let counted = rig.run(&["nft", "list", "table", "inet", "operator"]).unwrap();
+    assert!(!counted.contains("packets 0 "), "nothing was forwarded: {counted}");
     running.stop("SIGKILL").unwrap();
     assert_eq!(rules(), before);
+    rig.sh("nft delete table inet operator; ip route del 192.0.2.77/32").unwrap();
 }
 
 #[test]

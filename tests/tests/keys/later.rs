@@ -24,8 +24,6 @@ fn task_keys() -> Vec<(&'static str, Value)> {
         ("ipv4_address", json!("10.0.0.1")),
         ("ipv6_address", json!("fd00::1")),
         ("mac_address", json!("02:00:00:00:00:01")),
-        ("ports", json!(["http"])),
-        ("port_map", json!([{ "http": 80 }])),
         ("cpu_hard_limit", json!(true)),
         ("memory_swap", json!("64m")),
         ("oom_score_adj", json!(100)),

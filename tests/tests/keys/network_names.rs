@@ -5,13 +5,14 @@ use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
 use nomad_proto::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
 use std::sync::Once;
 
-const LINKS: &str = "ls /sys/class/net | wc -l; cat /sys/class/net/lo/operstate >/dev/null; \
+const LINKS: &str = "echo $(ls /sys/class/net); cat /sys/class/net/lo/operstate >/dev/null; \
                      readlink /proc/self/ns/net";
 
-fn network(keys: Value) -> (bool, String) {
+/// The links of a task, and its namespace.
+fn network(keys: Value) -> (String, String) {
     let text = says(keys, LINKS);
     let (links, namespace) = text.split_once('\n').unwrap();
-    (links == "1", namespace.trim().to_owned())
+    (links.to_owned(), namespace.trim().to_owned())
 }
 
 fn hosts_network() -> String {
@@ -21,8 +22,9 @@ fn hosts_network() -> String {
 #[test]
 fn key_network_veth() {
     for keys in [json!({}), json!({ "network_veth": true })] {
-        let (alone, namespace) = network(keys);
-        assert!(alone && namespace != hosts_network());
+        let (links, namespace) = network(keys);
+        assert_eq!(links, "host0 lo");
+        assert_ne!(namespace, hosts_network());
     }
     let (_, namespace) = network(json!({ "network_veth": false }));
     assert_eq!(namespace, hosts_network());
@@ -32,7 +34,7 @@ fn key_network_veth() {
     // Void where Nomad made a network.
     for veth in [true, false] {
         let (seen, name) = says_in_group(json!({ "network_veth": veth }), LINKS, None);
-        assert_eq!(seen, format!("1\n{name}\n"));
+        assert_eq!(seen, format!("lo\n{name}\n"));
     }
     strict_refusals(&[(
         json!({ "network_veth": false }),
@@ -67,9 +69,10 @@ fn says_in_group(more: Value, script: &str, hosts: Option<HostsConfig>) -> (Stri
 
 #[test]
 fn key_private_network() {
-    for private in [true, false] {
-        let (alone, namespace) = network(json!({ "private_network": private }));
-        assert!(alone && namespace != hosts_network(), "{private}");
+    for (private, expected) in [(true, "lo"), (false, "host0 lo")] {
+        let (links, namespace) = network(json!({ "private_network": private }));
+        assert_eq!(links, expected, "{private}");
+        assert_ne!(namespace, hosts_network(), "{private}");
     }
     refusals(&[(
         json!({ "private_network": true, "network_veth": false }),
@@ -81,6 +84,26 @@ fn key_private_network() {
     });
     let text = refused.unwrap().text;
     assert!(text.contains("excludes the group's own network"), "{text}");
+}
+
+#[test]
+fn key_ports() {
+    let with = |more: Value| with(json!({ "ports": ["http"] }), more);
+    refusals(&[
+        (with(json!({})), &["ports = \"http\"", "the group's network block has no ports"]),
+        (with(json!({ "network_veth": false })), &["ports", "excludes network_veth = false"]),
+        (with(json!({ "private_network": true })), &["ports", "excludes private_network = true"]),
+    ]);
+}
+
+#[test]
+fn key_port_map() {
+    let map = |port: u32| json!({ "port_map": [{ "http": port }] });
+    refusals(&[
+        (map(80), &["port_map = \"http\"", "the group's network block has no ports"]),
+        (map(0), &["port_map.http = 0", "must be 1 to 65535"]),
+        (with(map(80), json!({ "ports": ["http"] })), &["port_map", "excludes ports"]),
+    ]);
 }
 
 /// The host's resolver files, each with a content of its own.
@@ -166,11 +189,15 @@ fn key_resolv_conf() {
             assert_eq!(seen, format!("{content}\n{writable}\n"), "{word}");
         }
     }
-    for word in [json!("off"), json!("auto"), json!(""), Value::Null] {
-        assert_eq!(says(keys(word.clone()), script), "# image\n+\n", "{word}");
+    assert_eq!(says(keys(json!("off")), script), "# image\n+\n");
+    for word in [json!("auto"), json!(""), Value::Null] {
+        assert_eq!(says(keys(word.clone()), script), "# host\n+\n", "{word}");
+        // Nobody could be asked.
+        let alone = with(keys(word.clone()), json!({ "private_network": true }));
+        assert_eq!(says(alone, script), "# image\n+\n", "{word}");
     }
     assert_eq!(says(keys(json!("delete")), script), "none\n+\n");
-    // With the host's network the host's file, unless the job says otherwise.
+    // With the host's network as well.
     let shared = with(keys(json!("auto")), json!({ "network_veth": false }));
     assert_eq!(says(shared, script), "# host\n+\n");
     let grouped = |keys| says_in_group(keys, script, None).0;

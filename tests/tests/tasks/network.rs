@@ -1,11 +1,12 @@
-//! Networks of this version: Nomad's group networks, loopback alone, and the host's by policy.
+//! Networks of jobs: Nomad's group networks, a network of the task's own, loopback alone, and the
+//! host's by policy. What packets do in a network of the task's own is tried in tests/network.
 
 use crate::work::{Host, LIMIT, Work};
 use anyhow::Context as _;
 use nspawn_tests::nomad::Version;
 use nspawn_tests::product::POLICY;
 use nspawn_tests::{Rig, wait};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -55,16 +56,38 @@ const LOOK: &str = "cd /sys/class/net; echo links: *; ip -o addr show dev lo | g
 const LOOPBACK: &[u8] = b"links: lo\ninet 127.0.0.1/8\nflags 0x9\n127.0.0.1 localhost\n";
 
 /// Runs [`LOOK`] in a group with this network and compares.
-fn assert_loopback_alone(host: &Host, id: &str, network: Value) {
-    let task = Work::sh(LOOK).group("Networks", network).run(host, id);
+fn assert_loopback_alone(host: &Host, id: &str, work: Work) {
+    let task = work.run(host, id);
     assert_eq!(task.end(), ("complete".to_owned(), 0, 0), "{id}");
     task.assert_stream("stdout", LOOPBACK);
     task.job.purge().unwrap();
 }
 
 #[test]
-fn without_a_network_there_is_loopback_alone() {
-    assert_loopback_alone(&Host::shared(), "net-default", Value::Null);
+fn a_private_network_is_loopback_alone() {
+    let work = Work::sh(LOOK).config("private_network", true);
+    assert_loopback_alone(&Host::shared(), "net-private", work);
+}
+
+/// No CNI, no bridge: the port that Nomad chose answers at its address and on loopback.
+#[test]
+fn a_port_is_published_without_a_network_of_nomads() {
+    let host = Host::shared();
+    let script =
+        "mkdir /tmp/www; echo served >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www";
+    let network = json!([{ "DynamicPorts": [{ "Label": "http", "To": 80 }] }]);
+    let work =
+        Work::sh(script).service().group("Networks", network).config("ports", json!(["http"]));
+    let task = work.task("KillTimeout", 100_000_000).run(&host, "published");
+    let alloc = task.alloc.wait_running().unwrap();
+    let port = &alloc["AllocatedResources"]["Shared"]["Ports"][0];
+    let number = u16::try_from(port["Value"].as_u64().unwrap()).unwrap();
+    for address in [port["HostIP"].as_str().unwrap(), "127.0.0.1", "::1"] {
+        let address = SocketAddr::new(address.parse().unwrap(), number);
+        let answer = wait::until("the port to answer", LIMIT, || Ok(page(&host, address).ok()));
+        assert_eq!(answer.unwrap(), "served\n", "{address}");
+    }
+    task.job.purge().unwrap();
 }
 
 /// A CNI plugin that leaves the namespace as Nomad made it, and notes how that was.
@@ -90,7 +113,8 @@ fn loopback_is_up_in_a_namespace_that_nomad_hands_over_bare() {
         Ok(host.node()?["NodeResources"]["Networks"].to_string().contains("cni/bare"))
     })
     .unwrap();
-    assert_loopback_alone(&host, "net-bare", json!([{ "Mode": "cni/bare" }]));
+    let work = Work::sh(LOOK).group("Networks", json!([{ "Mode": "cni/bare" }]));
+    assert_loopback_alone(&host, "net-bare", work);
     let links = String::from_utf8(host.read_file("/run/bare-links").unwrap()).unwrap();
     assert!(links.lines().count() == 1 && links.contains("<LOOPBACK>"), "not bare: {links}");
 }
@@ -135,7 +159,7 @@ fn the_host_network_is_refused_until_the_policy_allows_it() {
     refused("host-before");
 
     let strict = host.read_file(POLICY).unwrap();
-    let open = "[network]\nallow = [\"private\", \"group\", \"host\"]\n";
+    let open = "[network]\nallow = [\"private\", \"veth\", \"group\", \"host\"]\n";
     host.set_policy(open).unwrap();
     let task = start("host-allowed");
     assert_eq!(task.end(), ("complete".to_owned(), 0, 0), "{:?}", task.state().events());

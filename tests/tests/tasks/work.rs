@@ -34,6 +34,10 @@ static SHARED: LazyLock<Shared> = LazyLock::new(|| {
         Ok(rig.run(&["ls", "/run/netns"])?.is_empty())
     })
     .unwrap();
+    // The pool of addresses is chosen beside Nomad's bridge, and stays.
+    let first = Work::sh("true").run(&rig, "first-own");
+    first.alloc.wait_status("complete", LIMIT).unwrap();
+    first.job.purge().unwrap();
     let before = World::snapshot(&rig).unwrap();
     Shared { rig, before }
 });
