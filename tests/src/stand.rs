@@ -185,9 +185,20 @@ impl Stand {
         let request = StartTaskRequest { task: Some(task) };
         match self.runtime.block_on(driver.start_task(request)) {
             Ok(reply) => {
-                let handle = reply.into_inner().handle.context("no handle")?;
+                let reply = reply.into_inner();
+                let (handle, network) =
+                    (reply.handle.context("no handle")?, reply.network_override);
                 let taken = [Vec::new(), Vec::new()];
-                Ok(Ok(Running { stand: self, allocation, id, handle, driver, streams, taken }))
+                Ok(Ok(Running {
+                    stand: self,
+                    allocation,
+                    id,
+                    handle,
+                    network,
+                    driver,
+                    streams,
+                    taken,
+                }))
             }
             Err(status) => {
                 allocation.remove(&self.rig)?;

@@ -24,6 +24,14 @@ macro_rules! chosen {
 }
 
 chosen! {
+    network: [
+        "isolation::the_hosts_ports_and_the_metadata_service_are_closed_and_its_loopback_as_well",
+        "life::a_descriptor_store_that_is_lost_takes_no_link_away",
+        "life::everything_goes_when_the_payload_ends_and_not_only_at_its_removal",
+        "life::transfers_and_ports_outlive_firewall_and_helper",
+        "ports::a_port_answers_at_its_address_on_loopback_and_to_every_neighbour",
+        "ports::the_first_instruction_has_a_network",
+    ],
     roots: [
         "disks::every_file_system_in_every_mode_leaves_the_file_as_it_is",
         "kept::the_next_run_finds_what_the_last_one_changed",

@@ -2,12 +2,12 @@
 
 use super::{Other, Outcome, Refused, Stand};
 use crate::plugin::Allocation;
-use crate::wait;
+use crate::{Rig, wait};
 use anyhow::{Context as _, Result};
 use nomad_proto::drivers::driver_client::DriverClient;
 use nomad_proto::drivers::{
-    DestroyTaskRequest, InspectTaskRequest, RecoverTaskRequest, SignalTaskRequest, StopTaskRequest,
-    TaskHandle, WaitTaskRequest,
+    DestroyTaskRequest, InspectTaskRequest, NetworkOverride, RecoverTaskRequest, SignalTaskRequest,
+    StopTaskRequest, TaskHandle, WaitTaskRequest,
 };
 use std::fs::File;
 use std::io::Read as _;
@@ -25,12 +25,25 @@ pub struct Running<'a> {
     pub allocation: Allocation,
     pub(super) id: String,
     pub(super) handle: TaskHandle,
+    pub(super) network: Option<NetworkOverride>,
     pub(super) driver: DriverClient<Channel>,
     pub(super) streams: [File; 2],
     pub(super) taken: [Vec<u8>; 2],
 }
 
 impl Running<'_> {
+    /// The host that it runs on.
+    #[must_use]
+    pub fn rig(&self) -> &Rig {
+        &self.stand.rig
+    }
+
+    /// The network that the driver reported at its start.
+    #[must_use]
+    pub fn network(&self) -> Option<&NetworkOverride> {
+        self.network.as_ref()
+    }
+
     /// Its unit.
     #[must_use]
     pub fn unit(&self) -> String {
