@@ -1,4 +1,4 @@
-# A web server in a network of its own, on a port that Nomad chooses. Needs nothing on the node: no CNI plugin, no bridge,
+# A web server in a network of its own, on a port that Nomad chooses. Needs nothing on the node but the image busybox (README.md): no CNI plugin, no bridge,
 # no DHCP. It answers at the address and port of the label, and on the node itself at 127.0.0.1 and [::1] too.
 job "http-port" {
   type = "service"

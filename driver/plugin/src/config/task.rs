@@ -171,7 +171,7 @@ keys! {
         mac_address: Option<String>, later;
         /// Labels of the group's network block whose ports lead to the task, TCP and UDP, as
         /// described in "Ports" below. No effect in groups with a network of Nomad's; not with
-        /// `network_veth = false` and `private_network`.
+        /// `network_veth = false` or `private_network`.
         ports: Vec<String>;
         /// The same in the older driver's form, with the port inside of each label, 1 to 65,535.
         /// Deprecated: use ports, and `to` in the network block. Not with ports.
