@@ -143,7 +143,10 @@ fn offered_under_fire(
     std::thread::sleep(random.up_to_ms(SPREAD_MS));
     killers.kill(rig, victims);
     revive(rig, victims);
-    let alloc = job.alloc().unwrap();
+    let alloc = job.alloc().unwrap_or_else(|error| {
+        let logs = ["nomad.service", "nomad-nspawn-helper.service"].map(|it| rig.unit_tail(it, 60));
+        panic!("round {round}, {victims:?}: {error:#}\n{}", logs.join("\n"))
+    });
     let running = alloc.wait_running();
     let Err(error) = running else { return Some((job, alloc)) };
     let said = alloc.get().unwrap()["ClientDescription"].as_str().unwrap_or_default().to_owned();
