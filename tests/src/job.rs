@@ -108,7 +108,9 @@ impl Job {
     /// When they are not placed in time; the message says why the evaluation failed.
     pub fn wait_allocs(&self, count: usize) -> Result<Vec<Alloc>> {
         let what = format!("{count} allocations of job {}", self.id);
-        wait::until(&what, Duration::from_secs(60), || {
+        // After its plugin has been killed, Nomad looks for a driver again after 5, 20 and 80 seconds
+        // (drivermanager/instance.go); until then it places nothing.
+        wait::until(&what, Duration::from_secs(150), || {
             let list = self.allocs()?;
             Ok((list.len() >= count).then_some(list))
         })
