@@ -70,6 +70,16 @@ fn an_image_name_is_the_stores_and_then_the_plugin_directories() {
     assert!(refused.text.contains("/var/lib/machines/agents"), "{}", refused.text);
 }
 
+/// What a task writes, once no other one uses its image: the host's root holds the images of all tests.
+fn said_when_free(keys: &Value) -> String {
+    wait::until("the image to be free", SOON, || match stand().start(keys, |_| {})? {
+        Ok(task) => Ok(Some(task.finish()?.stdout)),
+        Err(refused) if refused.recoverable => Ok(None),
+        Err(refused) => panic!("{}", refused.text),
+    })
+    .unwrap()
+}
+
 /// The host's own root, as the older driver allowed it. It holds the images of the other tests, so
 /// it is busy while one of them is rewritten.
 #[test]
@@ -78,13 +88,7 @@ fn key_image_the_hosts_root() {
         json!({ "image": "/", "ephemeral": false, "volatile": "yes", "user_namespacing": false }),
         "ls /opt/nomad 2>/dev/null; cat /usr/lib/os-release",
     );
-    let seen =
-        wait::until("the host's root to be free", SOON, || match stand().start(&keys, |_| {})? {
-            Ok(task) => Ok(Some(task.finish()?.stdout)),
-            Err(refused) if refused.recoverable => Ok(None),
-            Err(refused) => panic!("{}", refused.text),
-        })
-        .unwrap();
+    let seen = said_when_free(&keys);
     let host = stand().rig.sh("cat /usr/lib/os-release").unwrap();
     assert_eq!(seen.trim_end(), host.trim_end());
 }
@@ -101,7 +105,8 @@ fn key_image_disks() {
         let plain = kind != "overlay";
         let keys = json!({ "image": image, "ephemeral": false, "read_only": !plain });
         let script = "head -n 1 /etc/os-release; grep ' / ' /proc/mounts | cut -d' ' -f3";
-        assert_eq!(says(keys, script), format!("ID=busybox\n{kind}\n"), "{image}");
+        let said = said_when_free(&sh(keys, script));
+        assert_eq!(said, format!("ID=busybox\n{kind}\n"), "{image}");
     };
     look("disk.raw", "ext4");
     look(&path, "ext4");
