@@ -107,9 +107,9 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         class: Class::Nft,
-        plant: "nft add table inet nomad_nspawn",
-        remove: "nft delete table inet nomad_nspawn",
-        finds: "nomad_nspawn",
+        plant: "nft add table ip nomad_nspawn",
+        remove: "nft delete table ip nomad_nspawn",
+        finds: "table ip nomad_nspawn",
     },
     Plant {
         class: Class::Nft,

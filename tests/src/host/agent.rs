@@ -216,7 +216,7 @@ impl Rig {
     /// log names is taken away here: another leftover stays and is found.
     ///
     /// # Errors
-    /// When one cannot be taken away.
+    /// When the host cannot be asked.
     pub fn unmount_what_nomad_could_not(&self) -> Result<()> {
         let words = ["journalctl", "--no-pager", "-o", "cat", "-g", "failed to unmount NS", "-u"];
         let log = self.exec(&[words.as_slice(), &[UNIT]].concat())?.text();
@@ -227,8 +227,8 @@ impl Rig {
                 continue;
             };
             let path = format!("/run/netns/{id}");
-            if self.exists(&path) {
-                self.run(&["umount", &path])?;
+            // Busy until the last process has left it: whoever waits for it asks again.
+            if self.exists(&path) && self.exec(&["umount", &path])?.success() {
                 self.run(&["rm", &path])?;
             }
         }
