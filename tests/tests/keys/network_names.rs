@@ -29,7 +29,7 @@ fn key_network_veth() {
     let (_, namespace) = network(json!({ "network_veth": false }));
     assert_eq!(namespace, hosts_network());
     let loopback = "echo it | nc -l -p 80 & for try in $(seq 200); do \
-                    nc 127.0.0.1 80 < /dev/null 2>/dev/null && break; sleep 0.05; done";
+                    sleep 0.2 | nc 127.0.0.1 80 2>/dev/null && break; done";
     effects(&[(json!({}), loopback, "it\n")]);
     // Void where Nomad made a network.
     for veth in [true, false] {
