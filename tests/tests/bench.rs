@@ -11,6 +11,8 @@ const PAIRS: usize = 20;
 const RATIO_AIMS: [f64; 2] = [1.15, 1.2];
 /// Where the test fails: the rest is for noisy machines.
 const RATIO_MAX: f64 = 1.4;
+/// The same of a task with a network of its own.
+const NETWORK_MAX: f64 = 1.7;
 const MEMORY_MAX_KIB: u64 = 40 * 1024;
 const GROWTH_MAX_KIB: f64 = 50.0;
 
@@ -24,7 +26,9 @@ fn a_start_costs_what_nspawn_costs() {
         let aim = if bench::IMAGES.contains(&image) { usual } else { other };
         let verdict = if ratio <= aim { "within" } else { "NOT within" };
         println!("{image}: ratio {ratio:.2}, {verdict} the aim of {aim}");
-        assert!(ratio <= RATIO_MAX, "{image}: ratio {ratio:.2}");
+        // A new link makes the kernel wait for those that are going away.
+        let most = if image == bench::NETWORK { NETWORK_MAX } else { RATIO_MAX };
+        assert!(ratio <= most, "{image}: ratio {ratio:.2}");
     }
     let (tasks, driver, helper) = *report.memory.last().unwrap();
     assert_eq!(tasks, 100);

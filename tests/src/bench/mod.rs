@@ -25,9 +25,12 @@ use std::time::{Duration, Instant};
 pub const IMAGES: [&str; 2] = ["busybox", "debian"];
 /// The large image as a disk image.
 const DISK: &str = "/var/lib/machines/debian.raw";
+/// The row of a task with a network of its own.
+pub const NETWORK: &str = "network";
 /// Other uses of the large image, measured against the same bare start of its tree; the disk image
 /// against a bare `systemd-nspawn --image=`. What the job says is in JSON.
-pub const MODES: [(&str, &str); 6] = [
+pub const MODES: [(&str, &str); 7] = [
+    (NETWORK, r#"{ "image": "debian", "ephemeral": true, "private_network": false }"#),
     ("read_only", r#"{ "image": "debian", "read_only": true }"#),
     ("tmpfs", r#"{ "image": "debian", "ephemeral": true, "ephemeral_mode": "tmpfs" }"#),
     ("yes", r#"{ "image": "debian", "volatile": "yes" }"#),

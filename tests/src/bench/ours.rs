@@ -43,6 +43,8 @@ impl<'a> Ours<'a> {
         if let Some(keys) = keys.as_object_mut() {
             keys.insert("boot".to_owned(), json!(false));
             keys.insert("command".to_owned(), json!(["/bin/echo", "x"]));
+            // As the bare start, which has no link either; one row has.
+            keys.entry("private_network").or_insert(json!(true));
         }
         let mut request = self.allocation.request(self.run, "", &[]);
         if let Some(task) = &mut request.task {
