@@ -12,7 +12,7 @@ const RATIO_AIMS: [f64; 2] = [1.15, 1.2];
 /// Where the test fails: the rest is for noisy machines.
 const RATIO_MAX: f64 = 1.4;
 /// The same of a task with a network of its own.
-const NETWORK_MAX: f64 = 1.7;
+const NETWORK_MAX: f64 = 1.5;
 const MEMORY_MAX_KIB: u64 = 40 * 1024;
 const GROWTH_MAX_KIB: f64 = 50.0;
 
