@@ -1,6 +1,7 @@
 //! The table on this kernel, in network namespaces that the tests make: `nft` lists what the code
 //! loaded, and packets go where docs/NETWORK.md says.
 
+mod connections;
 mod namespaces;
 mod table;
 mod traffic;

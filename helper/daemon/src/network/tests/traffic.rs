@@ -4,40 +4,37 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use kernel::netlink::{DUMP, Failure, Message, Socket};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use proto::link::Link;
 
-use super::super::conntrack::{self, Wanted};
-use super::super::expression::{IPV4, IPV6};
 use super::super::filter::PacketFilter;
 use super::super::table::Rules;
 use super::namespaces::{
     Namespace, compat, in_namespace, link, make_link, run, strict, sysctl, wait_for_carrier,
 };
 
-const HOST4: &str = "198.51.100.1";
-const HOST6: &str = "2001:db8:1::1";
-const LAN4: &str = "198.51.100.9";
-const LAN6: &str = "2001:db8:1::9";
+pub(super) const HOST4: &str = "198.51.100.1";
+pub(super) const HOST6: &str = "2001:db8:1::1";
+pub(super) const LAN4: &str = "198.51.100.9";
+pub(super) const LAN6: &str = "2001:db8:1::9";
 /// A neighbour that answers at the address of clouds' metadata services.
 const METADATA: &str = "169.254.169.254";
 const METADATA6: &str = "fd00:ec2::254";
 /// How long to wait for what must come, on a busy machine, and for what must not.
-const LONG: Duration = Duration::from_secs(5);
-const SHORT: Duration = Duration::from_millis(500);
+pub(super) const LONG: Duration = Duration::from_secs(5);
+pub(super) const SHORT: Duration = Duration::from_millis(500);
 
 /// A host on a network, with two tasks. The first has port 20001 of the host, the second 20002.
-struct World {
-    host: Namespace,
-    lan: Namespace,
-    first: Namespace,
-    second: Namespace,
-    links: [Link; 2],
-    filter: PacketFilter,
+pub(super) struct World {
+    pub(super) host: Namespace,
+    pub(super) lan: Namespace,
+    pub(super) first: Namespace,
+    pub(super) second: Namespace,
+    pub(super) links: [Link; 2],
+    pub(super) filter: PacketFilter,
 }
 
-fn with_world(rules: Rules, test: impl FnOnce(World) + Send + 'static) {
+pub(super) fn with_world(rules: Rules, test: impl FnOnce(World) + Send + 'static) {
     in_namespace(move |host| {
         run("ip link set lo up");
         let lan = host.another();
@@ -80,7 +77,7 @@ fn with_world(rules: Rules, test: impl FnOnce(World) + Send + 'static) {
     });
 }
 
-fn socket_address(address: &str, port: u16) -> SocketAddr {
+pub(super) fn socket_address(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
@@ -151,7 +148,7 @@ fn dropped(from: &Namespace, to: &str, port: u16) {
 }
 
 /// Text that arrives at a socket in time, and its sender.
-fn received(socket: &UdpSocket, wait: Duration) -> Option<(String, SocketAddr)> {
+pub(super) fn received(socket: &UdpSocket, wait: Duration) -> Option<(String, SocketAddr)> {
     let mut bytes = [0; 64];
     socket.set_read_timeout(Some(wait)).unwrap();
     let (length, from) = socket.recv_from(&mut bytes).ok()?;
@@ -346,142 +343,4 @@ fn connections_go_on_while_the_table_is_replaced_and_others_are_flushed() {
             reach(&world.lan, HOST6, 20001, &server);
         }
     });
-}
-
-/// Where replies come from in the kernel's entries for connections in this namespace.
-fn entries() -> Vec<String> {
-    let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-    let mut all = Vec::new();
-    socket
-        .dump(Message::new(0x101, DUMP, &[0; 4]), |_, content| {
-            all.push(conntrack::reply_source(&content[4..]).unwrap().to_string());
-        })
-        .unwrap();
-    all.sort();
-    all
-}
-
-/// A client that sends from one port goes on reaching the ended task, until the entry is deleted.
-fn move_a_flow(
-    host_address: &'static str,
-    client_address: &'static str,
-    delete: impl Fn(IpAddr) -> Result<(), Failure> + Send + 'static,
-) {
-    with_world(strict(), move |mut world| {
-        let bind = |place: &Namespace, address: &str, port: u16| {
-            place.within(|| UdpSocket::bind((address, port))).unwrap()
-        };
-        let client = bind(&world.lan, client_address, 40000);
-        let bystander = bind(&world.lan, client_address, 40001);
-        let (first, second) = (bind(&world.first, "::", 80), bind(&world.second, "::", 80));
-        let send = |from: &UdpSocket, port: u16, text: &str| {
-            from.send_to(text.as_bytes(), (host_address, port)).unwrap();
-        };
-        send(&client, 20001, "one");
-        let (text, from) = received(&first, LONG).unwrap();
-        assert_eq!((text.as_str(), from.port()), ("one", 40000));
-        first.send_to(b"answer", from).unwrap();
-        let (_, from) = received(&client, LONG).unwrap();
-        assert_eq!(from, socket_address(host_address, 20001));
-        send(&bystander, 20002, "bystander");
-        received(&second, LONG).unwrap();
-        let both = entries();
-        assert_eq!(both.len(), 2, "{both:?}");
-
-        // The port moves to the other task.
-        let [link_of_first, link_of_second] = &world.links;
-        world.filter.remove(link_of_first).unwrap();
-        world.filter.remove(link_of_second).unwrap();
-        let ports = link_of_first.ports.iter().chain(&link_of_second.ports).copied().collect();
-        world.filter.add(&Link { ports, ..link_of_second.clone() }).unwrap();
-        send(&client, 20001, "two");
-        assert_eq!(received(&first, LONG).unwrap().0, "two", "the entry is in use");
-
-        link_of_first.addresses().for_each(|address| delete(address).unwrap());
-        assert_eq!(entries(), both[1..], "the other task's alone stays");
-        // Nothing to delete.
-        link_of_first.addresses().for_each(|address| delete(address).unwrap());
-        send(&client, 20001, "three");
-        assert_eq!(received(&second, LONG).unwrap().0, "three");
-        assert_eq!(received(&first, SHORT), None);
-    });
-}
-
-fn delete_entries(address: IpAddr) -> Result<(), Failure> {
-    conntrack::delete(&[Wanted::RepliesFrom(address)])
-}
-
-fn delete_by_list(address: IpAddr) -> Result<(), Failure> {
-    let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-    let family = if address.is_ipv4() { IPV4 } else { IPV6 };
-    conntrack::delete_by_list(&mut socket, family, &[Wanted::RepliesFrom(address)])
-}
-
-fn delete_by_filter(address: IpAddr) -> Result<(), Failure> {
-    let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-    match address {
-        IpAddr::V4(_) => conntrack::delete_by_filter(&mut socket, Wanted::RepliesFrom(address)),
-        IpAddr::V6(_) => Ok(()),
-    }
-}
-
-#[test]
-fn a_udp_client_reaches_the_new_task() {
-    move_a_flow(HOST4, LAN4, delete_entries);
-    move_a_flow(HOST6, LAN6, delete_entries);
-}
-
-#[test]
-fn entries_are_deleted_by_filter_and_by_list() {
-    move_a_flow(HOST4, LAN4, delete_by_list);
-    move_a_flow(HOST6, LAN6, delete_by_list);
-    // An older kernel refuses the filter, which is when the list is used.
-    let result = std::thread::spawn(|| {
-        let _namespace = Namespace::new();
-        delete_by_filter([10, 64, 0, 11].into())
-    });
-    match result.join().unwrap() {
-        Ok(()) => move_a_flow(HOST4, LAN4, delete_by_filter),
-        Err(failure) => println!("this kernel has no filter: {failure}"),
-    }
-}
-
-/// Before a port is published, its senders leave entries that lead to the host itself.
-fn find_early_senders(
-    host_address: &'static str,
-    client_address: &'static str,
-    delete: impl Fn(&mut Socket, Wanted) -> Result<(), Failure> + Send + 'static,
-) {
-    with_world(strict(), move |mut world| {
-        let client = world.lan.within(|| UdpSocket::bind((client_address, 40000))).unwrap();
-        let server = world.first.within(|| UdpSocket::bind(("::", 80))).unwrap();
-        let send = |text: &str| drop(client.send_to(text.as_bytes(), (host_address, 20001)));
-        let link = world.links[0].clone();
-        world.filter.remove(&link).unwrap();
-        send("one");
-        world.filter.add(&link).unwrap();
-        send("two");
-        assert_eq!(received(&server, SHORT), None, "the entry is in use");
-        let to = socket_address(host_address, 20001);
-        let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-        // Others stay.
-        delete(&mut socket, Wanted::UdpTo(socket_address(host_address, 20002))).unwrap();
-        assert_eq!(entries().len(), 1);
-        delete(&mut socket, Wanted::UdpTo(to)).unwrap();
-        assert_eq!(entries(), [""; 0]);
-        send("three");
-        assert_eq!(received(&server, LONG).unwrap().0, "three");
-    });
-}
-
-#[test]
-fn senders_from_before_a_port_was_published_find_it() {
-    let list = |family| {
-        move |socket: &mut Socket, wanted| conntrack::delete_by_list(socket, family, &[wanted])
-    };
-    find_early_senders(HOST4, LAN4, list(IPV4));
-    find_early_senders(HOST6, LAN6, list(IPV6));
-    let any = |_: &mut Socket, wanted| conntrack::delete(&[wanted]);
-    find_early_senders(HOST4, LAN4, any);
-    find_early_senders(HOST6, LAN6, any);
 }
