@@ -1,9 +1,12 @@
-//! Fixed places on the host that daemon and launcher share.
+//! Fixed places and numbers on the host that daemon and launcher share.
 
 use std::path::{Path, PathBuf};
 
 use proto::unit_id::UnitId;
 
+/// Metric of the routes that keep what is sent to free addresses of a pool on the host: behind every
+/// other route. The launcher makes them, and the daemon finds by it which pool tasks have had.
+pub const POOL_METRIC: u32 = 4_278_198_272;
 /// Directory of the upper layers, one subdirectory a task; root's, 0700.
 pub const UPPERS: &str = "/var/lib/nomad-nspawn";
 

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use kernel::layout::POOL_METRIC;
 use kernel::netlink::{DUMP, Failure, Message, Socket, attributes};
 use nix::sys::socket::SockProtocol;
 use proto::link::LINK_PREFIX;
@@ -21,9 +22,6 @@ const LINK_NAME: u16 = 3;
 const DESTINATION: u16 = 1;
 const OUTGOING_LINK: u16 = 4;
 const PRIORITY: u16 = 6;
-
-/// Metric of the routes that keep what is sent to free addresses of the pool on the host.
-pub(crate) const POOL_METRIC: u32 = 4_278_198_272;
 
 /// A link of ours: its index and its name.
 pub(crate) struct OwnLink {

@@ -142,7 +142,7 @@ fn sweep(context: &Context) {
 }
 
 /// Publishes a task's ports: right before its payload, so that its first listen is reached.
-pub(crate) async fn publish(context: &Context, key: &TaskKey, link: &Link) -> Result<(), Refusal> {
+pub(crate) fn publish(context: &Context, key: &TaskKey, link: &Link) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ports", "table inet nomad_nspawn", reason);
     match &mut context.networks.borrow_mut().filter {
         Some(filter) => filter.add(link).map_err(|e| failed(e.to_string()))?,

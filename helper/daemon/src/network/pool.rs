@@ -67,20 +67,10 @@ impl Pools {
         let count = self.size().checked_sub(GATEWAY + 2).filter(|count| *count > 0)?;
         let name = [&key.alloc.0[..], key.task.as_str().as_bytes()].concat();
         let wanted = u32::try_from(hash(&name) % u64::from(count)).unwrap_or(0);
-        let places = (0..count).map(|next| GATEWAY + 1 + (wanted + next) % count);
-        let place = places.into_iter().find(|place| !is_taken(at_4(self.v4.0, *place)))?;
-        let v4 = Ends {
-            task: at_4(self.v4.0, place),
-            gateway: at_4(self.v4.0, GATEWAY),
-            pool: self.v4.0,
-            prefix: self.v4.1,
-        };
-        let v6 = self.v6.map(|(pool, prefix)| Ends {
-            task: at_6(pool, place),
-            gateway: at_6(pool, GATEWAY),
-            pool,
-            prefix,
-        });
+        let mut places = (0..count).map(|next| GATEWAY + 1 + (wanted + next) % count);
+        let place = places.find(|place| !is_taken(at_4(self.v4.0, *place)))?;
+        let v4 = ends_4(at_4(self.v4.0, place), self.v4.1);
+        let v6 = self.v6.map(|(pool, prefix)| ends_6(at_6(pool, place), prefix));
         Some((v4, v6))
     }
 }

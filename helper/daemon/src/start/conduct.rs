@@ -128,7 +128,7 @@ async fn start_payload(
         None
     };
     if let Some(link) = &record.link {
-        networks::publish(context, &record.key, link).await?;
+        networks::publish(context, &record.key, link)?;
     }
     hook::during(Step::Go, launcher.go()).await?;
     if let Some(relay) = relay {

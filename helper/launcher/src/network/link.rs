@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use kernel::layout::POOL_METRIC;
 use kernel::netlink::{Message, Socket};
 use nix::fcntl::OFlag;
 use nix::sys::socket::SockProtocol;
@@ -26,8 +27,6 @@ use crate::step::{At, Problem};
 const TASK_END: &str = "host0";
 /// The host's address on each link, by which tasks find it (link-local, so it may be the same).
 const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-/// Of the pools' routes: behind every other route, and recognizable.
-const POOL_METRIC: u32 = 4_278_198_272;
 /// Of the routes to `[::1]`: two links cannot have the same.
 const LOOPBACK_METRIC: u32 = 1000;
 /// IPv6 needs the first, veth takes at most the second.
