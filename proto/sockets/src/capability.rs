@@ -70,6 +70,12 @@ impl Capabilities {
         NAMES.iter().position(|known| *known == short).map(|number| Self(1 << number))
     }
 
+    /// The mask of the kernel's.
+    #[must_use]
+    pub fn mask(self) -> u64 {
+        self.0
+    }
+
     /// The known capabilities of a mask of the kernel's (`CapBnd:` of proc_pid_status(5)).
     #[must_use]
     pub fn of_mask(mask: u64) -> Self {

@@ -99,6 +99,17 @@ pub const LAYERS_MAX: usize = 32;
 /// Ports of the host that lead to tasks, of all tasks together: the packet filter's table is made as a
 /// whole in the helper's 64 MiB.
 pub const PORTS_TOTAL_MAX: usize = 16 * 1024;
+/// Tasks of one zone on a host: the daemon writes each one's name into every other's /etc/hosts, in
+/// memory.
+pub const ZONE_TASKS_MAX: usize = 256;
+/// Length of a zone's name in bytes.
+pub const ZONE_NAME_MAX: usize = 64;
+/// Longest name of a network interface, in bytes (IFNAMSIZ less the NUL byte).
+pub const LINK_NAME_MAX: usize = 15;
+/// Longest name of a zone that systemd-nspawn makes: `vz-` goes before it.
+pub const LINK_ZONE_NAME_MAX: usize = LINK_NAME_MAX - 3;
+/// Longest wait for an address that comes from outside, in seconds.
+pub const ADDRESS_TIMEOUT_MAX_S: u32 = 600;
 /// Ports of the host that lead to one task.
 pub const PORTS_MAX: usize = 128;
 /// System call rules, sysctls and process limits of one task, each.
@@ -116,5 +127,8 @@ pub const VALUE_MAX: usize = 255;
 pub const ETC_FILE_MAX: usize = 64 * 1024;
 /// Longest wait for a task that is to say when it is ready, in seconds: one hour.
 pub const READY_TIMEOUT_MAX_S: u32 = 3600;
+/// Bytes that a task of a zone may have above the names of its members in /etc/hosts: the file lies
+/// in memory of the host (/run), and each task has one.
+pub const ZONE_HOSTS_MAX: usize = 128 * 1024;
 /// Bytes of an image's /etc/hosts that are taken over.
 pub const HOSTS_FILE_MAX: usize = 1024 * 1024;

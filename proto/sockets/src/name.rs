@@ -10,6 +10,7 @@ use std::str::FromStr;
 use bincode::{Decode, Encode};
 
 use crate::limits;
+use crate::link::{BRIDGE_PORT_PREFIX, LINK_PREFIX};
 
 /// Why a text is not a name: the rule, in words for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,31 @@ pub(crate) fn check_machine_name(text: &str) -> Checked {
     require(text.split('.').all(is_label), rule)
 }
 
+fn check_zone_name(text: &str) -> Checked {
+    require((1..=limits::ZONE_NAME_MAX).contains(&text.len()), "1 to 64 bytes")?;
+    let rule = "letters, digits and ._- only, beginning with a letter or digit";
+    let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    require(begins_well && is_made_of(text, "._-"), rule)
+}
+
+/// As systemd-nspawn takes it: `vz-` and the name are the name of a bridge (IFNAMSIZ).
+fn check_link_zone_name(text: &str) -> Checked {
+    require(text.len() <= limits::LINK_ZONE_NAME_MAX, "at most 12 bytes")?;
+    check_zone_name(text)
+}
+
+/// What the kernel takes as the name of an interface (dev_valid_name()), less what would need
+/// quotes somewhere, and less the links of tasks.
+fn check_parent_name(text: &str) -> Checked {
+    require((1..=limits::LINK_NAME_MAX).contains(&text.len()), "1 to 15 bytes")?;
+    let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let rule = "letters, digits and ._- only, beginning with a letter or digit";
+    require(begins_well && is_made_of(text, "._-"), rule)?;
+    require(!text.bytes().all(|b| b.is_ascii_digit()), "not a number")?;
+    let is_tasks = [LINK_PREFIX, BRIDGE_PORT_PREFIX].iter().any(|it| text.starts_with(it));
+    require(!is_tasks, "not a link of a task (nv-…, nb-…)")
+}
+
 fn check_variable_name(text: &str) -> Checked {
     require((1..=limits::VARIABLE_NAME_MAX).contains(&text.len()), "1 to 255 bytes")?;
     let begins_well = !text.starts_with(|c: char| c.is_ascii_digit());
@@ -136,6 +162,18 @@ text_name!(
 text_name!(
     /// Machine name as systemd-machined and systemd-nspawn accept it (machined(8), hostname(5)).
     MachineName, "machine name", check_machine_name
+);
+text_name!(
+    /// Name of a zone of tasks (`network_zone`).
+    ZoneName, "zone name", check_zone_name
+);
+text_name!(
+    /// Name of a zone that systemd-nspawn makes (`network_zone` with `network_setup = "container"`).
+    LinkZoneName, "zone name", check_link_zone_name
+);
+text_name!(
+    /// Name of an interface of the host that tasks' interfaces are attached to.
+    ParentName, "interface name", check_parent_name
 );
 text_name!(
     /// Name of an environment variable that systemd-nspawn passes on.
@@ -271,6 +309,17 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "a..b", ".a", "a_b", "a b", &"x".repeat(65)] {
             assert!(MachineName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// They stand in a unit's record and in patterns of the policy file.
+    #[test]
+    fn zone_names_are_plain_words() {
+        for good in ["a", "back-end", "web_1.prod", "9", &"x".repeat(64)] {
+            assert!(ZoneName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "_a", "a b", "a,b", "a:b", "a*", "a\n", "é", &"x".repeat(65)] {
+            assert!(ZoneName::new(bad).is_err(), "{bad}");
         }
     }
 

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use bincode::{Decode, Encode};
 
 use crate::error::Refusal;
-use crate::link::Link;
+use crate::link::{BridgePort, Link, Zone};
 use crate::name::{AllocId, MachineName, TaskName};
 use crate::parts::Part;
 use crate::path::{Absolute, Component, Relative};
 use crate::target::Target;
 use crate::task_spec::files::{Bind, Credential, Device, Overlay, Tmpfs};
+use crate::task_spec::network::{Attached, Container};
 use crate::task_spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
 use crate::unit_id::UnitId;
 
@@ -47,12 +48,34 @@ pub enum Report {
     Prepared {
         /// Remarks for the journal and the task's events, e.g. what this kernel cannot do.
         notes: Vec<String>,
+        /// Whether the payload is held back until [`Report::Connected`]. The pipe that comes with the
+        /// message ends with the process that reports it.
+        held_back: bool,
+        /// Where the payload's system call filters come from.
+        filters: FilterSource,
     },
     /// A step failed; the launcher ends.
     Failed(Refusal),
     /// Nomad's log FIFOs are open; a writer of each comes with the message. Sent after
     /// [`Order::Go`], right before systemd-nspawn is executed.
     Streams,
+    /// The network of a payload that was held back is complete, and the payload runs.
+    Connected,
+}
+
+/// Where the payload's system call filters come from.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FilterSource {
+    /// systemd-nspawn makes them, as the plan says.
+    Nspawn,
+    /// It does because the cache has none. With these words the launcher's verb `filters` makes
+    /// them.
+    Missing(Vec<String>),
+    /// It does because the launcher is under filters itself, as on a host that is a container:
+    /// nobody can read filters there.
+    Confined,
+    /// The cache.
+    Cache,
 }
 
 /// Everything that the launcher needs to make one task.
@@ -76,6 +99,8 @@ pub struct Plan {
     pub process: Process,
     /// What confines it.
     pub isolation: Isolation,
+    /// Whether system call filters of the cache may be used.
+    pub cached_filters: bool,
     /// The network.
     pub network: PlannedNetwork,
     /// Name resolution and time zone.
@@ -189,11 +214,69 @@ pub enum PlannedNetwork {
         link: Link,
         /// Whether forwarding is switched on where the host has it off; it is refused otherwise.
         enable_forwarding: bool,
+        /// Whose the network namespace is.
+        owner: NetworkOwner,
     },
     /// The host's.
     Host,
     /// Nomad's, by the place of its file.
     Join(Place),
+    /// A new namespace with an interface in a network of the operator's.
+    Attached {
+        /// What the job asks for.
+        attached: Attached,
+        /// Name of the host's end, where the interface has one.
+        port: BridgePort,
+        /// Whether forwarding, which published ports need, is switched on where the host has it
+        /// off; it is refused otherwise.
+        enable_forwarding: bool,
+        /// Whose the network namespace is.
+        owner: NetworkOwner,
+    },
+    /// A namespace that systemd-nspawn makes.
+    Container {
+        /// What the job asks for.
+        container: Container,
+        /// As for an attached one.
+        enable_forwarding: bool,
+    },
+}
+
+impl PlannedNetwork {
+    /// The zone that the task is in.
+    #[must_use]
+    pub fn zone(&self) -> Option<&Zone> {
+        match self {
+            Self::Private { link, .. } => link.zone.as_ref(),
+            Self::Loopback
+            | Self::Host
+            | Self::Join(_)
+            | Self::Attached { .. }
+            | Self::Container { .. } => None,
+        }
+    }
+}
+
+impl PlannedNetwork {
+    /// Whether the network namespace belongs to the container's user namespace.
+    #[must_use]
+    pub fn belongs_to_container(&self) -> bool {
+        matches!(
+            self,
+            Self::Private { owner: NetworkOwner::Container, .. }
+                | Self::Attached { owner: NetworkOwner::Container, .. }
+        )
+    }
+}
+
+/// The user namespace that a task's network namespace belongs to: whose root may change its links,
+/// addresses and packet filter (network_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum NetworkOwner {
+    /// The host's: container root has no power over it.
+    Host,
+    /// The container's, where the kernel can do it; else the host's, with a note.
+    Container,
 }
 
 /// The task's directories below the allocation.

@@ -43,10 +43,20 @@ steps! {
     Files = "files",
     Names = "names",
     Logs = "logs",
+    /// Makes the payload's cgroup, frozen, for a network that belongs to the container.
+    Freeze = "freeze",
     Settings = "settings",
+    // The daemon: ports and addresses in the packet filter.
+    Ports = "ports",
     // Both.
     Go = "go",
+    /// The launcher starts the process that connects a frozen payload.
+    Doorman = "doorman",
     Exec = "exec",
+    // That process.
+    AwaitPayload = "await-payload",
+    Connect = "connect",
+    Thaw = "thaw",
     // The daemon again.
     Leader = "leader",
     Store = "store",

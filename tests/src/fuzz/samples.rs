@@ -3,18 +3,22 @@
 use crate::race;
 use anyhow::Result;
 use proto::error::{Code, Refusal};
-use proto::link::{Ends, Link, Published};
-use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
+use proto::link::{Ends, Link, Mac, Published, Zone};
+use proto::name::{
+    AllocId, Instance, LinkZoneName, MachineName, ParentName, TaskKey, TaskName, ZoneName,
+};
 use proto::parts::Part;
 use proto::path::{Absolute, Component, Relative};
-use proto::plan::{Order, Place, Plan, PlannedFiles, PlannedNetwork, Report};
+use proto::plan::{
+    FilterSource, NetworkOwner, Order, Place, Plan, PlannedFiles, PlannedNetwork, Report,
+};
 use proto::secret::Secret;
 use proto::target::Target;
 use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, DeviceAccess, Mapping, Overlay,
     Tmpfs, Upper,
 };
-use proto::task_spec::network::Port;
+use proto::task_spec::network::{Address, Attached, Container, ContainerLink, Parent, Port};
 use proto::wire::{
     Answer, Exit, Hello, Page, Reply, Request, Signal, Start, State, Task, Verb, Welcome,
 };
@@ -97,10 +101,15 @@ pub(super) fn orders() -> [Order; 3] {
     [Order::Part(part), Order::Prepare { length: 9 }, Order::Go]
 }
 
-pub(super) fn reports() -> [Report; 3] {
+pub(super) fn reports() -> [Report; 4] {
     [
         Report::Begun { pid: 7 },
-        Report::Prepared { notes: vec!["a note".to_owned()] },
+        Report::Prepared {
+            notes: vec!["a note".to_owned()],
+            held_back: true,
+            filters: FilterSource::Missing(vec!["1f".to_owned(), "bpf".to_owned()]),
+        },
+        Report::Connected,
         Report::Failed(refusal()),
     ]
 }
@@ -158,17 +167,48 @@ fn link(plan: &Plan) -> Link {
         name: plan.unit.into(),
         v4: Ends { task: v4(2), gateway: v4(1), pool: v4(0), prefix: 20 },
         v6: Some(Ends { task: v6(2), gateway: v6(1), pool: v6(0), prefix: 64 }),
+        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        zone: ZoneName::new("zone").ok().map(|name| Zone { name, group: 0x6e76_0001 }),
         ports: [v4(9).into(), Ipv6Addr::LOCALHOST.into()]
             .map(|at| Published { port: port(at), on_loopback: true })
             .to_vec(),
     }
 }
 
-pub(super) fn plans() -> Result<[Plan; 3]> {
+fn attached(plan: &Plan) -> Result<[PlannedNetwork; 2]> {
+    let port =
+        Port { address: Ipv4Addr::LOCALHOST.into(), host: NonZeroU16::MAX, task: NonZeroU16::MIN };
+    let (v4, v6) = (Ipv4Addr::new(192, 0, 2, 9), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9));
+    let attached = Attached {
+        parent: Parent::Bridge(ParentName::new("br0")?),
+        v4: Some(Address { address: v4, bits: Some(24) }),
+        v6: Some(Address { address: v6, bits: None }),
+        mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        ports: vec![port],
+    };
+    let link = ContainerLink::Zone(LinkZoneName::new("shop")?);
+    let container = Container { link, ports: vec![port], wait_s: 30 };
+    Ok([
+        PlannedNetwork::Attached {
+            attached,
+            port: plan.unit.into(),
+            enable_forwarding: true,
+            owner: NetworkOwner::Host,
+        },
+        PlannedNetwork::Container { container, enable_forwarding: false },
+    ])
+}
+
+pub(super) fn plans() -> Result<[Plan; 5]> {
     let plan = race::plan(Path::new("/host"))?;
     let linked = Plan {
-        network: PlannedNetwork::Private { link: link(&plan), enable_forwarding: true },
+        network: PlannedNetwork::Private {
+            link: link(&plan),
+            enable_forwarding: true,
+            owner: NetworkOwner::Container,
+        },
         ..plan.clone()
     };
-    Ok([plan.clone(), linked, Plan { files: files()?, ..plan }])
+    let [bridged, container] = attached(&plan)?.map(|network| Plan { network, ..plan.clone() });
+    Ok([plan.clone(), linked, bridged, container, Plan { files: files()?, ..plan }])
 }

@@ -178,16 +178,27 @@ pub enum Ready {
         /// Time for it in seconds, 1 to [`limits::READY_TIMEOUT_MAX_S`]; then the start has failed.
         timeout_s: u32,
     },
+    /// When the task's network namespace has an address that is neither loopback nor link-local.
+    Network {
+        /// Time for it in seconds, as for [`Self::Notify`].
+        timeout_s: u32,
+    },
 }
 
 impl Ready {
-    /// The time for it in seconds, when the payload is to say so.
+    /// The time for it in seconds, when the start waits for more than the payload.
     #[must_use]
     pub fn limit_s(self) -> Option<u32> {
         match self {
             Self::Started => None,
-            Self::Notify { timeout_s } => Some(timeout_s),
+            Self::Notify { timeout_s } | Self::Network { timeout_s } => Some(timeout_s),
         }
+    }
+
+    /// Whether PID 1 of the container says that it is ready.
+    #[must_use]
+    pub fn is_notified(self) -> bool {
+        matches!(self, Self::Notify { .. })
     }
 }
 

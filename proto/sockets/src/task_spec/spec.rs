@@ -81,10 +81,20 @@ impl TaskSpec {
         }
     }
 
+    /// Whether its start may wait for more than its payload.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.start_limit_s() > limits::START_TIMEOUT_S
+    }
+
     /// Time that the helper gives the start, in seconds, before it undoes it.
     #[must_use]
     pub fn start_limit_s(&self) -> u64 {
-        let ready = self.process.ready.limit_s().map_or(0, u64::from);
-        limits::START_TIMEOUT_S.saturating_add(ready)
+        let ready = self.process.ready.limit_s().unwrap_or_default();
+        let address = match &self.network {
+            Network::Container(container) => container.wait_s,
+            _ => 0,
+        };
+        limits::START_TIMEOUT_S.saturating_add(ready.into()).saturating_add(address.into())
     }
 }
