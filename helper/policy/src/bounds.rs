@@ -9,7 +9,7 @@ use proto::limits::{
 };
 use proto::task_spec::files::{CredentialContent, Source, Upper};
 use proto::task_spec::output::Label;
-use proto::task_spec::{Network, Payload, TaskSpec};
+use proto::task_spec::{Payload, TaskSpec};
 
 use super::{Denial, invalid, targets};
 
@@ -31,9 +31,7 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     at_most(names.localtime.content().len(), ETC_FILE_MAX, "bytes of /etc/localtime")?;
     at_most(spec.labels.len(), LABELS_MAX, "labels")?;
     at_most(spec.labels.iter().map(Label::bytes).sum(), LABELS_BYTES_MAX, "bytes of all labels")?;
-    if let Network::Private(ports) = &spec.network {
-        at_most(ports.len(), PORTS_MAX, "ports")?;
-    }
+    at_most(spec.network.ports().len(), PORTS_MAX, "ports")?;
     for overlay in &files.overlays {
         let object = format!("lower layers of the overlay at {}", overlay.target);
         if overlay.lower.is_empty() {

@@ -3,7 +3,7 @@
 
 use proto::limits::READY_TIMEOUT_MAX_S;
 use proto::task_spec::process::Ready;
-use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, TaskSpec};
+use proto::task_spec::{ImageKind, Logs, Network, Ownership, Payload, Root, TaskSpec};
 
 use super::{Denial, devices, invalid};
 
@@ -49,14 +49,19 @@ fn check_process(spec: &TaskSpec) -> Result<(), Denial> {
     if spec.process.user.is_some() && boots {
         return Err(invalid("user", "user", "a booted image decides on users itself"));
     }
-    if let Ready::Notify { timeout_s } = spec.process.ready {
-        if matches!(spec.payload, Payload::ProcessTwo { .. }) {
-            let reason = "the stub init of process_two does not pass READY=1 on";
-            return Err(invalid("ready", "ready = notify", reason));
-        }
-        if !(1..=READY_TIMEOUT_MAX_S).contains(&timeout_s) {
-            return Err(invalid("ready", format!("ready timeout {timeout_s} s"), "1 to 3,600 s"));
-        }
+    let ready = spec.process.ready;
+    if ready.is_notified() && matches!(spec.payload, Payload::ProcessTwo { .. }) {
+        let reason = "the stub init of process_two does not pass READY=1 on";
+        return Err(invalid("ready", "ready = notify", reason));
+    }
+    if matches!((ready, &spec.network), (Ready::Network { .. }, Network::Loopback)) {
+        let reason = "a network that is loopback alone has no address";
+        return Err(invalid("ready", "ready = network", reason));
+    }
+    if let Some(timeout_s) = ready.limit_s()
+        && !(1..=READY_TIMEOUT_MAX_S).contains(&timeout_s)
+    {
+        return Err(invalid("ready", format!("ready timeout {timeout_s} s"), "1 to 3,600 s"));
     }
     if let Logs::Container { priority } = spec.logs {
         if !boots {

@@ -5,15 +5,15 @@
 
 use proto::limits;
 use proto::link::Link;
-use proto::plan::{Place, Plan, PlannedFiles, PlannedNetwork, Range, TaskDirs};
+use proto::plan::{NetworkOwner, Place, Plan, PlannedFiles, PlannedNetwork, Range, TaskDirs};
 use proto::task_spec::files::DeviceAccess;
-use proto::task_spec::network::Port;
+use proto::task_spec::network;
 use proto::task_spec::{Label, Resources, TaskSpec, Users};
 use proto::unit_id::UnitId;
 
 use super::{
     Denial, Policy, allocation, binds, bounds, contradictions, images, isolation, machine_name,
-    network, resources, targets, users,
+    resources, targets, users,
 };
 
 /// Stands in a plan whose user namespace is not allocated yet: the kernel refuses a map without ids.
@@ -33,10 +33,12 @@ pub struct Decision {
 /// What a task with a network of its own gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Private {
-    /// Ports of the host.
-    pub(crate) ports: Vec<Port>,
+    /// What the job asks for.
+    pub(crate) wanted: network::Private,
     /// Whether forwarding may be switched on for it.
     pub(crate) enable_forwarding: bool,
+    /// Whose the network namespace is.
+    pub(crate) owner: NetworkOwner,
 }
 
 /// What the policy does not know: what the daemon allocates for a task.
@@ -48,6 +50,8 @@ pub struct Allocated {
     pub link: Option<Link>,
     /// Process id of the agent.
     pub agent: Option<u32>,
+    /// Whether system call filters of the cache may be used.
+    pub cached_filters: bool,
 }
 
 /// What the task's unit is asked for with.
@@ -73,10 +77,16 @@ impl Decision {
         self.users
     }
 
-    /// The ports of the host that lead to the task; `None` for one without a network of its own.
+    /// What the job asks of its network; `None` for a task without one of its own.
     #[must_use]
-    pub fn ports(&self) -> Option<&[Port]> {
-        self.private.as_ref().map(|private| private.ports.as_slice())
+    pub fn network(&self) -> Option<&network::Private> {
+        self.private.as_ref().map(|private| &private.wanted)
+    }
+
+    /// Whose a network of the task's own will be.
+    #[must_use]
+    pub fn network_owner(&self) -> Option<NetworkOwner> {
+        self.private.as_ref().map(|private| private.owner)
     }
 
     /// The launcher's plan, for looking at: it starts nothing before [`Self::complete`].
@@ -94,14 +104,14 @@ impl Decision {
     /// Adds what the policy does not know.
     #[must_use]
     pub fn complete(self, allocated: Allocated) -> (Plan, UnitSettings) {
-        let Allocated { users, link, agent } = allocated;
+        let Allocated { users, link, agent, cached_filters } = allocated;
         let network = match (link, self.private) {
-            (Some(link), Some(Private { enable_forwarding, .. })) => {
-                PlannedNetwork::Private { link, enable_forwarding }
+            (Some(link), Some(Private { enable_forwarding, owner, .. })) => {
+                PlannedNetwork::Private { link, enable_forwarding, owner }
             }
             _ => self.plan.network,
         };
-        (Plan { users, network, agent, ..self.plan }, self.unit)
+        (Plan { users, network, agent, cached_filters, ..self.plan }, self.unit)
     }
 }
 
@@ -137,6 +147,7 @@ pub fn decide(spec: TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
         payload: spec.payload,
         process: spec.process,
         isolation: spec.isolation,
+        cached_filters: false,
         network: judged.network,
         names: spec.names,
         files: PlannedFiles {
@@ -164,7 +175,8 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
     targets::check(spec)?;
     users::check_range(spec.users, policy)?;
     resources::check(spec.resources)?;
-    network::check_ports(&spec.network)?;
+    super::network::check_ports(&spec.network)?;
+    super::network::check_mac(&spec.network)?;
     let kill_signal = resources::kill_signal(spec)?;
     let image = images::place(spec, policy)?;
     let task_dirs = allocation::task_dirs(spec, policy)?;
@@ -176,7 +188,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
     }
     let mut devices = images::devices(&spec.root, &image)?;
     devices.extend(files.devices.iter().map(|device| (device.host.to_string(), device.access)));
-    let (network, private) = network::plan(spec, policy)?;
+    let (network, private) = super::network::plan(spec, policy)?;
     let unit = UnitSettings {
         devices,
         resources: resources::within(spec.resources, policy)?,

@@ -55,7 +55,8 @@ fn check_sysctl(sysctl: &Sysctl, spec: &TaskSpec, policy: &Policy) -> Result<(),
         return Err(refuse("sysctl.allow", object, reason));
     }
     if name.starts_with("net.") && !spec.network.is_private() {
-        let reason = "is set in a private network only: this one is shared with others";
+        let reason = "is set only in a network namespace that the helper makes for the task: this one \
+                      is shared with others, or made later by systemd-nspawn";
         return Err(refuse("sysctl.allow", object, reason));
     }
     if !policy.sysctl.allow.iter().any(|pattern| matches(pattern, name, None)) {
@@ -202,21 +203,21 @@ mod tests {
             ),
             row(
                 sysctls,
-                "private network",
+                "network namespace that the helper makes",
                 (COMPAT, sysctl(net, joined())),
                 (COMPAT, sysctl("fs.mqueue.msg_max", joined())),
             ),
             row(
                 sysctls,
-                "private network",
+                "network namespace that the helper makes",
                 (COMPAT, sysctl(net, host)),
                 (COMPAT, sysctl(net, private.clone())),
             ),
             row(
                 sysctls,
                 "[sysctl] allow",
-                (FEW, sysctl(net, Network::Private(Vec::new()))),
-                ("", sysctl(net, Network::Private(Vec::new()))),
+                (FEW, sysctl(net, Network::with_ports(Vec::new()))),
+                ("", sysctl(net, Network::with_ports(Vec::new()))),
             ),
             row(
                 sysctls,

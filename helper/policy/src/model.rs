@@ -88,6 +88,8 @@ sections! {
         allow: List<NetworkKind>,
         /// Directories with network namespaces that tasks may join.
         netns_paths: List<Absolute>,
+        /// Patterns of names of zones that tasks may be in.
+        zones: List<String>,
         /// Ports of the host that tasks may publish.
         ports: Vec<Ports>,
         /// IPv4 addresses of tasks with a network of their own. `None`: the daemon chooses.
@@ -96,6 +98,9 @@ sections! {
         pool_ipv6: Option<Text<Prefix<Ipv6Addr>>>,
         /// What happens where the host does not forward packets.
         forwarding: Text<Forwarding>,
+        /// Whether the network of a booted task, and of a command with CAP_NET_ADMIN, belongs to its
+        /// own user namespace, so that its root may change it.
+        container_admin: bool,
         /// Addresses that such tasks do not reach.
         closed: Prefixes,
         /// Ports of the host itself that they reach.
@@ -116,6 +121,11 @@ sections! {
     syscalls: Syscalls {
         /// Calls and groups that tasks may have beyond systemd-nspawn's list.
         allow_extra: List<Syscall>,
+    }
+    /// System call filters.
+    seccomp: Seccomp {
+        /// Whether filters that systemd-nspawn has made once are used again.
+        cache: bool,
     }
     /// Kernel settings.
     sysctl: Sysctl {

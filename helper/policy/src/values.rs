@@ -109,13 +109,14 @@ pub struct NetworkKind(pub String);
 
 impl Checked for NetworkKind {
     fn check(text: &str) -> Result<Self, String> {
-        let plain = ["private", "veth", "zone", "group", "host", "none"].contains(&text);
+        let plain =
+            ["private", "veth", "zone", "group", "host", "none", "container"].contains(&text);
         let named = |kind| text.strip_prefix(kind).is_some_and(|name: &str| !name.is_empty());
         if plain || named("bridge:") || named("macvlan:") {
             return String::check(text).map(Self);
         }
-        let rule = "is not one of private, veth, zone, group, host, none, bridge:NAME, \
-                    macvlan:INTERFACE";
+        let rule = "is not one of private, veth, zone, group, host, none, container, \
+                    bridge:NAME, macvlan:INTERFACE";
         Err(rule.to_owned())
     }
 }

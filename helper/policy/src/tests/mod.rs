@@ -1,9 +1,11 @@
 //! One row a rule of the policy file: what is refused, under which file, with which words, and
 //! what is allowed.
 
+mod attached;
 mod fields;
 mod random;
 mod visit;
+mod zones;
 
 use super::*;
 use proto::error::Code;
@@ -137,7 +139,7 @@ pub(crate) fn port(address: &str, host: u16, task: u16) -> Port {
 
 pub(crate) fn ports(ports: &[(&str, u16)]) -> Change {
     let ports = ports.iter().map(|(address, host)| port(address, *host, 80)).collect();
-    networks(Network::Private(ports))
+    networks(Network::with_ports(ports))
 }
 
 pub(crate) fn memory(limit: Option<u64>) -> Change {
@@ -294,7 +296,7 @@ fn ports_have_one_address_and_come_once() {
         ports(&[("192.0.2.1", 8080), ("127.0.0.1", 8081), ("::1", 8080)]),
     ));
     let many = |count: u16| {
-        networks(Network::Private((1..=count).map(|n| port("192.0.2.1", 2000 + n, n)).collect()))
+        networks(Network::with_ports((1..=count).map(|n| port("192.0.2.1", 2000 + n, n)).collect()))
     };
     rows.push(("ports: 129, but at most 128", many(129), many(128)));
     check_invalid(rows);
@@ -304,10 +306,11 @@ fn ports_have_one_address_and_come_once() {
 fn the_decision_has_the_ports() {
     let two = [("192.0.2.1", 8080), ("192.0.2.1", 8081)];
     let expected = two.map(|(address, host)| port(address, host, 80));
-    assert_eq!(judged("", ports(&two)).unwrap().ports(), Some(&expected[..]));
-    assert_eq!(judged("", ports(&[])).unwrap().ports(), Some(&[][..]));
+    let given = |change| judged("", change).unwrap().network().map(|it| it.ports.clone());
+    assert_eq!(given(ports(&two)), Some(expected.to_vec()));
+    assert_eq!(given(ports(&[])), Some(Vec::new()));
     for network in [Network::Loopback, Network::Host] {
-        assert_eq!(judged(COMPAT, networks(network)).unwrap().ports(), None);
+        assert_eq!(judged(COMPAT, networks(network)).unwrap().network(), None);
     }
 }
 

@@ -8,11 +8,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proto::capability::Capabilities;
 use proto::error::Code;
+use proto::link::Mac;
+use proto::name::{ParentName, ZoneName};
 use proto::path::{Absolute, Relative};
 use proto::plan::Place;
 use proto::target::Target;
 use proto::task_spec::files::{Bind, Device, Overlay, Source, Tmpfs, Upper};
-use proto::task_spec::network::Port;
+use proto::task_spec::network::{
+    Address, Attached, Container, ContainerLink, Parent, Port, Private,
+};
 use proto::task_spec::process::{Ready, Sysctl, SysctlName, SysctlValue};
 use proto::task_spec::{
     Files, Image, ImageKind, Layer, Network, Ownership, Payload, Root, RootFs, TaskSpec, Users,
@@ -25,7 +29,7 @@ const FILES: [&str; 6] = [
     "[binds]\nread_only = [\"/\"]\nread_write = [\"/srv\"]\n[limits]\ntasks = 5",
     "[binds]\nread_write = [\"/\"]\ndeny = [\"/srv/a\"]\n[devices]\nallow = [\"/dev/*:rw\"]",
     "preset = \"compat\"\n[images]\npaths = [\"/srv\", \"/srv/a\"]\n[limits]\nmemory = \"2g\"",
-    "[userns]\nrequire = false\n[network]\nallow = [\"host\"]\n[nomad]\nalloc_dirs = [\"/var/lib/nomad/alloc\"]",
+    "[userns]\nrequire = false\n[network]\nallow = [\"host\", \"zone\", \"bridge:*\", \"macvlan:*\"]\nzones = [\"db*\"]\n[nomad]\nalloc_dirs = [\"/var/lib/nomad/alloc\"]",
 ];
 
 fn path() -> impl Strategy<Value = Absolute> {
@@ -124,18 +128,48 @@ fn users() -> impl Strategy<Value = Users> {
     ]
 }
 
+fn zone() -> impl Strategy<Value = Option<ZoneName>> {
+    select(vec!["", "web", "db-1"]).prop_map(|name| ZoneName::new(name).ok())
+}
+
+fn mac() -> impl Strategy<Value = Option<Mac>> {
+    mostly(None, vec![Some(Mac([2, 0, 0, 0, 0, 1])), Some(Mac([1, 0, 0, 0, 0, 1]))])
+}
+
 fn port() -> impl Strategy<Value = Port> {
     let address = mostly("192.0.2.1", vec!["::1", "0.0.0.0", "ff02::1"]);
     (address, mostly(8080, vec![22, 8081]))
         .prop_map(|(address, host)| super::port(address, host, 80))
 }
 
+fn attached() -> impl Strategy<Value = Network> {
+    let name = |text: &str| ParentName::new(text).unwrap();
+    let v4 = mostly(Some([192, 0, 2, 9]), vec![None, Some([127, 0, 0, 1]), Some([0; 4])]);
+    (v4, select(vec![None, Some(0), Some(24), Some(33)]), list(port(), 0..2), 0..4_u32).prop_map(
+        move |(v4, bits, ports, kind)| {
+            let v4 = v4.map(|octets| Address { address: octets.into(), bits });
+            let parent = match kind {
+                0 => Parent::Bridge(name("br0")),
+                1 => Parent::Macvlan(name("eth0")),
+                _ => {
+                    let link = ContainerLink::Bridge(name("br0"));
+                    return Network::Container(Container { link, ports, wait_s: 599 + kind });
+                }
+            };
+            Network::Attached(Attached { parent, v4, v6: None, mac: None, ports })
+        },
+    )
+}
+
 fn any_spec() -> impl Strategy<Value = TaskSpec> {
     let network = prop_oneof![
         8 => Just(Network::Loopback),
         1 => Just(Network::Host),
-        2 => list(port(), 0..3).prop_map(Network::Private),
+        2 => (list(port(), 0..3), zone(), mac()).prop_map(|(ports, zone, mac)| {
+            Network::Private(Private { ports, zone, mac, ..Private::default() })
+        }),
         1 => path().prop_map(Network::Join),
+        1 => attached(),
     ];
     let sysctl = mostly("kernel.sem", vec!["net.a", "vm.x"]);
     let grants = (
@@ -226,11 +260,11 @@ proptest! {
                 prop_assert_eq!(&files.inaccessible, &spec.files.inaccessible);
                 prop_assert!(!policy.userns.require || spec.users.isolates());
                 prop_assert_eq!(spec.users, decision.users());
-                let ports = match &spec.network {
-                    Network::Private(ports) => Some(ports.as_slice()),
+                let network = match &spec.network {
+                    Network::Private(wanted) => Some(wanted),
                     _ => None,
                 };
-                prop_assert_eq!(ports, decision.ports());
+                prop_assert_eq!(network, decision.network());
             }
         }
     }

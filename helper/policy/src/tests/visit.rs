@@ -8,6 +8,7 @@ use proto::target::Target;
 use proto::task_spec::files::{
     Bind, Credential, CredentialContent, Device, DeviceAccess, Overlay, Source, Tmpfs, Upper,
 };
+use proto::task_spec::network::{Attached, Container, Parent};
 use proto::task_spec::process::{ProcessLimit, Ready, SyscallRule, Sysctl};
 use proto::task_spec::resolver::EtcFile;
 use proto::task_spec::{
@@ -67,6 +68,11 @@ pub(super) fn visit(spec: &mut TaskSpec, see: See<'_>) {
     }
     match network {
         Network::Loopback | Network::Private(_) | Network::Host => {}
+        // Names of interfaces are no paths.
+        Network::Attached(Attached { parent, v4: _, v6: _, mac: _, ports: _ }) => match parent {
+            Parent::Bridge(_) | Parent::Macvlan(_) => {}
+        },
+        Network::Container(Container { link: _, ports: _, wait_s: _ }) => {}
         Network::Join(path) => see("network", Field::Host(path)),
     }
     visit_files(files, see);
@@ -77,7 +83,7 @@ pub(super) fn visit(spec: &mut TaskSpec, see: See<'_>) {
         | Payload::ProcessTwo { words: _ } => {}
     }
     match ready {
-        Ready::Started | Ready::Notify { timeout_s: _ } => {}
+        Ready::Started | Ready::Notify { timeout_s: _ } | Ready::Network { timeout_s: _ } => {}
     }
     match users {
         Users::Pick | Users::Fixed { base: _, width: _ } | Users::Identity | Users::Host => {}
