@@ -1,0 +1,46 @@
+//! The unit that makes system call filters for the cache.
+
+use std::time::Duration;
+
+use zbus::Variant;
+
+use crate::systemd::bus::{Bus, is_named};
+use crate::systemd::units::{names, transient};
+
+/// systemd-nspawn is started twice for each set, which takes 200 ms.
+const TIMEOUT: Duration = Duration::from_secs(90);
+/// Time in microseconds after which PID 1 ends it.
+const LONGEST_US: u64 = 80_000_000;
+const MEMORY: u64 = 256 << 20;
+
+/// Runs `filters` and waits for its end. `words`: the launcher's own; without any: what most starts
+/// use.
+pub(crate) async fn run(bus: &Bus, words: &[String]) -> Result<(), String> {
+    let mut all = vec!["filters"];
+    all.extend(words.iter().map(String::as_str));
+    let command = transient::command(&all, &["no-env-expand"])?;
+    let job = bus.job_of(names::FILTERS).await;
+    let properties = vec![
+        ("Description", Variant::from("System call filters for Nomad tasks")),
+        ("Slice", Variant::from(transient::SLICE)),
+        ("Type", Variant::from("oneshot")),
+        // systemd-nspawn needs all that it needs for a task, and cgroups of its own.
+        ("Delegate", Variant::from(true)),
+        ("DevicePolicy", Variant::from("closed")),
+        ("DeviceAllow", Variant::from(vec![("/dev/net/tun", "rwm")])),
+        ("MemoryMax", Variant::from(MEMORY)),
+        ("TimeoutStartUSec", Variant::from(LONGEST_US)),
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
+        ("ExecStartEx", Variant::from(command)),
+    ];
+    match transient::start(bus, names::FILTERS, properties).await {
+        // That of an earlier daemon process.
+        Err(e) if is_named(&e, transient::EXISTS) => return Ok(()),
+        started => started.map_err(|e| e.to_string())?,
+    }
+    match tokio::time::timeout(TIMEOUT, job).await {
+        Ok(Ok(result)) if result == "done" => Ok(()),
+        _ => Err(format!("see journalctl -u {}", names::FILTERS)),
+    }
+}

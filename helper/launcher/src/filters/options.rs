@@ -1,0 +1,47 @@
+//! What systemd-nspawn's system call filters depend on, beside its own program and libraries.
+//!
+//! The filters are computed from the capabilities that the payload keeps and from the rules of the
+//! job (setup_seccomp() of nspawn-seccomp.c). Trusts the plan; pure.
+
+use proto::capability::Capabilities;
+use proto::task_spec::process::{SyscallName, SyscallRule};
+
+/// Of one set of filters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The payload's bounding set, as the bundle gives it.
+    pub(crate) bounding: Capabilities,
+    /// The rules of the job, in their order.
+    pub(crate) rules: Vec<SyscallRule>,
+}
+
+impl Options {
+    /// Those of jobs without rules.
+    pub(super) fn usual(bounding: Capabilities) -> Self {
+        Self { bounding, rules: Vec::new() }
+    }
+
+    /// As words of a command line; none of them holds white space.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let bounding = format!("{:x}", self.bounding.mask());
+        let rules = self
+            .rules
+            .iter()
+            .map(|SyscallRule { allow, name }| format!("{}{name}", if *allow { "" } else { "~" }));
+        std::iter::once(bounding).chain(rules).collect()
+    }
+
+    /// Reads [`Self::words`].
+    pub(crate) fn parse(words: &[&str]) -> Option<Self> {
+        let (bounding, rules) = words.split_first()?;
+        let bounding = Capabilities::of_mask(u64::from_str_radix(bounding, 16).ok()?);
+        let rule = |word: &&str| {
+            let (allow, name) = match word.strip_prefix('~') {
+                Some(name) => (false, name),
+                None => (true, *word),
+            };
+            Some(SyscallRule { allow, name: SyscallName::new(name).ok()? })
+        };
+        Some(Self { bounding, rules: rules.iter().map(rule).collect::<Option<_>>()? })
+    }
+}
