@@ -13,6 +13,8 @@ pub const UPPERS: &str = "/var/lib/nomad-nspawn";
 /// Directory of the sockets on which systemd-nspawn reports that a task is ready, and of the marks
 /// of launchers.
 pub const READY: &str = "/run/nomad-nspawn";
+/// Directory of system call filters that were made once (the cache); root's, 0700.
+pub const FILTERS: &str = "/run/nomad-nspawn/filters";
 const EXECUTED: &str = "executed-";
 
 /// Mark that a launcher makes right before it executes systemd-nspawn: an end of the unit's main
@@ -21,6 +23,26 @@ const EXECUTED: &str = "executed-";
 pub fn executed_mark(unit: UnitId) -> PathBuf {
     Path::new(READY).join(format!("{EXECUTED}{unit}"))
 }
+
+/// What such a mark says: how many system call filters the payload must be under at least. That of
+/// an earlier build says nothing.
+#[must_use]
+pub fn filters_of_mark(text: &str) -> Option<u32> {
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Stands in a mark for the entry of the cache, where systemd-nspawn makes its filters itself.
+pub const OWN_FILTERS: &str = "-";
+
+/// Whether the filters of a mark are those of the cache.
+#[must_use]
+pub fn is_cached_mark(text: &str) -> bool {
+    text.split_once(' ').is_some_and(|(_, entry)| entry != OWN_FILTERS)
+}
+
+/// Filters that systemd-nspawn installs for each payload (nspawn-seccomp.c): on x86-64 one for each
+/// of three architectures, and two for audit sockets.
+pub const NSPAWN_FILTERS: u32 = if cfg!(target_arch = "x86_64") { 5 } else { 1 };
 
 /// The unit of such a mark.
 #[must_use]
@@ -32,6 +54,18 @@ pub fn executed_unit(name: &str) -> Option<proto::unit_id::UnitId> {
 #[must_use]
 pub fn ready_socket(unit: UnitId) -> PathBuf {
     Path::new(READY).join(format!("ready-{unit}"))
+}
+
+/// Directory of the files that tasks of zones see as /etc/hosts; root's, 0755.
+pub const HOSTS: &str = "/run/nomad-nspawn/hosts";
+/// Line of such a file before the names of the zone's members: the launcher writes what stands above
+/// it, and the daemon what follows.
+pub const HOSTS_MARKER: &str = "# Tasks of the zone follow; nomad-nspawn keeps them up to date.\n";
+
+/// The file that a task of a zone sees as /etc/hosts.
+#[must_use]
+pub fn hosts_file(unit: UnitId) -> PathBuf {
+    Path::new(HOSTS).join(unit.to_string())
 }
 
 /// Directory of one task's upper layer.

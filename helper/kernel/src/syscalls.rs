@@ -137,6 +137,33 @@ pub fn child_in_user_namespace() -> io::Result<libc::pid_t> {
     libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// Copies the process; `None` in the copy, its pid in the original (fork(2)). The caller must be
+/// single-threaded.
+///
+/// # Errors
+/// The kernel's.
+pub fn fork() -> io::Result<Option<libc::pid_t>> {
+    // WHY: a copy keeps what has been opened and decided; another program would have to be told.
+    // SAFETY: with one thread no lock is held that the copy could wait for in vain.
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok(libc::pid_t::try_from(pid).ok().filter(|pid| *pid != 0))
+}
+
+/// The user namespace that a namespace belongs to (ioctl NS_GET_USERNS, ioctl_ns(2)).
+///
+/// # Errors
+/// The kernel's: EPERM when it is outside of the caller's own.
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const GET_USERNS: libc::Ioctl = 0xB701;
+    // WHY: nix has no such ioctl.
+    // SAFETY: the request takes no argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), GET_USERNS) };
+    check(fd.into())?;
+    // WHY: the result comes as a number.
+    // SAFETY: it is a new descriptor, which nobody else has yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// The library with which systemd-nspawn installs system call filters; from version 258 on it loads
 /// it with dlopen(3) and does without when that fails (is_seccomp_available() of seccomp-util.c).
 pub const LIBSECCOMP: &CStr = c"libseccomp.so.2";
@@ -148,6 +175,79 @@ pub fn can_load(library: &CStr) -> bool {
     // SAFETY: the name ends with NUL. The library's constructors run, as they do in each program
     // that is linked to it.
     !unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) }.is_null()
+}
+
+/// One instruction of a system call filter (struct sock_filter, linux/filter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    /// The operation.
+    pub code: u16,
+    /// Instructions to skip when a comparison holds.
+    pub jump_true: u8,
+    /// And when it does not.
+    pub jump_false: u8,
+    /// The operand.
+    pub operand: u32,
+}
+
+/// Instructions of the longest filter that the kernel takes (BPF_MAXINSNS, linux/bpf_common.h).
+pub const FILTER_MAX: usize = 4096;
+
+/// The system call filter number `index` of a process that this one traces and that has stopped; 0
+/// is the oldest (PTRACE_SECCOMP_GET_FILTER, ptrace(2)). `None`: it has no more.
+///
+/// # Errors
+/// The kernel's: EACCES where the caller is under a filter itself, EIO without
+/// CONFIG_CHECKPOINT_RESTORE.
+pub fn traced_filter(pid: libc::pid_t, index: usize) -> io::Result<Option<Vec<Instruction>>> {
+    const GET_FILTER: libc::c_uint = 0x420c;
+    let none = Instruction { code: 0, jump_true: 0, jump_false: 0, operand: 0 };
+    let mut filter = vec![none; FILTER_MAX];
+    // WHY: nix has no such request.
+    // SAFETY: the kernel writes one filter, of at most FILTER_MAX instructions, each of the layout of
+    // Instruction; `filter` has room for that many and lives through the call.
+    match check(unsafe { libc::ptrace(GET_FILTER, pid, index, filter.as_mut_ptr()) }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        count => {
+            filter.truncate(usize::try_from(count?).unwrap_or_default());
+            Ok(Some(filter))
+        }
+    }
+}
+
+/// Puts the process under one more system call filter (seccomp(2)).
+///
+/// # Errors
+/// The kernel's: EINVAL for what is no filter.
+pub fn install_filter(filter: &[Instruction]) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        length: libc::c_ushort,
+        instructions: *const Instruction,
+    }
+    let length = filter.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = Program { length, instructions: filter.as_ptr() };
+    let none: libc::c_ulong = 0;
+    // WHY: nix has no seccomp.
+    // SAFETY: `program` has the kernel's layout (struct sock_fprog) and names as many instructions as
+    // `filter` has; both live through the call, which only reads them.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, none, &raw const program)
+    })
+    .map(drop)
+}
+
+/// Gives the process a session keyring of its own, which is empty (keyctl_join_session_keyring(3)).
+///
+/// # Errors
+/// The kernel's: EDQUOT where root has too many keys.
+pub fn join_new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let anonymous: *const libc::c_char = std::ptr::null();
+    // WHY: nix has no keyctl.
+    // SAFETY: a null name asks for an anonymous keyring; nothing is written.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, anonymous) }).map(drop)
 }
 
 /// A descriptor for a process (pidfd_open(2)).
@@ -271,6 +371,17 @@ mod tests {
             signal_process(process.as_fd(), 9).unwrap_err().raw_os_error(),
             Some(libc::ESRCH)
         );
+    }
+
+    #[test]
+    fn a_namespace_names_its_owner() {
+        use std::os::unix::fs::MetadataExt;
+        let id =
+            |file: std::fs::File| file.metadata().map(|meta| (meta.dev(), meta.ino())).unwrap();
+        let open = |path: &str| std::fs::File::open(path).unwrap();
+        let owner = owning_user_namespace(open("/proc/self/ns/net").as_fd()).unwrap();
+        assert_eq!(id(owner.into()), id(open("/proc/self/ns/user")));
+        assert!(owning_user_namespace(open("/proc/self/status").as_fd()).is_err());
     }
 
     #[test]

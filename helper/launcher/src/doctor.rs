@@ -11,7 +11,46 @@ use kernel::syscalls;
 use proto::limits::{RANGE_FIRST, RANGE_WIDTH};
 use proto::plan::Range;
 
+use super::filters::entry::Entry;
+use super::filters::find;
 use super::{namespaces, open, step};
+
+/// An entry of the cache of system call filters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedFilters {
+    /// Name of its file.
+    pub name: String,
+    /// The words that the launcher's verbs take: bounding set and rules.
+    pub options: Vec<String>,
+    /// How many filters it has; 0 when it cannot be read.
+    pub count: usize,
+    /// Whether systemd-nspawn and its libraries are as they were.
+    pub is_current: bool,
+}
+
+/// The entries of the cache of system call filters, by name.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn cached_filters() -> io::Result<Vec<CachedFilters>> {
+    let directory = match std::fs::read_dir(kernel::layout::FILTERS) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        directory => directory?,
+    };
+    let mut all = Vec::new();
+    for file in directory {
+        let file = file?;
+        let entry = std::fs::read_to_string(file.path()).ok().and_then(|text| Entry::read(&text));
+        all.push(CachedFilters {
+            name: file.file_name().to_string_lossy().into_owned(),
+            options: entry.as_ref().map(|entry| entry.options.words()).unwrap_or_default(),
+            count: entry.as_ref().map_or(0, |entry| entry.filters.len()),
+            is_current: entry.is_some_and(|entry| find::is_current(&entry)),
+        });
+    }
+    all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    Ok(all)
+}
 
 /// Whether the kernel can ID-map the file system of a directory. The caller must be single-threaded
 /// and have no children.

@@ -3,7 +3,8 @@
 //! systemd-nspawn's own options for them write into the root, which it cannot do in an ID-mapped
 //! one. So each file is made on the stage, as container root's, and bound over the image's, which
 //! stays as it is. A link in the image is taken away first where the root goes with the task; else
-//! the bind goes to where it leads inside, as systemd-nspawn's does.
+//! the bind goes to where it leads inside, as systemd-nspawn's does. /etc/hosts of a task in a zone
+//! lies on the host instead, where the daemon keeps the names of the zone's tasks up to date.
 //!
 //! The contents are the driver's and are not looked at. The image is hostile: its links are
 //! resolved inside it, and only a regular file of bounded size is read. Reads nothing of the host.
@@ -15,7 +16,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::unistd::{UnlinkatFlags, fchownat, symlinkat, unlinkat};
-use proto::limits::HOSTS_FILE_MAX;
+use proto::limits::{HOSTS_FILE_MAX, ZONE_HOSTS_MAX};
 use proto::path::Relative;
 use proto::plan::Plan;
 use proto::target::Target;
@@ -27,6 +28,7 @@ use super::prepared::{Extras, MountPoint};
 use super::root::Mounted;
 use super::stage::OwnPath;
 use super::step::{At, Problem};
+use kernel::layout::HOSTS_MARKER;
 use kernel::syscalls;
 
 /// Prepares the files on the stage, or in the root.
@@ -37,8 +39,9 @@ pub(super) fn prepare(plan: &Plan, root: &Mounted, extras: &mut Extras) -> Resul
         if hidden { None } else { open::in_root(root.directory.as_fd(), Path::new("etc")).ok() };
     let mut names = Names { plan, root, extras, etc };
     names.file("resolv.conf", &plan.names.resolver)?;
-    if !plan.names.hosts.is_empty() {
-        names.hosts(&plan.names.hosts)?;
+    let in_zone = plan.network.zone().is_some();
+    if in_zone || !plan.names.hosts.is_empty() {
+        names.hosts(&plan.names.hosts, in_zone)?;
     }
     match &plan.names.zone {
         Some(zone) if names.link_zone(zone)? => Ok(()),
@@ -71,7 +74,8 @@ impl Names<'_> {
         self.put(name, content, link, read_only)
     }
 
-    fn hosts(&mut self, lines: &[u8]) -> Result<(), Problem> {
+    /// The image's lines and these; in a zone the daemon adds the names of the other tasks.
+    fn hosts(&mut self, lines: &[u8], in_zone: bool) -> Result<(), Problem> {
         const NAME: &str = "hosts";
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
         let image = self
@@ -89,7 +93,27 @@ impl Names<'_> {
             content.push(b'\n');
         }
         content.extend(lines);
-        self.put(NAME, &content, ImageLink::Cover, false)
+        if !in_zone {
+            return self.put(NAME, &content, ImageLink::Cover, false);
+        }
+        if content.last().is_some_and(|last| *last != b'\n') {
+            content.push(b'\n');
+        }
+        if content.len() > ZONE_HOSTS_MAX {
+            let reason = format!(
+                "{} bytes of the image and extra_hosts, but a task of a zone has at most \
+                 {ZONE_HOSTS_MAX}; remove lines, or network_zone",
+                content.len()
+            );
+            return Err(Problem::refused("/etc/hosts", reason));
+        }
+        content.extend(HOSTS_MARKER.as_bytes());
+        // The host's own file, and root's: the daemon writes to it while the task runs, and the
+        // task never.
+        let file = OwnPath::zone_hosts(self.plan.unit);
+        file.write_new(&content)?;
+        file.set_mode(0o644).at(&file)?;
+        self.mount(NAME, file, ImageLink::Cover, true)
     }
 
     /// Whether the image has the zone, so that the link could be made.
@@ -131,6 +155,21 @@ impl Names<'_> {
         link: ImageLink,
         read_only: bool,
     ) -> Result<(), Problem> {
+        let file = OwnPath::on_stage(name);
+        file.write_new(content)?;
+        file.set_mode(0o644).at(&file)?;
+        file.set_owner(self.plan.users.map(|range| range.base)).at(&file)?;
+        self.mount(name, file, link, read_only)
+    }
+
+    /// Shows a file in the place of the image's.
+    fn mount(
+        &mut self,
+        name: &str,
+        mut file: OwnPath,
+        link: ImageLink,
+        read_only: bool,
+    ) -> Result<(), Problem> {
         let goes = match link {
             ImageLink::Keep | ImageLink::Follow => false,
             ImageLink::Cover => !self.plan.root.mode.writes_image(),
@@ -139,10 +178,6 @@ impl Names<'_> {
         if goes && self.is_link(name) {
             self.remove(name)?;
         }
-        let mut file = OwnPath::on_stage(name);
-        file.write_new(content)?;
-        file.set_mode(0o644).at(&file)?;
-        file.set_owner(self.plan.users.map(|range| range.base)).at(&file)?;
         if read_only {
             // A mount of its own: container root may write to its own file whatever the mode.
             let plain = file.open(OFlag::O_PATH).at(name)?;

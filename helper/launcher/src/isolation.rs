@@ -15,6 +15,7 @@ use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use proto::capability::Capabilities;
 use proto::plan::{Plan, PlannedNetwork};
+use proto::task_spec::Payload;
 use proto::task_spec::process::{SyscallRule, Sysctl};
 
 use super::open::{self, Mounts};
@@ -33,19 +34,39 @@ const CAPABILITIES: &str = "audit_control audit_write chown dac_override dac_rea
                             net_broadcast net_raw setfcap setgid setpcap setuid sys_admin \
                             sys_boot sys_chroot sys_nice sys_ptrace sys_resource sys_tty_config";
 
+/// Where the kernel's settings are written: a mount of the stage.
+const PROC: &str = "proc";
 /// Flags of the kernel's own file systems.
 const KERNELS: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NOEXEC);
 
+fn named(names: &str) -> Capabilities {
+    let named = names.split(' ').filter_map(Capabilities::named);
+    named.fold(Capabilities::default(), Capabilities::with)
+}
+
+/// The bounding sets of payloads in a user namespace whose jobs name no capability: of commands, and
+/// of booted systems with a network of their own.
+pub(super) fn usual_boundings() -> [Capabilities; 2] {
+    let all = named(CAPABILITIES);
+    [all.without(named("net_bind_service")), all.with(named("net_admin"))]
+}
+
 /// The payload's bounding set, as systemd-nspawn would compute it of its options.
 pub(super) fn bounding(plan: &Plan) -> io::Result<Capabilities> {
-    let of = |names: &str| {
-        let named = names.split(' ').filter_map(Capabilities::named);
-        named.fold(Capabilities::default(), Capabilities::with)
-    };
-    let set = of(CAPABILITIES).with(plan.isolation.add).without(plan.isolation.drop);
+    // A network that systemd-nspawn makes is the container's as well.
+    let made_by_nspawn = matches!(plan.network, PlannedNetwork::Container { .. });
+    let has_own_network = made_by_nspawn || plan.network.belongs_to_container();
+    // As systemd-nspawn itself for a private network. In one of the helper's a command gets it where
+    // its job adds it.
+    let boots = matches!(plan.payload, Payload::Boot { .. });
+    let is_given = made_by_nspawn || (has_own_network && boots);
+    let more = if is_given { named("net_admin") } else { Capabilities::default() };
+    let set = named(CAPABILITIES).with(more).with(plan.isolation.add).without(plan.isolation.drop);
     match plan.users {
         // The network belongs to the host's user namespace: it would not let the payload bind.
-        Some(range) if range.base != 0 => Ok(set.without(of("net_bind_service"))),
+        Some(range) if range.base != 0 && !has_own_network => {
+            Ok(set.without(named("net_bind_service")))
+        }
         Some(_) => Ok(set),
         // systemd-nspawn refuses what the unit does not have; a user namespace has all.
         None => {
@@ -87,7 +108,7 @@ pub(super) fn prepare(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
 }
 
 /// systemd-nspawn ignores in silence what it cannot take out.
-fn syscall(rule: &SyscallRule) -> Result<String, Problem> {
+pub(super) fn syscall(rule: &SyscallRule) -> Result<String, Problem> {
     let name = rule.name.as_str();
     if !rule.allow && name.starts_with('@') && !GROUPS.split(' ').any(|group| group == name) {
         let reason = format!(
@@ -116,7 +137,10 @@ fn family(name: &str) -> Option<Family> {
 
 /// Whether the network namespace is a new one, which goes with the task.
 fn is_own(network: &PlannedNetwork) -> bool {
-    matches!(network, PlannedNetwork::Loopback | PlannedNetwork::Private { .. })
+    matches!(
+        network,
+        PlannedNetwork::Loopback | PlannedNetwork::Private { .. } | PlannedNetwork::Attached { .. }
+    )
 }
 
 fn sysctls(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
@@ -145,10 +169,26 @@ fn sysctls(plan: &Plan, extras: &mut Extras) -> Result<(), Problem> {
         return Ok(());
     }
     // Its own: the host's may be read-only where the host is a container itself.
-    let proc = OwnPath::on_stage("proc");
-    proc.mount_new("proc", KERNELS, "")?;
-    let root = proc.join("sys").open_dir()?;
-    all.iter().try_for_each(|sysctl| write(root.as_fd(), sysctl))
+    OwnPath::on_stage(PROC).mount_new("proc", KERNELS, "")?;
+    // The network namespace of the container is not there yet.
+    let later = plan.network.belongs_to_container();
+    write_all(all.iter().filter(|sysctl| !(later && is_of_network(sysctl))))
+}
+
+/// Writes the job's settings of the network namespace that the process is in. Needs [`prepare`]
+/// before it.
+pub(super) fn write_network_settings(all: &[Sysctl]) -> Result<(), Problem> {
+    write_all(all.iter().filter(|sysctl| is_of_network(sysctl)))
+}
+
+fn is_of_network(sysctl: &Sysctl) -> bool {
+    family(sysctl.name.as_str()) == Some(Family::Network)
+}
+
+fn write_all<'a>(mut all: impl Iterator<Item = &'a Sysctl>) -> Result<(), Problem> {
+    // Looked up now: net leads to the network namespace of the process that looks.
+    let open = || OwnPath::on_stage(PROC).join("sys").open_dir();
+    all.try_for_each(|sysctl| write(open()?.as_fd(), sysctl))
 }
 
 /// Enters an IPC namespace that the payload will stay in: one that systemd-nspawn made could be
@@ -189,6 +229,7 @@ mod tests {
     use super::*;
     use proto::link::{Ends, Link, LinkName};
     use proto::name::{AllocId, Instance};
+    use proto::plan::NetworkOwner;
     use proto::task_spec::process::SyscallName;
     use proto::unit_id::UnitId;
 
@@ -217,10 +258,16 @@ mod tests {
                 prefix: 20,
             },
             v6: None,
+            mac: None,
+            zone: None,
             ports: Vec::new(),
         };
         assert!(is_own(&PlannedNetwork::Loopback));
-        assert!(is_own(&PlannedNetwork::Private { link, enable_forwarding: true }));
+        assert!(is_own(&PlannedNetwork::Private {
+            link,
+            enable_forwarding: true,
+            owner: NetworkOwner::Host
+        }));
         assert!(!is_own(&PlannedNetwork::Host));
     }
 

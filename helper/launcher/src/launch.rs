@@ -9,13 +9,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, execve};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use proto::error::Refusal;
 use proto::limits;
 use proto::plan::{Plan, Report};
 use proto::step::Step;
 
 use super::daemon_link::{self, Orders};
+use super::filters::choose::Chosen;
+use super::network::Doorman;
 use super::open::if_there;
 use super::output::{self, Streams};
 use super::prepared::Extras;
@@ -33,9 +35,14 @@ struct Ready {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     streams: Streams,
+    /// Connects the payload where the launcher cannot.
+    doorman: Option<Doorman>,
+    /// Where the daemon sees that it ends.
+    doorman_life: Option<OwnedFd>,
     null: OwnedFd,
     /// Where systemd-nspawn's own messages arrive.
     messages: OwnedFd,
+    filters: Chosen,
 }
 
 /// Runs `launch`.
@@ -50,17 +57,27 @@ fn run(
 ) -> Result<std::convert::Infallible, Refusal> {
     // The unit's own must not decide about the modes of what is made here and by systemd-nspawn.
     umask(Mode::from_bits_truncate(0o022));
-    let (ready, notes) = prepare(&plan, steps)?;
-    let times = steps.line();
+    let mut plan = plan;
+    let (mut ready, notes) = prepare(&mut plan, steps)?;
+    let times = steps.line("prepared");
     steps.run(Step::Go, || {
-        let report = Report::Prepared { notes };
-        orders.report_with(&report, &[ready.messages.as_fd()]).at("helper socket")?;
+        let filters = ready.filters.source.clone();
+        let report = Report::Prepared { notes, held_back: ready.doorman.is_some(), filters };
+        let life = ready.doorman_life.take();
+        let fds = std::iter::once(&ready.messages).chain(&life).map(AsFd::as_fd);
+        orders.report_with(&report, &fds.collect::<Vec<_>>()).at("helper socket")?;
         // Both cost time, which is free here: the helper has its own work to do before "go".
         eprintln!("{times}");
         namespaces::reap()?;
         orders.wait_for_go()
     })?;
     let mark = OwnPath::executed_mark(plan.unit);
+    if let Some(doorman) = ready.doorman.take() {
+        // Its move into a cgroup serves as the renewal.
+        steps.run(Step::Doorman, || doorman.start(orders))?;
+    } else {
+        renew_cgroup_lock();
+    }
     steps.run(Step::Exec, || {
         let failed = execute(orders, ready, &mark);
         // execve(2) returns only when it failed: the end of this process is not the payload's then.
@@ -69,16 +86,19 @@ fn run(
     })
 }
 
-fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
+fn prepare(plan: &mut Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refusal> {
     let mut extras = Extras::default();
+    extras.notes.extend(network::settle_owner(&mut plan.network));
+    let plan = &*plan;
     // First of all: whatever is mounted from here on goes with the unit's last process.
     let messages = steps.run(Step::MountNamespace, || {
         namespaces::enter_mount_namespace()?;
         messages::receive()
     })?;
     // Before systemd-nspawn mounts sysfs: one shows the network namespace of the process that mounts it.
-    steps.run(Step::NetworkNamespace, || {
-        network::enter_network_namespace(&plan.network, &plan.machine)
+    let mut doorman = steps.run(Step::NetworkNamespace, || {
+        let sysctls = &plan.isolation.sysctls;
+        network::enter_network_namespace(&plan.network, &plan.machine, sysctls)
     })?;
     // After unshare(2): open_tree(2) clones only mounts of the caller's own mount namespace.
     let image = steps.run(Step::Image, || root::Image::open(plan))?;
@@ -97,9 +117,12 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
     steps.run(Step::Files, || files::prepare(plan, users, &mut extras))?;
     steps.run(Step::Names, || {
         etc_files::prepare(plan, &root, &mut extras)?;
-        mount_points::attach_all(plan, &root, &mut extras)
+        mount_points::attach_all(plan, &root, &mut extras)?;
+        network::prepare_networkd(plan, &mut extras)
     })?;
     let streams = steps.run(Step::Logs, || output::find(plan, users, &mut extras))?;
+    let freeze = |doorman: &mut Doorman| steps.run(Step::Freeze, || doorman.freeze());
+    let doorman_life = doorman.as_mut().map(freeze).transpose()?;
     let ready = steps.run(Step::Settings, || {
         isolation::prepare(plan, &mut extras)?;
         extras.notes.extend(warnings::collect(plan));
@@ -107,28 +130,33 @@ fn prepare(plan: &Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), Refus
         let user = user::find(plan, &root, &mut extras)?;
         let bounding = isolation::bounding(plan).at("capabilities")?;
         settings::write(&plan.environment, user.as_ref(), bounding)?;
+        let filters = Chosen::of(plan, bounding)?;
         messages::redirect()?;
-        let binary = kernel::layout::nspawn_binary().ok_or_else(|| {
-            Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
-        })?;
-        // The daemon counts the filters of what runs; a payload could have added its own by then.
-        if !syscalls::can_load(syscalls::LIBSECCOMP) {
-            let reason = "cannot be loaded, and systemd-nspawn of version 258 and newer then \
-                          starts a payload without system call filters: apt install libseccomp2";
-            return Err(Problem::refused("libseccomp.so.2", reason));
-        }
+        check_libseccomp()?;
         Ok(Ready {
-            binary: CString::new(binary.as_os_str().as_encoded_bytes())
-                .map_err(|_| Problem::refused("systemd-nspawn", "path holds a NUL byte"))?,
+            binary: nspawn::binary()?,
             arguments: nspawn::c_strings(nspawn::arguments(plan, &extras), "command")?,
             environment: nspawn::c_strings(nspawn::environment(plan, &extras), "environment")?,
             streams,
+            doorman,
+            doorman_life,
             null: output::null()?,
             messages,
+            filters,
         })
     })?;
     extras.notes.truncate(limits::NOTES_MAX);
     Ok((ready, extras.notes))
+}
+
+/// The daemon counts the filters of what runs; a payload could have added its own by then.
+fn check_libseccomp() -> Result<(), Problem> {
+    if syscalls::can_load(syscalls::LIBSECCOMP) {
+        return Ok(());
+    }
+    let reason = "cannot be loaded, and systemd-nspawn of version 258 and newer then starts a payload \
+                  without system call filters: apt install libseccomp2";
+    Err(Problem::refused("libseccomp.so.2", reason))
 }
 
 /// Moves the process into the cgroup that it is in.
@@ -151,18 +179,18 @@ fn execute(
     ready: Ready,
     mark: &OwnPath,
 ) -> Result<std::convert::Infallible, Problem> {
-    renew_cgroup_lock();
     // Kept for an error after standard error has become the task's.
     let journal = io::stderr().as_fd().try_clone_to_owned().at("standard error")?;
     let [stdout, stderr] = ready.streams.open(Some(orders))?;
+    let filters = ready.filters.still_current();
     // Before execve(2): from then on the unit's main process may end with any status.
-    mark.write("").at(mark)?;
+    mark.write(&filters.mark()).at(mark)?;
     // dup2(2) clears close-on-exec: systemd-nspawn gets these three descriptors and no others.
     dup2_stdin(&ready.null).at("standard input")?;
     dup2_stdout(&stdout).at("standard output")?;
     dup2_stderr(&stderr).at("standard error")?;
-    let Err(error) = execve(&ready.binary, &ready.arguments, &ready.environment);
+    let Err(problem) = filters.execute(&ready.binary, &ready.arguments, ready.environment);
     // The reason belongs in the journal, not in the task's output.
     dup2_stderr(&journal).at("standard error")?;
-    Err(error).at("systemd-nspawn")
+    Err(problem)
 }

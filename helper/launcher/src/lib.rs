@@ -15,6 +15,7 @@ mod daemon_link;
 mod doctor;
 mod etc_files;
 mod files;
+mod filters;
 mod isolation;
 mod launch;
 mod machine_id;
@@ -39,7 +40,7 @@ mod user;
 mod warnings;
 
 #[cfg(feature = "doctor")]
-pub use doctor::can_be_mapped;
+pub use doctor::{CachedFilters, cached_filters, can_be_mapped};
 
 use std::process::ExitCode;
 
@@ -52,9 +53,14 @@ pub fn main() -> ExitCode {
         ["launch"] => launch::main(),
         ["relay"] => relay::main(),
         ["clean", unit] => clean::main(unit),
+        ["filters", options @ ..] => filters::fill::main(options),
+        ["filters-verify", options @ ..] => filters::fill::verify(options),
+        [filters::fill::TRACED, options @ ..] => filters::fill::traced(options),
         _ => {
             eprintln!(
-                "usage: nomad-nspawn-task launch | relay | clean UNIT (started by systemd alone)"
+                "usage: nomad-nspawn-task launch | relay | clean UNIT | filters [BOUNDING [RULE…]] | \
+                 filters-verify BOUNDING [RULE…] \
+                 (started by systemd alone)"
             );
             ExitCode::from(64)
         }

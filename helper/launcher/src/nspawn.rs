@@ -2,23 +2,23 @@
 
 use std::ffi::CString;
 
-use proto::plan::Plan;
+use proto::plan::{Plan, PlannedNetwork};
 use proto::task_spec::Payload;
-use proto::task_spec::process::{Console, Process, Ready};
+use proto::task_spec::network::ContainerLink;
+use proto::task_spec::process::{Console, Process};
 
 use super::prepared::Extras;
 use super::stage::OwnPath;
 use super::step::Problem;
-use kernel::layout::ready_socket;
+use kernel::layout::{nspawn_binary, ready_socket};
 
 /// What every task is started with. Its directories are prepared here, and PID 1 has its unit.
 const ALWAYS: &str = "systemd-nspawn --quiet --keep-unit --register=no --settings=yes \
                       --link-journal=no --timezone=off --resolv-conf=off";
 /// The argument vector. Options first, then the payload's words behind a double dash.
 pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
-    let mut all: Vec<String> = ALWAYS.split(' ').map(str::to_owned).collect();
+    let mut all = constant_arguments();
     all.extend([
-        format!("--oci-bundle={}", OwnPath::bundle()),
         format!("--machine={}", plan.machine),
         format!("--uuid={}", plan.alloc),
         format!("--directory={}", OwnPath::root()),
@@ -29,6 +29,11 @@ pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
         all.push("--private-users-ownership=off".to_owned());
     } else {
         all.push("--private-users=no".to_owned());
+    }
+    if plan.network.belongs_to_container() {
+        all.push("--private-network".to_owned());
+    } else if let PlannedNetwork::Container { container, .. } = &plan.network {
+        all.push(link(&container.link));
     }
     all.extend(extras.arguments.iter().cloned());
     let (start, console, words) = match &plan.payload {
@@ -44,6 +49,31 @@ pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
     all
 }
 
+/// The words that every start begins with.
+pub(super) fn constant_arguments() -> Vec<String> {
+    let bundle = format!("--oci-bundle={}", OwnPath::bundle());
+    ALWAYS.split(' ').map(str::to_owned).chain([bundle]).collect()
+}
+
+/// The program.
+pub(super) fn binary() -> Result<CString, Problem> {
+    let binary = nspawn_binary().ok_or_else(|| {
+        Problem::refused("systemd-nspawn", "not installed: apt install systemd-container")
+    })?;
+    CString::new(binary.as_os_str().as_encoded_bytes())
+        .map_err(|_| Problem::refused("systemd-nspawn", "path holds a NUL byte"))
+}
+
+/// The option for the link of a namespace that systemd-nspawn makes.
+fn link(link: &ContainerLink) -> String {
+    match link {
+        ContainerLink::Veth => "--network-veth".to_owned(),
+        ContainerLink::Zone(name) => format!("--network-zone={name}"),
+        ContainerLink::Bridge(name) => format!("--network-bridge={name}"),
+        ContainerLink::Macvlan(name) => format!("--network-macvlan={name}"),
+    }
+}
+
 /// The options for the payload's process; `console` is the start mode's own.
 fn process(process: &Process, console: &str) -> Vec<String> {
     let console = match process.console {
@@ -56,7 +86,7 @@ fn process(process: &Process, console: &str) -> Vec<String> {
     let mut all = vec![format!("--console={console}")];
     all.extend(process.directory.as_ref().map(|directory| format!("--chdir={directory}")));
     all.extend(process.hostname.as_ref().map(|name| format!("--hostname={name}")));
-    if process.ready != Ready::Started {
+    if process.ready.is_notified() {
         all.push("--notify-ready=yes".to_owned());
     }
     all
@@ -64,18 +94,24 @@ fn process(process: &Process, console: &str) -> Vec<String> {
 
 /// systemd-nspawn's own environment: constants; nothing of the job.
 pub(super) fn environment(plan: &Plan, extras: &Extras) -> Vec<String> {
-    let mut all = vec![
-        // Its own messages go to the journal, so that the task's stderr is the task's alone.
-        "SYSTEMD_LOG_TARGET=journal".to_owned(),
-        // 252 gives an image without systemd a version 1 tree otherwise.
-        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1".to_owned(),
-    ];
-    if plan.process.ready != Ready::Started {
+    let mut all = constant_environment();
+    if plan.process.ready.is_notified() {
         all.push(format!("NOTIFY_SOCKET={}", ready_socket(plan.unit).display()));
     }
     all.extend(extras.environment.iter().cloned());
-    all.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned());
     all
+}
+
+/// What it is always given.
+pub(super) fn constant_environment() -> Vec<String> {
+    let all = [
+        // Its own messages go to the journal, so that the task's stderr is the task's alone.
+        "SYSTEMD_LOG_TARGET=journal",
+        // 252 gives an image without systemd a version 1 tree otherwise.
+        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+    ];
+    all.map(str::to_owned).to_vec()
 }
 
 /// The texts as the kernel takes them.
@@ -93,6 +129,7 @@ mod tests {
     use proto::path::{Absolute, Relative};
     use proto::plan::{Place, PlannedFiles, PlannedNetwork, Range, TaskDirs};
     use proto::secret::Secret;
+    use proto::task_spec::process::Ready;
     use proto::task_spec::{Isolation, Layer, Logs, Names, Root, RootFs, Variable};
     use proto::unit_id::UnitId;
 
@@ -112,6 +149,7 @@ mod tests {
             payload: Payload::Command { words: words.iter().map(|w| Secret::new(*w)).collect() },
             process: Process::default(),
             isolation: Isolation::default(),
+            cached_filters: false,
             network: PlannedNetwork::Loopback,
             names: Names::default(),
             files: PlannedFiles::default(),

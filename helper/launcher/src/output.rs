@@ -80,10 +80,8 @@ pub(super) fn find(
     extras: &mut Extras,
 ) -> Result<Streams, Problem> {
     if matches!(plan.logs, Logs::Container { .. }) {
-        // Version 252 would make the directories above host root's, and systemd inside could not
-        // boot.
         for directory in ["/run/systemd", "/run/systemd/journal"] {
-            extras.arguments.push(format!("--tmpfs={directory}:nosuid,nodev,mode=0755"));
+            extras.runtime_directory(directory);
         }
         let target = Target::parse(SYSLOG).map_err(|e| Problem::refused(SYSLOG, e))?;
         extras.bind(pipe(plan.unit, "syslog"), &MountTarget::Free(target));

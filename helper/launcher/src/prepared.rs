@@ -87,6 +87,15 @@ impl Extras {
         Ok(())
     }
 
+    /// Makes a directory below /run of a booted container. Version 252 makes those above a mount
+    /// point host root's, and systemd inside could not boot.
+    pub(super) fn runtime_directory(&mut self, path: &str) {
+        let option = format!("--tmpfs={path}:nosuid,nodev,mode=0755");
+        if !self.arguments.contains(&option) {
+            self.arguments.push(option);
+        }
+    }
+
     /// Has systemd-nspawn mount something of the stage, with all that is mounted below it, where no
     /// link and no other task can lead it elsewhere.
     pub(super) fn bind(&mut self, stage: impl Display, target: &MountTarget) {

@@ -18,7 +18,7 @@ use std::thread;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proto::error::Refusal;
-use proto::plan::{Plan, Report};
+use proto::plan::{FilterSource, Plan, Report};
 use proto::step::Step;
 use proto::task_spec::Logs;
 
@@ -45,7 +45,8 @@ fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
         Ok(([stdout?, stderr?], output::journal(&plan)?, fifos, syslog))
     })?;
     steps.run(Step::Go, || {
-        orders.report(&Report::Prepared { notes: Vec::new() }).at("helper socket")
+        let (notes, filters) = (Vec::new(), FilterSource::Nspawn);
+        orders.report(&Report::Prepared { notes, held_back: false, filters }).at("helper socket")
     })?;
     // When the helper is gone, the task has got its "go" if it writes anything.
     if steps.run(Step::Go, || orders.wait_for_go()).is_err() && !has_begun(&pipes) {

@@ -13,7 +13,7 @@ use proto::capability::Capabilities;
 use proto::task_spec::Variable;
 
 use super::stage::OwnPath;
-use super::step::Problem;
+use super::step::{At as _, Problem};
 use super::user::Credentials;
 
 /// Writes the bundle. Needs [`super::namespaces::private_runtime`] before it.
@@ -35,6 +35,14 @@ pub(super) fn write(
     let bundle = OwnPath::bundle();
     bundle.make_dir(0o700)?;
     bundle.join("config.json").write_new(text(variables, user, bounding).as_bytes())
+}
+
+/// Takes the bundle away.
+pub(super) fn remove() -> Result<(), Problem> {
+    let bundle = OwnPath::bundle();
+    let config = bundle.join("config.json");
+    config.remove_file().at(config)?;
+    bundle.remove_dir().at(bundle)
 }
 
 /// Whether systemd calls it no valid character (unichar_is_valid() of utf8.c).

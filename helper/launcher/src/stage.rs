@@ -27,13 +27,15 @@ use proto::unit_id::UnitId;
 
 use super::prepared::MountPoint;
 use super::step::{At, Problem};
-use kernel::layout::{LOCKS, UPPERS, executed_mark, upper};
+use kernel::layout::{FILTERS, LOCKS, UPPERS, executed_mark, hosts_file, upper};
 use kernel::{kept_layers, syscalls};
 
 /// Directory on which each launcher mounts a private tmpfs, in its own mount namespace.
 const STAGE: &str = "/run/nomad-nspawn/stage";
 /// The OCI bundle that holds the job's environment.
 const BUNDLE: &str = "/run/systemd/nspawn/bundle";
+/// The cgroup of systemd-nspawn itself, below that of the unit (nspawn-cgroup.c).
+pub(super) const SUPERVISOR: &str = "supervisor";
 const NONE: Option<&str> = None;
 
 /// A path that nobody but this project spells.
@@ -83,6 +85,11 @@ impl OwnPath {
         Self(executed_mark(unit))
     }
 
+    /// The file that a task of a zone sees as /etc/hosts.
+    pub(super) fn zone_hosts(unit: UnitId) -> Self {
+        Self(hosts_file(unit))
+    }
+
     /// The layer that outlives a run of an allocation's task.
     pub(super) fn kept_layer(alloc: AllocId, base: u32, task: &TaskName) -> Self {
         let name = format!("{}{}-{base}-{task}", kept_layers::PREFIX, alloc.simple());
@@ -105,6 +112,26 @@ impl OwnPath {
         let groups = fs::read_to_string("/proc/self/cgroup")?;
         let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
         Ok(own.map(|own| Self(format!("/sys/fs/cgroup{own}").into())))
+    }
+
+    /// The cache of system call filters.
+    pub(super) fn filters() -> Self {
+        Self::constant(FILTERS)
+    }
+
+    /// A file that systemd-nspawn had mapped. `path`: the kernel's, from a file that root wrote.
+    pub(super) fn recorded(path: &Path) -> Self {
+        Self(path.into())
+    }
+
+    /// The unit's cgroup, which [`OwnPath::own_cgroup`] may be a part of: from systemd 254 on PID 1
+    /// starts the launcher where systemd-nspawn would move itself to.
+    pub(super) fn unit_cgroup() -> io::Result<Option<Self>> {
+        let unit = |own: Self| match own.0.file_name() {
+            Some(name) if name == SUPERVISOR => own.0.parent().map(|unit| Self(unit.into())),
+            _ => Some(own),
+        };
+        Ok(Self::own_cgroup()?.and_then(unit))
     }
 
     /// The object of a descriptor itself, whatever lies at its own path now.

@@ -54,6 +54,12 @@ impl Problem {
     }
 }
 
+impl Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.object, self.reason)
+    }
+}
+
 /// Gives a system error its object.
 pub(super) trait At<T> {
     /// The object that the call was about.
@@ -120,9 +126,9 @@ impl Steps {
         result.map_err(|p| Refusal::new(code(step, p.cause), step.name(), p.object, p.reason))
     }
 
-    /// One line with all times, for the journal.
-    pub(super) fn line(&self) -> String {
-        let mut line = format!("prepared total_us={}", self.started.elapsed().as_micros());
+    /// One line with all times, for the journal; `done`: what they have come to.
+    pub(super) fn line(&self, done: &str) -> String {
+        let mut line = format!("{done} total_us={}", self.started.elapsed().as_micros());
         for (step, micros) in &self.times {
             line.push_str(&format!(" {}_us={micros}", step.name()));
         }

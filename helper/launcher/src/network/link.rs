@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,15 @@ use nix::sys::socket::SockProtocol;
 use proto::link::Link;
 use proto::name::MachineName;
 
-use super::rtnetlink::{self, End, Known, Mac};
+use super::rtnetlink::{self, End, Known};
 use super::settings::Both;
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 
 /// Name of the task's end.
-const TASK_END: &str = "host0";
+pub(super) const TASK_END: &str = "host0";
 /// The host's address on each link, by which tasks find it (link-local, so it may be the same).
-const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub(super) const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Of the routes to `[::1]`: two links cannot have the same.
 const LOOPBACK_METRIC: u32 = 1000;
 /// IPv6 needs the first, veth takes at most the second.
@@ -49,20 +49,29 @@ impl Host {
         Ok(Self { netlink: open_netlink()?, settings: Both::open()? })
     }
 
-    /// Makes the link between the host and the network namespace that the process is in now.
-    pub(super) fn connect(
-        &mut self,
-        link: &Link,
-        machine: &MachineName,
-        enable_forwarding: bool,
-    ) -> Result<(), Problem> {
+    /// Sees to it that the host forwards packets of both families.
+    pub(super) fn check_forwarding(&mut self, enable: bool) -> Result<(), Problem> {
+        self.settings.check_forwarding(&mut self.netlink, enable, true)
+    }
+
+    /// The socket and the settings of the host's network namespace.
+    pub(super) fn parts(&mut self) -> (&mut Socket, &Both) {
+        (&mut self.netlink, &self.settings)
+    }
+
+    /// Checks that the host can carry the link, and sees to it that the host forwards packets.
+    pub(super) fn check(&mut self, link: &Link, enable_forwarding: bool) -> Result<(), Problem> {
         if link.v6.is_some() && self.settings.v6.is_none() {
             let reason = "the kernel of this host has none (/proc/sys/net/ipv6 is missing); \
                           restart nomad-nspawn-helper.service";
             return Err(Problem::refused("IPv6 of the task", reason));
         }
         let has_v6 = link.v6.is_some();
-        self.settings.check_forwarding(&mut self.netlink, enable_forwarding, has_v6)?;
+        self.settings.check_forwarding(&mut self.netlink, enable_forwarding, has_v6)
+    }
+
+    /// Makes the link between the host and the network namespace that the process is in now.
+    pub(super) fn connect(&mut self, link: &Link, machine: &MachineName) -> Result<(), Problem> {
         let name = link.name.to_string();
         self.create(&name, link)?;
         let index = self.configure_host_end(&name, link, machine)?;
@@ -72,10 +81,10 @@ impl Host {
     }
 
     fn create(&mut self, name: &str, link: &Link) -> Result<(), Problem> {
-        let path = OwnPath::constant("/proc/thread-self/ns/net");
-        let namespace = path.open(OFlag::O_RDONLY).at(&path)?;
-        let host = End { name, mac: mac(1, link) };
-        let task = End { name: TASK_END, mac: mac(0, link) };
+        let namespace = own_namespace()?;
+        let group = link.zone.as_ref().map_or(0, |zone| zone.group);
+        let host = End { name, mac: link.host_mac(), group };
+        let task = End { name: TASK_END, mac: link.task_mac(), group: 0 };
         let request = rtnetlink::create_link(&host, &task, self.mtu()?, namespace.as_fd());
         let object = format!("link {name}");
         match self.netlink.request(vec![request.clone()]) {
@@ -161,6 +170,12 @@ impl Host {
     }
 }
 
+/// The network namespace that the process is in.
+pub(super) fn own_namespace() -> Result<OwnedFd, Problem> {
+    let path = OwnPath::constant("/proc/thread-self/ns/net");
+    path.open(OFlag::O_RDONLY).at(&path)
+}
+
 fn configure_task_end(link: &Link) -> Result<(), Problem> {
     let settings = Both::open()?;
     if let Some(v6) = &settings.v6 {
@@ -187,20 +202,13 @@ fn configure_task_end(link: &Link) -> Result<(), Problem> {
     wait_until_it_works(&mut netlink, index, own.iter()).at(TASK_END)
 }
 
-/// The MAC address of an end, given and locally administered: udev would set another
-/// (MACAddressPolicy=).
-fn mac(end: u8, link: &Link) -> Mac {
-    let [a, b, c, d] = link.v4.task.octets();
-    [2, end, a, b, c, d]
-}
-
 /// Waits for what threads of the kernel's do when a link is up on both ends: without it, the first
 /// packet would be lost, and be repeated a second later.
 ///
 /// The end that was set up first sends nothing until the kernel has noticed the other (linkwatch;
 /// from Linux 6.8 on the question alone sees to it). An IPv6 address takes packets when its turn
 /// for the detection of duplicates has come, even with none to be done (addrconf_dad_work()).
-fn wait_until_it_works<'a>(
+pub(super) fn wait_until_it_works<'a>(
     netlink: &mut Socket,
     index: u32,
     own: impl Iterator<Item = &'a Ipv6Addr>,
@@ -232,18 +240,18 @@ pub(super) fn is_unreachable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
 
-fn open_netlink() -> Result<Socket, Problem> {
+pub(super) fn open_netlink() -> Result<Socket, Problem> {
     Socket::open(SockProtocol::NetlinkRoute).at("netlink socket")
 }
 
 /// The kernel's report of one link.
-fn find(netlink: &mut Socket, question: Message) -> io::Result<Known> {
+pub(super) fn find(netlink: &mut Socket, question: Message) -> io::Result<Known> {
     let mut found = None;
     netlink.dump(question, |_, content| found = Known::read(content))?;
     found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-fn delete(netlink: &mut Socket, name: &str) -> io::Result<()> {
+pub(super) fn delete(netlink: &mut Socket, name: &str) -> io::Result<()> {
     match netlink.request(vec![rtnetlink::delete_link(name)]) {
         // It has gone by itself meanwhile.
         Err(failure) if failure.error.raw_os_error() == Some(libc::ENODEV) => Ok(()),

@@ -2,7 +2,11 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `enter` | the network namespace: a new one, one to join, or the host's |
+//! | `enter` | the network namespace: a new one, one to join, the host's, or one that systemd-nspawn makes |
+//! | `doorman` | the process that connects a payload whose namespace belongs to the container |
+//! | `payload_cgroup` | the cgroup that holds that payload back meanwhile |
+//! | `networkd` | the addresses for an image that runs systemd-networkd |
+//! | `attach` | an interface in a network of the operator's: bridges, macvlan |
 //! | `link` | the link between the host and a task with a network of its own |
 //! | `rtnetlink` | messages about links, addresses and routes |
 //! | `settings` | the kernel's settings of links, and forwarding |
@@ -11,13 +15,19 @@
 //! Trusts the plan: names and addresses are the daemon's. Takes nothing from a task, and never
 //! touches the packet filter or a link that is not the task's own.
 
+mod attach;
+mod doorman;
 mod enter;
 mod holder;
 mod link;
+mod networkd;
+mod payload_cgroup;
 mod ports;
 mod rtnetlink;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-pub(super) use enter::enter_network_namespace;
+pub(super) use doorman::Doorman;
+pub(super) use enter::{enter_network_namespace, settle_owner};
+pub(super) use networkd::prepare as prepare_networkd;

@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt, socket,
     sockopt,
 };
-use proto::link::{Link, Published};
+use proto::link::Published;
 
 use super::holder::{self, Protocol};
 use super::link::is_unreachable;
@@ -23,23 +23,25 @@ use super::rtnetlink;
 use crate::step::{At, Problem};
 
 /// Refuses what is held. Call it in the host's network namespace.
-pub(super) fn check(link: &Link) -> Result<(), Problem> {
+///
+/// `has_v6`: whether the task has an IPv6 address, or may get one.
+pub(super) fn check(ports: &[Published], has_v6: bool) -> Result<(), Problem> {
     let mut netlink = Socket::open(SockProtocol::NetlinkRoute).at("netlink socket")?;
-    for Published { port, on_loopback } in &link.ports {
+    for Published { port, on_loopback } in ports {
         let address = port.address;
         if !is_of_this_host(&mut netlink, address).at(name(address, port.host.get()))? {
             let reason = "is not an address of this host; compare host_network and \
                           network_interface of the agent with `ip address`";
             return Err(Problem::refused(name(address, port.host.get()), reason));
         }
-        if address.is_ipv6() && link.v6.is_none() {
+        if address.is_ipv6() && !has_v6 {
             let reason = "tasks have no IPv6 on this host: give the label an IPv4 address";
             return Err(Problem::refused(name(address, port.host.get()), reason));
         }
         let mut all = vec![address];
         if *on_loopback && !address.is_loopback() {
             all.push(Ipv4Addr::LOCALHOST.into());
-            all.extend(link.v6.map(|_| IpAddr::from(Ipv6Addr::LOCALHOST)));
+            all.extend(has_v6.then_some(IpAddr::from(Ipv6Addr::LOCALHOST)));
         }
         for at in all.into_iter().map(|ip| SocketAddr::new(ip, port.host.get())) {
             for protocol in [Protocol::Tcp, Protocol::Udp] {

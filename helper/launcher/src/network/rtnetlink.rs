@@ -1,4 +1,4 @@
-//! Messages of rtnetlink(7) about links, addresses and routes.
+//! Messages of rtnetlink(7) about links, addresses and routes, and what the kernel answers.
 //!
 //! Trusts names and addresses. Never sends: see [`super::link`].
 
@@ -6,12 +6,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use kernel::netlink::{CREATE, DUMP, EXCLUSIVE, Message, REPLACE, attributes};
+use proto::link::Mac;
 
 // Types of messages and attributes: linux/rtnetlink.h, if_link.h, if_addr.h, veth.h.
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
+const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
 const NEW_LINK_PROPERTY: u16 = 108;
@@ -19,14 +21,20 @@ const NEW_LINK_PROPERTY: u16 = 108;
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
+const LINK_PARENT: u16 = 5;
+const LINK_MASTER: u16 = 10;
 const LINK_STATE: u16 = 16;
 const LINK_INFO: u16 = 18;
+const LINK_GROUP: u16 = 27;
 const LINK_NAMESPACE: u16 = 28;
 const LINK_PROPERTIES: u16 = 52;
 const LINK_OTHER_NAME: u16 = 53;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
+const MACVLAN_MODE: u16 = 1;
+/// MACVLAN_MODE_BRIDGE: tasks on one interface reach each other.
+const BRIDGE_MODE: u32 = 4;
 
 const ADDRESS_PEER: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
@@ -52,6 +60,8 @@ const INET6: u8 = 10;
 
 /// Bytes of struct ifinfomsg.
 const LINK_HEADER: usize = 16;
+/// Bytes of struct ifaddrmsg.
+const ADDRESS_HEADER: usize = 8;
 /// Bytes of struct rtmsg.
 const ROUTE_HEADER: usize = 12;
 /// IFF_UP of netdevice(7).
@@ -59,13 +69,12 @@ const UP: u32 = 1;
 /// IF_OPER_UP (RFC 2863).
 const WORKS: u8 = 6;
 
-/// A MAC address.
-pub(super) type Mac = [u8; 6];
-
 /// One end of a link to be made.
 pub(super) struct End<'a> {
     pub(super) name: &'a str,
     pub(super) mac: Mac,
+    /// The interface group; 0 is that of every other link.
+    pub(super) group: u32,
 }
 
 /// struct ifinfomsg; the flags given are set.
@@ -82,9 +91,10 @@ pub(super) fn create_link(
 ) -> Message {
     let common = |message: Message, end: &End<'_>| {
         message
-            .put(LINK_ADDRESS, end.mac)
+            .put(LINK_ADDRESS, end.mac.0)
             .put_text(LINK_NAME, end.name)
             .put(LINK_MTU, mtu.to_ne_bytes())
+            .put(LINK_GROUP, end.group.to_ne_bytes())
     };
     let peer = |message: Message| {
         common(message.put_header(link_header(0, 0)), task)
@@ -94,6 +104,24 @@ pub(super) fn create_link(
     common(request, host).nest(LINK_INFO, |info| {
         info.put_text(INFO_KIND, "veth").nest(INFO_DATA, |data| data.nest(VETH_PEER, peer))
     })
+}
+
+/// A macvlan interface of the one with this number, in another network namespace.
+pub(super) fn create_macvlan(task: &End<'_>, parent: u32, namespace: BorrowedFd<'_>) -> Message {
+    Message::new(NEW_LINK, CREATE | EXCLUSIVE, &link_header(0, 0))
+        .put(LINK_ADDRESS, task.mac.0)
+        .put_text(LINK_NAME, task.name)
+        .put(LINK_PARENT, parent.to_ne_bytes())
+        .put(LINK_NAMESPACE, namespace.as_raw_fd().to_ne_bytes())
+        .nest(LINK_INFO, |info| {
+            info.put_text(INFO_KIND, "macvlan")
+                .nest(INFO_DATA, |data| data.put(MACVLAN_MODE, BRIDGE_MODE.to_ne_bytes()))
+        })
+}
+
+/// Makes a link a port of a bridge.
+pub(super) fn set_master(index: u32, bridge: u32) -> Message {
+    Message::new(NEW_LINK, 0, &link_header(index, 0)).put(LINK_MASTER, bridge.to_ne_bytes())
 }
 
 /// Removes a link.
@@ -135,20 +163,79 @@ pub(super) struct Known {
     pub(super) mtu: u32,
     /// Whether the kernel sends packets over it; set up it may be long before.
     pub(super) works: bool,
+    /// Whether it is set up.
+    pub(super) is_up: bool,
+    /// What it is, e.g. `bridge`; empty for a device.
+    pub(super) kind: String,
 }
 
 impl Known {
     pub(super) fn read(content: &[u8]) -> Option<Self> {
         let (header, rest) = content.split_first_chunk::<LINK_HEADER>()?;
         let value = |kind| attributes(rest).find(|(other, _)| *other == kind).map(|(_, it)| it);
-        let name = value(LINK_NAME)?.split(|byte| *byte == 0).next()?;
+        let text = |bytes: &[u8]| {
+            let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(text).into_owned()
+        };
+        let info = attributes(value(LINK_INFO).unwrap_or_default());
+        let kind = info.into_iter().find(|(other, _)| *other == INFO_KIND).map(|(_, it)| it);
         Some(Self {
             index: number(header.get(4..)?)?,
-            name: String::from_utf8_lossy(name).into_owned(),
+            name: text(value(LINK_NAME)?),
+            is_up: number(header.get(8..)?)? & UP != 0,
+            kind: text(kind.unwrap_or_default()),
             mtu: number(value(LINK_MTU)?)?,
             works: value(LINK_STATE)? == [WORKS],
         })
     }
+}
+
+/// An address in the network that its prefix says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subnet {
+    pub(super) address: IpAddr,
+    pub(super) bits: u8,
+}
+
+impl Subnet {
+    /// The one that the kernel reports, where it is usable and the link's.
+    pub(super) fn read(content: &[u8], index: u32) -> Option<Self> {
+        // struct ifaddrmsg: family, bits, flags, scope (0: global), index.
+        let (&[_, bits, _, 0, ..], rest) = content.split_first_chunk::<ADDRESS_HEADER>()? else {
+            return None;
+        };
+        let value = |kind| attributes(rest).find(|(other, _)| *other == kind).map(|(_, it)| it);
+        // Of IPv6 there is one attribute alone.
+        let address =
+            value(ADDRESS_LOCAL).or_else(|| value(ADDRESS_PEER)).and_then(read_address)?;
+        (number(content.get(4..)?)? == index).then_some(Self { address, bits })
+    }
+
+    /// Whether another address lies in the same network.
+    pub(super) fn holds(&self, other: IpAddr) -> bool {
+        let number = |address| match address {
+            IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
+            IpAddr::V6(address) => (address.to_bits(), 128),
+        };
+        let ((one, family), (two, others)) = (number(self.address), number(other));
+        let differ = (one ^ two).checked_shr(128 - u32::from(self.bits.min(128))).unwrap_or(0);
+        family == others && differ == 0
+    }
+
+    /// Gives the address to a link.
+    pub(super) fn give_to(&self, index: u32) -> Message {
+        subnet_address(index, self.address, self.address, self.bits)
+    }
+
+    /// The address, where it is one of IPv6.
+    pub(super) fn v6(&self) -> Option<Ipv6Addr> {
+        if let IpAddr::V6(address) = self.address { Some(address) } else { None }
+    }
+}
+
+/// Asks for all addresses.
+pub(super) fn all_addresses() -> Message {
+    Message::new(GET_ADDRESS, DUMP, &[0; ADDRESS_HEADER])
 }
 
 /// The address of one end of a point-to-point link.
@@ -247,6 +334,32 @@ pub(super) fn read_default_route(content: &[u8]) -> Option<(u32, u32)> {
     // Of several ways the first: struct rtnexthop has its link after four bytes.
     let link = value(ROUTE_LINK).or_else(|| value(ROUTE_NEXT_HOPS)?.get(4..))?;
     Some((value(ROUTE_METRIC).and_then(number).unwrap_or(0), number(link)?))
+}
+
+/// The router of a default route of the main table over this link.
+pub(super) fn read_default_gateway(content: &[u8], index: u32) -> Option<IpAddr> {
+    let (_, link) = read_default_route(content)?;
+    let rest = attributes(content.get(ROUTE_HEADER..)?);
+    let (_, gateway) = rest.into_iter().find(|(kind, _)| *kind == ROUTE_GATEWAY)?;
+    read_address(gateway).filter(|_| link == index)
+}
+
+/// The link that a packet leaves over, where it needs no router.
+pub(super) fn read_way(content: &[u8]) -> Option<u32> {
+    let mut link = None;
+    for (kind, value) in attributes(content.get(ROUTE_HEADER..)?) {
+        match kind {
+            ROUTE_GATEWAY => return None,
+            ROUTE_LINK => link = number(value),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn read_address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

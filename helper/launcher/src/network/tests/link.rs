@@ -4,6 +4,9 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use proto::link::{Link, Mac, Zone};
+use proto::name::ZoneName;
+
 use super::namespace::{Namespace, link, machine, numbered, port};
 
 /// Lines of `ip` in the order of the text, because that of the kernel is no matter.
@@ -261,6 +264,24 @@ fn a_task_without_ipv6_has_nothing_of_it() {
     assert_eq!(host.ip(&format!("-6 -o address show dev {}", link.name)), "");
     assert!(!host.ip("-6 route show table all").contains("nv-"));
     assert_eq!(host.get("ipv6/conf/all/forwarding"), "0");
+}
+
+#[test]
+fn zone_and_mac_address_are_those_of_the_plan() {
+    let (host, _lan) = Namespace::host();
+    host.set("ipv4/ping_group_range", "0 2147483647");
+    let zone = ZoneName::new("web").ok().map(|name| Zone { name, group: 0x6e76_0001 });
+    let link = Link { zone, mac: Some(Mac([0, 0x1b, 0x21, 0, 0, 7])), ..link(Vec::new()) };
+    let task = host.start(&link).unwrap();
+    let shown = host.ip(&format!("-d link show dev {}", link.name));
+    assert!(shown.contains("group 1853227009"), "{shown}");
+    assert!(shown.contains("link/ether 02:01:0a:40:00:15"), "{shown}");
+    let shown = task.ip("-d link show dev host0");
+    assert!(
+        shown.contains("group default") && shown.contains("link/ether 00:1b:21:00:00:07"),
+        "{shown}"
+    );
+    assert!(host.ping(link.v4.task) && host.ping(link.v6.unwrap().task));
 }
 
 #[test]

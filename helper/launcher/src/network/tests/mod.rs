@@ -2,6 +2,8 @@
 //! is used. They need root and `ip` (iproute2).
 #![allow(clippy::disallowed_methods, reason = "the tests' own files of /proc")]
 
+mod attach;
 mod link;
 mod namespace;
+mod networkd;
 mod ports;

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 };
 use proto::link::{Ends, Link, LinkName, Published};
 use proto::name::{AllocId, Instance, MachineName};
-use proto::plan::PlannedNetwork;
+use proto::plan::{NetworkOwner, PlannedNetwork};
 use proto::task_spec::network::Port;
 use proto::unit_id::UnitId;
 
@@ -60,7 +60,7 @@ impl Namespace {
         (host, lan)
     }
 
-    fn current() -> Self {
+    pub(super) fn current() -> Self {
         Self(File::open("/proc/thread-self/ns/net").unwrap())
     }
 
@@ -84,8 +84,9 @@ impl Namespace {
     pub(super) fn start_with(&self, link: &Link, enable_forwarding: bool) -> Result<Self, Problem> {
         self.run(|| {
             let machine = MachineName::new(machine(link)).unwrap();
-            let network = PlannedNetwork::Private { link: link.clone(), enable_forwarding };
-            enter_network_namespace(&network, &machine)?;
+            let owner = NetworkOwner::Host;
+            let network = PlannedNetwork::Private { link: link.clone(), enable_forwarding, owner };
+            enter_network_namespace(&network, &machine, &[])?;
             Ok(Self::current())
         })
     }
@@ -189,6 +190,8 @@ pub(super) fn numbered(number: u8, ports: Vec<Published>) -> Link {
             prefix: 20,
         },
         v6: Some(Ends { task: of(number), gateway: of(1), pool: of(0), prefix: 64 }),
+        mac: None,
+        zone: None,
         ports,
     }
 }
