@@ -12,6 +12,7 @@ use proto::unit_id::UnitId;
 
 use crate::network::networks::Networks;
 use crate::socket::pace::Pace;
+use crate::start::filter_cache::FilterCache;
 use crate::systemd::bus::Bus;
 use crate::tasks::held_output::Streams;
 use crate::tasks::table::Table;
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) ranges: RefCell<Ranges>,
     /// Writers of the tasks' log FIFOs.
     pub(crate) streams: RefCell<Streams>,
+    /// System call filters that are being made.
+    pub(crate) filters: RefCell<FilterCache>,
     /// Networks of tasks' own.
     pub(crate) networks: RefCell<Networks>,
     /// Bytes of the specifications of all connections, see [`Held`].
@@ -57,6 +60,7 @@ impl Context {
             unclaimed: RefCell::default(),
             ranges: RefCell::default(),
             streams: RefCell::default(),
+            filters: RefCell::default(),
             networks: RefCell::default(),
             assembling: Cell::new(0),
             pace: Pace::default(),

@@ -80,8 +80,7 @@ pub(crate) async fn undo(context: &Rc<Context>, key: &TaskKey) -> Result<(), Ref
         stopped.map_err(|e| failed(Step::StopUnit, id, e))?;
     }
     clean(context, id).await?;
-    hook::during(Step::Forget, async { forget(context, key) }).await;
-    Ok(())
+    hook::during(Step::Forget, forget(context, key)).await
 }
 
 /// Takes the upper layer away when the unit's own clean-up did not.
@@ -98,14 +97,16 @@ pub(crate) async fn clean(context: &Rc<Context>, id: UnitId) -> Result<(), Refus
     Ok(())
 }
 
-/// Releases everything that the daemon holds of a task. The store before the table: a task in
-/// the table is removed again, one that is not is swept by its unit.
-fn forget(context: &Context, key: &TaskKey) {
+/// Releases everything that the daemon holds of a task. The network first: as long as the task is in
+/// the table, no other gets its address. The store before the table: a task in the table is removed
+/// again, one that is not is swept by its unit.
+async fn forget(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     let id = UnitId::from(key);
+    networks::withdraw(context, key).await.map_err(|e| failed(Step::Forget, id, e))?;
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
     files::remove(&kernel::layout::executed_mark(id));
-    networks::withdraw(context, key);
+    files::remove(&kernel::layout::hosts_file(id));
     context.streams.borrow_mut().end(id);
     let entry = context.table.borrow_mut().remove(key);
     // A task of the allocation whose record cannot be read may run in the same range.
@@ -116,6 +117,7 @@ fn forget(context: &Context, key: &TaskKey) {
         context.ranges.borrow_mut().release(base);
     }
     recover::sweep_unclaimed(context);
+    Ok(())
 }
 
 fn failed(step: Step, id: UnitId, reason: String) -> Refusal {

@@ -47,6 +47,9 @@ const BY_DESTINATION_PORT: u32 = 1 << 5;
 const AT_ONCE: usize = 4096;
 const ROUNDS: usize = 64;
 
+/// More addresses are looked for in the list: the kernel goes through it once for each message.
+const BY_FILTER: usize = 8;
+
 /// Entries to delete.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted {
@@ -118,6 +121,10 @@ pub(crate) fn delete(all: &[Wanted]) -> Result<(), Failure> {
     let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)
         .map_err(|error| Failure { message: 0, error })?;
     let (v4, v6): (Vec<Wanted>, Vec<Wanted>) = all.iter().partition(|wanted| wanted.is_ipv4());
+    if v4.len() > BY_FILTER {
+        delete_by_list(&mut socket, IPV4, &v4)?;
+        return delete_by_list(&mut socket, IPV6, &v6);
+    }
     for (at, wanted) in v4.iter().enumerate() {
         match delete_by_filter(&mut socket, *wanted) {
             // Before Linux 6.12, or a release near it, the filter is not read, and what is left is

@@ -13,10 +13,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use kernel::netlink::{self, Message, Socket};
 use nix::errno::Errno;
 use nix::sys::socket::{SockProtocol, setsockopt, sockopt};
-use proto::link::Link;
 
 use super::elements::Elements;
-use super::table::{self, DELETE_ELEMENT, NAME, NEW_ELEMENT, Rules};
+use super::table::{self, NAME, Rules};
 
 /// Bytes that the kernel may hold for the socket in each direction: the elements of 4,096 tasks
 /// with several ports each, and the refusal of each message, which repeats it. Nothing is reserved.
@@ -112,8 +111,12 @@ impl PacketFilter {
     ///
     /// # Errors
     /// The table belongs to another program, or the kernel's. The old table stays then.
-    pub(crate) fn replace(&mut self, rules: &Rules, links: &[&Link]) -> Result<(), Failure> {
-        self.make(rules, links, true)
+    pub(crate) fn replace(
+        &mut self,
+        rules: &Rules,
+        tasks: impl IntoIterator<Item: Into<Elements>>,
+    ) -> Result<(), Failure> {
+        self.make(rules, tasks, true)
     }
 
     /// As [`Self::replace`], and gives the table up: it stays when the socket is closed, and others
@@ -121,18 +124,27 @@ impl PacketFilter {
     ///
     /// # Errors
     /// As [`Self::replace`].
-    pub(crate) fn release(&mut self, rules: &Rules, links: &[&Link]) -> Result<(), Failure> {
-        self.make(rules, links, false)
+    pub(crate) fn release(
+        &mut self,
+        rules: &Rules,
+        tasks: impl IntoIterator<Item: Into<Elements>>,
+    ) -> Result<(), Failure> {
+        self.make(rules, tasks, false)
     }
 
-    fn make(&mut self, rules: &Rules, links: &[&Link], owned: bool) -> Result<(), Failure> {
+    fn make(
+        &mut self,
+        rules: &Rules,
+        tasks: impl IntoIterator<Item: Into<Elements>>,
+        owned: bool,
+    ) -> Result<(), Failure> {
         let mut elements = Elements::default();
-        for link in links {
-            elements.insert((*link).into());
+        for task in tasks {
+            elements.insert(task.into());
         }
         let mut messages = table::delete().to_vec();
         messages.extend(table::create(rules, owned));
-        messages.extend(elements.messages(NEW_ELEMENT));
+        messages.extend(elements.additions());
         self.send(messages)?;
         self.elements = elements;
         Ok(())
@@ -142,12 +154,12 @@ impl PacketFilter {
     ///
     /// # Errors
     /// A port leads to another task, or the kernel's.
-    pub(crate) fn add(&mut self, link: &Link) -> Result<(), Failure> {
-        let elements = Elements::from(link);
+    pub(crate) fn add(&mut self, task: impl Into<Elements>) -> Result<(), Failure> {
+        let elements: Elements = task.into();
         if let Some((port, task)) = self.elements.conflict(&elements) {
             return Err(Failure::Taken { port, task });
         }
-        self.send(elements.messages(NEW_ELEMENT))?;
+        self.send(elements.additions())?;
         self.elements.insert(elements);
         Ok(())
     }
@@ -156,9 +168,9 @@ impl PacketFilter {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn remove(&mut self, link: &Link) -> Result<(), Failure> {
-        let elements = self.elements.shared(link.into());
-        self.send(elements.messages(DELETE_ELEMENT))?;
+    pub(crate) fn remove(&mut self, task: impl Into<Elements>) -> Result<(), Failure> {
+        let elements = self.elements.shared(task.into());
+        self.send(elements.removals(&self.elements))?;
         self.elements.remove(&elements);
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! | letter | value |
 //! |---|---|
 //! | `4`, `6` | the task's address, `/`, length of the pool's prefix |
+//! | `m` | the MAC address that the job asked for |
+//! | `z` | number of the zone, `:`, its name |
 //! | `p`, `l` | address and port of the host, `-`, port of the task; `l`: on loopback as well |
 //!
 //! Pure. Everything else of a link follows from its unit and these.
@@ -12,17 +14,23 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use proto::limits;
-use proto::link::{Link, LinkName, Published};
+use proto::link::{Link, LinkName, Published, Zone};
+use proto::name::ZoneName;
 use proto::task_spec::network::Port;
 use proto::unit_id::UnitId;
 
 use crate::network::pool::{ends_4, ends_6};
+use crate::network::zones;
 
 /// The text of a link.
 pub(crate) fn write(link: &Link) -> String {
     let mut text = format!("4={}/{}", link.v4.task, link.v4.prefix);
     let v6 = link.v6.map(|ends| format!(",6={}/{}", ends.task, ends.prefix));
     text.push_str(v6.as_deref().unwrap_or_default());
+    let mac = link.mac.map(|mac| format!(",m={mac}"));
+    text.push_str(mac.as_deref().unwrap_or_default());
+    let zone = link.zone.as_ref().map(|zone| format!(",z={}:{}", zone.group, zone.name));
+    text.push_str(zone.as_deref().unwrap_or_default());
     for Published { port, on_loopback } in &link.ports {
         let letter = if *on_loopback { 'l' } else { 'p' };
         let host = SocketAddr::new(port.address, port.host.get());
@@ -35,6 +43,7 @@ pub(crate) fn write(link: &Link) -> String {
 /// Reads the link of a unit.
 pub(crate) fn read(unit: UnitId, text: &str) -> Option<Link> {
     let (mut v4, mut v6, mut ports) = (None, None, Vec::new());
+    let (mut mac, mut zone) = (None, None);
     for word in text.split(',') {
         let (letter, value) = word.split_once('=')?;
         match letter {
@@ -48,6 +57,12 @@ pub(crate) fn read(unit: UnitId, text: &str) -> Option<Link> {
                 let prefix = prefix.parse().ok().filter(|prefix| (1..=126).contains(prefix))?;
                 v6 = Some(ends_6(task.parse().ok()?, prefix));
             }
+            "m" => mac = Some(value.parse().ok()?),
+            "z" => {
+                let (group, name) = value.split_once(':')?;
+                let group = group.parse().ok().filter(|group| *group >= zones::FIRST)?;
+                zone = Some(Zone { name: ZoneName::new(name).ok()?, group });
+            }
             "p" | "l" if ports.len() < limits::PORTS_MAX => {
                 let (host, task) = value.rsplit_once('-')?;
                 let host: SocketAddr = host.parse().ok()?;
@@ -58,12 +73,13 @@ pub(crate) fn read(unit: UnitId, text: &str) -> Option<Link> {
             _ => return None,
         }
     }
-    Some(Link { name: LinkName::from(unit), v4: v4?, v6, ports })
+    Some(Link { name: LinkName::from(unit), v4: v4?, v6, mac, zone, ports })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::link::Mac;
     use proto::name::{AllocId, Instance};
 
     const UNIT: UnitId = UnitId { alloc: AllocId([3; 16]), instance: Instance(0xbeef) };
@@ -83,6 +99,16 @@ mod tests {
     }
 
     #[test]
+    fn zone_and_mac_address_are_read_back() {
+        let text = "4=10.64.0.11/20,m=02:00:00:00:00:07,z=1853227010:back-end.1";
+        let link = read(UNIT, text).unwrap();
+        assert_eq!(write(&link), text);
+        assert_eq!(link.task_mac(), Mac([2, 0, 0, 0, 0, 7]));
+        let zone = link.zone.unwrap();
+        assert_eq!((zone.group, zone.name.as_str()), (zones::FIRST + 1, "back-end.1"));
+    }
+
+    #[test]
     fn what_is_no_link_is_not_read() {
         for text in [
             "",
@@ -96,6 +122,10 @@ mod tests {
             "4=10.64.0.11/20,l=198.51.100.1:0-80",
             "4=10.64.0.11/20,l=198.51.100.1:80-0",
             "4=10.64.0.11/20,z=1",
+            "4=10.64.0.11/20,z=0:web",
+            "4=10.64.0.11/20,z=1853227009:",
+            "4=10.64.0.11/20,z=1853227009:a/b",
+            "4=10.64.0.11/20,m=02:00",
             "4=10.64.0.11/20,",
         ] {
             assert_eq!(read(UNIT, text), None, "{text}");

@@ -4,23 +4,28 @@
 //! for what may be published. Never touches a table or a link that is not the project's own.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use proto::error::Refusal;
-use proto::link::{Link, LinkName};
+use proto::link::{BridgePort, LinkName};
 use proto::name::TaskKey;
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::sync::Mutex;
+use tokio::task::spawn_local;
 
 use crate::context::Context;
 use crate::network::conntrack::{self, Wanted};
 use crate::network::elements::Elements;
 use crate::network::filter::PacketFilter;
+use crate::network::hosts_files::{self, Pending};
 use crate::network::links;
 use crate::network::pool::{self, Pools};
 use crate::network::table::Rules;
+use crate::network::threads;
 use crate::systemd::notify;
+use crate::tasks::record::Record;
 use crate::tasks::table::Entry;
 
 /// Name of the packet filter's socket in the descriptor store: the table goes with its last copy.
@@ -32,14 +37,20 @@ const IPV6_OFF: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 /// The networks of all tasks.
 #[derive(Default)]
 pub(crate) struct Networks {
-    filter: Option<PacketFilter>,
+    pub(super) filter: Option<PacketFilter>,
     /// Known once the table is in the kernel.
     pub(crate) pools: Option<Pools>,
+    /// Names of zones' tasks that are to be written.
+    pub(crate) pending_hosts: Pending,
+    /// Entries for connections that the next look at the kernel's list deletes.
+    stale: Vec<Wanted>,
+    /// Held by the one that looks.
+    look: Rc<Mutex<()>>,
 }
 
 /// Takes over the table of an earlier process, or makes it, for the tasks that run. Without it tasks
 /// run on, and those that want a network of their own are refused.
-pub(crate) fn take_over(context: &Context, stored: Option<OwnedFd>) {
+pub(crate) async fn take_over(context: &Context, stored: Option<OwnedFd>) {
     // Kept whatever fails from here on: the table goes with it.
     let adopted = stored.map(PacketFilter::adopt).transpose();
     match adopted {
@@ -49,13 +60,13 @@ pub(crate) fn take_over(context: &Context, stored: Option<OwnedFd>) {
     if let Err(error) = set_up(context) {
         tracing::error!(error, "no packet filter: tasks with a network of their own are refused");
     }
-    sweep(context);
+    sweep(context).await;
 }
 
 /// Makes the table, or replaces it, for the tasks that run and the policy in force.
 pub(crate) fn set_up(context: &Context) -> Result<(), String> {
     let pools = pools(context).map_err(|e| format!("addresses of tasks: {e}"))?;
-    let (rules, links) = (rules(context, &pools), published(context));
+    let (rules, tasks) = (rules(context, &pools), published(context));
     let mut networks = context.networks.borrow_mut();
     let filter = match &mut networks.filter {
         Some(filter) => filter,
@@ -67,16 +78,16 @@ pub(crate) fn set_up(context: &Context) -> Result<(), String> {
             none.insert(filter)
         }
     };
-    filter.replace(&rules, &links.iter().collect::<Vec<_>>()).map_err(|e| e.to_string())?;
+    filter.replace(&rules, tasks).map_err(|e| e.to_string())?;
     networks.pools = Some(pools);
     Ok(())
 }
 
-/// The links of the tasks that run.
-fn published(context: &Context) -> Vec<Link> {
+/// The elements of the tasks that run.
+fn published(context: &Context) -> Vec<Elements> {
     let table = context.table.borrow();
     let running = table.entries().filter(|entry| entry.published);
-    running.filter_map(|entry| entry.record.link.clone()).collect()
+    running.map(|entry| entry.record.elements()).collect()
 }
 
 fn rules(context: &Context, pools: &Pools) -> Rules {
@@ -116,46 +127,69 @@ pub(crate) fn pools(context: &Context) -> Result<Pools, String> {
 
 /// Takes away what tasks have left that ended while no daemon was there. The name of a link follows
 /// from its unit: that of a task whose record cannot be read is known, and stays.
-fn sweep(context: &Context) {
+async fn sweep(context: &Context) {
     let is_over = |entry: &&Entry| !entry.published && !entry.starting;
-    let table = context.table.borrow();
-    let kept = table.entries().filter(|entry| !is_over(entry) || !entry.record.is_readable());
-    let kept: Vec<String> =
-        kept.map(|entry| LinkName::from(entry.record.unit()).to_string()).collect();
-    let found = links::open().map_err(|e| e.to_string()).and_then(|mut socket| {
-        let links = links::own_links(&mut socket).map_err(|e| e.to_string())?;
-        Ok((socket, links))
-    });
-    match found {
-        Ok((mut socket, links)) => {
-            for link in links.iter().filter(|link| !kept.contains(&link.name)) {
-                tracing::info!(link = link.name, "link of an ended task: deleted");
-                if let Err(error) = links::delete(&mut socket, &link.name) {
-                    tracing::error!(link = link.name, %error, "cannot delete a link");
+    let (kept, ended): (Vec<String>, Vec<IpAddr>) = {
+        let table = context.table.borrow();
+        let kept = table.entries().filter(|entry| !is_over(entry) || !entry.record.is_readable());
+        let names = |entry: &Entry| {
+            let unit = entry.record.unit();
+            [LinkName::from(unit).to_string(), BridgePort::from(unit).to_string()]
+        };
+        let kept = kept.flat_map(names).collect();
+        let ended = table.entries().filter(is_over);
+        (kept, ended.flat_map(|entry| entry.record.addresses()).collect())
+    };
+    match threads::run(|| Ok(links::own_links(&mut links::open()?)?)).await {
+        Ok(links) => {
+            let left = links.into_iter().filter(|link| !kept.contains(&link.name));
+            let deletions: Vec<_> = left.map(|link| spawn_local(delete_left(link.name))).collect();
+            // No task is given an address before the old link to it is gone.
+            for deletion in deletions {
+                if let Err(error) = deletion.await {
+                    tracing::error!(%error, "cannot delete a link");
                 }
             }
         }
-        Err(error) => tracing::error!(error, "links of ended tasks cannot be looked for"),
+        Err(error) => tracing::error!(%error, "links of ended tasks cannot be looked for"),
     }
-    let ended = table.entries().filter(is_over).filter_map(|entry| entry.record.link.as_ref());
-    forget_connections(ended.flat_map(Link::addresses));
+    forget_connections(context, ended.into_iter()).await;
 }
 
-/// Publishes a task's ports: right before its payload, so that its first listen is reached.
-pub(crate) fn publish(context: &Context, key: &TaskKey, link: &Link) -> Result<(), Refusal> {
+async fn delete_left(link: String) {
+    tracing::info!(link, "link of an ended task: deleted");
+    let name = link.clone();
+    if let Err(error) = threads::run(move || links::delete(&mut links::open()?, &name)).await {
+        tracing::error!(link, %error, "cannot delete a link");
+    }
+}
+
+/// Publishes a task's ports, and its name in its zone: right before its payload, so that its first
+/// listen is reached, and its first instruction finds the others by name.
+pub(crate) async fn publish(context: &Context, record: &Record) -> Result<(), Refusal> {
+    publish_ports(context, record)?;
+    if let Some(zone) = record.link.as_ref().and_then(|link| link.zone.as_ref()) {
+        hosts_files::update(context, &zone.name).await;
+    }
+    Ok(())
+}
+
+/// Publishes a task's ports.
+pub(crate) fn publish_ports(context: &Context, record: &Record) -> Result<(), Refusal> {
     let failed = |reason: String| Refusal::failed("ports", "table inet nomad_nspawn", reason);
+    let elements = record.elements();
     match &mut context.networks.borrow_mut().filter {
-        Some(filter) => filter.add(link).map_err(|e| failed(e.to_string()))?,
+        // A task in a network of the operator's needs none for itself.
+        _ if elements.is_empty() => {}
+        Some(filter) => filter.add(elements.clone()).map_err(|e| failed(e.to_string()))?,
         None => return Err(failed("is not there".into())),
     }
-    if let Some(entry) = context.table.borrow_mut().get_mut(key) {
+    if let Some(entry) = context.table.borrow_mut().get_mut(&record.key) {
         entry.published = true;
     }
-    let senders: Vec<_> = Elements::from(link).into_places().map(Wanted::UdpTo).collect();
-    if !senders.is_empty() {
-        // A long list of connections may take its time; the payload need not wait for that.
-        spawn_local(delete_connections(senders));
-    }
+    let senders: Vec<_> = elements.into_places().map(Wanted::UdpTo).collect();
+    // A long list of connections may take its time; the payload need not wait for that.
+    spawn_local(delete_connections(senders));
     Ok(())
 }
 
@@ -173,47 +207,62 @@ pub(crate) fn withdraw_at_end(context: &Rc<Context>, key: &TaskKey) {
             tracing::warn!(%key, %error, "its ports stay until its removal");
             return;
         }
-        withdraw(&context, &key);
+        if let Err(error) = withdraw(&context, &key).await {
+            tracing::error!(%key, error, "stays until its removal");
+        }
     });
 }
 
-/// Withdraws what a task has; a second time is fine.
-pub(crate) fn withdraw(context: &Context, key: &TaskKey) {
-    let link = {
+/// Withdraws what a task has. The end of its payload and its removal may both ask: who comes second
+/// waits, so that a removed task's address leads nowhere. What fails may be tried again.
+pub(crate) async fn withdraw(context: &Rc<Context>, key: &TaskKey) -> Result<(), String> {
+    let (record, withdrawn, was_published) = {
         let mut table = context.table.borrow_mut();
-        let Some(entry) = table.get_mut(key) else { return };
-        entry.published = false;
-        entry.record.link.clone()
+        let Some(entry) = table.get_mut(key) else { return Ok(()) };
+        let was_published = std::mem::take(&mut entry.published);
+        if !entry.record.has_network() {
+            return Ok(());
+        }
+        (entry.record.clone(), entry.withdrawn.clone(), was_published)
     };
-    let Some(link) = link else { return };
-    let failed = |what: &str, error: String| tracing::error!(%key, error, "{what} stay");
-    if let Some(filter) = &mut context.networks.borrow_mut().filter
-        && let Err(error) = filter.remove(&link)
-    {
-        failed("its ports", error.to_string());
+    if let Some(filter) = &mut context.networks.borrow_mut().filter {
+        filter.remove(record.elements()).map_err(|error| format!("ports: {error}"))?;
     }
-    let deleted = links::open().and_then(|mut it| links::delete(&mut it, &link.name.to_string()));
-    if let Err(error) = deleted {
-        failed("its link and addresses", error.to_string());
+    let zone = record.link.as_ref().and_then(|link| link.zone.as_ref());
+    if let Some(zone) = zone.filter(|_| was_published) {
+        hosts_files::withdraw(context, key.into(), &zone.name);
     }
-    // After the elements: a client that sends all the while would make a new entry for this task.
-    forget_connections(link.addresses());
+    let delete = || async {
+        if let Some(name) = record.own_link() {
+            threads::run(move || links::delete(&mut links::open()?, &name)).await?;
+        }
+        // After the elements: a client that sends all the while would make a new entry for this
+        // task. Before the removal ends: the next run may have the same address.
+        forget_connections(context, record.addresses()).await;
+        io::Result::Ok(())
+    };
+    let deleted = withdrawn.get_or_try_init(delete).await;
+    deleted.map(drop).map_err(|error| format!("link and addresses: {error}"))
 }
 
 /// Deletes the kernel's entries for connections of these addresses of tasks, both ways.
-fn forget_connections(addresses: impl Iterator<Item = IpAddr>) {
+async fn forget_connections(context: &Context, addresses: impl Iterator<Item = IpAddr>) {
     let both = |address| [Wanted::RepliesFrom(address), Wanted::From(address)];
-    let all: Vec<_> = addresses.flat_map(both).collect();
-    if !all.is_empty() {
-        spawn_local(delete_connections(all));
-    }
+    context.networks.borrow_mut().stale.extend(addresses.flat_map(both));
+    // A look takes the kernel 10 ms: one is for all that ended during the last.
+    let look = context.networks.borrow().look.clone();
+    let _held = look.lock().await;
+    let all = std::mem::take(&mut context.networks.borrow_mut().stale);
+    delete_connections(all).await;
 }
 
-/// On a thread of its own: the kernel's list may be long.
+/// Deletes the kernel's entries for connections.
 async fn delete_connections(all: Vec<Wanted>) {
-    let deleted = spawn_blocking(move || conntrack::delete(&all).map_err(|e| e.to_string()));
-    if let Err(error) = deleted.await.unwrap_or_else(|e| Err(e.to_string())) {
-        tracing::warn!(error, "connections of before may lead to a task that has ended");
+    if all.is_empty() {
+        return;
+    }
+    if let Err(error) = threads::run(move || Ok(conntrack::delete(&all)?)).await {
+        tracing::warn!(%error, "connections of before may lead to a task that has ended");
     }
 }
 
@@ -232,11 +281,10 @@ pub(crate) fn release(context: &Context) {
     if std::env::var_os("FDSTORE").is_some() {
         return;
     }
-    let links = published(context);
-    let Networks { filter, pools } = &mut *context.networks.borrow_mut();
+    let tasks = published(context);
+    let Networks { filter, pools, .. } = &mut *context.networks.borrow_mut();
     if let (Some(filter), Some(pools)) = (filter, pools)
-        && let Err(error) =
-            filter.release(&rules(context, pools), &links.iter().collect::<Vec<_>>())
+        && let Err(error) = filter.release(&rules(context, pools), tasks)
     {
         tracing::error!(%error, "the table of the packet filter goes with this service");
     }

@@ -30,6 +30,13 @@ pub(crate) struct Pools {
     pub(crate) v6: Option<(Ipv6Addr, u8)>,
 }
 
+/// Addresses that a job names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fixed {
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
+}
+
 impl Pools {
     /// Number of places; the first and the last are none, as in any network.
     fn size(&self) -> u32 {
@@ -58,20 +65,64 @@ impl Pools {
         }
     }
 
-    /// The addresses of a task: those that follow from its name, or the next that are free.
+    /// The addresses of a task: those that its job names, else those that follow from its own name,
+    /// or the next that are free. Of a job that names one family alone, the other has the same
+    /// place in its pool.
     pub(crate) fn place(
         &self,
         key: &TaskKey,
-        is_taken: impl Fn(Ipv4Addr) -> bool,
+        wanted: Fixed,
+        is_taken: impl Fn(IpAddr) -> bool,
     ) -> Option<(Ends<Ipv4Addr>, Option<Ends<Ipv6Addr>>)> {
         let count = self.size().checked_sub(GATEWAY + 2).filter(|count| *count > 0)?;
         let name = [&key.alloc.0[..], key.task.as_str().as_bytes()].concat();
-        let wanted = u32::try_from(hash(&name) % u64::from(count)).unwrap_or(0);
-        let mut places = (0..count).map(|next| GATEWAY + 1 + (wanted + next) % count);
-        let place = places.find(|place| !is_taken(at_4(self.v4.0, *place)))?;
-        let v4 = ends_4(at_4(self.v4.0, place), self.v4.1);
-        let v6 = self.v6.map(|(pool, prefix)| ends_6(at_6(pool, place), prefix));
-        Some((v4, v6))
+        let first = match (wanted.v4, wanted.v6, self.v6) {
+            (Some(v4), ..) => v4.to_bits().wrapping_sub(self.v4.0.to_bits()),
+            (None, Some(v6), Some((pool, _))) => {
+                u32::try_from(v6.to_bits().wrapping_sub(pool.to_bits())).unwrap_or(0)
+            }
+            _ => u32::try_from(hash(&name) % u64::from(count)).unwrap_or(0) + GATEWAY + 1,
+        };
+        let first = first.saturating_sub(GATEWAY + 1) % count;
+        let at = |next: u32| {
+            let place = GATEWAY + 1 + (first + next) % count;
+            let v6 = |pool| wanted.v6.unwrap_or_else(|| at_6(pool, place));
+            (
+                ends_4(wanted.v4.unwrap_or_else(|| at_4(self.v4.0, place)), self.v4.1),
+                self.v6.map(|(pool, prefix)| ends_6(v6(pool), prefix)),
+            )
+        };
+        let is_free = |(v4, v6): &(Ends<Ipv4Addr>, Option<Ends<Ipv6Addr>>)| {
+            !is_taken(v4.task.into()) && !v6.is_some_and(|v6| is_taken(v6.task.into()))
+        };
+        (0..count).map(at).find(is_free)
+    }
+
+    /// Why no task can have this address of a pool, whoever has it.
+    pub(crate) fn check(&self, address: IpAddr) -> Result<(), String> {
+        let (first, prefix) = match (address, self.v6) {
+            (IpAddr::V4(_), _) => (IpAddr::from(self.v4.0), self.v4.1),
+            (IpAddr::V6(_), Some((pool, prefix))) => (IpAddr::from(pool), prefix),
+            (IpAddr::V6(_), None) => return Err("this host has no IPv6".to_owned()),
+        };
+        if !self.holds(address) {
+            return Err(format!("is not in {first}/{prefix}, the pool of this host's tasks"));
+        }
+        let (place, last) = match (address, first) {
+            (IpAddr::V4(v4), IpAddr::V4(first)) => {
+                (u128::from(v4.to_bits() - first.to_bits()), Some(u128::from(self.size() - 1)))
+            }
+            (IpAddr::V6(v6), IpAddr::V6(first)) => (v6.to_bits() - first.to_bits(), None),
+            _ => (0, None),
+        };
+        match place {
+            0 => Err(format!("is the name of the network {first}/{prefix}")),
+            1 => Err("is the host's end of all links".to_owned()),
+            _ if last == Some(place) => {
+                Err(format!("is the broadcast address of {first}/{prefix}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -227,24 +278,26 @@ mod tests {
         assert!(!holds("10.0.16.0") && !holds("fd00:0:0:1::") && !holds("127.0.0.1"));
     }
 
+    fn key(number: u8) -> TaskKey {
+        let task = TaskName::new("web").unwrap();
+        TaskKey { alloc: AllocId([number; 16]), task, instance: Instance(number.into()) }
+    }
+
     #[test]
     fn tasks_have_their_own_addresses_and_keep_them() {
         let pools = Pools { v4: choose_4(MACHINE, &[]), v6: Some(choose_6(MACHINE)) };
-        let key = |number: u8| TaskKey {
-            alloc: AllocId([number; 16]),
-            task: TaskName::new("web").unwrap(),
-            instance: Instance(number.into()),
-        };
-        let free = |_: Ipv4Addr| false;
-        let (v4, v6) = pools.place(&key(1), free).unwrap();
+        let any = Fixed::default();
+        let (v4, v6) = pools.place(&key(1), any, |_| false).unwrap();
         let again = TaskKey { instance: Instance(9), ..key(1) };
-        assert_eq!(pools.place(&again, free).unwrap(), (v4, v6));
-        assert_ne!(pools.place(&key(2), free).unwrap().0.task, v4.task);
-        let next = pools.place(&key(1), |address| address == v4.task).unwrap();
-        assert_ne!(next.0.task, v4.task);
-        assert_eq!(pools.place(&key(1), |_| true), None);
-        // From the addresses alone the rest is found again.
+        assert_eq!(pools.place(&again, any, |_| false).unwrap(), (v4, v6));
+        assert_ne!(pools.place(&key(2), any, |_| false).unwrap().0.task, v4.task);
         let v6 = v6.unwrap();
+        for taken in [IpAddr::from(v4.task), v6.task.into()] {
+            let next = pools.place(&key(1), any, |address| address == taken).unwrap();
+            assert_ne!((next.0.task, next.1.unwrap().task), (v4.task, v6.task));
+        }
+        assert_eq!(pools.place(&key(1), any, |_| true), None);
+        // From the addresses alone the rest is found again.
         assert_eq!((ends_4(v4.task, v4.prefix), ends_6(v6.task, v6.prefix)), (v4, v6));
         assert_eq!(v6.pool.octets()[0], 0xfd);
         assert_eq!(
@@ -256,16 +309,54 @@ mod tests {
     #[test]
     fn every_place_of_a_pool_is_used_and_no_other() {
         let pools = Pools { v4: (Ipv4Addr::new(10, 9, 8, 0), 28), v6: None };
-        let mut taken = Vec::new();
-        let key = |run| TaskKey {
-            alloc: AllocId([7; 16]),
-            task: TaskName::new("web").unwrap(),
-            instance: Instance(run),
+        let mut taken: Vec<Ipv4Addr> = Vec::new();
+        let place = |taken: &[Ipv4Addr]| {
+            let is_taken = |address| taken.iter().any(|other| IpAddr::from(*other) == address);
+            pools.place(&key(7), Fixed::default(), is_taken)
         };
-        while let Some((v4, None)) = pools.place(&key(0), |address| taken.contains(&address)) {
+        while let Some((v4, None)) = place(&taken) {
             assert!((2..=14).contains(&v4.task.octets()[3]), "{}", v4.task);
             taken.push(v4.task);
         }
         assert_eq!(taken.len(), 13);
+    }
+
+    #[test]
+    fn a_job_may_name_any_address_of_the_pool_that_a_task_can_have() {
+        let v6_pool: Ipv6Addr = "fd64::".parse().unwrap();
+        let pools = Pools { v4: (Ipv4Addr::new(10, 64, 0, 0), 20), v6: Some((v6_pool, 64)) };
+        let check = |text: &str| pools.check(text.parse().unwrap());
+        for good in ["10.64.0.2", "10.64.15.254", "fd64::2", "fd64::ffff:ffff:ffff:ffff"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, rule) in [
+            ("10.64.0.0", "name of the network 10.64.0.0/20"),
+            ("10.64.0.1", "the host's end"),
+            ("10.64.15.255", "broadcast address of 10.64.0.0/20"),
+            ("10.64.16.2", "is not in 10.64.0.0/20"),
+            ("10.63.255.255", "is not in 10.64.0.0/20"),
+            ("fd64::", "name of the network fd64::/64"),
+            ("fd64::1", "the host's end"),
+            ("fd64:0:0:1::2", "is not in fd64::/64"),
+        ] {
+            assert!(check(bad).unwrap_err().contains(rule), "{bad}: {:?}", check(bad));
+        }
+        let only_4 = Pools { v6: None, ..pools };
+        assert!(only_4.check("fd64::2".parse().unwrap()).unwrap_err().contains("no IPv6"));
+
+        let (v4, v6) = (Ipv4Addr::new(10, 64, 3, 7), "fd64::307".parse::<Ipv6Addr>().unwrap());
+        let place = |v4, v6, taken: &[IpAddr]| {
+            let place = pools.place(&key(1), Fixed { v4, v6 }, |it| taken.contains(&it));
+            place.map(|(v4, v6)| (v4.task, v6.unwrap().task))
+        };
+        assert_eq!(place(Some(v4), None, &[]), Some((v4, v6)));
+        assert_eq!(place(None, Some(v6), &[]), Some((v4, v6)));
+        let far = "fd64::1:0:0:0".parse().unwrap();
+        assert_eq!(place(Some(v4), Some(far), &[]), Some((v4, far)));
+        assert_eq!(place(None, Some(far), &[]).unwrap().1, far);
+        // Another task has the same place by its name: the other family goes elsewhere.
+        let next = place(Some(v4), None, &[v6.into()]).unwrap();
+        assert_eq!(next, (v4, "fd64::308".parse().unwrap()));
+        assert_eq!(place(Some(v4), None, &[v4.into()]), None);
     }
 }

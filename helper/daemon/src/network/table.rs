@@ -85,6 +85,10 @@ pub(crate) struct Element {
     pub(crate) flags: u32,
 }
 
+/// Elements in one message, whose attribute is at most 64 KiB long: one takes up to 72 bytes. Even:
+/// both ends of an interval are in one.
+const IN_ONE_MESSAGE: usize = 512;
+
 /// NFT_SET_ELEM_INTERVAL_END: the key is the first that does not belong.
 const INTERVAL_END: u32 = 1;
 
@@ -114,7 +118,11 @@ pub(crate) const PUBLISH6: Set =
 /// Each task's address twice: what it sends to itself.
 pub(crate) const SELF4: Set = set("self4", 3, 0, &[ADDRESS4, ADDRESS4]);
 pub(crate) const SELF6: Set = set("self6", 4, 0, &[ADDRESS6, ADDRESS6]);
-const ZONES: Set = set("zones", 5, 0, &[GROUP, GROUP]);
+/// Addresses of tasks in networks where others are: what a port leads there has the host's source.
+pub(crate) const ATTACHED4: Set = set("attached4", 13, 0, &[ADDRESS4]);
+pub(crate) const ATTACHED6: Set = set("attached6", 14, 0, &[ADDRESS6]);
+/// Pairs of interface groups between which tasks reach each other: that of each zone, twice.
+pub(crate) const ZONES: Set = set("zones", 5, 0, &[GROUP, GROUP]);
 const POOL4: Set = set("pool4", 6, INTERVAL, &[ADDRESS4]);
 const POOL6: Set = set("pool6", 7, INTERVAL, &[ADDRESS6]);
 const CLOSED4: Set = set("closed4", 8, INTERVAL, &[ADDRESS4]);
@@ -175,6 +183,8 @@ const RULES: &[(&str, &[Expression])] = &[
     ("postrouting", &[OIFNAME, Equal(TASKS), V6, SOURCE6, LOOPBACK6, Masquerade]),
     ("postrouting", &[V4, SOURCE4, DESTINATION4, In(&SELF4), Masquerade]),
     ("postrouting", &[V6, SOURCE6, DESTINATION6, In(&SELF6), Masquerade]),
+    ("postrouting", &[TRANSLATED, V4, DESTINATION4, In(&ATTACHED4), Masquerade]),
+    ("postrouting", &[TRANSLATED, V6, DESTINATION6, In(&ATTACHED6), Masquerade]),
     ("postrouting", &[OIFNAME, Differ(TASKS), V4, SOURCE4, In(&POOL4), Masquerade]),
     ("postrouting", &[OIFNAME, Differ(TASKS), V6, SOURCE6, In(&POOL6), Masquerade]),
     ("forward", &[IIFNAME, Equal(TASKS), go_to("from_task")]),
@@ -215,8 +225,12 @@ impl Set {
         numbers(numbers(message, &key), data)
     }
 
-    /// A message about elements, of type NEW_ELEMENT or DELETE_ELEMENT.
-    pub(crate) fn elements(&self, kind: u16, elements: &[Element]) -> Message {
+    /// Messages about elements, of type NEW_ELEMENT or DELETE_ELEMENT.
+    pub(crate) fn elements(&self, kind: u16, elements: &[Element]) -> Vec<Message> {
+        elements.chunks(IN_ONE_MESSAGE).map(|part| self.part(kind, part)).collect()
+    }
+
+    fn part(&self, kind: u16, elements: &[Element]) -> Message {
         let message = numbers(message(kind, CREATE).put_text(2, self.name), &[(4, self.id)]);
         message.nest(3, |list| {
             elements.iter().fold(list, |list, Element { key, data, flags }| {
@@ -231,7 +245,7 @@ impl Set {
 
     /// The addresses of one family from `prefixes`, as an interval set has them: the first, and
     /// what follows the last.
-    fn prefixes(&self, prefixes: &[(IpAddr, u8)]) -> Message {
+    fn prefixes(&self, prefixes: &[(IpAddr, u8)]) -> Vec<Message> {
         let (_, bytes) = describe(self.key);
         let edge = |number: u128, flags| {
             let key = number.to_be_bytes().into_iter().skip(16 - bytes as usize).collect();
@@ -306,27 +320,29 @@ pub(crate) fn create(rules: &Rules, owned: bool) -> Vec<Message> {
         let chain = numbers(chain.put_text(7, kind), &[(5, 1)]);
         chain.nest(4, |at| numbers(at, &[(1, hook)]).put(2, priority.to_be_bytes()))
     }));
-    let sets = [PUBLISH4, PUBLISH6, SELF4, SELF6, ZONES, POOL4, POOL6, CLOSED4, CLOSED6];
-    messages.extend(sets.iter().chain(&[HOST_PORTS, LOCAL6, ICMPV6]).map(Set::create));
+    let of_tasks = [PUBLISH4, PUBLISH6, SELF4, SELF6, ATTACHED4, ATTACHED6, ZONES];
+    let of_policy = [POOL4, POOL6, CLOSED4, CLOSED6, HOST_PORTS, LOCAL6, ICMPV6];
+    messages.extend(of_tasks.iter().chain(&of_policy).map(Set::create));
     let (pool4, length) = rules.pool4;
-    messages.push(POOL4.prefixes(&[(pool4.into(), length)]));
+    messages.extend(POOL4.prefixes(&[(pool4.into(), length)]));
     let pool6 = rules.pool6.map(|(address, length)| (address.into(), length));
-    messages.push(POOL6.prefixes(pool6.as_slice()));
-    messages.push(CLOSED4.prefixes(&rules.closed));
-    messages.push(CLOSED6.prefixes(&rules.closed));
+    messages.extend(POOL6.prefixes(pool6.as_slice()));
+    messages.extend(CLOSED4.prefixes(&rules.closed));
+    messages.extend(CLOSED6.prefixes(&rules.closed));
     if let HostPorts::Listed(ports) = &rules.host_ports {
         let element = |(protocol, port): &(Protocol, u16)| {
             let key = [&protocol_key(*protocol)[..], &port.to_be_bytes(), &[0; 2]].concat();
             Element { key, ..Element::default() }
         };
-        messages
-            .push(HOST_PORTS.elements(NEW_ELEMENT, &ports.iter().map(element).collect::<Vec<_>>()));
+        let ports: Vec<_> = ports.iter().map(element).collect();
+        messages.extend(HOST_PORTS.elements(NEW_ELEMENT, &ports));
     }
     let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
-    messages.push(LOCAL6.prefixes(&[(Ipv6Addr::UNSPECIFIED.into(), 128), (link_local.into(), 10)]));
+    messages
+        .extend(LOCAL6.prefixes(&[(Ipv6Addr::UNSPECIFIED.into(), 128), (link_local.into(), 10)]));
     // Echo request, neighbour solicitation and advertisement (RFC 4443, RFC 4861).
     let types = [128, 135, 136].map(|kind| Element { key: vec![kind], ..Element::default() });
-    messages.push(ICMPV6.elements(NEW_ELEMENT, &types));
+    messages.extend(ICMPV6.elements(NEW_ELEMENT, &types));
     messages.extend(RULES.iter().map(|(chain, rule)| {
         let rule = match (&rules.host_ports, rule) {
             (HostPorts::All, [.., In(set), _]) if set.id == HOST_PORTS.id => &[ACCEPT],

@@ -12,7 +12,7 @@ use proto::unit_id::UnitId;
 use crate::context::Context;
 use crate::end::remove;
 use crate::files;
-use crate::network::networks;
+use crate::network::{found, hosts_files, networks};
 use crate::process::{Process, nspawn};
 use crate::restart::resume;
 use crate::start::{arrival, output, payload_watch};
@@ -48,7 +48,8 @@ pub(crate) async fn run(
         adopt(context, unit, &mut stored);
     }
     let filter = stored.remove(networks::STORED);
-    networks::take_over(context, filter);
+    networks::take_over(context, filter).await;
+    hosts_files::take_over(context).await;
     context.unclaimed.replace(stored);
     if !unreadable.is_empty() {
         tracing::error!(
@@ -92,17 +93,18 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     // read nothing is concluded: it runs until it is removed.
     let executed = record.form != Form::Whole || executed_mark(id).exists();
     let failed = main.is_none() && processes.leader.is_none() && !executed;
+    let must = arrival::filters_of_start(id);
     // One that arrived without filters goes through the start again, and so is undone.
     main = main.filter(|main| {
         record.is_readable()
             && (!payload_watch::has_arrived(record.kind, nspawn(), &processes)
-                || payload_watch::check_filters(main, record.kind, &processes).is_err())
+                || payload_watch::check_filters(main, record.kind, &processes, must).is_err())
     });
     let mut entry = Entry::new(record.clone(), found.started_ms, main.is_some() || failed);
     (entry.leader, entry.payload) = (leader, payload);
     // Also one whose descriptor was lost with the store.
     let is_running = processes.leader.as_ref().is_some_and(|leader| !leader.has_ended());
-    entry.published = record.link.is_some() && (is_running || main.is_some());
+    entry.published = record.has_network() && (is_running || main.is_some());
     context.table.borrow_mut().insert(entry);
     arrival::store_processes(context, &record, &processes);
     let context = context.clone();
@@ -113,6 +115,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
             None => {
                 machined::register(&context, &record.key);
                 networks::withdraw_at_end(&context, &record.key);
+                found::follow(&context, &record.key);
             }
         }
     });

@@ -43,20 +43,9 @@ pub(crate) async fn abandon(context: &Rc<Context>, record: &Record) {
 
 /// Whether systemd-nspawn was executed and has ended.
 async fn has_run(context: &Context, record: &Record) -> bool {
-    let ended = async {
-        loop {
-            match read::look(&context.bus, record.unit()).await {
-                // PID 1 notices its end as late as we do.
-                Ok(seen) if seen.loaded && seen.code == 0 => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                seen => return seen,
-            }
-        }
-    };
-    let seen = tokio::time::timeout(Duration::from_secs(1), ended).await;
+    let seen = read::await_main_end(&context.bus, record.unit(), Duration::from_secs(1)).await;
     let marked = kernel::layout::executed_mark(record.unit()).exists();
-    matches!(seen, Ok(Ok(seen)) if seen.code != 0 && was_executed(record.form, marked, &seen))
+    seen.is_some_and(|seen| seen.code != 0 && was_executed(record.form, marked, &seen))
 }
 
 /// Whether a main process that has ended was systemd-nspawn: its launcher leaves a mark. Those of

@@ -14,7 +14,7 @@ use proto::step::Step;
 use proto::task_spec::Users;
 
 use crate::context::Context;
-use crate::network::allocate::allocate;
+use crate::network::allocate::{allocate, check_attached};
 use crate::start::preflight;
 use crate::tasks::record::Record;
 use crate::tasks::table::Entry;
@@ -26,8 +26,11 @@ use policy::Decision;
 pub(crate) fn enter(context: &Rc<Context>, decision: &Decision) -> Result<Record, Refusal> {
     let mut record = Record::new(decision.plan());
     check_free(context, &record)?;
-    let link = decision.ports().map(|ports| allocate(context, &record.key, ports));
+    let link = decision.network().map(|wanted| allocate(context, &record.key, wanted));
     record.link = link.transpose()?;
+    if let Some(attached) = &record.attached {
+        check_attached(context, attached)?;
+    }
     record.users = allocate_users(context, record.key.alloc, decision.users())?;
     let entry = Entry::new(record.clone(), crate::now_ms(), true);
     context.table.borrow_mut().insert(entry);

@@ -10,16 +10,18 @@ use proto::error::{Refusal, printable};
 use proto::limits;
 use proto::name::TaskKey;
 use proto::step::Step;
+use proto::task_spec::process::Ready;
 use proto::task_spec::{Logs, TaskSpec};
 use proto::wire::Task;
 
 use crate::context::{Context, Held};
 use crate::end::remove;
+use crate::network::found::{self, Wait};
 use crate::network::networks;
 use crate::process::Process;
 use crate::start::nspawn_messages::Messages;
 use crate::start::ready::Notice;
-use crate::start::{arrival, claim, launch, output, preflight};
+use crate::start::{arrival, claim, filter_cache, launch, output, preflight};
 use crate::systemd::machined;
 use crate::systemd::units::{names, task};
 use crate::tasks::record::Record;
@@ -65,6 +67,7 @@ pub(crate) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) 
     if started {
         machined::register(context, key);
         networks::withdraw_at_end(context, key);
+        found::follow(context, key);
     } else if let Err(error) = remove::undo(context, key).await {
         tracing::error!(%key, %error, "a failed start could not be undone");
     }
@@ -82,18 +85,22 @@ async fn attempt(
     agent: Option<u32>,
 ) -> Result<(), Refusal> {
     // Before the launcher: systemd-nspawn is given the socket's path.
-    let notice = match decision.plan().process.ready.limit_s() {
-        Some(limit_s) => {
-            Some(Notice::new(record.unit(), limit_s).map_err(|e| failed(record, e.to_string()))?)
+    let notice = match decision.plan().process.ready {
+        Ready::Notify { timeout_s } => {
+            Some(Notice::new(record.unit(), timeout_s).map_err(|e| failed(record, e.to_string()))?)
         }
-        None => None,
+        Ready::Started | Ready::Network { .. } => None,
     };
+    let address = Wait::of(decision.plan());
     let main = start_payload(context, decision, record, agent).await?;
     // Nothing of the specification is left. A payload may take an hour to be ready, and must not
     // keep others from being started.
     drop(held);
-    match notice {
-        Some(notice) => notice.wait(&main).await,
+    if let Some(notice) = notice {
+        notice.wait(&main).await?;
+    }
+    match address {
+        Some(address) => address.run(context, record, &main).await,
         None => Ok(()),
     }
 }
@@ -105,8 +112,12 @@ async fn start_payload(
     record: &Record,
     agent: Option<u32>,
 ) -> Result<Process, Refusal> {
-    let (plan, settings) =
-        decision.complete(Allocated { users: record.users, link: record.link.clone(), agent });
+    let (plan, settings) = decision.complete(Allocated {
+        users: record.users,
+        link: record.link.clone(),
+        agent,
+        cached_filters: filter_cache::is_usable(context),
+    });
     let has_fifos = matches!(plan.logs, Logs::Fifos);
     let (launcher, main) = launch::start_unit(context, record, &plan, &settings).await?;
     let prepared = launch::await_prepared(&launcher, &main, record).await?;
@@ -115,6 +126,7 @@ async fn start_payload(
         restricted.map_err(|e| failed(record, format!("DeviceAllow= of the unit: {e}")))?;
     }
     keep_notes(context, &record.key, &prepared.notes);
+    filter_cache::note(context, prepared.filters);
     let messages = match prepared.messages {
         Some(socket) => {
             let messages = Messages::listen(socket, record, main.clone());
@@ -127,15 +139,19 @@ async fn start_payload(
     } else {
         None
     };
-    if let Some(link) = &record.link {
-        networks::publish(context, &record.key, link)?;
+    if record.has_network() {
+        hook::during(Step::Ports, networks::publish(context, record)).await?;
     }
     hook::during(Step::Go, launcher.go()).await?;
     if let Some(relay) = relay {
         relay.go().await?;
     }
     let arrival = arrival::await_payload(context, record, &main, messages.as_deref());
-    hook::during(Step::Leader, arrival).await?;
+    let arrival = hook::during(Step::Leader, arrival);
+    match prepared.connector {
+        Some(connector) => arrival::connected(arrival, connector, &launcher, &main).await?,
+        None => arrival.await?,
+    }
     if has_fifos {
         output::hold_fifos(context, record, &launcher, &main).await;
     }

@@ -2,6 +2,7 @@
 //!
 //! Trusts the launcher, which is ours and root. Never waits for one without a bound of its caller.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use proto::error::Refusal;
 use proto::parts;
-use proto::plan::{Order, Plan, Report};
+use proto::plan::{FilterSource, Order, Plan, Report};
 use proto::step::Step;
 use proto::{codec, limits};
 use tokio_seqpacket::UnixSeqpacket;
@@ -25,10 +26,19 @@ pub(crate) struct Prepared {
     pub(crate) notes: Vec<String>,
     /// Where systemd-nspawn's messages arrive, if it is given a socket for them.
     pub(crate) messages: Option<OwnedFd>,
+    /// Where the system call filters come from.
+    pub(crate) filters: FilterSource,
+    /// For a payload that is held back until its network is complete: a pipe that ends with the
+    /// process which connects it.
+    pub(crate) connector: Option<OwnedFd>,
 }
 
 /// The socket to one launcher.
-pub(crate) struct Launcher(UnixSeqpacket);
+pub(crate) struct Launcher {
+    socket: UnixSeqpacket,
+    /// Writers of the log FIFOs that came before they were asked for.
+    writers: RefCell<Option<[OwnedFd; 2]>>,
+}
 
 impl Launcher {
     /// Makes the pair; the second end is for the unit's standard input.
@@ -37,12 +47,13 @@ impl Launcher {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // The launcher reads blocking; the flag belongs to each end alone.
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok((Self(UnixSeqpacket::try_from(ours)?), theirs))
+        let socket = UnixSeqpacket::try_from(ours)?;
+        Ok((Self { socket, writers: RefCell::default() }, theirs))
     }
 
     async fn send(&self, order: &Order) -> Result<(), String> {
         let bytes = codec::encode(order).map_err(|e| e.to_string())?;
-        self.0.send(&bytes).await.map(drop).map_err(|e| e.to_string())
+        self.socket.send(&bytes).await.map(drop).map_err(|e| e.to_string())
     }
 
     async fn send_plan(&self, plan: &Plan) -> Result<(), Refusal> {
@@ -74,15 +85,34 @@ impl Launcher {
     /// Receives the report that everything is prepared.
     pub(crate) async fn receive_prepared(&self) -> Result<Prepared, Refusal> {
         match self.receive().await? {
-            (Report::Prepared { notes }, fds) => {
-                Ok(Prepared { notes, messages: fds.into_iter().next() })
+            (Report::Prepared { notes, held_back, filters }, fds) => {
+                let mut fds = fds.into_iter();
+                let (messages, connector) = (fds.next(), fds.next());
+                if held_back != connector.is_some() {
+                    return Err(unexpected());
+                }
+                Ok(Prepared { notes, messages, connector, filters })
             }
             _ => Err(unexpected()),
         }
     }
 
+    /// Waits until the payload's network is complete, for a payload that is held back until then.
+    pub(crate) async fn await_connected(&self) -> Result<(), Refusal> {
+        loop {
+            match self.receive().await? {
+                (Report::Streams, fds) => *self.writers.borrow_mut() = fds.try_into().ok(),
+                (Report::Connected, _) => return Ok(()),
+                _ => return Err(unexpected()),
+            }
+        }
+    }
+
     /// Writers of the log FIFOs of a payload that runs. Without them it runs as well.
     pub(crate) async fn receive_writers(&self) -> Option<[OwnedFd; 2]> {
+        if let Some(writers) = self.writers.take() {
+            return Some(writers);
+        }
         let received = tokio::time::timeout(STREAMS, self.receive()).await;
         match received {
             Ok(Ok((Report::Streams, fds))) => fds.try_into().ok(),
@@ -94,7 +124,7 @@ impl Launcher {
     async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), Refusal> {
         let failed = |reason: String| Refusal::failed(Step::ReadPlan.name(), "launcher", reason);
         let (mut buffer, mut room) = (vec![0; limits::MESSAGE_MAX], [0; 64]);
-        let received = self.0.recv_with_ancillary(&mut buffer, &mut room).await;
+        let received = self.socket.recv_with_ancillary(&mut buffer, &mut room).await;
         let (info, ancillary) = received.map_err(|e| failed(e.to_string()))?;
         let fds = ancillary.into_messages().filter_map(|message| match message {
             OwnedAncillaryMessage::FileDescriptors(fds) => Some(fds),

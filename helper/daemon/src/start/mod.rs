@@ -3,6 +3,7 @@
 pub(crate) mod arrival;
 pub(crate) mod claim;
 pub(crate) mod conduct;
+pub(crate) mod filter_cache;
 pub(crate) mod launch;
 pub(crate) mod launcher_link;
 pub(crate) mod nspawn_messages;

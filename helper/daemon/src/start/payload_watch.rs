@@ -3,8 +3,8 @@
 //!
 //! The kernel notifies no one of another process's children or of its execve, and on systemd 257
 //! READY=1 comes 55 to 80 ms before it. So /proc is read every few milliseconds, only while a task
-//! starts. Descriptors are opened long before the payload can end: building its seccomp filters
-//! takes systemd-nspawn some 40 ms after the leader exists.
+//! starts. Building its system call filters takes systemd-nspawn some 40 ms after the leader exists, with
+//! those of the cache a few: a payload that ends at once may never be seen.
 
 use std::time::Duration;
 
@@ -13,15 +13,12 @@ use proto::step::Step;
 
 use crate::process::{Identity, Process, is_namespace_init};
 use crate::tasks::record::Kind;
+use kernel::layout::NSPAWN_FILTERS;
 
 /// Time between two looks.
-const LOOK: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(1);
 /// Names that systemd-nspawn's processes have before they execute the payload.
 const NSPAWN_NAMES: [&str; 3] = ["systemd-nspawn", "(sd-stubinit)", "nomad-nspawn-ta"];
-
-/// Filters that systemd-nspawn installs for each payload (nspawn-seccomp.c): on x86-64 one for each
-/// of three architectures, and two for audit sockets.
-const NSPAWN_FILTERS: u32 = if cfg!(target_arch = "x86_64") { 5 } else { 1 };
 
 /// A task's processes as they become known.
 #[derive(Debug, Default, Clone)]
@@ -62,33 +59,34 @@ fn payload_process(kind: Kind, processes: &Processes) -> Option<&Process> {
     if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader }.as_ref()
 }
 
-/// Checks that a payload that has arrived is under systemd-nspawn's system call filters: 258 and
+/// Checks that a payload that has arrived is under the system call filters of its start: 258 and
 /// newer start it without any when they cannot load libseccomp, and log that at debug level only.
-/// What has ended already is past checking.
+/// `must`: as many as the launcher's mark says; that of an earlier build says nothing. What has
+/// ended already is past checking.
 pub(crate) fn check_filters(
     main: &Process,
     kind: Kind,
     processes: &Processes,
+    must: Option<u32>,
 ) -> Result<(), Refusal> {
     let Some(payload) = payload_process(kind, processes) else { return Ok(()) };
-    // systemd-nspawn itself has those of the unit, and of a container that the host is.
-    let (unit, all) = (main.filters(), payload.filters());
+    let all = payload.filters();
+    // Then systemd-nspawn itself has only those of a container that the host is.
+    let must = must.or_else(|| Some(main.filters()?.saturating_add(NSPAWN_FILTERS)));
     // Asked after the look: until then no other process can have got the pid.
     if main.has_ended() || payload.has_ended() {
         return Ok(());
     }
-    if let (Some(unit), Some(all)) = (unit, all)
-        && all >= unit.saturating_add(NSPAWN_FILTERS)
-    {
+    if must.is_some_and(|must| all.is_some_and(|all| all >= must)) {
         return Ok(());
     }
     let number = |count: Option<u32>| count.map_or("unknown".to_owned(), |count| count.to_string());
     let reason = format!(
-        "the payload was killed: it ran with {} of them, but must have {NSPAWN_FILTERS} beside the \
-         {} of its unit; systemd-nspawn of version 258 and newer installs none when it cannot load \
-         libseccomp.so.2: apt install libseccomp2, then nomad-nspawnctl doctor",
+        "the payload was killed: it ran with {} of them, but must have {}; systemd-nspawn of version \
+         258 and newer installs none when it cannot load libseccomp.so.2: apt install libseccomp2, \
+         then nomad-nspawnctl doctor",
         number(all),
-        number(unit)
+        number(must)
     );
     Err(Refusal::failed(Step::Leader.name(), "system call filters", reason))
 }

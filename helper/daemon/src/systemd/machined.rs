@@ -3,6 +3,7 @@
 //! Best effort: nothing of ours depends on it, a failure is a line in the journal, and nobody waits
 //! longer than [`PATIENCE`] for it. Only what is our unit's is ever unregistered.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,6 +35,11 @@ async fn enter(context: &Rc<Context>, key: &TaskKey) {
     };
     // A removal at the same moment comes before this or after it.
     let _held = gate.lock().await;
+    enter_held(context, key).await;
+}
+
+/// Registers a task that is still there; the caller holds its gate.
+pub(crate) async fn enter_held(context: &Rc<Context>, key: &TaskKey) {
     let Some(entry) = context.table.borrow().get(key).cloned() else { return };
     let registered = entry.record.is_readable() && is_ours(context, &entry).await;
     if let Some(entry) = context.table.borrow_mut().get_mut(key) {
@@ -98,6 +104,21 @@ async fn leave(context: &Context, key: &TaskKey, name: &str) {
     if let Err(error) = with_deadline(call).await {
         tracing::debug!(task = %key, %error, "not unregistered");
     }
+}
+
+/// Addresses in the network namespace of a machine, as machined reports them.
+pub(crate) async fn addresses(context: &Context, machine: &str) -> Result<Vec<IpAddr>, String> {
+    let body = (machine,);
+    let call = context.bus.call(MACHINED, "GetMachineAddresses", &body);
+    let told = |error: zbus::Error| format!("systemd-machined: {error}");
+    let body = with_deadline(call).await.map_err(told)?;
+    // Family and address of each.
+    let all: Vec<(i32, Vec<u8>)> = body.deserialize().map_err(told)?;
+    let read = |(_, bytes): &(i32, Vec<u8>)| {
+        let v4 = || <[u8; 4]>::try_from(&bytes[..]).ok().map(IpAddr::from);
+        v4().or_else(|| <[u8; 16]>::try_from(&bytes[..]).ok().map(IpAddr::from))
+    };
+    Ok(all.iter().filter_map(read).collect())
 }
 
 async fn with_deadline<T>(answer: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {

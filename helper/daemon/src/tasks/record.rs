@@ -10,15 +10,18 @@
 //! a field changes its meaning. A record that cannot be read still names one of our units, which is
 //! shown, killed and removed by its id alone.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use proto::limits::RANGE_WIDTH;
-use proto::link::Link;
+use proto::link::{Link, Published};
 use proto::name::{AllocId, Instance, MachineName, TaskKey, TaskName};
 use proto::plan::{Plan, Range};
 use proto::task_spec::{ImageKind, Logs, Ownership, Payload, Root, RootFs};
 use proto::unit_id::UnitId;
 
+use crate::network::attached::Attached;
+use crate::network::elements::Elements;
 use crate::network::link_record;
 use crate::tasks::uid_range;
 
@@ -115,6 +118,8 @@ pub(crate) struct Record {
     pub(crate) relayed: bool,
     /// The link of a network of its own.
     pub(crate) link: Option<Link>,
+    /// Its network, where that is not of the pool.
+    pub(crate) attached: Option<Attached>,
     /// Directory of all allocations.
     pub(crate) allocs: String,
     /// Device of its file system at the start; `None` when it could not be seen.
@@ -134,6 +139,7 @@ impl Record {
             image: plan.image.to_string(),
             image_use: Use::of(&plan.root),
             link: None,
+            attached: Attached::of(plan),
             relayed: matches!(plan.logs, Logs::Both | Logs::Container { .. }),
             allocs: plan.task_dirs.alloc_dir.root.to_string(),
             allocs_device: None,
@@ -145,6 +151,7 @@ impl Record {
         let users = |range: Range| format!("{}-{}", range.base, range.width);
         let number = |number: u64| number.to_string();
         let link = |link: &Link| escape(&link_record::write(link));
+        let attached = |attached: &Attached| escape(&attached.write());
         [
             ("NSPAWN_RECORD", VERSION.to_string()),
             ("NOMAD_ALLOC_ID", self.key.alloc.to_string()),
@@ -157,6 +164,7 @@ impl Record {
             ("NSPAWN_IMAGE_USE", name_of(&Use::ALL, &self.image_use).to_owned()),
             ("NSPAWN_FOLLOWED", if self.relayed { "yes" } else { "no" }.to_owned()),
             ("NSPAWN_LINK", self.link.as_ref().map_or("none".to_owned(), link)),
+            ("NSPAWN_ATTACHED", self.attached.as_ref().map_or("none".to_owned(), attached)),
             ("NSPAWN_ALLOCS", escape(&self.allocs)),
             ("NSPAWN_ALLOCS_DEVICE", self.allocs_device.map_or("none".to_owned(), number)),
         ]
@@ -191,6 +199,7 @@ impl Record {
             image_use: Use::Reads,
             relayed: true,
             link: fields.link(unit).flatten(),
+            attached: fields.attached().flatten(),
             allocs: String::new(),
             allocs_device: None,
         }
@@ -226,6 +235,37 @@ impl Record {
         self.users.map(|range| range.base).filter(|base| uid_range::is_locked(*base))
     }
 
+    /// Whether the task has a network of its own.
+    pub(crate) fn has_network(&self) -> bool {
+        self.link.is_some() || self.attached.is_some()
+    }
+
+    /// Its addresses, as far as they are known: IPv4 first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let attached = self.attached.iter().flat_map(|it| it.addresses.iter().copied());
+        self.link.iter().flat_map(Link::addresses).chain(attached)
+    }
+
+    /// Ports of the host that lead to it.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = Published> {
+        let attached = self.attached.iter().flat_map(|it| it.ports.iter().copied());
+        let attached = attached.map(|port| Published { port, on_loopback: false });
+        self.link.iter().flat_map(|link| link.ports.iter().copied()).chain(attached)
+    }
+
+    /// What it adds to the packet filter.
+    pub(crate) fn elements(&self) -> Elements {
+        let mut all = self.link.as_ref().map(Elements::from).unwrap_or_default();
+        all.insert(self.attached.as_ref().map(Elements::from).unwrap_or_default());
+        all
+    }
+
+    /// The link of the host to delete at its end.
+    pub(crate) fn own_link(&self) -> Option<String> {
+        let attached = || self.attached.as_ref().and_then(|it| it.own_link(self.unit()));
+        self.link.as_ref().map(|link| link.name.to_string()).or_else(attached)
+    }
+
     /// The unit's id.
     pub(crate) fn unit(&self) -> UnitId {
         UnitId::from(&self.key)
@@ -252,6 +292,12 @@ impl Fields<'_> {
     fn link(&self, unit: UnitId) -> Option<Option<Link>> {
         self.get_or("NSPAWN_LINK", None, |text| {
             unless_none(text, |text| link_record::read(unit, &unescape(text)?))
+        })
+    }
+
+    fn attached(&self) -> Option<Option<Attached>> {
+        self.get_or("NSPAWN_ATTACHED", None, |text| {
+            unless_none(text, |text| Attached::read(&unescape(text)?))
         })
     }
 
@@ -283,6 +329,7 @@ impl Fields<'_> {
             image_use: self.get_or("NSPAWN_IMAGE_USE", image_use, |n| value_of(&Use::ALL, n))?,
             relayed: self.get_or("NSPAWN_FOLLOWED", false, |text| Some(text == "yes"))?,
             link,
+            attached: self.attached()?,
             allocs: self.get_or("NSPAWN_ALLOCS", String::new(), unescape)?,
             allocs_device: self.get_or("NSPAWN_ALLOCS_DEVICE", None, |text| {
                 unless_none(text, |n| n.parse().ok())
@@ -339,4 +386,4 @@ fn unescape(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use proto::error::{Code, Refusal};
-use proto::link::Link;
 use proto::name::TaskKey;
 use proto::wire::{Exit, State, Task};
 
@@ -53,11 +52,12 @@ fn or_known(
 
 fn task(key: &TaskKey, entry: Entry, state: State) -> Task {
     let running = !matches!(state, State::Ended(_));
+    let addresses = entry.record.addresses().collect();
     Task {
         key: key.clone(),
         unit: names::task(entry.record.unit()),
         machine: entry.record.machine,
-        addresses: entry.record.link.iter().flat_map(Link::addresses).collect(),
+        addresses,
         uid_base: entry.record.users.map(|range| range.base),
         leader: if running { entry.leader.map(|leader| leader.pid()) } else { None },
         started_ms: entry.started_ms,

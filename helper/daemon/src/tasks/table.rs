@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) starting: bool,
     /// Whether its ports lead to it.
     pub(crate) published: bool,
+    /// Set once its link is gone from the host, and the kernel's entries for its connections.
+    pub(crate) withdrawn: Rc<tokio::sync::OnceCell<()>>,
     /// Whether systemd-machined has it, registered for its unit.
     pub(crate) registered: bool,
     /// Held by a start, its registration and its removal: one of them at a time.
@@ -47,6 +49,7 @@ impl Entry {
             notes: Vec::new(),
             starting,
             published: false,
+            withdrawn: Rc::default(),
             registered: false,
             gate: Rc::default(),
         }

@@ -13,7 +13,7 @@ use super::namespaces::{Namespace, strict};
 use super::traffic::{HOST4, HOST6, LAN4, LAN6, LONG, SHORT, received, socket_address, with_world};
 
 /// Where replies come from in the kernel's entries for connections in this namespace.
-fn entries() -> Vec<String> {
+pub(super) fn entries() -> Vec<String> {
     let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
     let mut all = Vec::new();
     socket
@@ -75,6 +75,12 @@ fn delete_entries(address: IpAddr) -> Result<(), Failure> {
     conntrack::delete(&[Wanted::RepliesFrom(address)])
 }
 
+/// As when many tasks have ended at once.
+fn delete_among_many(address: IpAddr) -> Result<(), Failure> {
+    let others = (1..=9).map(|number| Wanted::RepliesFrom([192, 0, 2, number].into()));
+    conntrack::delete(&others.chain([Wanted::RepliesFrom(address)]).collect::<Vec<_>>())
+}
+
 fn delete_by_list(address: IpAddr) -> Result<(), Failure> {
     let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
     let family = if address.is_ipv4() { IPV4 } else { IPV6 };
@@ -93,6 +99,8 @@ fn delete_by_filter(address: IpAddr) -> Result<(), Failure> {
 fn a_udp_client_reaches_the_new_task() {
     move_a_flow(HOST4, LAN4, delete_entries);
     move_a_flow(HOST6, LAN6, delete_entries);
+    move_a_flow(HOST4, LAN4, delete_among_many);
+    move_a_flow(HOST6, LAN6, delete_among_many);
 }
 
 #[test]

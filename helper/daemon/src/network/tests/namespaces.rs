@@ -13,6 +13,7 @@ use proto::name::{AllocId, Instance};
 use proto::task_spec::network::Port;
 use proto::unit_id::UnitId;
 
+use super::super::elements::Elements;
 use super::super::table::Rules;
 use policy::{HostPorts, Protocol};
 
@@ -119,8 +120,11 @@ pub(super) fn compat() -> Rules {
     Rules { closed: Vec::new(), host_ports: HostPorts::All, ..strict() }
 }
 
+/// No task.
+pub(super) const NONE: [Elements; 0] = [];
+
 /// Link of the task with this number in the pools, with ports: address, host's, task's.
-pub(super) fn link(number: u16, ports: &[(&str, u16, u16)]) -> Link {
+pub(in crate::network) fn link(number: u16, ports: &[(&str, u16, u16)]) -> Link {
     let [high, low] = number.to_be_bytes();
     let v6 = |last| Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, last);
     let port = |&(address, host, task): &(&str, u16, u16)| Published {
@@ -140,6 +144,8 @@ pub(super) fn link(number: u16, ports: &[(&str, u16, u16)]) -> Link {
             prefix: 20,
         },
         v6: Some(Ends { task: v6(number), gateway: v6(1), pool: v6(0), prefix: 64 }),
+        mac: None,
+        zone: None,
         ports: ports.iter().map(port).collect(),
     }
 }

@@ -1,13 +1,15 @@
 //! The table as `nft` lists it.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use proto::link::Link;
 
+use super::super::elements::Elements;
 use super::super::filter::{Failure, PacketFilter};
 use super::super::table::Rules;
-use super::namespaces::{compat, in_namespace, link, run, strict, try_run};
-use policy::HostPorts;
+use super::namespaces::{NONE, compat, in_namespace, link, run, strict, try_run};
+use policy::{HostPorts, Protocol};
 
 /// The example of docs/NETWORK.md: one port, under labels of both families.
 const ONE_PORT: [(&str, u16, u16); 2] = [("198.51.100.1", 20001, 80), ("2001:db8:1::1", 20001, 80)];
@@ -33,7 +35,7 @@ fn elements(name: &str) -> Vec<String> {
     all
 }
 
-fn filter_with(rules: &Rules, links: &[&Link]) -> PacketFilter {
+fn filter_with(rules: &Rules, links: impl IntoIterator<Item: Into<Elements>>) -> PacketFilter {
     let mut filter = PacketFilter::open().unwrap();
     filter.replace(rules, links).unwrap();
     filter
@@ -44,7 +46,7 @@ fn the_table_is_the_one_of_network_md() {
     let document = include_str!("../../../../../docs/NETWORK.md");
     let block = document.split_once("```nft\n").unwrap().1.split_once("```").unwrap().0;
     in_namespace(move |_host| {
-        let _filter = filter_with(&strict(), &[]);
+        let _filter = filter_with(&strict(), NONE);
         let listed = listing();
         assert!(listed == block, "docs/NETWORK.md differs from what nft lists:\n{listed}");
     });
@@ -53,7 +55,7 @@ fn the_table_is_the_one_of_network_md() {
 #[test]
 fn a_port_is_published_at_its_address_and_on_loopback_of_both_families() {
     in_namespace(|_host| {
-        let mut filter = filter_with(&strict(), &[]);
+        let mut filter = filter_with(&strict(), NONE);
         let task = link(11, &ONE_PORT);
         let both = |rest: &str| [format!("tcp . {rest}"), format!("udp . {rest}")];
         let mut publish4: Vec<_> = both("198.51.100.1 . 20001 : 10.64.0.11 . 80").to_vec();
@@ -87,7 +89,7 @@ fn a_port_is_published_at_its_address_and_on_loopback_of_both_families() {
 #[test]
 fn a_label_on_loopback_is_published_there_alone() {
     in_namespace(|_host| {
-        let mut filter = filter_with(&strict(), &[]);
+        let mut filter = filter_with(&strict(), NONE);
         filter.add(&link(11, &[("127.0.0.1", 20001, 80)])).unwrap();
         assert_eq!(elements("publish4").len(), 2);
         assert!(elements("publish6").is_empty());
@@ -100,7 +102,7 @@ fn a_label_on_loopback_is_published_there_alone() {
 #[test]
 fn a_task_without_ipv6_has_elements_of_ipv4_alone() {
     in_namespace(|_host| {
-        let mut filter = filter_with(&Rules { pool6: None, ..strict() }, &[]);
+        let mut filter = filter_with(&Rules { pool6: None, ..strict() }, NONE);
         assert!(elements("pool6").is_empty());
         let task = Link { v6: None, ..link(11, &ONE_PORT) };
         filter.add(&task).unwrap();
@@ -115,7 +117,7 @@ fn a_task_without_ipv6_has_elements_of_ipv4_alone() {
 fn a_taken_port_stays_with_the_task_that_has_it() {
     in_namespace(|_host| {
         let first = link(11, &ONE_PORT);
-        let mut filter = filter_with(&strict(), &[&first]);
+        let mut filter = filter_with(&strict(), std::slice::from_ref(&first));
         let before = elements("publish4");
         // Another address; 127.0.0.1 is the same.
         let second = link(12, &[("198.51.100.2", 20001, 8080)]);
@@ -132,7 +134,7 @@ fn a_taken_port_stays_with_the_task_that_has_it() {
         assert_eq!(elements("self4"), ["10.64.0.11 . 10.64.0.11"]);
         // The kernel would refuse it as well.
         drop(filter);
-        let mut filter = filter_with(&strict(), &[&first, &second]);
+        let mut filter = filter_with(&strict(), &[first, second.clone()]);
         assert!(elements("publish4").contains(&before[0]));
         filter.remove(&second).unwrap();
         assert_eq!(elements("publish4"), before);
@@ -151,15 +153,14 @@ fn a_thousand_tasks_are_added_replaced_and_removed() {
                 link(n + 2, &ports)
             })
             .collect();
-        let all: Vec<&Link> = links.iter().collect();
-        let mut filter = filter_with(&strict(), &[]);
+        let mut filter = filter_with(&strict(), NONE);
         let begin = Instant::now();
         links.iter().for_each(|link| filter.add(link).unwrap());
         println!("1,000 tasks of 4 ports added in {:?}", begin.elapsed());
         assert_eq!((elements("publish4").len(), elements("publish6").len()), (16000, 8000));
         for round in 0..3 {
             let begin = Instant::now();
-            filter.replace(&strict(), &all).unwrap();
+            filter.replace(&strict(), &links).unwrap();
             println!("replaced in {:?}", begin.elapsed());
             assert_eq!(elements("self6").len(), 1000, "round {round}");
         }
@@ -174,11 +175,11 @@ fn a_thousand_tasks_are_added_replaced_and_removed() {
         assert_eq!((elements("publish4").len(), elements("publish6").len()), (16000, 8000));
 
         // Each message is refused and repeated in the answer: the reason still arrives.
-        let failure = PacketFilter::open().unwrap().replace(&strict(), &all).unwrap_err();
+        let failure = PacketFilter::open().unwrap().replace(&strict(), &links).unwrap_err();
         assert!(matches!(failure, Failure::Owned), "{failure}");
 
-        filter.release(&strict(), &all).unwrap();
-        filter.replace(&strict(), &all[..1]).unwrap();
+        filter.release(&strict(), &links).unwrap();
+        filter.replace(&strict(), &links[..1]).unwrap();
         assert_eq!(elements("publish4").len(), 16);
         links.iter().for_each(|link| filter.remove(link).unwrap());
         assert!(elements("publish4").is_empty() && elements("self4").is_empty());
@@ -189,7 +190,7 @@ fn a_thousand_tasks_are_added_replaced_and_removed() {
 fn others_cannot_change_an_owned_table_and_can_after_its_release() {
     in_namespace(|_host| {
         let task = link(11, &ONE_PORT);
-        let mut filter = filter_with(&strict(), &[&task]);
+        let mut filter = filter_with(&strict(), std::slice::from_ref(&task));
         let before = listing();
         assert!(before.contains("flags owner"), "{before}");
         run("nft add table inet of_another");
@@ -199,16 +200,16 @@ fn others_cannot_change_an_owned_table_and_can_after_its_release() {
         let error = try_run("nft delete table inet nomad_nspawn").unwrap_err();
         assert!(error.contains("Operation not permitted"), "{error}");
 
-        let failure = PacketFilter::open().unwrap().replace(&strict(), &[]).unwrap_err();
+        let failure = PacketFilter::open().unwrap().replace(&strict(), NONE).unwrap_err();
         let text = failure.to_string();
         assert!(matches!(failure, Failure::Owned), "{text}");
         assert!(text.contains("nft list table inet nomad_nspawn"), "{text}");
 
-        filter.release(&strict(), &[&task]).unwrap();
+        filter.release(&strict(), std::slice::from_ref(&task)).unwrap();
         drop(filter);
         assert_eq!(listing(), before.replace("\tflags owner\n\n", ""));
         // A new daemon takes it over.
-        let filter = filter_with(&strict(), &[&task]);
+        let filter = filter_with(&strict(), std::slice::from_ref(&task));
         assert_eq!(listing(), before);
         drop(filter);
         assert_eq!(run("nft list tables"), "", "an owned table goes with its socket");
@@ -219,13 +220,13 @@ fn others_cannot_change_an_owned_table_and_can_after_its_release() {
 fn a_copy_of_the_socket_keeps_the_table_and_may_change_it() {
     in_namespace(|_host| {
         let task = link(11, &ONE_PORT);
-        let filter = filter_with(&strict(), &[&task]);
+        let filter = filter_with(&strict(), std::slice::from_ref(&task));
         let before = listing();
         let stored = filter.fd().try_clone_to_owned().unwrap();
         drop(filter);
         assert_eq!(listing(), before);
         let mut filter = PacketFilter::adopt(stored).unwrap();
-        filter.replace(&strict(), &[&task]).unwrap();
+        filter.replace(&strict(), std::slice::from_ref(&task)).unwrap();
         assert_eq!(listing(), before);
         filter.remove(&task).unwrap();
         assert!(elements("publish4").is_empty());
@@ -245,26 +246,45 @@ fn prefixes_that_overlap_or_touch_are_one() {
             ("2001:db8::1", 128),
         ];
         let closed = closed.map(|(address, length)| (address.parse().unwrap(), length)).to_vec();
-        let mut filter = filter_with(&Rules { closed, ..strict() }, &[]);
+        let mut filter = filter_with(&Rules { closed, ..strict() }, NONE);
         assert_eq!(elements("closed4"), ["10.0.0.0/7", "192.0.2.1", "255.255.255.255"]);
         assert_eq!(elements("closed6"), ["2001:db8::1", "ff00::/8"]);
         let whole = [("0.0.0.0", 0), ("::", 0), ("10.0.0.0", 8)];
         let closed = whole.map(|(address, length)| (address.parse().unwrap(), length)).to_vec();
-        filter.replace(&Rules { closed, ..strict() }, &[]).unwrap();
+        filter.replace(&Rules { closed, ..strict() }, NONE).unwrap();
         let text = listing();
         assert!(text.contains("0.0.0.0/0") && text.contains("::/0"), "{text}");
+    });
+}
+
+/// What all prefixes of one family are takes more than the 64 KiB of one attribute.
+#[test]
+fn a_long_list_of_prefixes_and_ports_is_loaded_whole() {
+    in_namespace(|_host| {
+        let v4 = (0..5000_u32).map(|n| (Ipv4Addr::from_bits(0x0b00_0000 + (n << 8)).into(), 25));
+        let v6 = |n: u128| Ipv6Addr::from_bits((0x2001_0db8 << 96) + (n << 64)).into();
+        let closed = v4.chain((0..5000).map(|n| (v6(n), 65))).collect();
+        let ports = (1..=5000).map(|port| (Protocol::Tcp, port)).collect();
+        let mut filter =
+            filter_with(&Rules { closed, host_ports: HostPorts::Listed(ports), ..strict() }, NONE);
+        for name in ["closed4", "closed6", "host_ports"] {
+            assert_eq!(elements(name).len(), 5000, "{name}");
+        }
+        assert!(elements("closed4").contains(&"11.19.135.0/25".to_owned()));
+        filter.replace(&strict(), NONE).unwrap();
+        assert_eq!(elements("closed4"), ["169.254.0.0/16"]);
     });
 }
 
 #[test]
 fn open_host_ports_are_one_rule() {
     in_namespace(|_host| {
-        let mut filter = filter_with(&compat(), &[]);
+        let mut filter = filter_with(&compat(), NONE);
         assert!(elements("closed4").is_empty() && elements("host_ports").is_empty());
         let text = listing();
         assert!(!text.contains("@host_ports"), "{text}");
         let none = Rules { host_ports: HostPorts::Listed(Vec::new()), ..strict() };
-        filter.replace(&none, &[]).unwrap();
+        filter.replace(&none, NONE).unwrap();
         assert!(listing().contains("th dport @host_ports accept"));
         assert!(elements("host_ports").is_empty());
     });

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use proto::link::Link;
+use proto::link::{Link, Zone};
+use proto::name::ZoneName;
 
 use super::super::filter::PacketFilter;
 use super::super::table::Rules;
 use super::namespaces::{
-    Namespace, compat, in_namespace, link, make_link, run, strict, sysctl, wait_for_carrier,
+    NONE, Namespace, compat, in_namespace, link, make_link, run, strict, sysctl, wait_for_carrier,
 };
 
 pub(super) const HOST4: &str = "198.51.100.1";
@@ -65,7 +66,7 @@ pub(super) fn with_world(rules: Rules, test: impl FnOnce(World) + Send + 'static
             link(12, &[(HOST4, 20002, 80), (HOST6, 20002, 80)]),
         ];
         let mut filter = PacketFilter::open().unwrap();
-        filter.replace(&rules, &[]).unwrap();
+        filter.replace(&rules, NONE).unwrap();
         run("ip route add unreachable 10.64.0.0/20 proto kernel metric 4278198272");
         run("ip -6 route add unreachable fd64::/64 proto kernel metric 4278198272");
         let [first, second] = links.each_ref().map(make_link);
@@ -239,6 +240,49 @@ fn tasks_reach_the_world_and_not_each_other() {
     });
 }
 
+/// Everything between the two tasks of a zone, and nothing once one of them has left it.
+#[test]
+fn tasks_of_a_zone_reach_each_other() {
+    with_world(strict(), |world| {
+        let World { first, second, links, mut filter, .. } = world;
+        let member = |number: usize, group| Link {
+            zone: ZoneName::new("z").ok().map(|name| Zone { name, group }),
+            ..links[number].clone()
+        };
+        let place = |link: &Link, group| run(&format!("ip link set {} group {group}", link.name));
+        let server = listen(&first, 80);
+        for (groups, together) in [([7, 7], true), ([7, 8], false), ([7, 0], false), ([8, 8], true)]
+        {
+            let [one, two] = [0, 1].map(|number| member(number, groups[number]));
+            place(&one, groups[0]);
+            place(&two, groups[1]);
+            filter.add(&one).unwrap();
+            if groups[1] != 0 {
+                filter.add(&two).unwrap();
+            }
+            for (at, own, echo) in
+                [("10.64.0.11", "10.64.0.12", (8, 0)), ("fd64::b", "fd64::c", (128, 129))]
+            {
+                if together {
+                    // With its own address, and replies the other way.
+                    assert_eq!(reach(&second, at, 80, &server), own);
+                    assert_eq!(ping(&second, at, echo.0), echo.1);
+                } else {
+                    refused(&second, at, 80);
+                }
+            }
+            // As long as one is there, so is the zone's element.
+            filter.remove(&two).unwrap();
+            let zones = run("nft list set inet nomad_nspawn zones");
+            assert!(zones.contains(&format!("{} . {}", groups[0], groups[0])), "{zones}");
+            filter.remove(&one).unwrap();
+            assert!(!run("nft list set inet nomad_nspawn zones").contains("elements"));
+        }
+        refused(&second, "10.64.0.11", 80);
+        refused_within(LONG, &second, "fd64::b", 80);
+    });
+}
+
 #[test]
 fn the_host_and_closed_addresses_are_reached_as_the_policy_has_it() {
     with_world(strict(), |world| {
@@ -257,7 +301,7 @@ fn the_host_and_closed_addresses_are_reached_as_the_policy_has_it() {
             assert_eq!(ping(first, gateway, request), reply);
         }
 
-        filter.replace(&compat(), &links.each_ref()).unwrap();
+        filter.replace(&compat(), &links).unwrap();
         for address in [HOST4, HOST6, "10.64.0.1", "fd64::1"] {
             reach(first, address, 22, &ssh);
         }
@@ -330,7 +374,7 @@ fn connections_go_on_while_the_table_is_replaced_and_others_are_flushed() {
         let server = listen(&world.first, 80);
         let mut client = connect(&world.lan, socket_address(HOST4, 20001), LONG).unwrap();
         let mut at_task = accept(&server);
-        let links: Vec<_> = world.links.iter().collect();
+        let links = world.links.clone();
         for round in 0..20 {
             run("nft flush ruleset");
             exchange(&mut client, &mut at_task);

@@ -9,8 +9,6 @@ use crate::systemd::units::stop::{TIMEOUT, await_end};
 use crate::systemd::units::{names, transient};
 use kernel::layout::{LOCKS, UPPERS};
 
-/// PID 1's error for a unit that there is already.
-const EXISTS: &str = "UnitExists";
 /// Memory of a clean-up: its work is bounded, the tree is not.
 const MEMORY: u64 = 256 << 20;
 /// CAP_DAC_OVERRIDE and CAP_FOWNER (capabilities(7)): directories of any mode, sticky ones, and
@@ -42,7 +40,7 @@ pub(crate) async fn run(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let done = match transient::start(bus, &name, properties).await {
         Ok(()) => Some(done),
         // That of an earlier removal, which waited as long as we do now. Its job may be over.
-        Err(e) if is_named(&e, EXISTS) => None,
+        Err(e) if is_named(&e, transient::EXISTS) => None,
         Err(e) => return Err(e.to_string()),
     };
     tokio::time::timeout(TIMEOUT, await_end(bus, &name, done))

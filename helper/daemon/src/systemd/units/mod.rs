@@ -6,6 +6,7 @@
 //! device paths that the policy has allowed.
 
 pub(crate) mod cleanup;
+pub(crate) mod filters;
 pub(crate) mod names;
 pub(crate) mod read;
 pub(crate) mod relay;

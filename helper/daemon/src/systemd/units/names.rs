@@ -23,6 +23,9 @@ pub(crate) fn cleanup(unit: UnitId) -> String {
     format!("{CLEANUP_PREFIX}{unit}{SUFFIX}")
 }
 
+/// The unit that makes system call filters for the cache; one at a time.
+pub(crate) const FILTERS: &str = "nomad-nspawn-filters.service";
+
 /// The pattern of all of them.
 pub(crate) fn pattern() -> String {
     format!("{PREFIX}*{SUFFIX}")

@@ -1,11 +1,16 @@
 //! The state of units in PID 1, and the list of ours.
 
+use std::time::Duration;
+
 use proto::unit_id::UnitId;
 use zbus::OwnedObjectPath;
 
 use crate::systemd::bus::{Bus, MANAGER};
 use crate::systemd::units::names;
 use crate::tasks::record::Record;
+
+/// Between two looks at a unit.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A unit as PID 1 sees it; the default is one that is not loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +43,20 @@ pub(crate) async fn look(bus: &Bus, unit: UnitId) -> zbus::Result<Seen> {
         result: bus.property(&name, "Service", "Result").await?,
         ended_us: bus.property(&name, "Service", "ExecMainExitTimestamp").await?,
     })
+}
+
+/// Waits until PID 1 has noticed the end of a main process, which it does as late as we do. `None`: it
+/// does not.
+pub(crate) async fn await_main_end(bus: &Bus, unit: UnitId, limit: Duration) -> Option<Seen> {
+    let ended = async {
+        loop {
+            match look(bus, unit).await {
+                Ok(seen) if seen.loaded && seen.code == 0 => tokio::time::sleep(PAUSE).await,
+                seen => return seen.ok(),
+            }
+        }
+    };
+    tokio::time::timeout(limit, ended).await.ok().flatten()
 }
 
 /// A task's unit, found at start-up.

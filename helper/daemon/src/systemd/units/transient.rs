@@ -9,6 +9,8 @@ use zbus::Variant;
 use crate::systemd::bus::{Bus, MANAGER};
 use crate::tasks::record::Record;
 
+/// PID 1's error for a unit that there is already.
+pub(crate) const EXISTS: &str = "UnitExists";
 /// Of every unit.
 pub(crate) const SLICE: &str = "machine-nspawn.slice";
 

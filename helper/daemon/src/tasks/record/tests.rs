@@ -4,22 +4,28 @@ use super::*;
 use proptest::prelude::*;
 use proto::task_spec::output::LabelName;
 
-fn record(alloc: u8, image: &str, image_use: Use) -> Record {
-    let task = TaskName::new("web").unwrap();
-    let key = TaskKey { alloc: AllocId([alloc; 16]), task, instance: Instance(0xbeef) };
+/// The record of a task without a network of its own.
+pub(crate) fn of(key: TaskKey) -> Record {
     Record {
         form: Form::Whole,
         machine: policy::machine_name(&key),
         key,
         kind: Kind::ProcessTwo,
         users: Some(Range { base: 524_288, width: 1000 }),
-        image: image.to_owned(),
-        image_use,
+        image: "/a".to_owned(),
+        image_use: Use::Reads,
         relayed: true,
         link: None,
+        attached: None,
         allocs: "/var/lib/nomad/alloc".to_owned(),
         allocs_device: Some(2049),
     }
+}
+
+fn record(alloc: u8, image: &str, image_use: Use) -> Record {
+    let task = TaskName::new("web").unwrap();
+    let key = TaskKey { alloc: AllocId([alloc; 16]), task, instance: Instance(0xbeef) };
+    Record { image: image.to_owned(), image_use, ..of(key) }
 }
 
 const EXAMPLE: UnitId = UnitId { alloc: AllocId([3; 16]), instance: Instance(0xbeef) };
@@ -79,6 +85,33 @@ NSPAWN_FOLLOWED=no
 NSPAWN_LINK=4+3d10.64.0.11/20+2cl+3d198.51.100.1+3a20001-80
 NSPAWN_ALLOCS=/var/lib/nomad/alloc
 NSPAWN_ALLOCS_DEVICE=2049";
+const IN_ZONE: &str = "NSPAWN_RECORD=1
+NOMAD_ALLOC_ID=03030303-0303-0303-0303-030303030303
+NOMAD_TASK_NAME=web+201
+NOMAD_TASK_INSTANCE=0000beef
+NSPAWN_MACHINE=web-1
+NSPAWN_PAYLOAD=command
+NSPAWN_UIDS=524288-65536
+NSPAWN_IMAGE=/var/lib/machines/debian
+NSPAWN_IMAGE_USE=reads
+NSPAWN_FOLLOWED=no
+NSPAWN_LINK=4+3d10.64.0.11/20+2cm+3d02+3a00+3a00+3a00+3a00+3a07+2cz+3d1853227009+3aback-end
+NSPAWN_ALLOCS=/var/lib/nomad/alloc
+NSPAWN_ALLOCS_DEVICE=2049";
+const WITH_ATTACHED: &str = "NSPAWN_RECORD=1
+NOMAD_ALLOC_ID=03030303-0303-0303-0303-030303030303
+NOMAD_TASK_NAME=web+201
+NOMAD_TASK_INSTANCE=0000beef
+NSPAWN_MACHINE=web-1
+NSPAWN_PAYLOAD=command
+NSPAWN_UIDS=524288-65536
+NSPAWN_IMAGE=/var/lib/machines/debian
+NSPAWN_IMAGE_USE=reads
+NSPAWN_FOLLOWED=no
+NSPAWN_LINK=none
+NSPAWN_ATTACHED=b+3dbr0+2ca+3d192.0.2.9+2cp+3d198.51.100.1+3a20001-80
+NSPAWN_ALLOCS=/var/lib/nomad/alloc
+NSPAWN_ALLOCS_DEVICE=2049";
 
 fn read(text: &str) -> Record {
     let fields: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
@@ -112,6 +145,17 @@ fn c1_records_of_earlier_builds_are_read() {
             false,
             Some(2049),
         ),
+        (IN_ZONE, Form::Whole, Kind::Command, range(65_536), debian, Use::Reads, false, Some(2049)),
+        (
+            WITH_ATTACHED,
+            Form::Whole,
+            Kind::Command,
+            range(65_536),
+            debian,
+            Use::Reads,
+            false,
+            Some(2049),
+        ),
         (VERSION_1, Form::Whole, Kind::ProcessTwo, None, debian, Use::Writes, false, Some(2049)),
     ] {
         let found = read(text);
@@ -120,7 +164,14 @@ fn c1_records_of_earlier_builds_are_read() {
         assert_eq!((found.relayed, found.allocs_device), (relayed, device), "{text}");
         assert_eq!((found.unit(), found.key.task.as_str()), (EXAMPLE, "web 1"), "{text}");
         assert_eq!(found.machine.as_str(), "web-1", "{text}");
-        assert_eq!(found.link.is_some(), text == WITH_LINK, "{text}");
+        assert_eq!(found.link.is_some(), [WITH_LINK, IN_ZONE].contains(&text), "{text}");
+        let zone = found.link.as_ref().and_then(|link| link.zone.as_ref());
+        let zone = zone.map(|zone| (zone.group, zone.name.as_str()));
+        assert_eq!(zone, (text == IN_ZONE).then_some((0x6e76_0001, "back-end")), "{text}");
+        let mac = found.link.as_ref().and_then(|link| link.mac).map(|mac| mac.to_string());
+        let given = (text == IN_ZONE).then(|| "02:00:00:00:00:07".to_owned());
+        assert_eq!(mac, given, "{text}");
+        assert_eq!(found.attached.is_some(), text == WITH_ATTACHED, "{text}");
     }
 }
 
@@ -135,6 +186,8 @@ fn c1_what_cannot_be_read_is_a_task_all_the_same() {
         (changed("UIDS=none", "UIDS=many"), "web 1"),
         (changed("0000beef", "0000bee0"), "web 1"),
         (WITH_LINK.replace("10.64.0.11", "10.64.0"), "web 1"),
+        (IN_ZONE.replace("z+3d1853227009", "z+3d7"), "web 1"),
+        (WITH_ATTACHED.replace("a+3d192", "a+3dx"), "web 1"),
         (changed("TASK_NAME=web+201", "TASK_NAME=+"), UNREADABLE),
     ] {
         let found = read(&text);
@@ -152,7 +205,7 @@ fn c1_the_current_form_is_among_the_examples() {
     };
     let fields = record(1, "/a", Use::Reads).fields();
     let now: Vec<String> = fields.iter().map(|f| String::from_utf8_lossy(f).into()).collect();
-    assert_eq!(names(&now.join("\n")), names(WITH_LINK));
+    assert_eq!(names(&now.join("\n")), names(WITH_ATTACHED));
 }
 
 /// Rows: the holder's use, the newcomer's, both on one image; whether they clash.
