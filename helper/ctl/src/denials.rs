@@ -8,6 +8,7 @@ use proto::name::ImageName;
 use proto::path::{Component, Relative};
 use proto::target::Target;
 use proto::task_spec::files::{Source, Upper};
+use proto::task_spec::network::Private;
 use proto::task_spec::process::Ready;
 use proto::task_spec::{
     Files, Image, Layer, Logs, Network, Ownership, Payload, Resources, Root, RootFs, TaskSpec,
@@ -78,13 +79,21 @@ fn with_less(spec: &TaskSpec, round: usize) -> Vec<Less> {
     for limit in &isolation.limits {
         all.one(|s| s.isolation.limits.retain(|it| it != limit));
     }
-    if let Network::Private(ports) = network {
-        all.entries(ports.len(), |s, n| {
-            if let Network::Private(ports) = &mut s.network {
-                ports.remove(n);
+    all.entries(network.ports().len(), |s, n| {
+        if let Some(ports) = s.network.ports_mut() {
+            ports.remove(n);
+        }
+    });
+    let without = |change: fn(&mut Private)| {
+        move |s: &mut TaskSpec| {
+            if let Network::Private(wanted) = &mut s.network {
+                change(wanted);
             }
-        });
-    }
+        }
+    };
+    all.one(without(|wanted| wanted.mac = None));
+    // Of a kind that is not allowed, the name is not looked at.
+    all.coarse(without(|wanted| wanted.zone = None));
     all.one(|s| s.names.hosts.clear());
     all.entries(environment.len(), |s, n| drop(s.environment.remove(n)));
     all.entries(labels.len(), |s, n| drop(s.labels.remove(n)));
@@ -214,7 +223,8 @@ mod tests {
     use super::*;
     use policy::parse;
     use proto::capability::Capabilities;
-    use proto::name::{AllocId, Instance, TaskKey, TaskName};
+    use proto::link::Mac;
+    use proto::name::{AllocId, Instance, TaskKey, TaskName, ZoneName};
     use proto::path::Absolute;
     use proto::task_spec::files::{Bind, Device, DeviceAccess, Mapping, Overlay, Source};
     use proto::task_spec::network::Port;
@@ -328,7 +338,7 @@ mod tests {
         let (one, two) = ([192, 0, 2, 1], [0, 0, 0, 0]);
         let mut spec = spec();
         let ports = [port(one, 80), port(one, 8080), port(two, 443), port(one, 22), port(one, 80)];
-        spec.network = Network::Private(ports.to_vec());
+        spec.network = Network::with_ports(ports.to_vec());
         let mut expected = vec![
             "address host port 0.0.0.0:443",
             "twice host port 192.0.2.1:80",
@@ -343,6 +353,25 @@ mod tests {
         let found = rules(&spec, "[network]\nallow = [\"private\"]");
         assert!(found.contains(&"network.allow network of its own".to_owned()), "{found:?}");
         assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn a_zone_and_a_mac_address_that_are_refused_are_named() {
+        let mut spec = spec();
+        spec.network = Network::Private(Private {
+            zone: ZoneName::new("web").ok(),
+            mac: Some(Mac([0xff; 6])),
+            ..Private::default()
+        });
+        for (file, second) in [
+            ("[network]\nzones = []", "network.zones"),
+            ("[network]\nallow = [\"veth\"]", "network.allow"),
+        ] {
+            // Not all: of a kind that is not allowed, the zone's name is not looked at.
+            let (found, whole) = all(&spec, &parse(file).unwrap());
+            assert_eq!(found.iter().map(|denial| denial.rule).collect::<Vec<_>>(), ["mac", second]);
+            assert!(!whole);
+        }
     }
 
     /// The same source twice is one denial, and hides nothing.

@@ -6,6 +6,13 @@
 //! | [`check`] | one finding of the doctor |
 //! | [`host`] | the checks of kernel and systemd |
 //! | [`product`] | the checks of what this project installs: account, programs, units, policy |
+//! | [`host_network`] | the checks of the host's network, for tasks with one of their own |
+//! | [`firewall`] | what other programs' packet filter rules do to tasks |
+//! | [`filters`] | the cache of system call filters |
+//! | [`network`] | which task has which addresses and ports, and what it sends |
+//! | [`tasks`] | the tasks with a network of their own, by PID 1's records |
+//! | [`own_table`] | the helper's table of the packet filter |
+//! | [`routes`] | routes of the host, and the pools of tasks' addresses |
 //! | [`policy`] | is a policy file valid; what does it say of a job |
 //! | [`denials`] | every rule that a task breaks |
 //! | [`job`] | a job file as Nomad's tasks |
@@ -19,17 +26,25 @@
 mod check;
 mod denials;
 mod doctor;
+mod filters;
+mod firewall;
 mod host;
+mod host_network;
 mod job;
+mod network;
+mod own_table;
 mod policy;
 mod product;
 mod reload;
 mod retire;
+mod routes;
+mod tasks;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use ::policy::Policy;
+use serde_json::Value;
 
 /// The policy file that the daemon reads.
 const POLICY: &str = "/etc/nomad-nspawn/policy.toml";
@@ -46,6 +61,12 @@ usage:
         What the policy says of each nspawn task of a job: every rule that it
         breaks. JSON is that of `nomad job run -output`; HCL is read through the
         installed nomad. Ends with 1 when a task would be refused.
+  nomad-nspawnctl network [--json]
+        The tasks with a network of their own: link, addresses, ports, bytes; and
+        what the packet filter has refused.
+  nomad-nspawnctl filters list | verify
+        The system call filters that starts use again; verify has systemd-nspawn
+        make each again and compares.
   nomad-nspawnctl reload
         Has the helper read its policy file again. A bad file is refused with its
         line, and the old policy stays in force.
@@ -63,6 +84,9 @@ fn main() -> ExitCode {
         ["policy", "check"] => policy::check(POLICY),
         ["policy", "check", file] => policy::check(file),
         ["policy", "explain", words @ ..] => policy::explain(words),
+        ["filters", "list"] => filters::list(),
+        ["filters", "verify"] => filters::verify(),
+        ["network", options @ ..] => network::run(options),
         ["reload"] => reload::run(),
         ["retire", words @ ..] => retire::run(words),
         ["help" | "--help" | "-h"] => {
@@ -107,6 +131,16 @@ fn find_policy(path: &Path) -> Result<Option<Policy>, String> {
 /// PID 1 cannot be asked.
 fn systemd_version() -> Result<String, String> {
     output("systemctl", &["show", "--property=Version", "--value"])
+}
+
+/// What the system bus answers to busctl(1).
+///
+/// # Errors
+/// It cannot be asked.
+fn bus(words: &[&str]) -> Result<Value, String> {
+    let text = output("busctl", &[&["--system", "--json=short"], words].concat())?;
+    let mut answer: Value = serde_json::from_str(&text).map_err(|e| format!("busctl: {e}"))?;
+    Ok(answer.get_mut("data").map(Value::take).unwrap_or_default())
 }
 
 /// Output of a program of the host; its standard error in the error.

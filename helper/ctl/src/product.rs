@@ -9,7 +9,7 @@ use proto::limits::DISK_FIRST;
 
 use super::check::Check;
 use super::policy::is_compat;
-use super::{POLICY, output, retire};
+use super::{POLICY, host_network, output, retire};
 use policy::{self, Policy};
 
 const ACCOUNT: &str = "nomad-nspawn";
@@ -28,6 +28,7 @@ pub(super) fn all(agent_unit: &str, plugin: &str) -> Vec<Check> {
             checks.push(agent(agent_unit, Some(&policy)));
             checks.push(store(&policy));
             checks.extend(allocations(&policy));
+            checks.extend(host_network::all(&policy));
             checks.extend(older_driver());
         }
     }

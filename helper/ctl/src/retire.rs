@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use proto::name::AllocId;
 use serde_json::Value;
 
-use super::{POLICY, output};
+use super::{POLICY, bus, output};
 use kernel::syscalls;
 
 /// Time for an orderly end in milliseconds; then it is killed.
@@ -123,12 +123,6 @@ fn alloc_of(machine: &str) -> Option<&str> {
     let (task, alloc) = machine.split_at_checked(machine.len().checked_sub(36)?)?;
     let named = task.strip_suffix('-').is_some_and(|task| !task.is_empty());
     (named && alloc.parse::<AllocId>().is_ok()).then_some(alloc)
-}
-
-fn bus(words: &[&str]) -> Result<Value, String> {
-    let text = output("busctl", &[&["--system", "--json=short"], words].concat())?;
-    let mut answer: Value = serde_json::from_str(&text).map_err(|e| format!("busctl: {e}"))?;
-    Ok(answer.get_mut("data").map(Value::take).unwrap_or_default())
 }
 
 impl Machine {
