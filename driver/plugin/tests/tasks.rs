@@ -32,7 +32,7 @@ async fn a_task_lives_from_start_to_destroy() {
         let world = node.world.lock().unwrap();
         let (spec, _) = world.tasks.values().next().unwrap();
         assert_eq!(spec.environment[0].value.reveal(), "job-canary");
-        assert_eq!(spec.network, Network::Private(vec![]));
+        assert_eq!(spec.network, Network::with_ports(vec![]));
         assert_eq!(spec.payload, Payload::Command { words: vec![] });
         assert_eq!(spec.resources.memory_max, Some(64 << 20));
     }

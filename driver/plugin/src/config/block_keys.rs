@@ -48,7 +48,8 @@ keys! {
     /// When the task counts as started.
     pub(crate) struct ReadyKeys {
         /// What the start waits for. started: the payload is executed. notify: it sends READY=1
-        /// (sd_notify(3)), booted or as PID 1. network, exec: not yet.
+        /// (sd_notify(3)), booted or as PID 1. network: it has an address that is neither loopback
+        /// nor link-local; not with `private_network`. exec: not yet.
         mode: ReadyMode = "started";
         /// Command whose success means ready.
         command: Vec<String>, later;

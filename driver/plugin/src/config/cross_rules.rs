@@ -83,11 +83,15 @@ fn start_mode(keys: &TaskKeys, problems: &mut Vec<Problem>) {
             Problem::new("ready.mode", "notify excludes process_two: PID 1 must say READY=1")
                 .remedy("remove process_two, or use mode = \"started\""),
         ),
-        ReadyMode::Notify => {}
-        ReadyMode::Network | ReadyMode::Exec => problems.push(
+        ReadyMode::Network if keys.private_network => problems.push(
+            Problem::new("ready.mode", "network excludes private_network: loopback has no address")
+                .remedy("remove private_network, or use mode = \"started\""),
+        ),
+        ReadyMode::Notify | ReadyMode::Network => {}
+        ReadyMode::Exec => problems.push(
             Problem::new("ready.mode", NOT_YET)
                 .value(mode.word())
-                .remedy("write started or notify"),
+                .remedy("write started, notify or network"),
         ),
     }
     let timeout = ready.map(|ready| ready.timeout.0);
@@ -191,9 +195,6 @@ fn network(keys: &TaskKeys, problems: &mut Vec<Problem>) {
                 .value(true)
                 .remedy("remove one of them"),
         );
-    }
-    if keys.network_zone.is_some() && keys.network_bridge.is_some() {
-        problems.push(Problem::new("network_zone", "excludes network_bridge").remedy("remove one"));
     }
     if !keys.ports.is_empty() && !keys.port_map.0.is_empty() {
         problems.push(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proto::limits;
+
 use super::Problem;
 use super::nested::{Block, Labelled};
 use super::table::{Table as _, keys};
@@ -33,8 +35,8 @@ keys! {
         registry: Labelled<Registry>, later;
         /// Removal of downloaded images and of what crashes left.
         gc: Block<Gc>, later;
-        /// Addresses of tasks.
-        network: Block<Network>, later;
+        /// Networks of tasks.
+        network: Block<Network>;
         /// Nameservers for tasks in another network than the host's, on a host whose resolver
         /// listens on loopback only. Unset: the servers that the host's resolver asks.
         dns_servers: Vec<String>;
@@ -117,15 +119,16 @@ keys! {
 }
 
 keys! {
-    /// Addresses of tasks.
+    /// Networks of tasks.
     pub(crate) struct Network {
         /// Default of `network_setup`. helper, container, auto.
         default_setup: NetworkSetup = "helper";
-        /// Time to wait for an address.
+        /// How long a start waits for an address with `network_setup = "container"`, 0s to 10m. After
+        /// that the task runs on, and an event says so.
         address_timeout: Period = "30s";
-        /// Pool of IPv4 addresses.
+        /// Refused: `pool` of the policy file's `[network]` is it.
         pool_ipv4: Option<String>;
-        /// Pool of IPv6 addresses.
+        /// Refused: `pool_ipv6` of the policy file's `[network]` is it.
         pool_ipv6: Option<String>;
     }
 }
@@ -160,7 +163,40 @@ impl PluginConfig {
         self.logging.0.as_ref().map(|logging| logging.driver).unwrap_or_default()
     }
 
+    /// Who makes a task's network when the job does not say it.
+    pub(crate) fn default_setup(&self) -> NetworkSetup {
+        self.network.0.as_ref().map(|network| network.default_setup).unwrap_or_default()
+    }
+
+    /// How long a start waits for an address from outside, in seconds.
+    pub(crate) fn address_timeout_s(&self) -> u32 {
+        let Period(timeout) = self.network.0.clone().unwrap_or_default().address_timeout;
+        u32::try_from(timeout.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+    }
+
+    fn check_network(&self, problems: &mut Vec<Problem>) {
+        let Some(network) = &self.network.0 else { return };
+        let most = Duration::from_secs(limits::ADDRESS_TIMEOUT_MAX_S.into());
+        if network.address_timeout.0 > most {
+            let problem = Problem::new("network.address_timeout", "must be 0s to 10m");
+            problems.push(problem.value(network.address_timeout.0));
+        }
+        for (key, value, own) in [
+            ("network.pool_ipv4", &network.pool_ipv4, "pool"),
+            ("network.pool_ipv6", &network.pool_ipv6, "pool_ipv6"),
+        ] {
+            if let Some(value) = value {
+                let rule = "is the helper's to choose, which does not trust the driver with it";
+                let remedy = format!(
+                    "write {own} = {value:?} into [network] of /etc/nomad-nspawn/policy.toml"
+                );
+                problems.push(Problem::new(key, rule).value(value).remedy(remedy));
+            }
+        }
+    }
+
     fn check(&self, problems: &mut Vec<Problem>) {
+        self.check_network(problems);
         let path = &self.helper_socket;
         if !path.starts_with('/') || path.len() > 107 || path.contains('\0') {
             problems.push(
@@ -281,6 +317,28 @@ mod tests {
     }
 
     #[test]
+    fn networks_have_a_default_and_pools_are_the_policys() {
+        let config = decode(&[]).unwrap();
+        assert_eq!(
+            (config.default_setup(), config.address_timeout_s()),
+            (NetworkSetup::Helper, 30)
+        );
+        let network = |key: &str, value: &str| decode(&[("network", block(key, value.into()))]);
+        let config = network("default_setup", "auto").unwrap();
+        assert_eq!(config.default_setup(), NetworkSetup::Auto);
+        assert_eq!(network("address_timeout", "1500ms").unwrap().address_timeout_s(), 2);
+        for (key, value, words) in [
+            ("default_setup", "host", "must be one of helper, container, auto"),
+            ("address_timeout", "601s", "must be 0s to 10m"),
+            ("pool_ipv4", "10.0.0.0/20", "pool = \"10.0.0.0/20\" into [network]"),
+            ("pool_ipv6", "fd00::/64", "pool_ipv6 = \"fd00::/64\" into [network]"),
+        ] {
+            let refused = network(key, value).unwrap_err();
+            assert!(refused.contains(key) && refused.contains(words), "{refused}");
+        }
+    }
+
+    #[test]
     fn later_keys_are_refused() {
         let empty = || Value::Map(Vec::new());
         let cases = [
@@ -289,7 +347,6 @@ mod tests {
             ("auth", block("config", "/etc/auth.json".into())),
             ("registry", block("example.org", empty())),
             ("gc", block("dangling", empty())),
-            ("network", empty()),
         ];
         for (key, value) in &cases {
             let refused = decode(&[(*key, value.clone())]).unwrap_err();

@@ -152,23 +152,40 @@ keys! {
         /// host's network, where the policy allows it. No effect in groups with a network of
         /// Nomad's (`bridge`, `cni/*`, `none`).
         network_veth: bool = true;
-        /// Existing bridge that the task's network is a port of.
-        network_bridge: Option<String>, later;
-        /// Bridge whose tasks can reach each other.
-        network_zone: Option<String>, later;
+        /// Existing bridge of the host that the task's interface host0 is a port of, as described in
+        /// "Networks of the host" below. The policy must list it.
+        network_bridge: Option<String>;
+        /// Interface of the host on which the task gets a macvlan interface of its own (mode
+        /// bridge), in the same way. The policy must list it. The host and the task do not reach
+        /// each other. Not with network_bridge or ports.
+        macvlan: Option<String>;
+        /// Zone: its tasks reach each other at every port, and by name, as described in "Names"
+        /// below. At most 64 letters, digits and `._-`, beginning with a letter or digit, and at most 12
+        /// with `network_setup = "container"`. Not with `network_veth = false`, `private_network`,
+        /// network_bridge or macvlan, nor in a group with a network of Nomad's.
+        network_zone: Option<String>;
         /// Whether the task gets loopback only. Not with `network_veth = false`, nor in a group
         /// with a network of Nomad's.
         private_network: bool = false;
-        /// Who gives the task its address. helper, container, auto.
-        network_setup: NetworkSetup, later = "helper";
+        /// Who makes the network. helper: the helper, with an address from the first instruction
+        /// on. container: systemd-nspawn, and a DHCP client of the image gets the address, as
+        /// described in "Networks of the host" below; the policy must list it. auto: container
+        /// with boot, else helper. Unset: the plugin's `network.default_setup`.
+        network_setup: Option<NetworkSetup>;
         /// Whether a start waits for an address. auto, require, no.
         wait_for_address: WaitForAddress, later = "auto";
-        /// The task's IPv4 address.
-        ipv4_address: Option<String>, later;
-        /// The task's IPv6 address.
-        ipv6_address: Option<String>, later;
-        /// The task's hardware address.
-        mac_address: Option<String>, later;
+        /// The task's IPv4 address: one of the pool of the node's tasks that no other task has; with
+        /// network_bridge or macvlan one of that network, as `ADDRESS` or `ADDRESS/BITS`, without
+        /// BITS with the prefix of the host's own address there. Unset: one of the pool that follows
+        /// from allocation and task; with network_bridge or macvlan none. Only in a network of the
+        /// task's own, not with `network_setup = "container"`.
+        ipv4_address: Option<String>;
+        /// The same of IPv6, on a node with IPv6.
+        ipv6_address: Option<String>;
+        /// MAC address of the task's link, as `02:00:00:00:00:01`; no other task may have it. Unset:
+        /// one that follows from the IPv4 address, or from the allocation. Only in a network of the
+        /// task's own, not with `network_setup = "container"`.
+        mac_address: Option<String>;
         /// Labels of the group's network block whose ports lead to the task, TCP and UDP, as
         /// described in "Ports" below. No effect in groups with a network of Nomad's; not with
         /// `network_veth = false` or `private_network`.
@@ -346,13 +363,7 @@ mod tests {
             ("entrypoint", Value::List(vec!["x".into()])),
             ("args", Value::List(vec!["x".into()])),
             ("prefetch", true.into()),
-            ("network_bridge", "br0".into()),
-            ("network_zone", "z".into()),
-            ("network_setup", "container".into()),
             ("wait_for_address", "no".into()),
-            ("ipv4_address", "10.0.0.1".into()),
-            ("ipv6_address", "fd00::1".into()),
-            ("mac_address", "02:00:00:00:00:01".into()),
             ("cpu_hard_limit", true.into()),
             ("memory_swap", "64m".into()),
             ("oom_score_adj", 100.into()),
@@ -368,7 +379,7 @@ mod tests {
         }
         // Their defaults, written down, change nothing.
         for (key, value) in [
-            ("network_setup", Value::from("helper")),
+            ("wait_for_address", Value::from("auto")),
             ("prefetch", false.into()),
             ("root_hash", "".into()),
         ] {

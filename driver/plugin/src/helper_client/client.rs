@@ -15,7 +15,6 @@ use proto::error::{Code, Refusal};
 use proto::name::{Instance, TaskKey};
 use proto::parts;
 use proto::task_spec::TaskSpec;
-use proto::task_spec::process::Ready;
 use proto::wire::{Answer, Start, Task, Verb, Welcome};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -217,10 +216,8 @@ impl Helper {
         spec: &TaskSpec,
         queued: impl FnOnce(usize),
     ) -> Option<SemaphorePermit<'_>> {
-        let (share, most) = match spec.process.ready {
-            Ready::Notify { .. } => (&self.ready_starts, READY_STARTS),
-            Ready::Started => (&self.starts, STARTS),
-        };
+        let (share, most) =
+            if spec.waits() { (&self.ready_starts, READY_STARTS) } else { (&self.starts, STARTS) };
         if let Ok(place) = share.try_acquire() {
             return Some(place);
         }

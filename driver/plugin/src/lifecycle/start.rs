@@ -241,8 +241,12 @@ fn network_of(
     config: &TaskConfig,
     started: &wire::Task,
 ) -> Option<NetworkOverride> {
-    let Network::Private(_) = spec.network else { return None };
-    let address = started.addresses.iter().find(|address| address.is_ipv4())?;
+    match spec.network {
+        Network::Private(_) | Network::Attached(_) | Network::Container(_) => {}
+        Network::Loopback | Network::Host | Network::Join(_) => return None,
+    }
+    let v4 = started.addresses.iter().find(|address| address.is_ipv4());
+    let address = v4.or(started.addresses.first())?;
     Some(NetworkOverride {
         port_map: ports::inside(config),
         addr: address.to_string(),
@@ -278,7 +282,8 @@ async fn with_deadline<T: Send + 'static>(
 fn queued_message(spec: &TaskSpec, most: usize) -> String {
     let which = match spec.process.ready {
         Ready::Notify { .. } => "tasks with ready.mode = \"notify\"",
-        Ready::Started => "tasks",
+        _ if spec.waits() => "tasks that wait for an address",
+        _ => "tasks",
     };
     format!("Waits for other starts: this node starts {most} {which} at once")
 }

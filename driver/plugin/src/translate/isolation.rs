@@ -88,6 +88,12 @@ fn sysctls(keys: &TaskKeys, network: Option<&Network>, problems: &mut Vec<Proble
                 "is the whole host's".to_owned(),
                 "only net.*, kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.* can be set",
             );
+        } else if name.starts_with("net.") && matches!(network, Some(Network::Container(_))) {
+            refuse(
+                "excludes network_setup = \"container\": systemd-nspawn makes that network later"
+                    .to_owned(),
+                "remove it, or set network_setup = \"helper\"",
+            );
         } else if name.starts_with("net.") && network.is_some_and(|n| !n.is_private()) {
             refuse(
                 "needs a private network: this one is shared".to_owned(),

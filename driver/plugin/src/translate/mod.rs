@@ -9,7 +9,9 @@
 //! | [`binds`], [`tmpfs`], [`overlays`], [`mount_blocks`] | mounts |
 //! | [`devices`], [`credentials`] | device nodes and credentials |
 //! | [`process`], [`isolation`] | the payload, and what confines it |
-//! | [`network`], [`ports`], [`resolver`], [`hosts`] | network, ports and name resolution |
+//! | [`attached`] | networks of the operator's, and of systemd-nspawn |
+//! | [`network`], [`own_network`], [`ports`] | network, with its zone, addresses and ports |
+//! | [`resolver`], [`hosts`] | name resolution |
 //! | [`timezone`] | /etc/localtime |
 //! | [`host_files`] | copies of the host's files in the task's /etc |
 //! | [`output`] | log streams and journal fields |
@@ -20,6 +22,7 @@
 //! once; what this version cannot do is refused, never silently ignored. Nothing here guards
 //! anything: the helper judges the specification by its own policy.
 
+mod attached;
 mod binds;
 mod credentials;
 mod devices;
@@ -32,6 +35,7 @@ mod network;
 mod node;
 mod output;
 mod overlays;
+mod own_network;
 mod paths;
 pub(crate) mod ports;
 mod process;

@@ -5,7 +5,8 @@ use nomad_proto::drivers::{NetworkIsolationSpec, TaskConfig};
 use proto::path::Absolute;
 use proto::task_spec::Network;
 
-use super::ports;
+use super::node::Node;
+use super::{attached, own_network, ports};
 use crate::config::Problem;
 use crate::config::task::TaskKeys;
 
@@ -13,6 +14,7 @@ use crate::config::task::TaskKeys;
 pub(crate) fn network(
     task: &TaskConfig,
     keys: &TaskKeys,
+    node: &Node<'_>,
     problems: &mut Vec<Problem>,
 ) -> Option<Network> {
     let spec = task.network_isolation_spec.as_ref();
@@ -20,13 +22,22 @@ pub(crate) fn network(
         spec.mode() == NetworkIsolationMode::Host && spec.path.is_empty()
     };
     match spec.filter(|spec| !host(spec)) {
-        Some(spec) => of_group(spec, keys).map_err(|problem| problems.push(problem)).ok(),
+        Some(spec) => {
+            attached::refuse(keys, "the group's own network", problems);
+            own_network::refuse(keys, "the group's own network", problems);
+            of_group(spec, keys).map_err(|problem| problems.push(problem)).ok()
+        }
         // The group has no network namespace, or the host's.
-        None => Some(of_keys(task, keys, problems)),
+        None => Some(of_keys(task, keys, node, problems)),
     }
 }
 
-fn of_keys(task: &TaskConfig, keys: &TaskKeys, problems: &mut Vec<Problem>) -> Network {
+fn of_keys(
+    task: &TaskConfig,
+    keys: &TaskKeys,
+    node: &Node<'_>,
+    problems: &mut Vec<Problem>,
+) -> Network {
     if !keys.network_veth {
         ports::refuse(
             keys,
@@ -35,13 +46,19 @@ fn of_keys(task: &TaskConfig, keys: &TaskKeys, problems: &mut Vec<Problem>) -> N
             "remove it, or network_veth = false",
             problems,
         );
+        attached::refuse(keys, "network_veth = false, the host's network", problems);
+        own_network::refuse(keys, "network_veth = false, the host's network", problems);
         Network::Host
     } else if keys.private_network {
         let rule = "excludes private_network = true, which is loopback alone";
         ports::refuse(keys, rule, "remove one of them", problems);
+        attached::refuse(keys, "private_network = true, which is loopback alone", problems);
+        own_network::refuse(keys, "private_network = true, which is loopback alone", problems);
         Network::Loopback
+    } else if let Some(network) = attached::network(task, keys, node, problems) {
+        network
     } else {
-        Network::Private(ports::published(task, keys, problems))
+        Network::Private(own_network::private(task, keys, problems))
     }
 }
 

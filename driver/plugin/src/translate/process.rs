@@ -66,12 +66,13 @@ fn console(keys: &TaskKeys) -> Console {
 }
 
 fn ready(keys: &TaskKeys) -> Ready {
-    match &keys.ready.0 {
-        Some(ready) if ready.mode == ReadyMode::Notify => {
-            let seconds = ready.timeout.0.as_millis().div_ceil(1000);
-            Ready::Notify { timeout_s: u32::try_from(seconds).unwrap_or(u32::MAX) }
-        }
-        _ => Ready::Started,
+    let Some(ready) = &keys.ready.0 else { return Ready::Started };
+    let seconds = ready.timeout.0.as_millis().div_ceil(1000);
+    let timeout_s = u32::try_from(seconds).unwrap_or(u32::MAX);
+    match ready.mode {
+        ReadyMode::Started | ReadyMode::Exec => Ready::Started,
+        ReadyMode::Notify => Ready::Notify { timeout_s },
+        ReadyMode::Network => Ready::Network { timeout_s },
     }
 }
 

@@ -144,8 +144,12 @@ fn automatic(
     let which = match network {
         Some(Network::Loopback) | None => return EtcFile::Keep,
         // The host names no servers that could be given; the image may.
-        Some(Network::Private(_)) if is_missing(node, OWN) => return EtcFile::Keep,
-        Some(Network::Join(_) | Network::Private(_)) if node.loopback_resolver => {
+        Some(network)
+            if !matches!(network, Network::Host | Network::Join(_)) && is_missing(node, OWN) =>
+        {
+            return EtcFile::Keep;
+        }
+        Some(network) if *network != Network::Host && node.loopback_resolver => {
             let text = servers(&node.config.dns_servers);
             if !text.is_empty() {
                 return put(text.into_bytes(), ImageLink::Cover);

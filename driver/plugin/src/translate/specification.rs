@@ -56,7 +56,7 @@ fn specify(
     let alloc_dir = Absolute::parse(&task.alloc_dir)
         .map_err(|e| Problem::new("alloc_dir", e.to_string()).value(&task.alloc_dir));
     let alloc_dir = collect(alloc_dir, problems);
-    let network = network::network(task, keys, problems);
+    let network = network::network(task, keys, node, problems);
     let users = root::users(keys, node, problems);
     let mut targets = Targets::default();
     let mut root = root::root(keys, users, node, &mut targets, problems);

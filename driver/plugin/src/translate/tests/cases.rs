@@ -167,13 +167,13 @@ fn payload() -> Vec<Case> {
         ),
         one(
             "ready",
-            map(&[("mode", "network".into())]),
-            "cannot do it yet (write started or notify)",
+            map(&[("mode", "exec".into())]),
+            r#"ready.mode = "exec": this version of the nspawn driver cannot"#,
         ),
         one(
             "ready",
             map(&[("mode", "exec".into())]),
-            r#"ready.mode = "exec": this version of the nspawn driver cannot"#,
+            "cannot do it yet (write started, notify or network)",
         ),
         one("ready", map(&[("command", list(&["x"]))]), "ready.command: this version"),
         one("ready", map(&[("timeout", "0".into())]), "ready.timeout = 0ns: must be 1s to 1h"),
@@ -190,6 +190,10 @@ fn payload() -> Vec<Case> {
                 ("ready", map(&[("mode", "notify".into())])),
             ],
             "ready.mode: notify excludes process_two: PID 1 must say READY=1",
+        ),
+        (
+            vec![("private_network", true.into()), ("ready", map(&[("mode", "network".into())]))],
+            "ready.mode: network excludes private_network: loopback has no address",
         ),
         one("timezone", "utc".into(), "must be one of off, copy, bind, symlink, delete, auto"),
     ]
@@ -323,11 +327,26 @@ fn rest() -> Vec<Case> {
         // Network.
         (
             vec![("network_zone", "a".into()), ("network_bridge", "b".into())],
-            "network_zone: excludes network_bridge",
+            r#"network_zone = "a": excludes network_bridge"#,
         ),
         (
             vec![("private_network", true.into()), ("network_veth", false.into())],
             "private_network = true: excludes network_veth = false, the host's network",
+        ),
+        one("network_zone", "a b".into(), r#"network_zone = "a b": not a valid zone name"#),
+        one("network_zone", "-a".into(), "beginning with a letter or digit"),
+        one("ipv4_address", "10.0.0.1/24".into(), "must be an address without a prefix length"),
+        one("ipv4_address", "fd00::1".into(), r#"ipv4_address = "fd00::1": must be"#),
+        one("ipv6_address", "10.0.0.1".into(), r#"ipv6_address = "10.0.0.1": must be"#),
+        one("mac_address", "02-00-00-00-00-01".into(), "joined by colons"),
+        one("mac_address", "01:00:5e:00:00:01".into(), "must be of one interface"),
+        (
+            vec![("network_zone", "a".into()), ("network_veth", false.into())],
+            r#"network_zone = "a": excludes network_veth = false, the host's network"#,
+        ),
+        (
+            vec![("ipv4_address", "10.0.0.9".into()), ("private_network", true.into())],
+            "excludes private_network = true, which is loopback alone (remove one of them)",
         ),
         one("extra_hosts", list(&["db"]), r#"extra_hosts = "db": must be name:address"#),
         one(

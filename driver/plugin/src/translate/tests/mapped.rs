@@ -20,7 +20,7 @@ fn a_plain_job_becomes_a_specification() {
     let spec = spec(&[]);
     assert_eq!(spec.key.to_string(), format!("{ALLOC}/web/00c0ffee"));
     assert_eq!(spec.root, RootFs::tree(Root::Plain));
-    assert_eq!(spec.network, Network::Private(vec![]));
+    assert_eq!(spec.network, Network::with_ports(vec![]));
     assert_eq!(spec.logs, Logs::Fifos);
     assert_eq!(spec.payload, Payload::Boot { arguments: vec![] });
     assert!(spec.users.isolates() && spec.stop_signal.is_none());

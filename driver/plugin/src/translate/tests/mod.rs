@@ -1,5 +1,6 @@
 //! Tests of whole specifications: what a job says against what the helper is asked for.
 
+mod attached;
 mod cases;
 mod files;
 mod mapped;

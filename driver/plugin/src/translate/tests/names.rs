@@ -3,8 +3,11 @@
 use super::*;
 use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
 use nomad_proto::drivers::{DnsConfig, HostsConfig, NetworkIsolationSpec};
+use proto::link::Mac;
+use proto::name::ZoneName;
 use proto::path::Absolute;
 use proto::task_spec::Network;
+use proto::task_spec::network::Private;
 use proto::task_spec::resolver::{EtcFile, ImageLink};
 
 fn group() -> NetworkIsolationSpec {
@@ -24,7 +27,7 @@ fn networks_follow_group_and_keys() {
         try_task(&task).map(|spec| spec.network)
     };
     for none in [None, Some(host)] {
-        assert_eq!(network(none.clone(), true), Ok(Network::Private(vec![])));
+        assert_eq!(network(none.clone(), true), Ok(Network::with_ports(vec![])));
         assert_eq!(network(none, false), Ok(Network::Host));
     }
     let joined = Network::Join(Absolute::parse(&format!("/var/run/netns/{ALLOC}")).unwrap());
@@ -43,6 +46,31 @@ fn networks_follow_group_and_keys() {
         assert!(network(Some(bad), true).is_err());
     }
     assert_eq!(spec(&[("private_network", true.into())]).network, Network::Loopback);
+}
+
+#[test]
+fn zone_and_addresses_are_the_jobs() {
+    let keys: [(&str, Value); 4] = [
+        ("network_zone", "back-end.1".into()),
+        ("ipv4_address", "10.87.16.20".into()),
+        ("ipv6_address", "fd00:0::20".into()),
+        ("mac_address", "02:00:00:00:00:0A".into()),
+    ];
+    let expected = Private {
+        ports: Vec::new(),
+        zone: ZoneName::new("back-end.1").ok(),
+        v4: Some([10, 87, 16, 20].into()),
+        v6: Some("fd00::20".parse().unwrap()),
+        mac: Some(Mac([2, 0, 0, 0, 0, 10])),
+    };
+    assert_eq!(spec(&keys).network, Network::Private(expected));
+    // As in the older driver, an empty text is none.
+    let empty = keys.map(|(key, _)| (key, Value::from("")));
+    assert_eq!(spec(&empty).network, Network::with_ports(Vec::new()));
+    let mut task = task(&[("network_zone", "web".into())]);
+    task.network_isolation_spec = Some(group());
+    let text = try_task(&task).unwrap_err();
+    assert!(text.contains(r#"network_zone = "web": excludes the group's own network"#), "{text}");
 }
 
 /// A file with this content; one of the host has its path as content.

@@ -31,9 +31,13 @@ fn group_ports() -> Vec<PortMapping> {
 /// Host address and port, and the port inside, of every port that these keys publish.
 fn published(keys: &[(&str, Value)]) -> Vec<(String, u16)> {
     let network = try_task(&task_with(keys, group_ports())).unwrap().network;
-    let Network::Private(ports) = network else { panic!("{network:?}") };
+    let Network::Private(wanted) = network else { panic!("{network:?}") };
     let place = |address, port| SocketAddr::new(address, port).to_string();
-    ports.iter().map(|port| (place(port.address, port.host.get()), port.task.get())).collect()
+    wanted
+        .ports
+        .iter()
+        .map(|port| (place(port.address, port.host.get()), port.task.get()))
+        .collect()
 }
 
 fn ports(labels: &[&str]) -> (&'static str, Value) {
@@ -115,5 +119,5 @@ fn ports_have_no_effect_in_a_group_with_a_network() {
     assert_eq!(try_task(&task).unwrap().network, joined);
     assert!(have_no_effect(&task, &joined));
     assert!(!have_no_effect(&super::task(&[]), &joined));
-    assert!(!have_no_effect(&task, &Network::Private(Vec::new())));
+    assert!(!have_no_effect(&task, &Network::with_ports(Vec::new())));
 }

@@ -125,7 +125,7 @@ fn the_operators_settings_refuse_too() {
 fn all_problems_are_in_one_message() {
     let mut task = task(&[
         ("image", "".into()),
-        ("network_zone", "z".into()),
+        ("network_zone", "a zone".into()),
         ("bind", pairs(&[("/a", "b")])),
         ("ulimit", pairs(&[("x", "1")])),
         ("oops", 1.into()),
