@@ -1,5 +1,6 @@
 //! The figures, for people and for programs.
 
+use super::Network;
 use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
@@ -28,7 +29,7 @@ impl Figures {
         Self { median, min, max, count: ms.len() }
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         json!({ "median_ms": self.median, "min_ms": self.min, "max_ms": self.max, "count": self.count })
     }
 }
@@ -109,6 +110,8 @@ pub struct Report {
     pub stops: Figures,
     /// Tasks, resident memory of driver and helper in KiB.
     pub memory: Vec<(usize, u64, u64)>,
+    /// What networks cost.
+    pub network: Network,
 }
 
 impl Report {
@@ -141,6 +144,7 @@ impl Report {
             "parallel_20": { "bare_ms": self.parallel.0.as_millis(), "ours_ms": self.parallel.1.as_millis() },
             "stop": self.stops.json(),
             "memory": memory,
+            "network": self.network.json(),
         })
     }
 }
@@ -165,6 +169,7 @@ impl fmt::Display for Report {
         for (tasks, driver, helper) in &self.memory {
             writeln!(f, "  {tasks:3} tasks: driver {driver}, helper {helper}")?;
         }
-        write!(f, "  growth for a task: {:.1}", self.growth_per_task().unwrap_or_default())
+        writeln!(f, "  growth for a task: {:.1}", self.growth_per_task().unwrap_or_default())?;
+        write!(f, "{}", self.network)
     }
 }
