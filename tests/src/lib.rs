@@ -14,6 +14,7 @@ pub mod host;
 pub mod hostile;
 pub mod images;
 pub mod job;
+pub mod lan;
 pub mod msgpack;
 pub mod nomad;
 pub mod oracle;

@@ -83,6 +83,13 @@ const HOST: &[&str] = &[
     "strace",
 ];
 
+/// What a host with other firewalls has in addition: see [`host_with_firewalls`].
+const FIREWALLS: &[&str] = &["docker.io", "firewalld", "ufw"];
+
+/// Their units; nothing of them may run before a test starts it.
+const FIREWALL_UNITS: &[&str] =
+    &["docker.service", "docker.socket", "containerd.service", "firewalld.service", "ufw.service"];
+
 /// Packages of the booting Debian image.
 const IMAGE: &[&str] = &["systemd", "systemd-sysv", "dbus", "iproute2", "procps"];
 
@@ -113,13 +120,35 @@ pub const USERS: [(&str, u32); 2] = [("alice", 1000), ("mallory", 1001)];
 /// # Errors
 /// When debootstrap or the set-up fails.
 pub fn host(suite: Suite) -> Result<PathBuf> {
+    host_with(suite, "rootfs", &[], |_| Ok(()))
+}
+
+/// The same with Docker, firewalld and ufw installed, none of which starts by itself.
+///
+/// # Errors
+/// When debootstrap or the set-up fails.
+pub fn host_with_firewalls(suite: Suite) -> Result<PathBuf> {
+    host_with(suite, "firewalls", FIREWALLS, |dir| {
+        let mut disable = Command::new("chroot");
+        disable.arg(dir).args(["systemctl", "disable"]).args(FIREWALL_UNITS);
+        outer::run(&mut disable).map(drop)
+    })
+}
+
+fn host_with(
+    suite: Suite,
+    kind: &str,
+    more: &[&str],
+    finish: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     outer::ensure_tools()?;
-    let list = HOST.join(",");
+    let list = [HOST, more].concat().join(",");
     let users = format!("{USERS:?}");
     let inputs = [RECIPE, suite.name(), &list, &users];
-    cache::entry(&format!("rootfs-{}", suite.name()), &inputs, |dir| {
+    cache::entry(&format!("{kind}-{}", suite.name()), &inputs, |dir| {
         debootstrap(suite, &list, dir)?;
-        finish_host(dir)
+        finish_host(dir)?;
+        finish(dir)
     })
 }
 

@@ -15,6 +15,8 @@ pub struct ShellJob<'a> {
     pub restarts: usize,
     /// Whether the command is PID 2 below a stub init.
     pub process_two: bool,
+    /// Whether port 80 is published, under the label `http`.
+    pub port: bool,
     /// `kill_timeout`.
     pub kill_timeout: &'a str,
     /// The script; double quotes and backslashes must be written as HCL wants them.
@@ -25,7 +27,12 @@ impl ShellJob<'_> {
     /// The job file. A task that ends for good is not placed anew, and a running one counts at once.
     #[must_use]
     pub fn hcl(&self) -> String {
-        let Self { name, kind, count, restarts, process_two, kill_timeout, script } = self;
+        let Self { name, kind, count, restarts, process_two, port, kill_timeout, script } = self;
+        let (network, ports) = if *port {
+            ("network {\n      port \"http\" {\n        to = 80\n      }\n    }", "[\"http\"]")
+        } else {
+            ("", "[]")
+        };
         let update = if *kind == "service" {
             "update {\n      min_healthy_time = \"0s\"\n    }"
         } else {
@@ -48,6 +55,7 @@ job "{name}" {{
       unlimited = false
     }}
     {update}
+    {network}
     task "t" {{
       driver       = "nspawn"
       kill_timeout = "{kill_timeout}"
@@ -56,6 +64,7 @@ job "{name}" {{
         boot        = false
         ephemeral   = true
         process_two = {process_two}
+        ports       = {ports}
         command     = ["/bin/sh", "-c", "{script}"]
       }}
       resources {{

@@ -68,7 +68,15 @@ impl Stand {
     /// # Errors
     /// When something does not start.
     pub fn up(policy: &str) -> Result<Self> {
-        let rig = Rig::up(&Config { agent: false, ..Config::from_env()? })?;
+        Self::up_on(&Config { agent: false, ..Config::from_env()? }, policy)
+    }
+
+    /// The same on a host like this.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn up_on(config: &Config, policy: &str) -> Result<Self> {
+        let rig = Rig::up(config)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let plugin = runtime.block_on(Plugin::start(&rig))?;

@@ -25,12 +25,32 @@ macro_rules! chosen {
 
 chosen! {
     network: [
+        "bridges::a_bridge_leads_in_and_out_and_ports_lead_to_its_task",
+        "bridges::macvlan_reaches_its_network_and_not_the_host",
+        "container_setup::an_address_of_the_hosts_networkd_is_reported_and_ports_lead_to_it",
+        "container_setup::without_an_address_a_task_runs_on_with_a_note",
         "isolation::the_hosts_ports_and_the_metadata_service_are_closed_and_its_loopback_as_well",
         "life::a_descriptor_store_that_is_lost_takes_no_link_away",
-        "life::everything_goes_when_the_payload_ends_and_not_only_at_its_removal",
+        "life::d14_everything_goes_when_the_payload_ends_and_not_only_at_its_removal",
         "life::transfers_and_ports_outlive_firewall_and_helper",
-        "ports::a_port_answers_at_its_address_on_loopback_and_to_every_neighbour",
-        "ports::the_first_instruction_has_a_network",
+        "own_namespace::a_booted_system_with_networkd_keeps_its_network_and_may_do_anything_to_it",
+        "own_namespace::a_command_with_the_capability_may_do_anything_to_its_network",
+        "own_namespace::the_first_instruction_has_its_network_though_it_belongs_to_the_container",
+        "ports::d11_d17_a_port_answers_at_its_address_on_loopback_and_to_every_neighbour",
+        "ports::d12_the_first_instruction_has_a_network",
+        "zones::tasks_of_a_zone_reach_each_other_by_address_and_by_name",
+        "zones::the_first_instruction_finds_the_others",
+        "zones::zones_outlive_the_helper",
+    ],
+    filters: [
+        "calls::systemd_nspawn_is_refused_nothing_more",
+        "faults::a_damaged_entry_is_never_used",
+        "same::a_payload_cannot_see_whether_its_filters_come_from_the_cache",
+        "same::every_set_of_options_has_the_filters_of_a_plain_nspawn",
+    ],
+    firewalls: [
+        "others::docker_with_iptables",
+        "others::firewalld",
     ],
     roots: [
         "disks::every_file_system_in_every_mode_leaves_the_file_as_it_is",

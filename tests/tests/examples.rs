@@ -1,5 +1,5 @@
 //! The jobs of example/jobs that are written as the older driver's documentation writes them, run
-//! unchanged through an agent on a node with the compat preset.
+//! unchanged through an agent on a node with the compat preset; and that of a zone.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -71,4 +71,16 @@ fn older_jobs_run_unchanged_with_the_compat_preset() {
     })
     .unwrap();
     debian.purge().unwrap();
+}
+
+/// In one group, and each by the other's task name.
+#[test]
+fn tasks_of_the_example_zone_find_each_other() {
+    let rig = Rig::up(&Config::from_env().unwrap()).unwrap();
+    let run = rig.run_job(&job("zone")).unwrap();
+    let alloc = run.alloc().unwrap();
+    alloc.wait_running().unwrap();
+    alloc.wait_logs("web", "stdout", LIMIT, |text| text.starts_with(b"rows\n")).unwrap();
+    run.purge().unwrap();
+    assert_eq!(rig.sh("ls /run/nomad-nspawn/hosts").unwrap(), "");
 }

@@ -8,7 +8,8 @@ use nspawn_tests::oracle::{Verdict, generate, judge, wire};
 use nspawn_tests::{Config, Rig, soak};
 use proto::error::Code;
 use proto::step::Step;
-use proto::task_spec::Ownership;
+use proto::task_spec::network::Private;
+use proto::task_spec::{Network, Ownership};
 
 /// Specifications in CI; `cargo rig soak` tries a million.
 const TRIES: u64 = 100_000;
@@ -59,6 +60,11 @@ fn p08_p17_p40_a_driver_that_checks_nothing_gets_the_oracles_verdict() {
             let Ok(whole) = wire::bytes(&spec) else { continue };
             // An image of the host's own must keep its owners.
             if may_start && spec.root.ownership == Ownership::Chown {
+                continue;
+            }
+            // Whether an address is of the pool depends on the host.
+            let has_address = |it: &Private| it.v4.is_some() || it.v6.is_some();
+            if may_start && matches!(&spec.network, Network::Private(it) if has_address(it)) {
                 continue;
             }
             let answer = client.start_bytes(&whole).unwrap();

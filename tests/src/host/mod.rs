@@ -32,6 +32,8 @@ pub struct Config {
     /// Whether the instance gets a Debian image of its own, for jobs that write to the image. Else it
     /// is a read-only view of the cached one (copying takes seconds).
     pub own_debian: bool,
+    /// Whether Docker, firewalld and ufw are installed; none of them runs.
+    pub firewalls: bool,
 }
 
 impl Config {
@@ -46,7 +48,13 @@ impl Config {
     /// Product and agent on `suite`.
     #[must_use]
     pub fn new(suite: Suite) -> Self {
-        Self { suite, product: Some(Variant::Plain), agent: true, own_debian: false }
+        Self {
+            suite,
+            product: Some(Variant::Plain),
+            agent: true,
+            own_debian: false,
+            firewalls: false,
+        }
     }
 }
 
@@ -93,7 +101,11 @@ impl Rig {
     fn boot(config: &Config, nomad: Option<&std::path::Path>) -> Result<Self> {
         let spec = Spec {
             suite: config.suite,
-            rootfs: rootfs::host(config.suite)?,
+            rootfs: if config.firewalls {
+                rootfs::host_with_firewalls(config.suite)?
+            } else {
+                rootfs::host(config.suite)?
+            },
             busybox: images::busybox(config.suite)?,
             debian: images::debian(config.suite)?,
             own_debian: config.own_debian,

@@ -218,6 +218,8 @@ fn start(spec: &Spec, dir: &Path, slot: &Slot, root: &Path) -> Result<Child> {
         .arg(format!("--machine={}", slot.machine()))
         .arg(format!("--directory={}", root.display()))
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+        // A host is under no system call filters: below them nobody can read those of others.
+        .env("SYSTEMD_SECCOMP", "0")
         .stdin(Stdio::null())
         .stdout(console.try_clone()?)
         .stderr(console);

@@ -39,8 +39,10 @@ pub struct File {
     pub caps_allow: Option<Vec<String>>,
     pub network_allow: Option<Vec<String>>,
     pub netns_paths: Option<Vec<String>>,
+    pub network_zones: Option<Vec<String>>,
     /// First and last port of each entry.
     pub network_ports: Option<Vec<(u16, u16)>>,
+    pub container_admin: Option<bool>,
     /// The number of bytes, and the text when it is given as a text with a suffix.
     pub limits_memory: Option<(u64, Option<String>)>,
     pub limits_tasks: Option<u64>,
@@ -68,7 +70,9 @@ pub struct Settings {
     pub caps_allow: Vec<String>,
     pub network_allow: Vec<String>,
     pub netns_paths: Vec<String>,
+    pub network_zones: Vec<String>,
     pub network_ports: Vec<(u16, u16)>,
+    pub container_admin: bool,
     pub limits_memory: Option<u64>,
     pub limits_tasks: Option<u64>,
     pub limits_ulimit: Vec<(String, u64)>,
@@ -107,7 +111,7 @@ impl Settings {
         let any = |yes: &[&str]| if compat { texts(yes) } else { Vec::new() };
         let images = if compat { "/" } else { "/var/lib/machines" };
         let mut network = texts(&["private", "veth", "zone", "group"]);
-        network.extend(any(&["host", "bridge:*", "none"]));
+        network.extend(any(&["host", "bridge:*", "none", "container"]));
         Self {
             preset,
             images_store: "/var/lib/machines".to_owned(),
@@ -123,7 +127,9 @@ impl Settings {
             caps_allow: if compat { texts(&["all"]) } else { texts(&NOMAD_CAPS) },
             network_allow: network,
             netns_paths: texts(&["/run/netns", "/var/run/netns"]),
+            network_zones: texts(&["*"]),
             network_ports: vec![(if compat { 1 } else { 1024 }, 65_535)],
+            container_admin: true,
             limits_memory: None,
             limits_tasks: None,
             limits_ulimit: Vec::new(),
@@ -161,7 +167,9 @@ impl File {
             caps_allow: or(&self.caps_allow, base.caps_allow),
             network_allow: or(&self.network_allow, base.network_allow),
             netns_paths: or(&self.netns_paths, base.netns_paths),
+            network_zones: or(&self.network_zones, base.network_zones),
             network_ports: self.network_ports.clone().unwrap_or(base.network_ports),
+            container_admin: self.container_admin.unwrap_or(base.container_admin),
             limits_memory: self.limits_memory.as_ref().map(|(bytes, _)| *bytes),
             limits_tasks: self.limits_tasks,
             limits_ulimit: self.limits_ulimit.clone().unwrap_or_default(),
@@ -203,7 +211,9 @@ impl File {
             &[
                 ("allow", list(&self.network_allow)),
                 ("netns_paths", list(&self.netns_paths)),
+                ("zones", list(&self.network_zones)),
                 ("ports", self.network_ports.as_ref().map(|all| array(all, ports))),
+                ("container_admin", self.container_admin.map(|on| on.to_string())),
             ],
         );
         let memory = self.limits_memory.as_ref().map(|(bytes, text)| {

@@ -3,7 +3,7 @@
 use super::file::{File, ImagePath, Preset, Settings};
 use super::random::Random;
 use super::texts::{self, OWN, path, relative};
-use super::{twists, wire};
+use super::{twists, wire, zones};
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
 use proto::task_spec::files::{Bind, Mapping, Source, Tmpfs};
@@ -49,7 +49,8 @@ pub fn policy(random: &mut Random) -> File {
         &["/srv/nomad/alloc", "/var/lib/nomad/alloc"],
     ];
     let netns: [&[&str]; 3] = [&["/run/netns", "/run/docker/netns"], &["/srv/netns"], &[]];
-    let kinds = ["private", "group", "host", "veth", "zone", "none", "bridge:br0", "macvlan:eth0"];
+    let kinds = ["private", "group", "host", "veth", "zone", "none", "bridge:br0", "bridge:b*"];
+    let kinds = [&kinds[..], &["macvlan:eth0", "macvlan:*", "container", "container"]].concat();
     let memory: [(u64, Option<&str>); 5] = [
         (2 << 30, Some("2g")),
         (512 << 20, Some("512m")),
@@ -78,7 +79,9 @@ pub fn policy(random: &mut Random) -> File {
             all
         }),
         netns_paths: given(random, 20, |r| owned(r.pick(&netns).to_vec())),
+        network_zones: given(random, 40, |r| owned(r.some(&zones::PATTERNS, 3))),
         network_ports: given(random, 40, |r| r.some(&texts::PORTS, 3)),
+        container_admin: given(random, 30, |r| r.chance(50)),
         limits_memory: given(random, 30, |r| {
             let (bytes, text) = r.pick(&memory);
             (bytes, text.map(str::to_owned))
@@ -195,7 +198,7 @@ pub fn spec(random: &mut Random, policy: &Settings) -> (TaskSpec, Vec<&'static s
     spec.payload = payload(random);
     spec.network = if policy.network_allow.iter().any(|kind| kind == "veth") && random.chance(50) {
         let listed = policy.network_ports.iter();
-        Network::Private(listed.map(|(low, _)| port("192.0.2.1", *low)).take(1).collect())
+        Network::with_ports(listed.map(|(low, _)| port("192.0.2.1", *low)).take(1).collect())
     } else if policy.network_allow.iter().any(|kind| kind == "private") {
         Network::Loopback
     } else {

@@ -2,7 +2,8 @@
 
 use super::file::Settings;
 use super::{Broken, TASKS_DEFAULT, places};
-use proto::task_spec::{Network, TaskSpec, Users};
+use proto::capability::Capabilities;
+use proto::task_spec::{Network, Payload, TaskSpec, Users};
 
 /// What systemd-nspawn leaves every container (systemd-nspawn(1), `--capability=`).
 const NSPAWN_CAPS: [&str; 26] = [
@@ -58,6 +59,15 @@ fn check_caps(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     }
 }
 
+/// Whether a network of the task's own belongs to the container.
+pub(super) fn network_of_container(spec: &TaskSpec, policy: &Settings) -> bool {
+    let names = |set: Capabilities| set.names().any(|name| name == "CAP_NET_ADMIN");
+    let boots = matches!(spec.payload, Payload::Boot { .. });
+    let own_users = spec.users != Users::Host;
+    let may = !names(spec.isolation.drop) && (boots || names(spec.isolation.add));
+    matches!(spec.network, Network::Private(_)) && own_users && may && policy.container_admin
+}
+
 /// TasksMax= of the unit.
 pub(super) fn tasks(spec: &TaskSpec, policy: &Settings) -> u64 {
     let asked = spec.resources.tasks_max.unwrap_or(TASKS_DEFAULT);
@@ -93,7 +103,8 @@ fn check_isolation(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
         let allow: Vec<_> = policy.sysctl_allow.iter().map(String::as_str).collect();
         broken.policy("sysctl-family", !any(&FAMILIES));
         broken.policy("sysctl-listed", !any(&allow));
-        let own = matches!(spec.network, Network::Loopback | Network::Private(_));
+        let own =
+            matches!(spec.network, Network::Loopback | Network::Private(_) | Network::Attached(_));
         broken.policy("sysctl-network", name.starts_with("net.") && !own);
     }
     if let Some(context) = &spec.isolation.selinux {

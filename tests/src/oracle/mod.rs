@@ -12,10 +12,11 @@
 //! | `sizes` | bounds and contradictions (`Invalid`) |
 //! | [`places`] | paths, binds, devices, networks (`Policy`) |
 //! | `grants` | users, capabilities, ceilings, settings (`Policy`) |
-//! | [`generate`], `twists`, `mounts`, `texts` | random policy files and specifications |
+//! | [`generate`], `twists`, `attached`, `mounts`, `zones`, `texts` | random policy files and specifications |
 //! | [`wire`] | what a specification becomes on its way |
 //! | [`compare`] | runs both, counts, and shows where they differ |
 
+mod attached;
 pub mod compare;
 pub mod file;
 pub mod generate;
@@ -27,9 +28,10 @@ mod sizes;
 mod texts;
 mod twists;
 pub mod wire;
+mod zones;
 
 use file::Settings;
-use proto::task_spec::network::Port;
+use proto::task_spec::network::Private;
 use proto::task_spec::{Network, TaskSpec};
 
 /// What a specification gets.
@@ -56,8 +58,10 @@ pub struct Facts {
     pub unmapped: bool,
     /// The unit's TasksMax=.
     pub tasks: u64,
-    /// Ports that lead to the task, of one with a network of its own.
-    pub ports: Option<Vec<Port>>,
+    /// Ports, zone and addresses of a task with a network of its own.
+    pub network: Option<Private>,
+    /// Whether that network belongs to the container's own user namespace.
+    pub container_network: bool,
 }
 
 /// TasksMax= of a unit whose job asks for none.
@@ -110,10 +114,12 @@ pub fn judge(spec: &TaskSpec, policy: &Settings) -> (Verdict, Broken) {
             binds: spec.files.binds.iter().map(|b| places::source(spec, &b.source)).collect(),
             unmapped: policy.binds_unmapped,
             tasks: grants::tasks(spec, policy),
-            ports: match &spec.network {
-                Network::Private(ports) => Some(ports.clone()),
+            network: match &spec.network {
+                Network::Private(wanted) => Some(wanted.clone()),
+                // Others go into the plan as they are.
                 _ => None,
             },
+            container_network: grants::network_of_container(spec, policy),
         })
     };
     (verdict, broken)

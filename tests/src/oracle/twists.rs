@@ -1,10 +1,12 @@
 //! Single changes of a specification, each around the edges of one group of rules.
 
+use super::attached::{attached, container};
 use super::file::Settings;
 use super::generate::{mode, payload, port};
 use super::mounts::{bind, count, credential, device, hidden, overlay, pivot, tmpfs};
 use super::random::Random;
 use super::texts::{self, OTHER, OWN, path};
+use super::zones;
 use proto::capability::{Capabilities, NAMES};
 use proto::limits;
 use proto::name::{ImageName, VariableName};
@@ -24,7 +26,7 @@ use std::num::NonZeroU16;
 type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
 
 /// Those with many cases stand several times.
-const ALL: [(&str, Twist); 47] = [
+const ALL: [(&str, Twist); 50] = [
     ("image", image),
     ("image", image),
     ("image", image),
@@ -38,7 +40,10 @@ const ALL: [(&str, Twist); 47] = [
     ("start", start),
     ("start", start),
     ("network", network),
+    ("network", network),
     ("ports", ports),
+    ("zone", zones::twist),
+    ("zone", zones::twist),
     ("ports", ports),
     ("alloc-dir", alloc_dir),
     ("bind", bind),
@@ -168,18 +173,22 @@ fn start(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
     if random.chance(60) {
         let max = limits::READY_TIMEOUT_MAX_S;
         let timeout_s = random.pick(&[0, 1, 30, max, max + 1, u32::MAX]);
-        spec.process.ready = Ready::Notify { timeout_s };
+        spec.process.ready = if random.chance(50) {
+            Ready::Notify { timeout_s }
+        } else {
+            Ready::Network { timeout_s }
+        };
     }
     if random.chance(60) {
         spec.process.user = User::parse("web").ok();
     }
-    // It is walked inside, by the payload's own rights: any path.
+    // Walked inside, by the payload's own rights: any path.
     let directory = path(random.pick(&texts::TARGETS));
     spec.process.directory = random.chance(30).then_some(directory);
     spec.process.hostname = random.chance(50).then(|| constant!(HostName, "web.example"));
 }
 
-fn network(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
+fn network(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     let places = [
         "/run/netns/OWN",
         "/var/run/netns/OWN",
@@ -193,9 +202,11 @@ fn network(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
         "/proc/1/ns/net",
         "/run/netns2/OWN",
     ];
-    spec.network = match random.below(6) {
+    spec.network = match random.below(10) {
         0 => Network::Loopback,
         1 => Network::Host,
+        2 | 3 => attached(random, policy),
+        4 | 5 => container(random, policy),
         _ => Network::Join(path(random.pick(&places))),
     };
 }
@@ -228,7 +239,7 @@ fn ports(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
         }
         _ => {}
     }
-    spec.network = Network::Private(all);
+    spec.network = Network::with_ports(all);
 }
 
 fn alloc_dir(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {

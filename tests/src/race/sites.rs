@@ -57,6 +57,7 @@ pub(crate) fn plan(top: &Path) -> Result<Plan> {
         payload: Payload::Command { words: Vec::new() },
         process: Process::default(),
         isolation: Isolation::default(),
+        cached_filters: false,
         network: PlannedNetwork::Loopback,
         names: Names::default(),
         files: PlannedFiles::default(),

@@ -16,7 +16,7 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 54] = [
+const FAULTS: [Fault; 61] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -91,12 +91,31 @@ const FAULTS: [Fault; 54] = [
     ("allocation.rs", "Some(\"secrets\" | \"local\")", "Some(\"secrets\" | \"local\" | \"tmp\")"),
     ("devices.rs", "(!write || allowed.write) && ", ""),
     ("glob.rs", "Some(*byte) != stop", "Some(*byte) != stop.or(Some(0)).filter(|_| false)"),
-    ("bounds.rs", "at_most(ports.len(), PORTS_MAX,", "at_most(ports.len(), PORTS_MAX + 1,"),
+    (
+        "bounds.rs",
+        "at_most(spec.network.ports().len(), PORTS_MAX,",
+        "at_most(spec.network.ports().len(), PORTS_MAX + 1,",
+    ),
     ("addresses.rs", "Ok(Self(low..=high))", "Ok(Self(low..=high.saturating_add(1)))"),
     ("network.rs", "insert((port.address, port.host))", "insert((port.address, port.task))"),
+    ("network.rs", "&& !has(spec.isolation.drop)", ""),
+    ("network.rs", "spec.users != Users::Host &&", ""),
+    ("network.rs", "&& policy.network.container_admin", ""),
     ("network.rs", "address.to_ipv4_mapped().is_none()", "true"),
     ("network.rs", "form && !address.is_unspecified()", "form"),
-    ("network.rs", "match ports.iter().find(", "match ports.iter().take(1).find("),
+    (
+        "network.rs",
+        "spec.network.ports().iter().find(",
+        "spec.network.ports().iter().take(1).find(",
+    ),
+    ("network.rs", "matches(pattern, zone, None)", "pattern == zone"),
+    ("network.rs", "check_zone(wanted.zone.as_ref().map(ZoneName::as_str), policy)?;", ""),
+    (
+        "network.rs",
+        "vec![(\"zone\".into(), \"network in a zone\")]",
+        "vec![(\"veth\".into(), \"network in a zone\")]",
+    ),
+    ("network.rs", "if !mac.is_of_one() =>", "if false =>"),
     ("isolation.rs", "\"kernel.sem\", \"fs", "\"kernel.sem*\", \"fs"),
     (
         "isolation.rs",
@@ -156,7 +175,7 @@ mod oracle;
 use oracle::compare::{Product, compare};
 use oracle::{Facts, TASKS_DEFAULT, Verdict};
 use proto::error::Code;
-use proto::plan::Unprotected;
+use proto::plan::{NetworkOwner, Unprotected};
 // For the copies of proto/sockets/src/target.rs.
 use proto::{name, path};
 
@@ -180,7 +199,8 @@ macro_rules! run {
                     binds: decision.plan().files.binds.iter().map(|b| b.source.to_string()).collect(),
                     unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
                     tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
-                    ports: decision.ports().map(<[_]>::to_vec),
+                    network: decision.network().cloned(),
+                    container_network: decision.network_owner() == Some(NetworkOwner::Container),
                 }),
                 Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,
                 Err(refusal) if refusal.code == Code::Policy => Verdict::Policy,

@@ -4,7 +4,7 @@ use crate::oracle::compare::{Disagreement, Product, Tally, compare};
 use crate::oracle::{Facts, TASKS_DEFAULT, Verdict};
 use policy::Denial;
 use proto::error::{Code, Refusal};
-use proto::plan::Unprotected;
+use proto::plan::{NetworkOwner, Unprotected};
 
 /// The helper's decision in the oracle's words.
 fn verdict(answer: Result<policy::Decision, Denial>) -> Verdict {
@@ -14,7 +14,8 @@ fn verdict(answer: Result<policy::Decision, Denial>) -> Verdict {
             binds: decision.plan().files.binds.iter().map(|bind| bind.source.to_string()).collect(),
             unmapped: decision.plan().files.unprotected != Unprotected::Refuse,
             tasks: decision.unit().resources.tasks_max.unwrap_or(TASKS_DEFAULT),
-            ports: decision.ports().map(<[_]>::to_vec),
+            network: decision.network().cloned(),
+            container_network: decision.network_owner() == Some(NetworkOwner::Container),
         }),
         Err(Denial { refusal: Refusal { code: Code::Invalid, .. }, .. }) => Verdict::Invalid,
         Err(Denial { refusal: Refusal { code: Code::Policy, .. }, .. }) => Verdict::Policy,

@@ -169,12 +169,30 @@ impl Running<'_> {
     /// # Errors
     /// When it does not end in time.
     pub fn stop(mut self, signal: &str) -> Result<Outcome> {
+        self.ask_to_stop(signal)?;
+        self.finish()
+    }
+
+    /// The same; the allocation stays, for another run.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop_run(mut self, signal: &str) -> Result<(Outcome, Allocation)> {
+        self.ask_to_stop(signal)?;
+        self.finish_run()
+    }
+
+    /// `StopTask`, as often as wanted.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn ask_to_stop(&mut self, signal: &str) -> Result<()> {
         let request = StopTaskRequest {
             task_id: self.id.clone(),
             timeout: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
             signal: signal.to_owned(),
         };
         self.stand.runtime.block_on(self.driver.stop_task(request))?;
-        self.finish()
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 use super::{Class, World};
 use crate::{Rig, product};
 use anyhow::{Context as _, Result};
+use kernel::layout::FILTERS;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -164,7 +165,10 @@ fn files(world: &mut World, rig: &Rig) -> Result<()> {
     let mut list = |class: Class, dir: &str, depth: usize| {
         below(&root.join(dir), depth, &mut |path| {
             let name = path.strip_prefix(&root).unwrap_or(path);
-            world.add(class, format!("/{}", name.display()));
+            // The cache of system call filters belongs to no task.
+            if !name.starts_with(FILTERS.trim_start_matches('/')) {
+                world.add(class, format!("/{}", name.display()));
+            }
         });
     };
     list(Class::Transient, "run/systemd/transient", 2);

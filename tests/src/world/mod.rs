@@ -22,6 +22,8 @@ pub const FD_SLACK: usize = 3;
 
 /// How long what is taken apart in the background may take to be gone.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Longest time in which the helper makes system call filters; a second is usual.
+const FILL: Duration = Duration::from_secs(60);
 
 /// One class of things a task may leave behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,12 +86,18 @@ impl fmt::Display for Difference {
 }
 
 impl World {
-    /// What `rig` holds now.
+    /// What `rig` holds now, or as soon as no system call filters are being made: that belongs to no
+    /// task, and begins when the helper starts.
     ///
     /// # Errors
     /// When something cannot be read.
     pub fn snapshot(rig: &Rig) -> Result<Self> {
-        collect::all(rig).context("taking a snapshot of the host")
+        let mut world = Self::default();
+        wait::true_within("the helper's system call filters to be made", FILL, || {
+            world = collect::all(rig).context("taking a snapshot of the host")?;
+            Ok(!world.sets.values().flatten().any(|what| what.contains("nomad-nspawn-filters")))
+        })?;
+        Ok(world)
     }
 
     /// What differs between this world and a later one. Descriptors may grow by [`FD_SLACK`] and

@@ -11,12 +11,13 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Directories of the instance in which a task's things bear its allocation's name.
-const DIRECTORIES: [&str; 7] = [
+const DIRECTORIES: [&str; 8] = [
     "run/systemd/transient",
     "run/systemd/machines",
     "run/systemd/nspawn",
     "run/nomad-nspawn",
     "run/nomad-nspawn/stage",
+    "run/nomad-nspawn/hosts",
     "var/lib/nomad-nspawn",
     "sys/fs/cgroup/machine.slice/machine-nspawn.slice",
 ];

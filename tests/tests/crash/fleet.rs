@@ -36,6 +36,7 @@ pub(crate) fn hcl(name: &str, start: Start) -> String {
         count,
         restarts,
         process_two: two,
+        port: false,
         kill_timeout: "3s",
         script: PAYLOAD,
     };

@@ -17,6 +17,7 @@ fn hcl(name: &str, kind: &str, count: usize, restarts: usize, command: &str) -> 
         count,
         restarts,
         process_two: false,
+        port: false,
         kill_timeout: "5s",
         script: command,
     };

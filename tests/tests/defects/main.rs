@@ -11,6 +11,7 @@
 mod config;
 mod fresh;
 mod life;
+mod networks;
 mod security;
 mod upkeep;
 

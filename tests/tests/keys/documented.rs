@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 const DOCUMENT: &str = include_str!("../../../docs/CONFIG.md");
 
 /// The files that hold tests of keys.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
+    include_str!("attached.rs"),
     include_str!("files.rs"),
     include_str!("image_root.rs"),
     include_str!("isolation.rs"),

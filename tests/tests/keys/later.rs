@@ -17,13 +17,7 @@ fn task_keys() -> Vec<(&'static str, Value)> {
         ("args", json!(["x"])),
         ("ready.command", json!(["x"])),
         ("prefetch", json!(true)),
-        ("network_bridge", json!("br0")),
-        ("network_zone", json!("z")),
-        ("network_setup", json!("container")),
         ("wait_for_address", json!("require")),
-        ("ipv4_address", json!("10.0.0.1")),
-        ("ipv6_address", json!("fd00::1")),
-        ("mac_address", json!("02:00:00:00:00:01")),
         ("cpu_hard_limit", json!(true)),
         ("memory_swap", json!("64m")),
         ("oom_score_adj", json!(100)),
@@ -40,7 +34,6 @@ fn plugin_keys() -> Vec<(&'static str, Value)> {
         ("auth", json!({ "config": "/etc/auth.json" })),
         ("registry", json!({ "example.org": {} })),
         ("gc", json!({ "image": false })),
-        ("network", json!({ "pool_ipv4": "10.0.0.0/8" })),
     ]
 }
 

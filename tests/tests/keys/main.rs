@@ -10,6 +10,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod attached;
 mod documented;
 mod files;
 mod image_root;
@@ -54,11 +55,15 @@ ln -s ../usr/share/zoneinfo/UTC zones/etc/localtime
 ln -sf /usr/share/zoneinfo/Asia/Tokyo /etc/localtime
 "#;
 
+/// The compat preset, with an interface for macvlan.
+const POLICY: &str = "preset = \"compat\"\n[network]\nallow = [\"private\", \"veth\", \"zone\", \
+                      \"group\", \"host\", \"bridge:*\", \"macvlan:mac*\", \"container\"]\n";
+
 /// The host on which nothing is refused but what makes no sense.
 fn stand() -> &'static Stand {
     static STAND: OnceLock<Stand> = OnceLock::new();
     STAND.get_or_init(|| {
-        let stand = Stand::up("preset = \"compat\"\n").unwrap();
+        let stand = Stand::up(POLICY).unwrap();
         stand.rig.sh(PREPARE).unwrap();
         stand.rig.add_loop_nodes().unwrap();
         stand

@@ -251,3 +251,116 @@ fn key_extra_hosts() {
         (hosts("a b:192.0.2.1"), &["extra_hosts"]),
     ]);
 }
+
+/// Whatever the root is, and whether the image has the file or not.
+#[test]
+fn key_network_zone() {
+    let bare = copy("no-hosts", "rm -f etc/hosts");
+    let script = "cat /etc/hosts; echo; ip -o -4 address show dev host0 | grep -o 'inet [^ ]*'; \
+                  (echo x >>/etc/hosts) 2>/dev/null && echo writable; true";
+    for root in [
+        json!({}),
+        json!({ "image": "no-hosts" }),
+        json!({ "ephemeral_mode": "tmpfs", "process_two": true }),
+        json!({ "ephemeral": false, "read_only": true, "image": "no-hosts" }),
+        json!({ "ephemeral": false, "volatile": "yes" }),
+        json!({ "ephemeral": false, "volatile": "state" }),
+        json!({ "ephemeral": false, "volatile": "overlay", "image": "no-hosts" }),
+        json!({ "ephemeral": false, "image": "no-hosts" }),
+    ] {
+        let keys =
+            with(json!({ "network_zone": "a.zone_1", "extra_hosts": ["db:192.0.2.7"] }), root);
+        let seen = says(keys.clone(), script);
+        let (file, address) = seen.split_once("\n\n").unwrap();
+        let (own, names) = file.split_once("keeps them up to date.\n").unwrap();
+        assert!(
+            own.starts_with("127.0.0.1 localhost\n::1 localhost\n192.0.2.7 db\n# "),
+            "{keys}: {seen}"
+        );
+        let address = address.trim().trim_start_matches("inet ");
+        assert!(names.starts_with(&format!("{address} t t-")), "{keys}: {seen}");
+        assert_eq!(
+            names.lines().filter(|line| line.contains(" t t-")).count(),
+            2,
+            "{keys}: {seen}"
+        );
+    }
+    assert!(stand().rig.exists(&bare));
+    // It lies in the host's memory.
+    copy("long-hosts", "for n in $(seq 9000); do echo 192.0.2.1 host-$n; done >etc/hosts");
+    let long = json!({ "image": "long-hosts", "network_zone": "z" });
+    let text = stand().refusal(&sh(long, "true")).unwrap().text;
+    assert!(text.contains("/etc/hosts") && text.contains("at most 131072"), "{text}");
+    let zone = |more: Value| with(json!({ "network_zone": "z" }), more);
+    refusals(&[
+        (json!({ "network_zone": "a/b" }), &["network_zone = \"a/b\"", "letters, digits and ._-"]),
+        (
+            zone(json!({ "network_veth": false })),
+            &["network_zone", "excludes network_veth = false"],
+        ),
+        (zone(json!({ "private_network": true })), &["network_zone", "loopback alone"]),
+    ]);
+    let refused = stand().refusal_with(&sh(zone(json!({})), "true"), |task| {
+        task.network_isolation_spec = Some(group(&task.alloc_id, None));
+    });
+    let text = refused.unwrap().text;
+    assert!(text.contains("network_zone = \"z\": excludes the group's own network"), "{text}");
+}
+
+/// An address of this family in the pool, by the route that keeps it: a later one each time.
+fn of_pool(family: &str) -> std::net::IpAddr {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(500);
+    says(json!({}), "true");
+    let words = ["ip", family, "route", "show", "type", "unreachable"];
+    let routes = stand().rig.run(&words).unwrap();
+    let line = routes.lines().find(|line| line.contains("metric 4278198272")).unwrap();
+    let pool = line.split_whitespace().nth(1).unwrap().split('/').next().unwrap();
+    let place = NEXT.fetch_add(1, Ordering::Relaxed);
+    match pool.parse().unwrap() {
+        std::net::IpAddr::V4(v4) => std::net::Ipv4Addr::from_bits(v4.to_bits() + place).into(),
+        std::net::IpAddr::V6(v6) => {
+            std::net::Ipv6Addr::from_bits(v6.to_bits() + u128::from(place)).into()
+        }
+    }
+}
+
+#[test]
+fn key_ipv4_address() {
+    let address = of_pool("-4").to_string();
+    let script = "ip -o -4 address show dev host0 | grep -o 'inet [^ ]*'";
+    let keys = json!({ "ipv4_address": address });
+    assert_eq!(says(keys.clone(), script), format!("inet {address}\n"));
+    refusals(&[
+        (json!({ "ipv4_address": "10.0.0" }), &["ipv4_address = \"10.0.0\"", "must be an address"]),
+        (json!({ "ipv4_address": "192.0.2.1" }), &["address 192.0.2.1", "the pool of this host's"]),
+        (with(keys, json!({ "network_veth": false })), &["ipv4_address", "excludes network_veth"]),
+    ]);
+}
+
+#[test]
+fn key_ipv6_address() {
+    let address = of_pool("-6").to_string();
+    let script = "ip -o -6 address show dev host0 scope global | grep -o 'inet6 [^/]*'";
+    let keys = json!({ "ipv6_address": address });
+    assert_eq!(says(keys.clone(), script), format!("inet6 {address}\n"));
+    refusals(&[
+        (json!({ "ipv6_address": "192.0.2.1" }), &["ipv6_address", "must be an address"]),
+        (
+            json!({ "ipv6_address": "2001:db8::1" }),
+            &["address 2001:db8::1", "the pool of this host's"],
+        ),
+        (with(keys, json!({ "private_network": true })), &["ipv6_address", "loopback alone"]),
+    ]);
+}
+
+#[test]
+fn key_mac_address() {
+    let keys = json!({ "mac_address": "00:1B:21:00:00:09" });
+    effects(&[(keys.clone(), "cat /sys/class/net/host0/address", "00:1b:21:00:00:09\n")]);
+    refusals(&[
+        (json!({ "mac_address": "00:1b:21" }), &["mac_address = \"00:1b:21\"", "six pairs"]),
+        (json!({ "mac_address": "ff:ff:ff:ff:ff:ff" }), &["mac_address", "of one interface"]),
+        (with(keys, json!({ "network_veth": false })), &["mac_address", "excludes network_veth"]),
+    ]);
+}

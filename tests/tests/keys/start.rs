@@ -78,8 +78,14 @@ fn key_ready() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     let ready = |ready: Value| json!({ "ready": ready });
     refusals(&[
-        (ready(json!({ "mode": "network" })), &["ready.mode = \"network\"", "cannot do it yet"]),
-        (ready(json!({ "mode": "exec" })), &["ready.mode = \"exec\"", "write started or notify"]),
+        (
+            json!({ "ready": { "mode": "network" }, "private_network": true }),
+            &["ready.mode", "network excludes private_network"],
+        ),
+        (
+            ready(json!({ "mode": "exec" })),
+            &["ready.mode = \"exec\"", "started, notify or network"],
+        ),
         (ready(json!({ "mode": "up" })), &["ready.mode = \"up\"", "started, notify"]),
         (ready(json!({ "timeout": "2h" })), &["ready.timeout", "must be 1s to 1h"]),
         (ready(json!({ "timeout": "soon" })), &["ready.timeout = \"soon\"", "a duration like"]),

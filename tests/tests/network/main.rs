@@ -1,7 +1,8 @@
 //! Networks of tasks' own, with real traffic: between tasks, the host, and a network namespace of the
 //! test host that plays a machine of its local network.
 //!
-//! One host with the helper and one plugin; the strict policy.
+//! One host with the helper and one plugin; the strict policy, with some bridges and interfaces listed.
+//! Networks that systemd-nspawn makes have a host of their own.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,10 +10,18 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod bridges;
+mod container_setup;
+mod fixed;
+mod hosts;
 mod isolation;
 mod life;
+mod own_namespace;
 mod ports;
 mod refusals;
+mod scan;
+mod storm;
+mod zones;
 
 use nomad_proto::drivers::{PortMapping, TaskConfig};
 use nspawn_tests::stand::{Running, Stand};
@@ -43,6 +52,13 @@ $l link set lo up; $l address add 198.51.100.2/24 dev eth0
 $l address add 2001:db8:1::2/64 dev eth0 nodad; $l link set eth0 up
 $l route add default via 198.51.100.1; $l route add default via 2001:db8:1::1";
 
+/// What tasks may be attached to, beside what the strict policy allows.
+const POLICY: &str = "[caps]
+allow = [\"net_admin\"]
+[network]
+allow = [\"private\", \"veth\", \"zone\", \"group\", \"bridge:br0\", \"bridge:br1\", \"bridge:br7\", \"bridge:brx*\", \"macvlan:mac0\"]
+";
+
 struct Host {
     stand: Stand,
     world: World,
@@ -54,8 +70,10 @@ static LIFE: RwLock<()> = RwLock::new(());
 fn shared() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();
     HOST.get_or_init(|| {
-        let stand = Stand::up("").unwrap();
+        let stand = Stand::up(POLICY).unwrap();
         stand.rig.sh(LAN).unwrap();
+        stand.rig.sh(bridges::MADE).unwrap();
+        stand.rig.sh(own_namespace::IMAGES).unwrap();
         // What comes with the first task and stays: the slice, the route of the pool, forwarding.
         assert_eq!(stand.run(&task("true")).unwrap().code, 0);
         let world = World::snapshot(&stand.rig).unwrap();

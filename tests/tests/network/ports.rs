@@ -12,7 +12,7 @@ fn said(stand: &Stand, script: &str) -> String {
 }
 
 #[test]
-fn a_port_answers_at_its_address_on_loopback_and_to_every_neighbour() {
+fn d11_d17_a_port_answers_at_its_address_on_loopback_and_to_every_neighbour() {
     let (_life, stand) = host();
     let rig = &stand.rig;
     let server = serve(stand, &[HOST_4, HOST_6], 20_001);
@@ -36,7 +36,7 @@ fn a_port_answers_at_its_address_on_loopback_and_to_every_neighbour() {
 }
 
 #[test]
-fn nothing_else_answers() {
+fn p21_nothing_else_answers() {
     let (_life, stand) = host();
     let rig = &stand.rig;
     let server = serve(stand, &[HOST_4], 20_002);
@@ -79,7 +79,7 @@ fn a_neighbour_does_not_reach_what_is_published_on_loopback() {
 }
 
 #[test]
-fn udp_is_published_as_well() {
+fn d17_udp_is_published_as_well() {
     let (_life, stand) = host();
     let server = udp_server(stand, "answer", 20_005);
     let heard = udp_client(&stand.rig, 20_005, 5);
@@ -89,8 +89,13 @@ fn udp_is_published_as_well() {
 
 /// The network is whole before the payload's first instruction, each time.
 #[test]
-fn the_first_instruction_has_a_network() {
+fn d12_the_first_instruction_has_a_network() {
     let (_life, stand) = host();
+    // Nobody on the host sets networks up, and nobody in the image asks for addresses.
+    let managers = ["systemd-networkd.service", "NetworkManager.service", "dhcpcd.service"];
+    for manager in managers {
+        assert!(!stand.rig.exec(&["systemctl", "is-active", manager]).unwrap().success());
+    }
     // A port that is closed answers at once; a way that is not there yet does not.
     let look = "set -- $(ip -4 route show default); nc -w 1 $3 9 2>&1; \
                 own=$(ip -6 -o address show dev host0 scope global | grep -o 'fd[^/]*'); \
@@ -109,7 +114,7 @@ fn the_first_instruction_has_a_network() {
 
 /// The answer to Nomad names the task's address and its ports, for services with address_mode driver.
 #[test]
-fn the_answer_names_address_and_ports() {
+fn d18_the_answer_names_address_and_ports() {
     let (_life, stand) = host();
     let server = serve(stand, &[HOST_4], 20_006);
     let network = server.network().expect("the driver reports a network");

@@ -9,8 +9,33 @@ fn wanting(labels: &[&str]) -> Value {
     config
 }
 
+/// Whatever listens there, or does not.
 #[test]
-fn a_port_of_a_running_task_is_refused_and_stays_its_own() {
+fn p20_ports_below_1024_are_refused_until_the_policy_lists_them() {
+    let (_life, stand) = host();
+    for value in [22, 80, 1023] {
+        let ports = with_ports(vec![port("http", HOST_4, value, 80)]);
+        let refused = stand.refusal_with(&wanting(&["http"]), ports).unwrap();
+        for word in [&format!("{HOST_4}:{value}"), &format!("\"{value}\" added to [network] ports")]
+        {
+            assert!(refused.text.contains(word), "{word}: {}", refused.text);
+        }
+        assert!(!refused.recoverable, "{}", refused.text);
+    }
+}
+
+#[test]
+fn p20_two_labels_at_one_place_are_refused() {
+    let (_life, stand) = host();
+    let ports = [("one", 80), ("two", 81)].map(|(label, to)| port(label, HOST_4, 20_028, to));
+    let refused =
+        stand.refusal_with(&wanting(&["one", "two"]), with_ports(ports.to_vec())).unwrap();
+    assert!(refused.text.contains("20028"), "{}", refused.text);
+    assert!(!refused.recoverable, "{}", refused.text);
+}
+
+#[test]
+fn p20_a_port_of_a_running_task_is_refused_and_stays_its_own() {
     let (_life, stand) = host();
     let server = serve(stand, &[HOST_4], 20_021);
     let ports = with_ports(vec![port("http", HOST_4, 20_021, 80)]);
@@ -25,7 +50,7 @@ fn a_port_of_a_running_task_is_refused_and_stays_its_own() {
 }
 
 #[test]
-fn a_port_of_a_program_of_the_host_is_refused_with_its_unit() {
+fn p20_a_port_of_a_program_of_the_host_is_refused_with_its_unit() {
     let (_life, stand) = host();
     let rig = &stand.rig;
     let start =
@@ -69,7 +94,7 @@ fn an_outgoing_connection_of_the_host_holds_no_port() {
 /// With this setting of the kernel's, bind(2) takes every address: so that would lead the host's own
 /// connections to another machine into a task.
 #[test]
-fn a_port_of_an_address_that_is_not_the_hosts_is_refused() {
+fn p20_a_port_of_an_address_that_is_not_the_hosts_is_refused() {
     let (_life, stand) = host();
     let rig = &stand.rig;
     rig.sh("sysctl -q net.ipv4.ip_nonlocal_bind=1").unwrap();

@@ -29,6 +29,8 @@ enum Kind {
     HelperStarts,
     /// The launcher; some of these the helper meets as well.
     Launcher,
+    /// The launcher of a payload that is held back, and the process that connects it.
+    Doorman,
     /// The helper, at a removal.
     HelperRemoves,
     /// The unit's own clean-up.
@@ -52,7 +54,10 @@ fn kind(step: Step) -> Kind {
         | Step::Settings
         | Step::Go
         | Step::Exec => Kind::Launcher,
-        Step::Leader | Step::Store | Step::Register => Kind::HelperStarts,
+        Step::Freeze | Step::Doorman | Step::AwaitPayload | Step::Connect | Step::Thaw => {
+            Kind::Doorman
+        }
+        Step::Ports | Step::Leader | Step::Store | Step::Register => Kind::HelperStarts,
         Step::Unregister | Step::KillAll | Step::StopUnit | Step::Forget => Kind::HelperRemoves,
         Step::Clean => Kind::Cleaner,
     }
@@ -83,6 +88,7 @@ fn rig() -> (&'static Rig, World, MutexGuard<'static, ()>) {
         let product = Some(Variant::StepHook);
         let rig = Rig::up(&Config { product, ..Config::from_env().unwrap() }).unwrap();
         task::allow_hooks(&rig);
+        rig.set_policy("[caps]\nallow = [\"net_admin\"]").unwrap();
         // The first task of a host brings its slice, which stays.
         Running::start(&rig, "warm-up", 0).stop().purge().unwrap();
         rig
@@ -110,8 +116,17 @@ fn a_helper_killed_at_each_of_its_steps_of_a_start_starts_the_task_all_the_same(
 
 #[test]
 fn a_helper_killed_at_each_step_of_the_launcher_starts_the_task_all_the_same() {
+    helper_killed_at_steps_of(Kind::Launcher);
+}
+
+#[test]
+fn a_helper_killed_while_a_payload_is_connected_starts_the_task_all_the_same() {
+    helper_killed_at_steps_of(Kind::Doorman);
+}
+
+fn helper_killed_at_steps_of(kind: Kind) {
     let (rig, before, _turn) = rig();
-    let hooks = steps(Kind::Launcher).flat_map(moments);
+    let hooks = steps(kind).flat_map(moments);
     let jobs: Vec<Job> = hooks
         .map(|hook| {
             hook.arm(rig, &helper(rig));
@@ -124,8 +139,18 @@ fn a_helper_killed_at_each_step_of_the_launcher_starts_the_task_all_the_same() {
 /// After "go" either may meet the hook first, so that one is left to the test below.
 #[test]
 fn a_launcher_killed_at_each_of_its_steps_leaves_nothing_when_nomad_gives_up() {
+    killed_at_steps_of(Kind::Launcher);
+}
+
+/// A payload that nobody connects never runs, and is not left behind frozen.
+#[test]
+fn who_connects_a_payload_killed_at_each_step_leaves_nothing_when_nomad_gives_up() {
+    killed_at_steps_of(Kind::Doorman);
+}
+
+fn killed_at_steps_of(kind: Kind) {
     let (rig, before, _turn) = rig();
-    let hooks = steps(Kind::Launcher).flat_map(moments);
+    let hooks = steps(kind).flat_map(moments);
     let hooks = hooks.filter(|hook| (hook.step, hook.moment) != (Step::Go, "after"));
     // All at once in the end: Nomad takes seconds for a task that never opened its log.
     let failing: Vec<Failing<'_>> = hooks.map(|hook| Failing::start(rig, hook)).collect();
@@ -135,8 +160,17 @@ fn a_launcher_killed_at_each_of_its_steps_leaves_nothing_when_nomad_gives_up() {
 
 #[test]
 fn a_launcher_killed_at_each_of_its_steps_starts_when_nomad_tries_again() {
+    killed_and_tried_again(Kind::Launcher);
+}
+
+#[test]
+fn who_connects_a_payload_killed_at_each_step_starts_it_when_nomad_tries_again() {
+    killed_and_tried_again(Kind::Doorman);
+}
+
+fn killed_and_tried_again(kind: Kind) {
     let (rig, before, _turn) = rig();
-    let jobs: Vec<Job> = steps(Kind::Launcher)
+    let jobs: Vec<Job> = steps(kind)
         .map(|step| {
             let hooks: Vec<Hook> = moments(step).collect();
             hooks.iter().for_each(|hook| hook.arm(rig, "self"));
@@ -178,7 +212,7 @@ fn helper(rig: &Rig) -> String {
 /// A start that meets the armed hooks ends in a running task that Nomad knows.
 fn survives(rig: &Rig, hooks: &[Hook]) -> Job {
     let start = Instant::now();
-    let task = Running::start(rig, &name("starts", hooks), hooks.len());
+    let task = Running::start_with(rig, &name("starts", hooks), hooks.len(), capability(hooks));
     // The payload may speak before the helper has told everybody of it.
     wait_for_all(rig, hooks);
     task.assert_known();
@@ -205,6 +239,11 @@ fn wait_for_all(rig: &Rig, hooks: &[Hook]) {
         Ok(!hooks.iter().any(|hook| hook.is_armed(rig)))
     })
     .unwrap_or_else(|error| panic!("{hooks:?}: {error:#}"));
+}
+
+/// What a job asks for that the steps of these hooks belong to.
+fn capability(hooks: &[Hook]) -> &'static str {
+    if hooks.iter().any(|hook| kind(hook.step) == Kind::Doorman) { "net_admin" } else { "kill" }
 }
 
 fn name(what: &str, hooks: &[Hook]) -> String {

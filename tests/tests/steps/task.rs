@@ -54,17 +54,22 @@ impl Hook {
     }
 }
 
-fn run(rig: &Rig, name: &str, restarts: usize) -> (Job, Alloc) {
+fn run(rig: &Rig, name: &str, restarts: usize, capability: &str) -> (Job, Alloc) {
     let job = ShellJob {
         name,
         kind: "batch",
         count: 1,
         restarts,
         process_two: false,
+        port: true,
         kill_timeout: "5s",
-        script: "trap 'echo usr1' USR1; trap 'exit 0' TERM; echo up; while :; do sleep 60 & wait; done",
+        script: "httpd -p 80 -h /etc; trap 'echo usr1' USR1; trap 'exit 0' TERM; echo up; while :; do sleep 60 & wait; done",
     };
-    let job = rig.run_job(&job.hcl()).unwrap();
+    // In a zone: its number, its element and the file of names go as well.
+    let more = format!(
+        "network_zone = \"steps\"\n        capability = [\"{capability}\"]\n        ephemeral "
+    );
+    let job = rig.run_job(&job.hcl().replace("ephemeral ", &more)).unwrap();
     let alloc = job.alloc().unwrap();
     (job, alloc)
 }
@@ -97,7 +102,12 @@ pub(crate) struct Running<'r> {
 
 impl<'r> Running<'r> {
     pub(crate) fn start(rig: &'r Rig, name: &str, restarts: usize) -> Self {
-        let (job, alloc) = run(rig, name, restarts);
+        Self::start_with(rig, name, restarts, "kill")
+    }
+
+    /// The same with a capability.
+    pub(crate) fn start_with(rig: &'r Rig, name: &str, restarts: usize, capability: &str) -> Self {
+        let (job, alloc) = run(rig, name, restarts, capability);
         let task = Self { rig, name: name.to_owned(), job, alloc };
         task.wait_logs(b"up\n");
         task
@@ -127,10 +137,23 @@ impl<'r> Running<'r> {
         .unwrap_or_else(|e| panic!("{}: {e:#}\n{}", self.name, journal(self.rig)));
     }
 
+    /// Whether its port answers at the address that Nomad chose and on loopback.
+    fn answers(&self) -> [bool; 2] {
+        let alloc = self.alloc.get().unwrap();
+        let port = &alloc["AllocatedResources"]["Shared"]["Ports"][0];
+        let (address, number) = (port["HostIP"].as_str().unwrap(), &port["Value"]);
+        [address, "127.0.0.1"].map(|address| {
+            let url = format!("http://{address}:{number}/passwd");
+            self.rig.exec(&["curl", "-sfm", "5", &url]).unwrap().success()
+        })
+    }
+
     /// Stops it; nothing of it is left. The job is to be purged later.
     pub(crate) fn stop(self) -> Job {
+        assert_eq!(self.answers(), [true; 2], "{}: {}", self.name, journal(self.rig));
         self.job.stop().unwrap();
         wait_gone(self.rig, &self.alloc, &self.name);
+        assert_eq!(self.answers(), [false; 2], "{}: {}", self.name, journal(self.rig));
         self.job
     }
 }
@@ -147,7 +170,8 @@ impl<'r> Failing<'r> {
     /// Returns when the launcher is dead.
     pub(crate) fn start(rig: &'r Rig, hook: Hook) -> Self {
         hook.arm(rig, "self");
-        let (job, alloc) = run(rig, &format!("fails-{}", hook.to_string().replace('.', "-")), 0);
+        let name = format!("fails-{}", hook.to_string().replace('.', "-"));
+        let (job, alloc) = run(rig, &name, 0, crate::capability(&[hook]));
         wait::true_within("the hook to be met", LIMIT, || Ok(!hook.is_armed(rig))).unwrap();
         Self { rig, job, alloc, hook }
     }

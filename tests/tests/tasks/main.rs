@@ -10,6 +10,7 @@
     reason = "a test ends where something is missing"
 )]
 
+mod beside;
 mod data;
 mod descriptors;
 mod exits;

@@ -152,6 +152,11 @@ impl Work {
         self.config("process_two", yes)
     }
 
+    /// The group as it would be sent, for groups of more than one task.
+    pub(crate) fn body(self) -> Value {
+        self.group
+    }
+
     /// Registers it as a job of its own and waits for its allocation.
     pub(crate) fn run(self, rig: &Rig, id: &str) -> Running {
         self.try_run(rig, id).unwrap()

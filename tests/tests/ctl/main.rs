@@ -7,6 +7,8 @@
     reason = "a test ends where something is missing"
 )]
 
+mod network;
+
 use nspawn_tests::{Config, Output, Rig};
 use proto::limits::DISK_FIRST;
 use serde_json::Value;
@@ -78,6 +80,8 @@ fn the_tool_tells_what_is_wrong_and_what_mends_it() {
     a_healthy_host(&rig);
     policies(&rig);
     jobs(&rig);
+    network::checks(&rig);
+    network::tasks(&rig);
     a_broken_policy(&rig);
     a_host_without_filters(&rig);
     a_stopped_helper(&rig);
