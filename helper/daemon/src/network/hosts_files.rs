@@ -16,15 +16,17 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kernel::layout::{HOSTS, HOSTS_MARKER, hosts_file};
 use proto::limits;
 use proto::name::{MachineName, TaskName, ZoneName};
 use proto::unit_id::UnitId;
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::spawn_local;
 
 use crate::context::Context;
 use crate::files;
+use crate::network::threads;
 use crate::tasks::record::Record;
 use crate::tasks::table::{Entry, Table};
 
@@ -35,7 +37,7 @@ const LINES_MAX: usize = 2 * (40 + 2 * limits::MACHINE_NAME_MAX + 3);
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     zones: BTreeSet<ZoneName>,
-    gate: Rc<tokio::sync::Mutex<()>>,
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Writes the files of a zone's tasks. Returns when they hold the tasks of this moment or of a later
@@ -46,7 +48,7 @@ pub(crate) async fn update(context: &Context, zone: &ZoneName) {
         pending.zones.insert(zone.clone());
         pending.gate.clone()
     };
-    let _held = gate.lock().await;
+    let held = gate.lock_owned().await;
     if !context.networks.borrow_mut().pending_hosts.zones.remove(zone) {
         return;
     }
@@ -56,8 +58,9 @@ pub(crate) async fn update(context: &Context, zone: &ZoneName) {
         let files: Vec<_> = members.iter().map(|it| hosts_file(it.record.unit())).collect();
         (files, lines(members.iter().map(|entry| &entry.record)))
     };
-    // On a thread of its own: a zone may have a thousand tasks.
-    let written = spawn_blocking(move || {
+    // The gate goes with the writer: who waited for it may give up, and the next must not come before.
+    let written = threads::run(move || {
+        let _held = held;
         for file in files {
             match write(&file, &lines) {
                 // Its task has ended meanwhile.
@@ -68,6 +71,7 @@ pub(crate) async fn update(context: &Context, zone: &ZoneName) {
                 Ok(()) => {}
             }
         }
+        Ok(())
     });
     if let Err(error) = written.await {
         tracing::error!(%error, %zone, "names of a zone are not up to date");

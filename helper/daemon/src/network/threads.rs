@@ -1,8 +1,8 @@
 //! Threads for calls in which the kernel waits: the deletion of a link takes it 15 ms, a long list of
-//! connections more, and the daemon's own thread serves every task.
+//! connections or the files of a large zone more, and the daemon's own thread serves every task.
 //!
 //! Not those of [`tokio::task::spawn_blocking`]: file systems that hang may hold all of them, and a
-//! removal waits for its link. Trusts its callers to ask the kernel alone.
+//! removal waits for its link. Trusts its callers to ask for nothing but the kernel and files in /run.
 
 use std::io;
 use std::thread::Builder;
