@@ -23,10 +23,10 @@ mod scan;
 mod storm;
 mod zones;
 
-use nomad_proto::drivers::{PortMapping, TaskConfig};
+use nspawn_tests::lan::{self, HOST_4, HOST_6, IN_LAN, LAN_4, SERVER, port, task, with_ports};
 use nspawn_tests::stand::{Running, Stand};
 use nspawn_tests::{Rig, World, wait};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -34,10 +34,6 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 /// The helper's unit.
 const HELPER: &str = "nomad-nspawn-helper.service";
-/// The host's addresses in the local network, and those of the other machine in it.
-const HOST_4: &str = "198.51.100.1";
-const HOST_6: &str = "2001:db8:1::1";
-const LAN_4: &str = "198.51.100.2";
 /// Another address of the host.
 const OTHER_4: &str = "198.51.100.9";
 
@@ -89,66 +85,25 @@ fn alone() -> (RwLockWriteGuard<'static, ()>, &'static Host) {
     (LIFE.write().unwrap_or_else(PoisonError::into_inner), shared())
 }
 
-/// A script as PID 1 of a busybox with a network of its own.
-fn task(script: &str) -> Value {
-    json!({ "image": "busybox", "boot": false, "ephemeral": true, "command": ["/bin/sh", "-c", script] })
-}
-
 /// Asks for the page of a server from a task; prints it, or why there is none. Not wget: that of
 /// Debian 12 crashes in an image without the C library's modules.
 fn ask(address: &str, port: i32, path: &str) -> String {
     format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} {port} 2>&1 | tail -n 1")
 }
 
-/// A port as Nomad hands it to the driver.
-fn port(label: &str, address: &str, value: i32, to: i32) -> PortMapping {
-    PortMapping { label: label.into(), value, to, host_ip: address.into() }
-}
-
-/// Gives a task these ports of its group.
-fn with_ports(ports: Vec<PortMapping>) -> impl FnOnce(&mut TaskConfig) {
-    |task| {
-        if let Some(resources) = &mut task.resources {
-            resources.ports = ports;
-        }
-    }
-}
-
-/// A server whose page is the address of its client.
-const SERVER: &str = "mkdir -p /tmp/www/cgi-bin; cd /tmp/www
-printf '#!/bin/sh\\necho; echo client $REMOTE_ADDR\\n' >cgi-bin/who; chmod 755 cgi-bin/who
-echo ready; exec httpd -f -p 80 -h /tmp/www";
-
-/// Starts [`SERVER`] with its port 80 at this port of these addresses of the host.
+/// Starts the server of [`lan`] with its port 80 at this port of these addresses of the host.
 fn serve<'a>(stand: &'a Stand, addresses: &[&str], value: i32) -> Running<'a> {
-    let label = |number: usize| format!("http{number}");
-    let ports = addresses.iter().enumerate().map(|(n, at)| port(&label(n), at, value, 80));
-    let mut config = task(SERVER);
-    config["ports"] = (0..addresses.len()).map(label).collect();
-    let mut server = stand.start(&config, with_ports(ports.collect())).unwrap().unwrap();
-    server.wait_output("ready").unwrap();
-    server
+    lan::serve(stand, addresses, value).unwrap()
 }
 
-/// The page of [`SERVER`], or why there is none; `netns`: words before the program.
+/// The page of that server, or why there is none; `netns`: words before the program.
 fn page(rig: &Rig, netns: &[&str], address: &str, port: i32) -> String {
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let url = format!("http://{host}:{port}/cgi-bin/who");
-    let output = rig.exec(&[netns, &["curl", "-gsS", "-m", "3", &url][..]].concat()).unwrap();
-    format!("{}{}", output.text(), String::from_utf8_lossy(&output.stderr)).trim().to_owned()
+    lan::page(rig, netns, address, port, 3).unwrap()
 }
-
-/// What runs in the namespace of the other machine.
-const IN_LAN: &[&str] = &["ip", "netns", "exec", "lan"];
 
 /// The task's IPv4 address.
 fn address(server: &Running<'_>) -> String {
-    let leader = server.leader().unwrap();
-    let netns = format!("--net=/proc/{leader}/ns/net");
-    let words = ["nsenter", &netns, "ip", "-4", "-br", "address", "show", "dev", "host0"];
-    let line = server.rig().run(&words).unwrap();
-    let word = line.split_whitespace().nth(2).unwrap();
-    word.split('/').next().unwrap().to_owned()
+    lan::address(server).unwrap()
 }
 
 /// A program that answers each packet to UDP port 53 with this name, in a Debian.
