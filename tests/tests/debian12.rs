@@ -105,6 +105,8 @@ chosen! {
         "output::a_containers_own_journal_becomes_its_output",
         "ranges::a_fixed_range_belongs_to_one_allocation_through_the_helpers_death",
         "ready::a_booted_system_is_ready_when_it_has_booted",
+        "reload::a_unit_that_runs_is_the_same_afterwards",
+        "reload::no_moment_of_a_start_is_a_bad_one",
     ],
     defects: [
         "life::d33_a_command_gets_its_stop_signal_and_its_time",

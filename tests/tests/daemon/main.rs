@@ -22,6 +22,7 @@ mod output;
 mod properties;
 mod ranges;
 mod ready;
+mod reload;
 mod watchdog;
 
 use nspawn_tests::hostile::{Client, Door, Handmade};

@@ -19,7 +19,7 @@ const CAPABILITIES: u64 = 0b1010;
 pub(crate) async fn run(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let id = unit.to_string();
     let name = names::cleanup(unit);
-    let clean = transient::command(&["clean", &id], &["no-env-expand"])?;
+    let clean = transient::command(&["clean", &id], false)?;
     let done = bus.job_of(&name).await;
     let mut writable = vec![UPPERS.to_owned(), format!("-{LOCKS}")];
     if cfg!(feature = "step-hook") {
@@ -35,7 +35,7 @@ pub(crate) async fn run(bus: &Bus, unit: UnitId) -> Result<(), String> {
         ("DevicePolicy", Variant::from("closed")),
         ("MemoryMax", Variant::from(MEMORY)),
         ("CollectMode", Variant::from("inactive-or-failed")),
-        ("ExecStartEx", Variant::from(clean)),
+        ("ExecStart", Variant::from(clean)),
     ]);
     let done = match transient::start(bus, &name, properties).await {
         Ok(()) => Some(done),

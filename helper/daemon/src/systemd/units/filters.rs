@@ -18,7 +18,7 @@ const MEMORY: u64 = 256 << 20;
 pub(crate) async fn run(bus: &Bus, words: &[String]) -> Result<(), String> {
     let mut all = vec!["filters"];
     all.extend(words.iter().map(String::as_str));
-    let command = transient::command(&all, &["no-env-expand"])?;
+    let command = transient::command(&all, false)?;
     let job = bus.job_of(names::FILTERS).await;
     let properties = vec![
         ("Description", Variant::from("System call filters for Nomad tasks")),
@@ -32,7 +32,7 @@ pub(crate) async fn run(bus: &Bus, words: &[String]) -> Result<(), String> {
         ("TimeoutStartUSec", Variant::from(LONGEST_US)),
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("SyslogIdentifier", Variant::from("nomad-nspawn-task")),
-        ("ExecStartEx", Variant::from(command)),
+        ("ExecStart", Variant::from(command)),
     ];
     match transient::start(bus, names::FILTERS, properties).await {
         // That of an earlier daemon process.

@@ -48,7 +48,7 @@ pub(crate) async fn start(
 ) -> Result<(), String> {
     let unit = record.unit();
     let id = unit.to_string();
-    let clean = transient::command(&["clean", &id], &["no-env-expand", "ignore-failure"])?;
+    let clean = transient::command(&["clean", &id], true)?;
     // Always with `m`: the launcher makes the node.
     let devices = devices(settings, true);
     // Room for what systemd-nspawn sets from inside the user namespace, where no hard limit can be
@@ -74,7 +74,7 @@ pub(crate) async fn start(
         ("DeviceAllow", Variant::from(devices)),
         ("OOMPolicy", Variant::from(oom)),
         ("TimeoutStopUSec", Variant::from(settings.kill_timeout_ms.saturating_mul(1000))),
-        ("ExecStopPostEx", Variant::from(clean)),
+        ("ExecStopPost", Variant::from(clean)),
     ]);
     properties.extend(rooms.iter().map(|(name, room)| (name.as_str(), Variant::from(*room))));
     if systemd >= 254 {

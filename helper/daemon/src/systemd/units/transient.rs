@@ -16,8 +16,9 @@ pub(crate) const SLICE: &str = "machine-nspawn.slice";
 
 /// A property's name and value.
 pub(crate) type Property<'a> = (&'a str, Variant<'a>);
-/// A command line with its flags (ExecStartEx=, systemd.service(5)).
-type Command = (String, Vec<String>, Vec<String>);
+/// A command line: program, words, and whether its failure is ignored (ExecStart=,
+/// systemd.service(5)).
+type Command = (String, Vec<String>, bool);
 
 /// The task binary: beside our own.
 fn task_binary() -> Result<PathBuf, String> {
@@ -27,12 +28,19 @@ fn task_binary() -> Result<PathBuf, String> {
 }
 
 /// A command line of the task binary.
-pub(crate) fn command(words: &[&str], flags: &[&str]) -> Result<Vec<Command>, String> {
+///
+/// Never by ExecStartEx= or ExecStopPostEx=, which have a flag against the expansion of variables:
+/// systemd 252 writes them into the unit's file under names that it cannot read, and a
+/// daemon-reload takes the command away from a unit that waits for its start or runs.
+pub(crate) fn command(words: &[&str], ignore_failure: bool) -> Result<Vec<Command>, String> {
     let binary = task_binary()?;
     let binary = binary.display().to_string();
     let mut all = vec![binary.clone()];
     all.extend(words.iter().map(|&word| word.to_owned()));
-    Ok(vec![(binary, all, flags.iter().map(|&flag| flag.to_owned()).collect())])
+    if let Some(word) = all.iter().find(|word| word.contains('$')) {
+        return Err(format!("{word:?}: systemd would expand `$`"));
+    }
+    Ok(vec![(binary, all, ignore_failure)])
 }
 
 /// Journal fields: the record's first, so that no label can stand for one of them.
@@ -60,7 +68,7 @@ pub(crate) fn service<'a>(
         ("LogExtraFields", Variant::from(fields)),
         // At host shutdown the agent goes after its tasks.
         ("After", Variant::from(vec!["nomad.service"])),
-        ("ExecStartEx", Variant::from(command(&[verb], &["no-env-expand"])?)),
+        ("ExecStart", Variant::from(command(&[verb], false)?)),
     ])
 }
 
