@@ -18,6 +18,7 @@
 //! | [`task_spec`] | what the driver asks for: one task |
 //! | [`systemd`] | versions of systemd with known holes |
 //! | [`wire`] | requests and replies of the helper socket |
+//! | [`exec`] | commands in a task that runs |
 //! | [`plan`] | what the helper sends to the launcher, and what the launcher reports |
 //! | [`link`] | the link of a task with a network of its own |
 //! | [`step`] | the names of all steps of a start or a removal |
@@ -32,6 +33,7 @@
 pub mod capability;
 pub mod codec;
 pub mod error;
+pub mod exec;
 pub mod limits;
 pub mod link;
 pub mod name;

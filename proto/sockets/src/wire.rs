@@ -2,7 +2,7 @@
 //!
 //! Order on a connection: one [`Hello`] first, then one request at a time; the next request may be
 //! sent when the reply to the last has come. A specification is sent as [`Part`]s, closed by
-//! [`Start`]. Anything else closes the connection.
+//! [`Start`] or [`Exec`]. Anything else closes the connection.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub struct Request {
 pub enum Verb {
     /// Greeting, first and once.
     Hello(Hello),
-    /// A piece of an encoded [`crate::task_spec::TaskSpec`].
+    /// A piece of an encoded [`crate::task_spec::TaskSpec`] or [`crate::exec::ExecSpec`].
     Part(Part),
     /// Start the task whose specification has been sent.
     Start(Start),
@@ -42,6 +42,8 @@ pub enum Verb {
     List(Option<TaskKey>),
     /// Take away everything of a task; kills it when it runs. Unknown tasks are fine.
     Remove(TaskKey),
+    /// Execute the command whose specification has been sent.
+    Exec(Exec),
 }
 
 impl Verb {
@@ -57,6 +59,7 @@ impl Verb {
             Self::Status(_) => "status",
             Self::List(_) => "list",
             Self::Remove(_) => "remove",
+            Self::Exec(_) => "exec",
         }
     }
 
@@ -64,7 +67,7 @@ impl Verb {
     #[must_use]
     pub fn key(&self) -> Option<&TaskKey> {
         match self {
-            Self::Hello(_) | Self::Part(_) | Self::Start(_) | Self::List(_) => None,
+            Self::Hello(_) | Self::Part(_) | Self::Start(_) | Self::List(_) | Self::Exec(_) => None,
             Self::Signal(Signal { key, .. })
             | Self::Kill(key)
             | Self::Status(key)
@@ -85,6 +88,13 @@ pub struct Hello {
 /// All parts are sent: start the task.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Start {
+    /// Bytes of the encoded specification.
+    pub length: u32,
+}
+
+/// All parts of a [`crate::exec::ExecSpec`] are sent: execute the command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Exec {
     /// Bytes of the encoded specification.
     pub length: u32,
 }
@@ -126,6 +136,9 @@ pub enum Answer {
     Page(Page),
     /// To [`Verb::Remove`]: nothing of the task is left.
     Removed,
+    /// To [`Exec`]: a worker has been asked. The driver's end of the session's socket comes with the
+    /// reply ([`crate::exec::SessionReport`]).
+    Session,
 }
 
 /// The helper's greeting.

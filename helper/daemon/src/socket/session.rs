@@ -60,7 +60,7 @@ impl Session {
         if greeting == self.greeted {
             return Err(protocol("hello must come first, and once"));
         }
-        let parts_go_on = matches!(request.verb, Verb::Part(_) | Verb::Start(_));
+        let parts_go_on = matches!(request.verb, Verb::Part(_) | Verb::Start(_) | Verb::Exec(_));
         if !self.assembly.is_empty() && !parts_go_on {
             return Err(protocol("a specification was begun: only parts and start may follow"));
         }
@@ -85,6 +85,7 @@ impl Session {
             Verb::Status(key) => status::of(&self.context, key).await.map(Answer::Status),
             Verb::List(after) => Ok(Answer::Page(self.context.table.borrow().page(after.as_ref()))),
             Verb::Remove(key) => remove::run(&self.context, key).await.map(|()| Answer::Removed),
+            Verb::Exec(_) => Err(protocol("this helper executes no commands in tasks")),
         }
     }
 
