@@ -143,14 +143,16 @@ fn offered_under_fire(
     std::thread::sleep(random.up_to_ms(SPREAD_MS));
     killers.kill(rig, victims);
     revive(rig, victims);
-    let alloc = job.alloc().unwrap_or_else(|error| {
-        let logs = ["nomad.service", "nomad-nspawn-helper.service"].map(|it| rig.unit_tail(it, 60));
-        panic!("round {round}, {victims:?}: {error:#}\n{}", logs.join("\n"))
-    });
+    let explained = |error: &dyn std::fmt::Display| {
+        let logs = ["nomad.service", "nomad-nspawn-helper.service"].map(|it| rig.unit_tail(it, 90));
+        format!("round {round}, {victims:?}: {error:#}\n{}", logs.join("\n"))
+    };
+    let alloc = job.alloc().unwrap_or_else(|error| panic!("{}", explained(&error)));
     let running = alloc.wait_running();
     let Err(error) = running else { return Some((job, alloc)) };
     let said = alloc.get().unwrap()["ClientDescription"].as_str().unwrap_or_default().to_owned();
-    assert!(victims.contains(&Part::Plugin) && said.starts_with(TURNED_AWAY), "{error:#}");
+    let turned_away = victims.contains(&Part::Plugin) && said.starts_with(TURNED_AWAY);
+    assert!(turned_away, "{}", explained(&error));
     assert!(alloc.task("t").unwrap().events().is_empty(), "{error:#}");
     eprintln!("round {round}: {victims:?}, {} was turned away: {said}", alloc.id);
     job.purge().unwrap();
