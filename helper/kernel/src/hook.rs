@@ -2,7 +2,7 @@
 //!
 //! A test writes a process id (or `self`) to `/run/nomad-nspawn/hook/<step>.<before|after>`; the
 //! process that meets the step takes the file away and sends SIGKILL to that process, or the signal
-//! whose number follows it.
+//! whose number follows it. A third number is how often the step is met before that.
 
 use proto::step::Step;
 
@@ -35,7 +35,15 @@ fn reached(step: Step, moment: &str) {
     if std::fs::remove_file(&file).is_err() {
         return;
     }
-    let (pid, signal) = target.trim().split_once(' ').unwrap_or((target.trim(), "9"));
+    let mut words = target.split_whitespace();
+    let (pid, signal) = (words.next().unwrap_or("0"), words.next().unwrap_or("9"));
+    let left: u32 = words.next().and_then(|left| left.parse().ok()).unwrap_or(0);
+    if left > 0 {
+        if let Err(error) = std::fs::write(&file, format!("{pid} {signal} {}", left - 1)) {
+            eprintln!("step hook: {file}: {error}");
+        }
+        return;
+    }
     let pid = match pid {
         "self" => std::process::id(),
         pid => pid.parse().unwrap_or(0),

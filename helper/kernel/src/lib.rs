@@ -6,12 +6,14 @@
 //! | [`open`] | `openat2`: beneath a root, without following a link |
 //! | [`root_file`] | files that only root can have written |
 //! | [`layout`] | fixed places of the host |
+//! | [`ended`] | what is kept of a task's memory when it has ended |
 //! | [`kept_layers`] | upper layers that outlive a run |
 //! | [`netlink`] | messages of links, addresses and packet filter rules |
 //! | [`hook`] | step hooks of test builds |
 //!
 //! Trusts its callers; decides nothing about tasks.
 
+pub mod ended;
 pub mod hook;
 pub mod kept_layers;
 pub mod layout;

@@ -1,8 +1,16 @@
-//! The only file with `unsafe`: kernel calls that nix does not have.
+//! Kernel calls that nix does not have; those about processes are in `processes`. These two files alone
+//! have `unsafe`.
 //!
 //! Each function is one call with its arguments as types; none decides anything. Errors are the
 //! kernel's. No pointer outlives its call.
-#![allow(unsafe_code, reason = "this is the file that exists for it")]
+#![allow(unsafe_code, reason = "this is a file that exists for it")]
+
+mod processes;
+
+pub use processes::{
+    child_in_user_namespace, exit_status, fork, fork_into, fork_sibling, open_process,
+    reset_signals, signal_process,
+};
 
 use std::ffi::CStr;
 use std::io;
@@ -10,7 +18,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Attributes for [`set_mount_attributes`] (mount_setattr(2)).
 pub const READ_ONLY: u64 = 0x0000_0001;
@@ -116,39 +123,6 @@ pub fn set_mount_attributes(
     .map(drop)
 }
 
-/// Starts a child in a new user namespace that does nothing until it is killed, and returns its
-/// pid. The caller must be single-threaded.
-///
-/// # Errors
-/// The kernel's.
-pub fn child_in_user_namespace() -> io::Result<libc::pid_t> {
-    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
-    // WHY: fork and unshare in one step, so that no report from the child is needed.
-    // SAFETY: the process has one thread and shares no memory with the child (no CLONE_VM); the
-    // child calls only an async-signal-safe function and never returns.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
-    if pid == 0 {
-        loop {
-            // WHY: wait for the end without running anything of the parent's.
-            // SAFETY: pause(2) takes nothing and touches no memory.
-            unsafe { libc::pause() };
-        }
-    }
-    libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-/// Copies the process; `None` in the copy, its pid in the original (fork(2)). The caller must be
-/// single-threaded.
-///
-/// # Errors
-/// The kernel's.
-pub fn fork() -> io::Result<Option<libc::pid_t>> {
-    // WHY: a copy keeps what has been opened and decided; another program would have to be told.
-    // SAFETY: with one thread no lock is held that the copy could wait for in vain.
-    let pid = check(unsafe { libc::fork() }.into())?;
-    Ok(libc::pid_t::try_from(pid).ok().filter(|pid| *pid != 0))
-}
-
 /// The user namespace that a namespace belongs to (ioctl NS_GET_USERNS, ioctl_ns(2)).
 ///
 /// # Errors
@@ -204,9 +178,9 @@ pub fn traced_filter(pid: libc::pid_t, index: usize) -> io::Result<Option<Vec<In
     const GET_FILTER: libc::c_uint = 0x420c;
     let none = Instruction { code: 0, jump_true: 0, jump_false: 0, operand: 0 };
     let mut filter = vec![none; FILTER_MAX];
-    // WHY: nix has no such request.
-    // SAFETY: the kernel writes one filter, of at most FILTER_MAX instructions, each of the layout of
-    // Instruction; `filter` has room for that many and lives through the call.
+    // WHY: nix has no such request. SAFETY: the kernel writes one filter, of at most FILTER_MAX
+    // instructions, each of the layout of Instruction; `filter` has room for that many and lives
+    // through the call.
     match check(unsafe { libc::ptrace(GET_FILTER, pid, index, filter.as_mut_ptr()) }) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         count => {
@@ -229,9 +203,9 @@ pub fn install_filter(filter: &[Instruction]) -> io::Result<()> {
     let length = filter.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = Program { length, instructions: filter.as_ptr() };
     let none: libc::c_ulong = 0;
-    // WHY: nix has no seccomp.
-    // SAFETY: `program` has the kernel's layout (struct sock_fprog) and names as many instructions as
-    // `filter` has; both live through the call, which only reads them.
+    // WHY: nix has no seccomp. SAFETY: `program` has the kernel's layout (struct sock_fprog) and
+    // names as many instructions as `filter` has; both live through the call, which only reads
+    // them.
     check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, none, &raw const program)
     })
@@ -248,52 +222,6 @@ pub fn join_new_session_keyring() -> io::Result<()> {
     // WHY: nix has no keyctl.
     // SAFETY: a null name asks for an anonymous keyring; nothing is written.
     check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, anonymous) }).map(drop)
-}
-
-/// A descriptor for a process (pidfd_open(2)).
-///
-/// # Errors
-/// The kernel's: ESRCH when there is no such process.
-pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
-/// Sends a signal to the process of a descriptor (pidfd_send_signal(2)).
-///
-/// # Errors
-/// The kernel's: ESRCH when the process has ended.
-pub fn signal_process(process: BorrowedFd<'_>, signal: u8) -> io::Result<()> {
-    let none: *const libc::siginfo_t = std::ptr::null();
-    let signal = libc::c_int::from(signal);
-    // WHY: nix has no pidfd_send_signal.
-    // SAFETY: a null info is allowed and means kill(2)'s.
-    check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0)
-    })
-    .map(drop)
-}
-
-/// The wait status of an ended process, though it was another's child and is reaped
-/// (ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux 6.15). `None`: not ended, or older kernel.
-#[must_use]
-pub fn exit_status(process: BorrowedFd<'_>) -> Option<i32> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct PidfdInfo {
-        mask: u64,
-        cgroup: u64,
-        ids: [u32; 11],
-        exit_code: i32,
-    }
-    const INFO_EXIT: u64 = 1 << 3;
-    const GET_INFO: libc::Ioctl = 0xC040_FF0B;
-    let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
-    // WHY: nix has no such ioctl.
-    // SAFETY: the request encodes a size of 64 bytes, which is the size of `info` (struct
-    // pidfd_info, first version); the kernel writes no more than that.
-    let result = unsafe { libc::ioctl(process.as_raw_fd(), GET_INFO, &raw mut info) };
-    (result == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
 }
 
 /// The number of a loop device that nobody uses now (ioctl LOOP_CTL_GET_FREE, loop(4)).
@@ -353,25 +281,46 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(result.into()).map(drop)
 }
 
+/// How many programs of the kernel look at the packets of a cgroup's sockets, outgoing or incoming
+/// ones (bpf(2)). Programs of cgroups above are not counted.
+///
+/// # Errors
+/// The kernel's: EINVAL without CONFIG_CGROUP_BPF.
+pub fn packet_programs(cgroup: BorrowedFd<'_>, outgoing: bool) -> io::Result<u32> {
+    const PROG_QUERY: libc::c_int = 16;
+    #[repr(C)]
+    struct Query {
+        target: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        // Newer kernels have further fields here, and write to one of them.
+        rest: [u32; 25],
+    }
+    let mut query = Query {
+        target: cgroup.as_raw_fd().cast_unsigned(),
+        // BPF_CGROUP_INET_INGRESS and BPF_CGROUP_INET_EGRESS.
+        attach_type: u32::from(outgoing),
+        query_flags: 0,
+        attach_flags: 0,
+        ids: 0,
+        count: 0,
+        rest: [0; 25],
+    };
+    // WHY: nix has no bpf.
+    // SAFETY: `query` begins as the kernel's union bpf_attr for this command, is zero beyond, lives
+    // through the call, and its size is passed. With `ids` 0 and `count` 0 the kernel writes numbers
+    // into it alone.
+    check(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) })?;
+    Ok(query.count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-
-    #[test]
-    fn a_child_is_seen_and_signalled_by_descriptor() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let process = open_process(child.id()).unwrap();
-        assert_eq!(exit_status(process.as_fd()), None);
-        signal_process(process.as_fd(), 9).unwrap();
-        child.wait().unwrap();
-        // Older kernels answer None; newer ones must tell the truth.
-        assert!(matches!(exit_status(process.as_fd()), None | Some(9)));
-        assert_eq!(
-            signal_process(process.as_fd(), 9).unwrap_err().raw_os_error(),
-            Some(libc::ESRCH)
-        );
-    }
 
     #[test]
     fn a_namespace_names_its_owner() {
@@ -382,10 +331,5 @@ mod tests {
         let owner = owning_user_namespace(open("/proc/self/ns/net").as_fd()).unwrap();
         assert_eq!(id(owner.into()), id(open("/proc/self/ns/user")));
         assert!(owning_user_namespace(open("/proc/self/status").as_fd()).is_err());
-    }
-
-    #[test]
-    fn the_kernel_layouts_have_their_sizes() {
-        assert_eq!(0xC040_FF0B_u64 >> 16 & 0x3fff, 64);
     }
 }
