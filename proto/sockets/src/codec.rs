@@ -8,7 +8,8 @@
 use std::fmt;
 
 use bincode::config::{self, Configuration, Fixint, LittleEndian};
-use bincode::{Decode, Encode};
+/// What can be received and sent.
+pub use bincode::{Decode, Encode};
 
 use crate::limits;
 

@@ -18,6 +18,7 @@
 //! | [`task_spec`] | what the driver asks for: one task |
 //! | [`systemd`] | versions of systemd with known holes |
 //! | [`wire`] | requests and replies of the helper socket |
+//! | [`cpu_set`] | sets of CPUs, from a text and to PID 1 |
 //! | [`exec`] | commands in a task that runs |
 //! | [`plan`] | what the helper sends to the launcher, and what the launcher reports |
 //! | [`link`] | the link of a task with a network of its own |
@@ -32,6 +33,7 @@
 
 pub mod capability;
 pub mod codec;
+pub mod cpu_set;
 pub mod error;
 pub mod exec;
 pub mod limits;

@@ -17,6 +17,9 @@ pub const PART_MAX: usize = 60 * 1024;
 /// The kernel takes at most 2 MiB of arguments and environment at the default stack limit
 /// (execve(2)); this leaves a quarter of it to what systemd-nspawn adds.
 pub const SPEC_MAX: usize = 1536 * 1024;
+/// Longest encoded specification of a command, in bytes: its plan adds the cgroup's path and
+/// numbers, and has to be within [`SPEC_MAX`] as well.
+pub const EXEC_MAX: usize = SPEC_MAX - 32 * 1024;
 /// Bytes of specifications that the helper holds for all connections together, from their first
 /// part to the end of their start. A start needs about four times its size for a moment; the
 /// helper's unit has MemoryMax=64M.
@@ -63,13 +66,13 @@ pub const RANGE_FIRST: u32 = 524_288;
 /// See [`RANGE_FIRST`].
 pub const RANGE_LAST: u32 = 1_878_982_656;
 
-/// First of the [`RANGE_WIDTH`] uids and gids that files in /alloc and /local have on disk where other
-/// local users can reach them, whichever range the task has. systemd, its containers and its foreign
-/// images leave these ids alone (UIDS-GIDS.md of systemd): no account has them.
+/// First of the [`RANGE_WIDTH`] uids and gids that files in /alloc and /local have on disk where
+/// other local users can reach them, whichever range the task has. systemd, its containers and its
+/// foreign images leave these ids alone (UIDS-GIDS.md of systemd): no account has them.
 pub const DISK_FIRST: u32 = 0x7FFC_0000;
 
-/// Longest kill time-out that a unit gets, in milliseconds: systemd's own default, because a host waits
-/// for it when it goes down. The driver asks for 30 s.
+/// Longest kill time-out that a unit gets, in milliseconds: systemd's own default, because a host
+/// waits for it when it goes down. The driver asks for 30 s.
 pub const KILL_TIMEOUT_MAX_MS: u64 = 90 * 1000;
 /// Shortest one: the unit's clean-up runs within it (`TimeoutStopSec=` of systemd.service(5)).
 pub const KILL_TIMEOUT_MIN_MS: u64 = 5 * 1000;
@@ -79,7 +82,8 @@ pub const START_TIMEOUT_S: u64 = 120;
 pub const GREETING_TIMEOUT_S: u64 = 10;
 /// Time that the helper gives a peer to finish a start whose parts it has begun, in seconds.
 pub const ASSEMBLY_TIMEOUT_S: u64 = 30;
-/// Largest memory limit, in bytes: 64 TiB, above what the kernel can address on any machine of today.
+/// Largest memory limit, in bytes: 64 TiB, above what the kernel can address on any machine of
+/// today.
 pub const MEMORY_MAX: u64 = 1 << 46;
 /// Smallest memory limit, in bytes.
 pub const MEMORY_MIN: u64 = 1 << 20;
@@ -87,6 +91,21 @@ pub const MEMORY_MIN: u64 = 1 << 20;
 pub const CPU_WEIGHT: std::ops::RangeInclusive<u64> = 1..=10_000;
 /// Range of TasksMax= that a job may ask for (PID_MAX_LIMIT of the kernel).
 pub const TASKS_LIMIT: std::ops::RangeInclusive<u64> = 1..=4_194_304;
+/// Range of IOWeight= (systemd.resource-control(5)).
+pub const IO_WEIGHT: std::ops::RangeInclusive<u64> = 1..=10_000;
+/// How many times its CPU weight a task may have until it is ready.
+pub const CPU_BOOST: std::ops::RangeInclusive<u64> = 2..=100;
+/// Range of a CPU quota in microseconds a second: from the kernel's least (1 ms in a period of 100
+/// ms, cpu_cfs_quota_us) to all of [`CPUS_MAX`] CPUs.
+pub const CPU_QUOTA_US: std::ops::RangeInclusive<u64> = 10_000..=CPUS_MAX as u64 * 1_000_000;
+/// CPUs of a host (the kernel's largest NR_CPUS).
+pub const CPUS_MAX: usize = 8192;
+/// Range of oom_score_adj (proc_pid_oom_score_adj(5)).
+pub const OOM_SCORE: std::ops::RangeInclusive<i16> = -1000..=1000;
+/// Properties of one task's unit that its job asks for by name.
+pub const PROPERTIES_MAX: usize = 64;
+/// Ranges of addresses that one task reaches: each is an entry of two maps of the kernel.
+pub const EGRESS_MAX: usize = 128;
 
 /// Binds, volumes, tmpfs and overlay mounts, hidden paths, devices and credentials of one task,
 /// each: systemd-nspawn handles them one after another while the task starts.
@@ -96,8 +115,8 @@ pub const MOUNTS_MAX: usize = 128;
 pub const PATHS_MAX: usize = 16 * 1024;
 /// Layers of one overlay mount (OVL_MAX_STACK of the kernel is 500; a start has to open each).
 pub const LAYERS_MAX: usize = 32;
-/// Ports of the host that lead to tasks, of all tasks together: the packet filter's table is made as a
-/// whole in the helper's 64 MiB.
+/// Ports of the host that lead to tasks, of all tasks together: the packet filter's table is made
+/// as a whole in the helper's 64 MiB.
 pub const PORTS_TOTAL_MAX: usize = 16 * 1024;
 /// Tasks of one zone on a host: the daemon writes each one's name into every other's /etc/hosts, in
 /// memory.

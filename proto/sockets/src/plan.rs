@@ -16,7 +16,7 @@ use crate::path::{Absolute, Component, Relative};
 use crate::target::Target;
 use crate::task_spec::files::{Bind, Credential, Device, Overlay, Tmpfs};
 use crate::task_spec::network::{Attached, Container};
-use crate::task_spec::{Isolation, Logs, Names, Payload, Process, RootFs, Variable};
+use crate::task_spec::{Isolation, Logs, Names, Payload, Process, Resources, RootFs, Variable};
 use crate::unit_id::UnitId;
 
 /// Exit status of a launcher that did not get as far as systemd-nspawn.
@@ -53,6 +53,8 @@ pub enum Report {
         held_back: bool,
         /// Where the payload's system call filters come from.
         filters: FilterSource,
+        /// Whether the cache lacks the set of these filters, which can be made.
+        lacks_filters: bool,
     },
     /// A step failed; the launcher ends.
     Failed(Refusal),
@@ -66,11 +68,13 @@ pub enum Report {
 /// Where the payload's system call filters come from.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FilterSource {
-    /// systemd-nspawn makes them, as the plan says.
+    /// systemd-nspawn makes them: the plan or the job's rules ask for it, or the cache has none.
     Nspawn,
-    /// It does because the cache has none. With these words the launcher's verb `filters` makes
-    /// them.
-    Missing(Vec<String>),
+    /// It does because starts with filters of the cache have not been tried with it.
+    Untested {
+        /// The version of systemd-nspawn, not of PID 1: their packages are two.
+        version: u32,
+    },
     /// It does because the launcher is under filters itself, as on a host that is a container:
     /// nobody can read filters there.
     Confined,
@@ -115,6 +119,10 @@ pub struct Plan {
     pub logs: Logs,
     /// Signal for systemd-nspawn's `--kill-signal=`, used at host shutdown.
     pub kill_signal: u8,
+    /// Limits that the payload sees, and how readily it is killed.
+    pub resources: Resources,
+    /// Bytes that the file system of a new upper layer must have free.
+    pub min_free: u64,
     /// Process id of the Nomad agent: parent of the plugin that asked, unless that has outlived it.
     pub agent: Option<u32>,
 }

@@ -53,6 +53,10 @@ steps! {
     /// The launcher starts the process that connects a frozen payload.
     Doorman = "doorman",
     Exec = "exec",
+    /// In `exec`, where the filters come from the cache.
+    Keyring = "keyring",
+    /// The same; met once for each filter.
+    Filter = "filter",
     // That process.
     AwaitPayload = "await-payload",
     Connect = "connect",
@@ -67,4 +71,10 @@ steps! {
     StopUnit = "stop-unit",
     Clean = "clean",
     Forget = "forget",
+    // What makes system call filters for later starts.
+    FillStage = "fill-stage",
+    /// Met at each stop of systemd-nspawn.
+    FillStop = "fill-stop",
+    FillWrite = "fill-write",
+    FillRename = "fill-rename",
 }

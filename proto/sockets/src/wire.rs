@@ -209,6 +209,10 @@ pub struct Exit {
     pub signal: i32,
     /// Whether the kernel killed it, or part of it, for want of memory.
     pub oom: bool,
+    /// Most memory that the task has used, in bytes; 0 when unknown.
+    pub memory_peak: u64,
+    /// Its memory limit at the end, in bytes; 0 when unknown or without limit.
+    pub memory_limit: u64,
     /// Unix time of the end in milliseconds; 0 when unknown.
     pub ended_ms: u64,
     /// Why the end is not known for certain, in words; empty when it is. Such an end is a failure.

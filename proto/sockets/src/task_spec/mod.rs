@@ -13,7 +13,7 @@
 //! | [`network`] | the network |
 //! | [`resolver`] | name resolution and time zone |
 //! | [`output`] | log streams and journal fields |
-//! | [`resources`] | limits of the unit |
+//! | [`resources`] | limits of the unit, out of memory, reachable addresses |
 
 pub mod files;
 pub mod image;
