@@ -34,10 +34,16 @@ impl Prefix<IpAddr> {
     }
 
     /// Whether all of `other`'s addresses are its own too.
-    fn holds(&self, other: &Self) -> bool {
+    pub(crate) fn holds(&self, other: &Self) -> bool {
         let differ = aligned(self.address) ^ aligned(other.address);
         let shared = differ.checked_shr(128_u32.saturating_sub(self.bits.into())).unwrap_or(0);
         self.address.is_ipv4() == other.address.is_ipv4() && self.bits <= other.bits && shared == 0
+    }
+
+    /// Whether no bit is set beyond the length.
+    pub(crate) fn is_aligned(&self) -> bool {
+        let beyond = u128::MAX.checked_shr(self.bits.into()).unwrap_or(0);
+        aligned(self.address) & beyond == 0
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -65,9 +71,9 @@ impl Checked for Prefix<IpAddr> {
         if !digits || bits > longest {
             return Err(rule());
         }
-        let beyond = u128::MAX.checked_shr(bits.into()).unwrap_or(0);
-        if aligned(address) & beyond == 0 {
-            return Ok(Self { address, bits });
+        let prefix = Self { address, bits };
+        if prefix.is_aligned() {
+            return Ok(prefix);
         }
         Err(format!("has bits set beyond its first {bits}: write the first address"))
     }

@@ -4,18 +4,24 @@
 use std::collections::HashSet;
 
 use proto::limits::{
-    ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, ETC_FILE_MAX, LABELS_BYTES_MAX, LABELS_MAX,
-    LAYERS_MAX, MOUNTS_MAX, PATHS_MAX, PORTS_MAX, RULES_MAX, VARIABLE_MAX, VARIABLES_MAX,
+    ARGUMENT_MAX, ARGUMENTS_MAX, CREDENTIAL_MAX, EGRESS_MAX, ETC_FILE_MAX, LABELS_BYTES_MAX,
+    LABELS_MAX, LAYERS_MAX, MOUNTS_MAX, PATHS_MAX, PORTS_MAX, PROPERTIES_MAX, RULES_MAX,
+    VARIABLE_MAX, VARIABLES_MAX,
 };
+use proto::secret::Secret;
 use proto::task_spec::files::{CredentialContent, Source, Upper};
 use proto::task_spec::output::Label;
-use proto::task_spec::{Payload, TaskSpec};
+use proto::task_spec::resources::Property;
+use proto::task_spec::{Payload, TaskSpec, Variable};
 
 use super::{Denial, invalid, targets};
 
 pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
-    check_command(spec)?;
-    check_environment(spec)?;
+    let (Payload::Boot { arguments: words }
+    | Payload::Command { words }
+    | Payload::ProcessTwo { words }) = &spec.payload;
+    check_words(words)?;
+    check_environment(&spec.environment)?;
     let (files, isolation, names) = (&spec.files, &spec.isolation, &spec.names);
     at_most(files.binds.len(), MOUNTS_MAX, "binds")?;
     at_most(files.tmpfs.len(), MOUNTS_MAX, "tmpfs mounts")?;
@@ -32,6 +38,9 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     at_most(spec.labels.len(), LABELS_MAX, "labels")?;
     at_most(spec.labels.iter().map(Label::bytes).sum(), LABELS_BYTES_MAX, "bytes of all labels")?;
     at_most(spec.network.ports().len(), PORTS_MAX, "ports")?;
+    let resources = &spec.resources;
+    at_most(resources.properties.len(), PROPERTIES_MAX, "properties")?;
+    at_most(resources.egress.iter().flatten().count(), EGRESS_MAX, "egress ranges")?;
     for overlay in &files.overlays {
         let object = format!("lower layers of the overlay at {}", overlay.target);
         if overlay.lower.is_empty() {
@@ -51,7 +60,17 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), Denial> {
     once("credential", files.credentials.iter().map(|it| it.name.as_str()))?;
     once("label", spec.labels.iter().map(|it| it.name.as_str()))?;
     once("sysctl", isolation.sysctls.iter().map(|it| it.name.as_str()))?;
-    once("process limit", isolation.limits.iter().map(|it| it.resource.name()))
+    once("process limit", isolation.limits.iter().map(|it| it.resource.name()))?;
+    let properties: Vec<String> = resources.properties.iter().map(place).collect();
+    once("property", properties.iter().map(String::as_str))
+}
+
+/// A property by its name, and by its device where it has one.
+fn place(property: &Property) -> String {
+    match property {
+        Property::MemoryHigh(_) => property.name().to_owned(),
+        Property::Io { device, .. } => format!("{} of {device}", property.name()),
+    }
 }
 
 /// Components of all paths of mounts, devices and credentials.
@@ -92,12 +111,8 @@ fn once<'a>(what: &str, mut names: impl Iterator<Item = &'a str>) -> Result<(), 
     }
 }
 
-fn check_command(spec: &TaskSpec) -> Result<(), Denial> {
-    let words = match &spec.payload {
-        Payload::Boot { arguments: words }
-        | Payload::Command { words }
-        | Payload::ProcessTwo { words } => words,
-    };
+/// Of a command's words.
+pub(super) fn check_words(words: &[Secret]) -> Result<(), Denial> {
     at_most(words.len(), ARGUMENTS_MAX, "words of the command")?;
     if words.iter().any(|word| word.reveal().len() > ARGUMENT_MAX) {
         return Err(invalid("text", "command", "at most 131,071 bytes a word (execve(2))"));
@@ -108,9 +123,10 @@ fn check_command(spec: &TaskSpec) -> Result<(), Denial> {
     Ok(())
 }
 
-fn check_environment(spec: &TaskSpec) -> Result<(), Denial> {
-    at_most(spec.environment.len(), VARIABLES_MAX, "variables")?;
-    for variable in &spec.environment {
+/// Of an environment.
+pub(super) fn check_environment(environment: &[Variable]) -> Result<(), Denial> {
+    at_most(environment.len(), VARIABLES_MAX, "variables")?;
+    for variable in environment {
         let (name, value) = (variable.name.as_str(), variable.value.reveal());
         let bad = |rule| Err(invalid("text", format!("environment variable {name}"), rule));
         if name.len() + 1 + value.len() > VARIABLE_MAX {
@@ -120,7 +136,7 @@ fn check_environment(spec: &TaskSpec) -> Result<(), Denial> {
             return bad("no NUL byte");
         }
     }
-    once("environment variable", spec.environment.iter().map(|it| it.name.as_str()))
+    once("environment variable", environment.iter().map(|it| it.name.as_str()))
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub struct UnitSettings {
     /// devices, and what a disk image or block device as image needs. A path below /dev, or a group
     /// of devices such as `block-loop`: letters, digits and `/._:+@,=-` alone.
     pub devices: Vec<(String, DeviceAccess)>,
-    /// Limits with the policy's ceilings; `tasks_max` is always set.
+    /// Limits with the policy's ceilings; `tasks_max`, which is the payload's, is always set.
     pub resources: Resources,
     /// TimeoutStopUSec= in milliseconds.
     pub kill_timeout_ms: u64,
@@ -160,6 +160,8 @@ pub fn decide(spec: TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
         task_dirs: judged.task_dirs,
         logs: spec.logs,
         kill_signal: judged.kill_signal,
+        resources: judged.unit.resources.clone(),
+        min_free: policy.limits.min_free.0,
         agent: None,
     };
     Ok(Decision { users: spec.users, private: judged.private, plan, unit: judged.unit })
@@ -174,7 +176,7 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
     contradictions::check(spec)?;
     targets::check(spec)?;
     users::check_range(spec.users, policy)?;
-    resources::check(spec.resources)?;
+    resources::check(&spec.resources)?;
     super::network::check_ports(&spec.network)?;
     super::network::check_mac(&spec.network)?;
     let kill_signal = resources::kill_signal(spec)?;
@@ -189,9 +191,10 @@ pub fn judge(spec: &TaskSpec, policy: &Policy) -> Result<Judgement, Denial> {
     let mut devices = images::devices(&spec.root, &image)?;
     devices.extend(files.devices.iter().map(|device| (device.host.to_string(), device.access)));
     let (network, private) = super::network::plan(spec, policy)?;
+    super::network::check_egress(spec, &network, private.as_ref(), policy)?;
     let unit = UnitSettings {
         devices,
-        resources: resources::within(spec.resources, policy)?,
+        resources: resources::within(&spec.resources, policy)?,
         kill_timeout_ms: (spec.kill_timeout_ms)
             .clamp(limits::KILL_TIMEOUT_MIN_MS, limits::KILL_TIMEOUT_MAX_MS),
         labels: spec.labels.clone(),

@@ -13,6 +13,7 @@
 //! | `images`, `users` | the image's place, the user namespace |
 //! | `allocation`, `binds`, `devices` | places of the host that a task sees |
 //! | `isolation`, `network`, `resources` | capabilities and settings, network, ceilings |
+//! | `exec` | commands in tasks that run |
 //! | `glob`, `machine_name` | patterns, machine names |
 //!
 //! It has no dependency that could do I/O, and its lints forbid that of the standard library
@@ -26,6 +27,7 @@ mod bounds;
 mod contradictions;
 mod decide;
 mod devices;
+mod exec;
 mod glob;
 mod images;
 mod isolation;
@@ -44,6 +46,7 @@ mod tests;
 
 pub use addresses::{Forwarding, HostPorts, Prefix, Protocol};
 pub use decide::{Allocated, Decision, Judgement, UnitSettings, decide, judge};
+pub use exec::check_exec;
 pub use machine_name::machine_name;
 pub use model::Policy;
 pub use parse::{from_file, parse};

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::addresses::{Forwarding, HostPorts, Ports, Prefix, Prefixes};
 use super::values::{
-    Count, ImageEntry, List, Memory, NetworkKind, Preset, Processes, Set, Syscall, Text, Ulimits,
+    CgroupParent, Count, Free, ImageEntry, List, Memory, NetworkKind, OomScore, Preset, Processes,
+    PropertyName, Set, SwapCeiling, Syscall, Text, Ulimits,
 };
 
 /// Declares [`Policy`] and its sections. A key without a default is an [`Option`].
@@ -53,6 +54,8 @@ sections! {
         alloc_dirs: List<Absolute>,
         /// Its uid.
         agent_uid: u32,
+        /// Its cgroup, in which it keeps the CPUs that no task reserves.
+        cgroup_parent: Text<CgroupParent>,
     }
     /// User namespaces.
     userns: Userns {
@@ -105,6 +108,9 @@ sections! {
         closed: Prefixes,
         /// Ports of the host itself that they reach.
         host_ports: HostPorts,
+        /// Addresses that jobs may list as the only ones that their tasks reach; every task needs a
+        /// list then. `None`: any, and none is needed.
+        egress: Option<Prefixes>,
     }
     /// Ceilings.
     limits: Limits {
@@ -116,6 +122,24 @@ sections! {
         tasks: Option<Processes>,
         /// Most of each process limit.
         ulimit: Ulimits,
+        /// Most swap of one task, in bytes.
+        swap: SwapCeiling,
+        /// How little the kernel may be inclined to kill a task.
+        oom_score_adj: OomScore,
+        /// Bytes that the file system of upper layers must have free at a start.
+        min_free: Free,
+    }
+    /// Properties of the unit.
+    properties: Properties {
+        /// Names of those that a job may set.
+        allow: List<PropertyName>,
+    }
+    /// Commands in tasks that run.
+    exec: Exec {
+        /// Whether there are any.
+        allow: bool,
+        /// Sessions at once.
+        max_sessions: Count,
     }
     /// System calls.
     syscalls: Syscalls {
@@ -141,6 +165,8 @@ sections! {
     systemd: Systemd {
         /// Versions that run tasks in spite of a known hole.
         accept: List<String>,
+        /// Patterns of slices that tasks may be in beside the helper's own.
+        slices: List<String>,
     }
 }
 

@@ -204,6 +204,35 @@ pub(super) fn plan(
     }
 }
 
+/// Refuses, under a policy that lists addresses, what could go around them. The kernel compares the
+/// addresses of sockets: a packet socket (CAP_NET_RAW) and what a tun device feeds into a namespace
+/// that forwards (CAP_NET_ADMIN) have none. Both capabilities count in a network namespace of the
+/// container's own user namespace, and everywhere without one.
+pub(super) fn check_egress(
+    spec: &TaskSpec,
+    planned: &PlannedNetwork,
+    private: Option<&decide::Private>,
+    policy: &Policy,
+) -> Result<(), Denial> {
+    let is_containers = match planned {
+        PlannedNetwork::Container { .. } => true,
+        PlannedNetwork::Attached { owner, .. } => *owner == NetworkOwner::Container,
+        _ => private.is_some_and(|private| private.owner == NetworkOwner::Container),
+    };
+    let counts = is_containers || spec.users == Users::Host;
+    // From loopback alone nothing leaves.
+    if policy.network.egress.is_none() || !counts || matches!(spec.network, Network::Loopback) {
+        return Ok(());
+    }
+    let mut needed = ["net_raw", "net_admin"].into_iter().filter_map(Capabilities::named);
+    if needed.all(|capability| !spec.isolation.drop.both(capability).is_empty()) {
+        return Ok(());
+    }
+    let reason = "go around the addresses of [network] egress in the policy file, because here they \
+                  hold for the task's network: add cap_drop = [\"net_raw\", \"net_admin\"]";
+    Err(refuse("network.egress", "capabilities net_raw and net_admin", reason))
+}
+
 /// The place of a network namespace that is there already.
 fn place_of(path: &Absolute, spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
     let object = format!("network namespace {path}");
@@ -261,7 +290,7 @@ fn kinds(network: &Network) -> Vec<(Cow<'static, str>, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::judged;
+    use crate::tests::{Change, change, check, judged, row};
 
     /// Whose the network of a task is under a policy file, after a change.
     fn owner_of(file: &str, change: &dyn Fn(&mut TaskSpec)) -> NetworkOwner {
@@ -295,5 +324,58 @@ mod tests {
         ] {
             assert_eq!(owner_of(file, change), expected, "{file:?}");
         }
+    }
+
+    /// Nobody sends packets without a socket where the policy lists addresses.
+    #[test]
+    fn p40_egress_is_not_gone_around() {
+        const EGRESS: &str = "[network]\negress = [\"10.0.0.0/8\"]\nallow = [\"veth\", \
+                              \"container\", \"private\", \"host\", \"bridge:*\"]\n[userns]\n\
+                              require = false\n[caps]\nallow = [\"all\"]";
+        let task = |network: Network, drop: &[&'static str], set: fn(&mut TaskSpec)| -> Change {
+            let named =
+                |all: Capabilities, name: &&str| all.with(Capabilities::named(name).unwrap());
+            let drop = drop.iter().fold(Capabilities::default(), named);
+            change(move |s| {
+                s.network = network.clone();
+                s.resources.egress = Some(Vec::new());
+                s.isolation.drop = drop;
+                set(s);
+            })
+        };
+        let own = || Network::with_ports(Vec::new());
+        let nspawns = || {
+            let (link, ports) = (ContainerLink::Veth, Vec::new());
+            Network::Container(Container { link, ports, wait_s: 0 })
+        };
+        let bridge = || {
+            let parent = Parent::Bridge(proto::name::ParentName::new("br0").unwrap());
+            Network::Attached(Attached { parent, v4: None, v6: None, mac: None, ports: Vec::new() })
+        };
+        let both: &[&str] = &["net_raw", "net_admin"];
+        let boot = |s: &mut TaskSpec| s.payload = Payload::Boot { arguments: Vec::new() };
+        let host = |s: &mut TaskSpec| s.users = Users::Host;
+        let admin = |s: &mut TaskSpec| {
+            s.isolation.add = Capabilities::named("net_admin").unwrap_or_default();
+        };
+        let plain = |_: &mut TaskSpec| ();
+        let rows = [
+            // Without CAP_NET_ADMIN the network is the host's, and CAP_NET_RAW does not count in it.
+            (task(own(), &["net_raw"], boot), task(own(), &["net_admin"], boot)),
+            (task(own(), &[], admin), task(own(), &[], plain)),
+            (task(bridge(), &["net_raw"], boot), task(bridge(), both, boot)),
+            (task(nspawns(), &["net_admin"], plain), task(nspawns(), both, plain)),
+            (task(own(), &["net_admin"], host), task(own(), both, host)),
+            (task(Network::Host, &[], host), task(Network::Host, &[], plain)),
+            (task(own(), &[], boot), task(Network::Loopback, &[], boot)),
+            (task(own(), &["net_raw"], host), task(Network::Loopback, &[], host)),
+        ];
+        check(
+            rows.into_iter()
+                .map(|(bad, good)| row("network.egress", "cap_drop", (EGRESS, bad), (EGRESS, good)))
+                .collect(),
+        );
+        let unlisted = EGRESS.replacen("egress = [\"10.0.0.0/8\"]", "", 1);
+        assert!(judged(&unlisted, task(own(), &[], boot)).is_ok());
     }
 }

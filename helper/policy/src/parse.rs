@@ -229,6 +229,15 @@ mod tests {
             ("[limits]\nmemory = \"99999999999999999999g\"", "is not a size"),
             ("[limits]\nmemory = true", "neither a number nor a string"),
             ("[limits]\ntasks = 0", "is not a size"),
+            ("[limits]\nswap = \"much\"", "\"much\" is not a size"),
+            ("[limits]\nswap = -1", "neither a number nor a string"),
+            ("[limits]\nmin_free = \"100%\"", "is not a size"),
+            ("[limits]\noom_score_adj = -1001", "-1001 is not an oom_score_adj"),
+            ("[limits]\noom_score_adj = \"0\"", "expected i64"),
+            ("[properties]\nallow = [\"ExecStart\"]", "\"ExecStart\" is not one of MemoryHigh"),
+            ("[nomad]\ncgroup_parent = \"a/../b\"", "not . or .."),
+            ("[nomad]\ncgroup_parent = \"/\"", "is not the name of a cgroup"),
+            ("[network]\negress = [\"10.0.0.1/8\"]", "has bits set beyond"),
             ("[limits]\nulimit = { files = 1 }", "\"files\" is not a process limit"),
             ("[limits]\nulimit = { nofile = \"many\" }", "is not a size"),
             ("[syscalls]\nallow_extra = [\"@ swap\"]", "a system call's name"),
@@ -255,7 +264,13 @@ mod tests {
 
     /// The keys of both files in example/, and those that have no default.
     fn keys() -> Vec<String> {
-        let unset = ["limits.memory", "limits.tasks", "network.pool", "network.pool_ipv6"];
+        let unset = [
+            "limits.memory",
+            "limits.tasks",
+            "network.pool",
+            "network.pool_ipv6",
+            "network.egress",
+        ];
         let mut all = unset.map(str::to_owned).to_vec();
         for (section, value) in DeTable::parse(STRICT).unwrap().get_ref() {
             match value.get_ref() {

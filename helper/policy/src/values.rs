@@ -11,6 +11,7 @@ use proto::path::Absolute;
 use proto::plan::Unprotected;
 use proto::task_spec::files::DeviceAccess;
 use proto::task_spec::process::{LimitName, SyscallName};
+use proto::task_spec::resources::Property;
 use serde::Deserialize;
 
 use super::model::{DeviceRule, ImagePath};
@@ -172,6 +173,70 @@ fn bytes(text: &str) -> Option<u64> {
     let suffix = text.get(digits.len()..)?;
     let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == suffix)?;
     digits.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
+}
+
+/// Bytes that a file system must have free.
+pub(crate) type Free = Size<0, { limits::MEMORY_MAX }>;
+
+/// Most swap of one task, in bytes: a size, or `unlimited`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Spelled")]
+pub struct SwapCeiling(pub u64);
+
+impl TryFrom<Spelled> for SwapCeiling {
+    type Error = String;
+
+    fn try_from(spelled: Spelled) -> Result<Self, String> {
+        match spelled {
+            Spelled::Text(text) if text == "unlimited" => Ok(Self(u64::MAX)),
+            other => Free::try_from(other)
+                .map(|size| Self(size.0))
+                .map_err(|rule| format!("{rule}, and not \"unlimited\"")),
+        }
+    }
+}
+
+/// The lowest oom_score_adj of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct OomScore(pub i16);
+
+impl TryFrom<i64> for OomScore {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        let score = i16::try_from(number).ok().filter(|score| limits::OOM_SCORE.contains(score));
+        score.map(Self).ok_or_else(|| format!("{number} is not an oom_score_adj of -1000 to 1000"))
+    }
+}
+
+/// The name of a property that a job may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PropertyName(pub String);
+
+impl Checked for PropertyName {
+    fn check(text: &str) -> Result<Self, String> {
+        if Property::names().any(|name| name == text) {
+            return Ok(Self(text.to_owned()));
+        }
+        let names: Vec<_> = Property::names().collect();
+        Err(format!("is not one of {}", names.join(", ")))
+    }
+}
+
+/// The agent's cgroup below that of the host, as `cgroup_parent` of its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupParent(pub Absolute);
+
+impl Checked for CgroupParent {
+    fn check(text: &str) -> Result<Self, String> {
+        let path = Absolute::parse(&format!("/{}", text.trim_start_matches('/')));
+        let path = path.map_err(|e| format!("is {e}"))?;
+        if path.components().is_empty() {
+            return Err("is not the name of a cgroup, e.g. nomad.slice".to_owned());
+        }
+        Ok(Self(path))
+    }
 }
 
 /// Ceilings of process limits, by their names in getrlimit(2).

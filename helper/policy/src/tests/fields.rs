@@ -10,6 +10,7 @@ use proto::path::{Absolute, Relative};
 use proto::task_spec::files::{
     Bind, Credential, CredentialContent, CredentialName, Device, Overlay, Source, Tmpfs, Upper,
 };
+use proto::task_spec::resources::{IoLimit, Property};
 use proto::task_spec::{Files, Image, Network, Pivot, TaskSpec};
 
 /// The policy's rule for a path.
@@ -29,7 +30,7 @@ enum Row {
     Zone,
 }
 
-const ROWS: [(&str, Row); 17] = [
+const ROWS: [(&str, Row); 18] = [
     (
         "alloc_dir",
         Row::Host(&["/", "/tmp/OWN", "/var/lib/nomad/alloc", "/var/lib/nomad/alloc/x/OWN"]),
@@ -49,6 +50,7 @@ const ROWS: [(&str, Row); 17] = [
     ("files.inaccessible", Row::Mount),
     ("files.devices.host", Row::Host(&["/", "/dev", "/dev/sda", "/etc/shadow", "/dev/fuse/x"])),
     ("files.devices.target", Row::Mount),
+    ("resources.properties.device", Row::Host(&["/", "/dev", "/etc/shadow", "/var/lib/nomad"])),
     ("files.credentials.file", Row::Task(&["", "private/x", "alloc/data", "tmp/x", "etc/shadow"])),
 ];
 
@@ -116,6 +118,8 @@ fn full() -> TaskSpec {
     spec.image = Image::Path(path("/var/lib/machines/a"));
     spec.root.pivot = Some(Pivot { new: path("/run/host"), old: Some(target("/old")) });
     spec.process.directory = Some(path("/run/host"));
+    spec.resources.properties =
+        vec![Property::Io { limit: IoLimit::ReadBandwidth, device: path("/dev/vda"), most: 1 }];
     spec.names.zone = Some(relative("UTC"));
     spec.network = Network::Join(path("/run/netns/OWN"));
     let host = |text: &str| Source::Host(path(text));

@@ -11,6 +11,7 @@ use proto::task_spec::files::{
 use proto::task_spec::network::{Attached, Container, Parent};
 use proto::task_spec::process::{ProcessLimit, Ready, SyscallRule, Sysctl};
 use proto::task_spec::resolver::EtcFile;
+use proto::task_spec::resources::{OomScope, Property, Swap};
 use proto::task_spec::{
     Files, Image, ImageKind, Isolation, Label, Layer, Logs, Names, Network, Payload, Pivot,
     Process, Resources, Root, RootFs, TaskSpec, Users, Variable, Volatile,
@@ -53,8 +54,9 @@ pub(super) fn visit(spec: &mut TaskSpec, see: See<'_>) {
         labels,
         stop_signal: _,
         kill_timeout_ms: _,
-        resources: Resources { memory_max: _, memory_low: _, cpu_weight: _, tasks_max: _ },
+        resources,
     } = spec;
+    visit_resources(resources, see);
     see("alloc_dir", Field::Host(alloc_dir));
     match image {
         // Settled before the decision: as a name or as a path.
@@ -96,6 +98,33 @@ pub(super) fn visit(spec: &mut TaskSpec, see: See<'_>) {
     visit_names(names, see);
     environment.iter().for_each(|Variable { name: _, value: _ }| {});
     labels.iter().for_each(|Label { name: _, value: _ }| {});
+}
+
+fn visit_resources(resources: &mut Resources, see: See<'_>) {
+    let Resources {
+        memory_max: _,
+        memory_low: _,
+        swap: Swap::None | Swap::Bytes(_) | Swap::Unlimited,
+        cpu_weight: _,
+        cpu_boost: _,
+        cpu_quota_us: _,
+        cores: _,
+        tasks_max: _,
+        io_weight: _,
+        oom_score: _,
+        oom: OomScope::Process | OomScope::Task,
+        slice: _,
+        properties,
+        egress: _,
+    } = resources;
+    for property in properties {
+        match property {
+            Property::MemoryHigh(_) => {}
+            Property::Io { limit: _, device, most: _ } => {
+                see("resources.properties.device", Field::Host(device));
+            }
+        }
+    }
 }
 
 fn visit_texts(isolation: &Isolation) {
