@@ -12,7 +12,7 @@ use proto::limits::{RANGE_FIRST, RANGE_WIDTH};
 use proto::plan::Range;
 
 use super::filters::entry::Entry;
-use super::filters::find;
+use super::filters::{choose, find};
 use super::{namespaces, open, step};
 
 /// An entry of the cache of system call filters.
@@ -26,6 +26,10 @@ pub struct CachedFilters {
     pub count: usize,
     /// Whether systemd-nspawn and its libraries are as they were.
     pub is_current: bool,
+    /// Version of the systemd-nspawn that has made it; 0 when it cannot be read.
+    pub version: u32,
+    /// Whether starts use filters of this version.
+    pub is_tested: bool,
 }
 
 /// The entries of the cache of system call filters, by name.
@@ -41,11 +45,14 @@ pub fn cached_filters() -> io::Result<Vec<CachedFilters>> {
     for file in directory {
         let file = file?;
         let entry = std::fs::read_to_string(file.path()).ok().and_then(|text| Entry::read(&text));
+        let version = entry.as_ref().map_or(0, |entry| entry.version);
         all.push(CachedFilters {
             name: file.file_name().to_string_lossy().into_owned(),
             options: entry.as_ref().map(|entry| entry.options.words()).unwrap_or_default(),
             count: entry.as_ref().map_or(0, |entry| entry.filters.len()),
             is_current: entry.is_some_and(|entry| find::is_current(&entry)),
+            version,
+            is_tested: choose::is_tested(version),
         });
     }
     all.sort_unstable_by(|one, other| one.name.cmp(&other.name));

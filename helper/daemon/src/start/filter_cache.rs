@@ -1,106 +1,113 @@
-//! Has system call filters made for later starts.
+//! Has system call filters made for later starts, and for commands that are executed in tasks.
 //!
 //! The launcher looks them up and installs them; what it misses is made here, in a unit of its own,
-//! one set at a time. Trusts the launcher. No start ever waits for it.
+//! one set at a time. Trusts the launcher, and the file in which it keeps the options of a task's
+//! filters. No start ever waits for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proto::plan::FilterSource;
-use proto::systemd;
+use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::systemd::units::filters;
+use kernel::layout;
 
-/// Versions of systemd whose systemd-nspawn has been tried under these filters.
-const TESTED: [u32; 2] = [252, 257];
 /// Time before a set that could not be made is tried again.
 const AGAIN: Duration = Duration::from_secs(600);
-/// Sets that are remembered as failed: with so many, none is tried.
-const FAILED_MAX: usize = 256;
+/// Sets that wait or are remembered as failed: with so many, no other is tried.
+const SETS_MAX: usize = 256;
+/// As many more where a command waits for its task's set: those of starts take no such place.
+const RESERVE: usize = 64;
 
-/// What is being made.
+/// What is being made. A set is named by the words that make it; no words: what most starts use.
 #[derive(Default)]
 pub(crate) struct FilterCache {
-    /// A unit runs.
-    is_busy: bool,
+    /// The first is being made.
+    waiting: VecDeque<Vec<String>>,
     /// Sets that could not be made, and when.
     failed: HashMap<Vec<String>, Instant>,
     /// Reasons that the journal has.
     reported: Vec<String>,
 }
 
-/// Whether a start may use filters of the cache.
-pub(crate) fn is_usable(context: &Context) -> bool {
-    if !context.policy().seccomp.cache {
-        return false;
-    }
-    let reason = if cfg!(target_arch = "x86_64") {
-        let version = systemd::major(&context.last_systemd.borrow());
-        if TESTED.contains(&version) {
-            return true;
-        }
-        format!("systemd {version} is not one of those that were tested: {TESTED:?}")
-    } else {
-        "this architecture was not tested".to_owned()
+/// Takes note of where a start has its filters from.
+pub(crate) fn note(context: &Context, source: &FilterSource) {
+    let reason = match source {
+        FilterSource::Confined => "this host is under system call filters itself, so nobody can \
+                                   read those of systemd-nspawn"
+            .to_owned(),
+        FilterSource::Untested { version } => format!(
+            "starts with filters of the cache have not been tried with systemd-nspawn {version} on \
+             this architecture"
+        ),
+        FilterSource::Nspawn | FilterSource::Cache => return,
     };
-    report(context, reason);
-    false
-}
-
-/// Takes note of where a start has its filters from; has those made that are missing.
-pub(crate) fn note(context: &Rc<Context>, source: FilterSource) {
-    match source {
-        FilterSource::Missing(words) => fill(context, words),
-        FilterSource::Confined => {
-            let reason = "this host is under system call filters itself, so nobody can read those \
-                          of systemd-nspawn";
-            report(context, reason.to_owned());
-        }
-        FilterSource::Nspawn | FilterSource::Cache => {}
-    }
-}
-
-/// Has the set made that most starts use.
-pub(crate) fn fill_usual(context: &Rc<Context>) {
-    let context = context.clone();
-    tokio::task::spawn_local(async move {
-        context.systemd().await;
-        if is_usable(&context) {
-            fill(&context, Vec::new());
-        }
-    });
-}
-
-/// Starts the unit, unless it runs: the next start that misses the set asks again.
-fn fill(context: &Rc<Context>, words: Vec<String>) {
-    {
-        let mut cache = context.filters.borrow_mut();
-        cache.failed.retain(|_, at| at.elapsed() < AGAIN);
-        let is_failed = cache.failed.contains_key(&words) || cache.failed.len() >= FAILED_MAX;
-        if cache.is_busy || is_failed {
-            return;
-        }
-        cache.is_busy = true;
-    }
-    let context = context.clone();
-    tokio::task::spawn_local(async move {
-        let made = filters::run(&context.bus, &words).await;
-        let mut cache = context.filters.borrow_mut();
-        cache.is_busy = false;
-        if let Err(error) = made {
-            tracing::warn!(?words, error, "starts with these options take longer: no filters");
-            cache.failed.insert(words, Instant::now());
-        }
-    });
-}
-
-/// Once for each reason.
-fn report(context: &Context, reason: String) {
     let mut cache = context.filters.borrow_mut();
     if !cache.reported.contains(&reason) {
         tracing::info!(reason, "systemd-nspawn makes its system call filters at each start");
         cache.reported.push(reason);
+    }
+}
+
+/// Has the sets made that most starts use.
+pub(crate) fn fill_usual(context: &Rc<Context>) {
+    if context.policy().seccomp.cache {
+        fill_up_to(context, Vec::new(), SETS_MAX);
+    }
+}
+
+/// Has the filters of a task made again, unless the cache has them. A task of a build that did not
+/// keep their options has none.
+pub(crate) fn fill_for(context: &Rc<Context>, unit: UnitId) {
+    let text = fs::read_to_string(layout::filter_options(unit)).unwrap_or_default();
+    if let Some((_, words)) = layout::entry_of_options(&text) {
+        fill_up_to(context, words, SETS_MAX);
+    }
+}
+
+/// Has a set made for which a command waits.
+pub(crate) fn fill_now(context: &Rc<Context>, words: Vec<String>) {
+    fill_up_to(context, words, SETS_MAX + RESERVE);
+}
+
+/// Has a set made, unless it is being made or has failed shortly before.
+fn fill_up_to(context: &Rc<Context>, words: Vec<String>, most: usize) {
+    let is_first = {
+        let mut cache = context.filters.borrow_mut();
+        cache.failed.retain(|_, at| at.elapsed() < AGAIN);
+        let is_known = cache.failed.contains_key(&words) || cache.waiting.contains(&words);
+        if is_known {
+            return;
+        }
+        if cache.failed.len().max(cache.waiting.len()) >= most {
+            let reason = "as many sets as may wait do, or have failed";
+            if !cache.reported.iter().any(|other| other == reason) {
+                tracing::warn!(?words, most, reason, "system call filters are not made");
+                cache.reported.push(reason.to_owned());
+            }
+            return;
+        }
+        cache.waiting.push_back(words);
+        cache.waiting.len() == 1
+    };
+    if is_first {
+        tokio::task::spawn_local(fill_all(context.clone()));
+    }
+}
+
+async fn fill_all(context: Rc<Context>) {
+    loop {
+        let Some(words) = context.filters.borrow().waiting.front().cloned() else { return };
+        let made = filters::run(&context.bus, &words).await;
+        let mut cache = context.filters.borrow_mut();
+        cache.waiting.pop_front();
+        if let Err(error) = made {
+            tracing::warn!(?words, error, "starts with these options take longer: no filters");
+            cache.failed.insert(words, Instant::now());
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! One entry of the cache: a text in lines, with what the filters were made from and the filters.
 //!
 //! ```text
-//! nomad-nspawn filters 1
+//! nomad-nspawn filters 2
 //! options 1ffffffffff ~@mount
+//! version 257
 //! file 64768 131 47000 1700000000.5 1700000000.6 /usr/bin/systemd-nspawn
 //! filter 20000000000000041500004c3e0000c0…
 //! sum 0123456789abcdef
@@ -22,7 +23,7 @@ use kernel::syscalls::{FILTER_MAX, Instruction};
 use super::options::Options;
 
 /// The first line; its number changes with the form.
-const FORM: &str = "nomad-nspawn filters 1";
+const FORM: &str = "nomad-nspawn filters 2";
 /// Filters of one set.
 pub(super) const COUNT: usize = NSPAWN_FILTERS as usize;
 
@@ -33,6 +34,8 @@ pub(crate) type Filters = Vec<Vec<Instruction>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) options: Options,
+    /// Version of the systemd-nspawn that has made them; 0: not readable.
+    pub(crate) version: u32,
     /// What systemd-nspawn had mapped, and what the dynamic loader reads.
     pub(crate) files: Vec<Stamp>,
     pub(crate) filters: Filters,
@@ -81,7 +84,8 @@ pub(crate) fn name(options: &Options) -> String {
 impl Entry {
     /// The text.
     pub(crate) fn write(&self) -> String {
-        let mut text = format!("{FORM}\noptions {}\n", self.options.words().join(" "));
+        let (words, version) = (self.options.words().join(" "), self.version);
+        let mut text = format!("{FORM}\noptions {words}\nversion {version}\n");
         // A String takes everything.
         for Stamp { path, state } in &self.files {
             _ = writeln!(text, "file {state} {}", path.display());
@@ -107,18 +111,21 @@ impl Entry {
         let mut lines = lines.lines().map(|line| line.split_once(' ').unwrap_or((line, "")));
         let (first, rest) = lines.next()?;
         (format!("{first} {rest}") == FORM).then_some(())?;
-        let (mut options, mut files, mut filters) = (None, Vec::new(), Filters::new());
+        let (mut options, mut version) = (None, None);
+        let (mut files, mut filters) = (Vec::new(), Filters::new());
         for (word, value) in lines {
             match word {
                 "options" => {
                     options = Options::parse(&value.split(' ').collect::<Vec<_>>());
                 }
+                "version" => version = Some(value.parse().ok()?),
                 "file" => files.push(read_stamp(value)?),
                 "filter" if filters.len() < COUNT => filters.push(read_filter(value)?),
                 _ => return None,
             }
         }
-        (filters.len() == COUNT).then_some(Self { options: options?, files, filters })
+        let (options, version) = (options?, version?);
+        (filters.len() == COUNT).then_some(Self { options, version, files, filters })
     }
 }
 
@@ -165,6 +172,7 @@ mod tests {
                 bounding: Capabilities::of_mask(0x25),
                 rules: vec![rule(false, "@mount"), rule(true, "bpf")],
             },
+            version: 257,
             files: vec![
                 Stamp::new("/usr/bin/a b".into(), Some(&meta)),
                 Stamp::new("/etc/none".into(), None),
@@ -181,7 +189,7 @@ mod tests {
     fn an_entry_is_read_back() {
         let text = entry().write();
         assert_eq!(Entry::read(&text), Some(entry()), "{text}");
-        assert!(text.contains("\noptions 25 ~@mount bpf\n"), "{text}");
+        assert!(text.contains("\noptions 25 ~@mount bpf\nversion 257\n"), "{text}");
         assert!(text.contains("filter 001501ffc000003e001501ff00000001\n"), "{text}");
     }
 
@@ -207,27 +215,29 @@ mod tests {
             format!("{text}sum {:016x}\n", sum(text.as_bytes()))
         };
         let some = |count| "filter 0006000000000000\n".repeat(count);
-        let good = format!("options 25\nfile 1 2 3 4.5 6.7 /x\n{}", some(COUNT));
+        let good = format!("options 25\nversion 1\nfile 1 2 3 4.5 6.7 /x\n{}", some(COUNT));
         assert!(Entry::read(&with(&good)).is_some());
         // Fewer filters than systemd-nspawn installs, and more.
         for count in [0, 1, COUNT - 1, COUNT + 1] {
             assert_eq!(
-                Entry::read(&with(&format!("options 25\n{}", some(count)))),
+                Entry::read(&with(&format!("options 25\nversion 1\n{}", some(count)))),
                 None,
                 "{count}"
             );
         }
         for bad in [
-            "file 1 2 3 4.5 6.7 /x\n",
-            "options x\n",
-            "options 25\nfile 1 2 3 4.5 /x\n",
-            "options 25\nfile 1 2 3 4.5 6.7 x\n",
-            "options 25\nmore\n",
+            "version 1\n",
+            "options 25\n",
+            "options x\nversion 1\n",
+            "options 25\nversion x\n",
+            "options 25\nversion 1\nfile 1 2 3 4.5 /x\n",
+            "options 25\nversion 1\nfile 1 2 3 4.5 6.7 x\n",
+            "options 25\nversion 1\nmore\n",
         ] {
             assert_eq!(Entry::read(&with(&format!("{bad}{}", some(COUNT)))), None, "{bad}");
         }
         for filter in ["", "000600000000000", "000600000000000x"] {
-            let text = format!("options 25\n{}filter {filter}\n", some(COUNT - 1));
+            let text = format!("options 25\nversion 1\n{}filter {filter}\n", some(COUNT - 1));
             assert_eq!(Entry::read(&with(&text)), None, "{filter}");
         }
     }

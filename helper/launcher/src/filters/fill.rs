@@ -5,14 +5,19 @@
 //! unit of its own with every capability; reads nothing of a job but its rules for system calls,
 //! and executes nothing but itself and systemd-nspawn.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use nix::unistd::{Pid, dup2_stdin, execve};
 use proto::plan::LAUNCHER_FAILED;
+use proto::step::Step;
+use proto::systemd;
 
 use super::entry::{self, Entry, Stamp};
 use super::find::{self, LOADER};
@@ -22,6 +27,7 @@ use crate::open::if_there;
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 use crate::{isolation, namespaces, nspawn, output, settings};
+use kernel::{hook, layout};
 
 /// The verb of the process that waits to be traced before it becomes systemd-nspawn.
 pub(crate) const TRACED: &str = "filters-traced";
@@ -30,7 +36,7 @@ const DIRECTORIES: [&str; 9] = ["usr", "tmp", "dev", "proc", "sys", "run", "etc"
 /// All ids as they are: the filters do not depend on them.
 const IDENTITY: &str = "--private-users=0:65536";
 const NOTHING: &str = "/none";
-/// Sets that are kept; one has some 30 KiB.
+/// Sets that are kept, beside those of tasks; one has some 30 KiB.
 const ENTRIES_MAX: usize = 64;
 
 /// Runs `filters`; without words for what most starts use.
@@ -67,7 +73,7 @@ fn run(
     all: impl Iterator<Item = Option<Options>>,
     work: impl Fn(Options, &Stage) -> Result<&'static str, Problem>,
 ) -> ExitCode {
-    let stage = match Stage::enter() {
+    let stage = match hook::run(Step::FillStage, Stage::enter) {
         Ok(stage) => stage,
         Err(problem) => {
             eprintln!("filters failed: {problem}");
@@ -116,11 +122,22 @@ fn observe_twice(options: Options) -> Result<Entry, Problem> {
     let one = observe(&options)?;
     // The second run is between two looks at the files: it is theirs if they have not changed.
     let files = stamps(&one.mapped)?;
+    let version = version()?;
     let other = observe(&options)?;
     if one != other || stamps(&other.mapped)? != files {
         return Err(Problem::refused("system call filters", "of two runs differ"));
     }
-    Ok(Entry { options, files, filters: one.filters })
+    Ok(Entry { options, version, files, filters: one.filters })
+}
+
+/// The version of systemd-nspawn itself: its package may be another one than PID 1's.
+fn version() -> Result<u32, Problem> {
+    let binary = nspawn::binary()?;
+    let mut asked = Command::new(OsStr::from_bytes(binary.as_bytes()));
+    let answer = asked.arg("--version").stdin(Stdio::null()).output().at("systemd-nspawn")?;
+    // "systemd 257 (257.13-1~deb13u1)", then a line of features.
+    let text = String::from_utf8_lossy(&answer.stdout);
+    Ok(text.split_whitespace().nth(1).map_or(0, systemd::major))
 }
 
 fn observe(options: &Options) -> Result<Seen, Problem> {
@@ -184,31 +201,54 @@ fn stamps(mapped: &[PathBuf]) -> Result<Vec<Stamp>, Problem> {
     .collect()
 }
 
-/// Refuses to let jobs fill the host's memory with sets that nobody else uses; takes away what no
-/// start can use any more.
+/// Takes away what no start can use any more, and the oldest of too many: a job chooses its sets, and
+/// each is memory of the host. Those of tasks stay, stale ones as well, for commands that are
+/// executed in them.
 fn make_room(options: &Options) -> Result<(), Problem> {
     let directory = OwnPath::filters();
     let Some(entries) = if_there(directory.entries()).at(&directory)? else { return Ok(()) };
-    let mut current = 0;
+    let mut kept = entries_of_tasks()?;
+    kept.insert(entry::name(options));
+    let mut unused = Vec::new();
     for entry in entries {
-        let name = entry.at(&directory)?.file_name();
-        let Some(name) = name.to_str().filter(|name| *name != entry::name(options)) else {
-            continue;
-        };
+        let entry = entry.at(&directory)?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !kept.contains(*name)) else { continue };
         let file = directory.join(name);
         // A name with a dot is what a fill has left that was killed: no other one runs.
         let text = if name.contains('.') { None } else { file.read().ok() };
         let text = text.and_then(|bytes| String::from_utf8(bytes).ok());
         if text.and_then(|text| Entry::read(&text)).is_some_and(|entry| find::is_current(&entry)) {
-            current += 1;
+            let made = entry.metadata().and_then(|meta| meta.modified()).at(&file)?;
+            unused.push((made, name.to_owned()));
         } else {
             if_there(file.remove_file()).at(file)?;
         }
     }
-    if current < ENTRIES_MAX {
-        return Ok(());
+    unused.sort_unstable();
+    let too_many = unused.len().saturating_add(1).saturating_sub(ENTRIES_MAX);
+    for (_, name) in unused.into_iter().take(too_many) {
+        let file = directory.join(name);
+        if_there(file.remove_file()).at(file)?;
     }
-    Err(Problem::refused(directory, format!("holds {ENTRIES_MAX} sets already")))
+    Ok(())
+}
+
+/// Names of the entries that hold the filters of tasks.
+fn entries_of_tasks() -> Result<BTreeSet<String>, Problem> {
+    let (directory, mut all) = (OwnPath::ready(), BTreeSet::new());
+    for file in directory.entries().at(&directory)? {
+        let name = file.at(&directory)?.file_name();
+        let Some(name) = name.to_str().filter(|name| layout::is_filter_options(name)) else {
+            continue;
+        };
+        let file = directory.join(name);
+        // The task may have been removed meanwhile.
+        let text = if_there(file.read()).at(file)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        all.extend(layout::entry_of_options(&text).map(|(entry, _)| entry.to_owned()));
+    }
+    Ok(all)
 }
 
 /// Puts the entry into its place, at once and as a whole.
@@ -217,6 +257,6 @@ fn store(entry: &Entry) -> Result<(), Problem> {
     directory.make_dirs(0o700)?;
     let name = entry::name(&entry.options);
     let new = directory.join(format!("{name}.{}", std::process::id()));
-    new.write_new(entry.write().as_bytes())?;
-    new.rename(&directory.join(name)).at(new)
+    hook::run(Step::FillWrite, || new.write_new(entry.write().as_bytes()))?;
+    hook::run(Step::FillRename, || new.rename(&directory.join(name))).at(new)
 }

@@ -54,15 +54,27 @@ fn read(options: &Options) -> Result<Option<Entry>, Problem> {
     Ok(Entry::read(&text).filter(|entry| entry.options == *options))
 }
 
+/// The filters of these options, whichever systemd has made them: for a command in a task that has
+/// them already.
+pub(crate) fn stored(options: &Options) -> Result<Option<Entry>, Problem> {
+    read(options)
+}
+
 /// How many filters this process is under, and whether it has no_new_privs.
-pub(super) fn confinement() -> Result<(usize, bool), Problem> {
+pub(crate) fn confinement() -> Result<(usize, bool), Problem> {
     let path = OwnPath::constant("/proc/self/status");
     let status = String::from_utf8_lossy(&path.read().at(&path)?).into_owned();
-    let value = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|value| value.trim().parse::<usize>().ok())
-    };
     let unknown = || Problem::refused(&path, "has no Seccomp_filters and NoNewPrivs");
-    let filters = value("Seccomp_filters:").ok_or_else(unknown)?;
-    Ok((filters, value("NoNewPrivs:").ok_or_else(unknown)? != 0))
+    let filters = count_in(&status).ok_or_else(unknown)?;
+    Ok((filters, number(&status, "NoNewPrivs:").ok_or_else(unknown)? != 0))
+}
+
+/// How many filters the process of this status is under.
+pub(crate) fn count_in(status: &str) -> Option<usize> {
+    number(status, "Seccomp_filters:")
+}
+
+fn number(status: &str, key: &str) -> Option<usize> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|value| value.trim().parse().ok())
 }

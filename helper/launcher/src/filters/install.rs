@@ -8,11 +8,12 @@ use std::ffi::CString;
 use std::io;
 
 use nix::unistd::execve;
+use proto::step::Step;
 
 use super::entry::Filters;
 use super::find::confinement;
 use crate::step::{At, Problem};
-use kernel::syscalls;
+use kernel::{hook, syscalls};
 
 /// Puts the process under the filters and executes systemd-nspawn.
 pub(super) fn execute(
@@ -22,9 +23,9 @@ pub(super) fn execute(
     mut environment: Vec<CString>,
 ) -> Result<Infallible, Problem> {
     // systemd-nspawn does it for its payload, but under the filters it could not.
-    syscalls::join_new_session_keyring().at("session keyring")?;
+    hook::run(Step::Keyring, syscalls::join_new_session_keyring).at("session keyring")?;
     for filter in filters {
-        syscalls::install_filter(filter).at("system call filter")?;
+        hook::run(Step::Filter, || syscalls::install_filter(filter)).at("system call filter")?;
     }
     if confinement()? != (filters.len(), false) {
         return Err(Problem::refused("system call filters", "are not those of the cache"));

@@ -2,9 +2,16 @@
 //!
 //! The filters are computed from the capabilities that the payload keeps and from the rules of the
 //! job (setup_seccomp() of nspawn-seccomp.c). Trusts the plan; pure.
+//!
+//! Version 262 filters address families where `--restrict-address-families=` asks for it, which no start
+//! does, and announces that a later version will by default. Such a version installs more filters, so that
+//! no set of it is made (`fill`), and what a start says about families belongs here before it is added
+//! to those that have been tried (`choose`).
 
 use proto::capability::Capabilities;
 use proto::task_spec::process::{SyscallName, SyscallRule};
+
+use super::entry;
 
 /// Of one set of filters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +36,11 @@ impl Options {
             .iter()
             .map(|SyscallRule { allow, name }| format!("{}{name}", if *allow { "" } else { "~" }));
         std::iter::once(bounding).chain(rules).collect()
+    }
+
+    /// What the daemon keeps of them for each task ([`kernel::layout::filter_options`]).
+    pub(super) fn line(&self) -> String {
+        format!("{} {}", entry::name(self), self.words().join(" "))
     }
 
     /// Reads [`Self::words`].

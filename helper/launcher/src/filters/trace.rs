@@ -11,10 +11,12 @@ use nix::errno::Errno;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use proto::step::Step;
 
 use super::entry::Filters;
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};
+use kernel::hook;
 use kernel::syscalls::traced_filter;
 
 /// Time for systemd-nspawn to get that far; some 100 ms are usual.
@@ -51,9 +53,11 @@ pub(super) fn watch(child: Pid, go: impl FnOnce()) -> Result<Seen, Problem> {
                 if event == Event::PTRACE_EVENT_EXIT as i32 && seen.is_none() && is_init(pid)? {
                     seen = Some(look(pid)?);
                 }
-                resume(pid, None)?;
+                hook::run(Step::FillStop, || resume(pid, None))?;
             }
-            Ok(WaitStatus::Stopped(pid, signal)) => resume(pid, Some(signal))?,
+            Ok(WaitStatus::Stopped(pid, signal)) => {
+                hook::run(Step::FillStop, || resume(pid, Some(signal)))?;
+            }
             Ok(WaitStatus::StillAlive) => std::thread::sleep(PAUSE),
             Ok(_) => {}
             Err(Errno::ECHILD) => break,
