@@ -26,7 +26,7 @@ use super::step::{At, Problem};
 use super::warnings::is_mounted_over;
 
 /// As much of a file of the image as is read.
-const FILE_MAX: usize = 1024 * 1024;
+pub(super) const FILE_MAX: usize = 1024 * 1024;
 /// Where systemd-nspawn looks for it (nspawn-setuid.c).
 const GETENT: [&str; 2] = ["usr/bin/getent", "bin/getent"];
 
@@ -53,7 +53,7 @@ pub(super) fn find(
         return Ok(None);
     }
     let passwd = read(plan, root, "passwd")?;
-    let entry = entry(&passwd.text, &user.user);
+    let entry = find_entry(&passwd, &user.user);
     if let Some(name) = left_to_nspawn(plan, root, user, entry.is_some()) {
         if entry.is_none() {
             extras.notes.push(format!("user {name}: not in the image's /etc/passwd"));
@@ -64,7 +64,7 @@ pub(super) fn find(
     }
     let group = read(plan, root, "group")?;
     let found = resolve(user, entry, &passwd, &group)?;
-    check_ids(plan, user, &found)?;
+    check_ids(plan.users.map_or(u32::MAX, |range| range.width), user, &found)?;
     make_home(plan, root, &found)?;
     enter_home(plan, root, &found, extras);
     Ok(Some(found))
@@ -89,11 +89,11 @@ fn left_to_nspawn<'a>(
 }
 
 /// A file of accounts, as far as the payload will see it.
-struct Accounts {
+pub(super) struct Accounts {
     /// Empty where there is none.
-    text: String,
+    pub(super) text: String,
     /// Why a name is not found in it, for people.
-    lacks: &'static str,
+    pub(super) lacks: &'static str,
 }
 
 fn read(plan: &Plan, root: &Mounted, name: &str) -> Result<Accounts, Problem> {
@@ -125,15 +125,15 @@ fn read(plan: &Plan, root: &Mounted, name: &str) -> Result<Accounts, Problem> {
 
 /// The line of a user (passwd(5)).
 #[derive(Debug)]
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
     home: &'a str,
 }
 
-fn entry<'a>(passwd: &'a str, wanted: &Account) -> Option<Entry<'a>> {
-    passwd.lines().find_map(|line| {
+pub(super) fn find_entry<'a>(passwd: &'a Accounts, wanted: &Account) -> Option<Entry<'a>> {
+    passwd.text.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, _password, uid) = (fields.next()?, fields.next()?, fields.next()?);
         let (gid, _comment, home) = (fields.next()?, fields.next()?, fields.next()?);
@@ -156,7 +156,7 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
 }
 
 /// The numbers; without a group of the job's, as at a login.
-fn resolve(
+pub(super) fn resolve(
     user: &User,
     entry: Option<Entry<'_>>,
     passwd: &Accounts,
@@ -205,8 +205,7 @@ fn resolve(
 }
 
 /// The image must not choose an id that the task does not have.
-fn check_ids(plan: &Plan, user: &User, found: &Credentials) -> Result<(), Problem> {
-    let width = plan.users.map_or(u32::MAX, |range| range.width);
+pub(super) fn check_ids(width: u32, user: &User, found: &Credentials) -> Result<(), Problem> {
     let all = [("uid", found.uid), ("gid", found.gid)];
     let all = all.into_iter().chain(found.groups.iter().map(|gid| ("supplementary gid", *gid)));
     match all.into_iter().find(|(_, id)| *id >= width || !is_id(*id)) {
@@ -262,7 +261,8 @@ mod tests {
     fn credentials(user: &str) -> Result<Credentials, Problem> {
         let user = User::parse(user).unwrap();
         let text = |text: &str| Accounts { text: text.to_owned(), lacks: "not in the file" };
-        resolve(&user, entry(PASSWD, &user.user), &text(PASSWD), &text(GROUP))
+        let (passwd, group) = (text(PASSWD), text(GROUP));
+        resolve(&user, find_entry(&passwd, &user.user), &passwd, &group)
     }
 
     #[test]
