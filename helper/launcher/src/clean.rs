@@ -1,5 +1,6 @@
 //! Takes a task's upper layer, or the lock of the image that it wrote to, away after its unit has
-//! ended (ExecStopPost=), and layers that were kept for an allocation that is gone.
+//! ended (ExecStopPost=), and layers that were kept for an allocation that is gone. Before, it keeps what
+//! the kernel has counted of the task's memory.
 //!
 //! Ends with status 0 whatever happens: another status would turn the payload's exit 0 into a
 //! failed unit. The daemon looks at the directory afterwards and asks again when it is still there.
@@ -24,6 +25,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use proto::step::Step;
 use proto::unit_id::UnitId;
 
+use super::ended;
 use super::open::{self, if_there};
 use super::stage::OwnPath;
 use kernel::layout::upper;
@@ -34,7 +36,7 @@ pub(super) fn main(unit: &str) -> ExitCode {
     hook::run(Step::Clean, || {
         let Some(unit) = UnitId::parse(unit) else { return eprintln!("clean: not a unit id") };
         let claim_orphans = |unit| kept_layers::claim_orphans(&upper(unit));
-        for step in [remove_locks, claim_orphans, remove_tree] {
+        for step in [ended::keep, remove_locks, claim_orphans, remove_tree] {
             if let Err(error) = step(unit) {
                 eprintln!("clean: {}: {error}", upper(unit).display());
             }

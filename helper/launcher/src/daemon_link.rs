@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
+use proto::codec::Encode;
 use proto::error::Refusal;
 use proto::parts::Assembly;
 use proto::plan::{LAUNCHER_FAILED, Order, Plan, Report};
@@ -100,7 +101,21 @@ impl Orders {
 
     /// The same with descriptors.
     pub(super) fn report_with(&self, report: &Report, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = codec::encode(report).map_err(io::Error::other)?;
+        self.send_with(report, fds)
+    }
+
+    /// Sends any message.
+    pub(super) fn send(&self, message: &impl Encode) -> io::Result<()> {
+        self.send_with(message, &[])
+    }
+
+    /// The socket itself.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn send_with(&self, message: &impl Encode, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = codec::encode(message).map_err(io::Error::other)?;
         let text = [IoSlice::new(&bytes)];
         let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&fds)];

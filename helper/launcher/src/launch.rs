@@ -25,7 +25,7 @@ use super::stage::OwnPath;
 use super::step::{At, Problem, Steps};
 use super::{
     etc_files, files, isolation, machine_id, messages, mount_points, namespaces, network, nspawn,
-    root, settings, task_dirs, user, warnings,
+    payload_limits, root, settings, task_dirs, user, warnings,
 };
 use kernel::syscalls;
 
@@ -61,8 +61,9 @@ fn run(
     let (mut ready, notes) = prepare(&mut plan, steps)?;
     let times = steps.line("prepared");
     steps.run(Step::Go, || {
-        let filters = ready.filters.source.clone();
-        let report = Report::Prepared { notes, held_back: ready.doorman.is_some(), filters };
+        let (filters, lacks_filters) = (ready.filters.source.clone(), ready.filters.is_missing);
+        let held_back = ready.doorman.is_some();
+        let report = Report::Prepared { notes, held_back, filters, lacks_filters };
         let life = ready.doorman_life.take();
         let fds = std::iter::once(&ready.messages).chain(&life).map(AsFd::as_fd);
         orders.report_with(&report, &fds.collect::<Vec<_>>()).at("helper socket")?;
@@ -97,6 +98,7 @@ fn prepare(plan: &mut Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), R
     })?;
     // Before systemd-nspawn mounts sysfs: one shows the network namespace of the process that mounts it.
     let mut doorman = steps.run(Step::NetworkNamespace, || {
+        network::check_egress(plan)?;
         let sysctls = &plan.isolation.sysctls;
         network::enter_network_namespace(&plan.network, &plan.machine, sysctls)
     })?;
@@ -124,13 +126,7 @@ fn prepare(plan: &mut Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), R
     let freeze = |doorman: &mut Doorman| steps.run(Step::Freeze, || doorman.freeze());
     let doorman_life = doorman.as_mut().map(freeze).transpose()?;
     let ready = steps.run(Step::Settings, || {
-        isolation::prepare(plan, &mut extras)?;
-        extras.notes.extend(warnings::collect(plan));
-        namespaces::private_runtime(plan.root.mode.writes_image())?;
-        let user = user::find(plan, &root, &mut extras)?;
-        let bounding = isolation::bounding(plan).at("capabilities")?;
-        settings::write(&plan.environment, user.as_ref(), bounding)?;
-        let filters = Chosen::of(plan, bounding)?;
+        let filters = prepare_settings(plan, &root, &mut extras)?;
         messages::redirect()?;
         check_libseccomp()?;
         Ok(Ready {
@@ -147,6 +143,26 @@ fn prepare(plan: &mut Plan, steps: &mut Steps) -> Result<(Ready, Vec<String>), R
     })?;
     extras.notes.truncate(limits::NOTES_MAX);
     Ok((ready, extras.notes))
+}
+
+/// What is set beside the options of systemd-nspawn: isolation, limits that show inside, user and
+/// environment. Returns the filters that the payload gets.
+fn prepare_settings(
+    plan: &Plan,
+    root: &root::Mounted,
+    extras: &mut Extras,
+) -> Result<Chosen, Problem> {
+    isolation::prepare(plan, extras)?;
+    // The unit's own hold all the same.
+    if let Err(problem) = payload_limits::show(plan) {
+        extras.notes.push(format!("the task does not see its limits inside: {problem}"));
+    }
+    extras.notes.extend(warnings::collect(plan));
+    namespaces::private_runtime(plan.root.mode.writes_image())?;
+    let user = user::find(plan, root, extras)?;
+    let bounding = isolation::bounding(plan).at("capabilities")?;
+    settings::write(&plan.environment, user.as_ref(), bounding)?;
+    Chosen::of(plan, bounding)
 }
 
 /// The daemon counts the filters of what runs; a payload could have added its own by then.

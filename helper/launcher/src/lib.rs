@@ -2,8 +2,9 @@
 //!
 //! `launch` makes the task's namespaces and mounts and becomes systemd-nspawn; `clean` runs after
 //! the unit (ExecStopPost=); `relay` carries the output of a task that asks for it, in a unit of
-//! its own. Whatever `launch` makes lives in namespaces of the unit and goes with its last process;
-//! the upper layer's directory is what `clean` takes away.
+//! its own; `enter` executes one command in a task that runs. Whatever `launch` makes lives in
+//! namespaces of the unit and goes with its last process; the upper layer's directory is what
+//! `clean` takes away.
 //!
 //! Trusts the plan (it comes from the daemon over an inherited socket) and root-owned directories.
 //! Trusts nothing below an allocation or an image: those are opened beneath their roots, without
@@ -13,6 +14,8 @@ mod clean;
 mod daemon_link;
 #[cfg(feature = "doctor")]
 mod doctor;
+mod ended;
+mod enter;
 mod etc_files;
 mod files;
 mod filters;
@@ -27,6 +30,7 @@ mod nspawn;
 mod open;
 mod output;
 mod overlay;
+mod payload_limits;
 mod prepared;
 mod relay;
 mod root;
@@ -52,14 +56,15 @@ pub fn main() -> ExitCode {
     match words.as_slice() {
         ["launch"] => launch::main(),
         ["relay"] => relay::main(),
+        ["enter"] => enter::worker::main(),
         ["clean", unit] => clean::main(unit),
         ["filters", options @ ..] => filters::fill::main(options),
         ["filters-verify", options @ ..] => filters::fill::verify(options),
         [filters::fill::TRACED, options @ ..] => filters::fill::traced(options),
         _ => {
             eprintln!(
-                "usage: nomad-nspawn-task launch | relay | clean UNIT | filters [BOUNDING [RULE…]] | \
-                 filters-verify BOUNDING [RULE…] \
+                "usage: nomad-nspawn-task launch | relay | enter | clean UNIT | \
+                 filters [BOUNDING [RULE…]] | filters-verify BOUNDING [RULE…] \
                  (started by systemd alone)"
             );
             ExitCode::from(64)

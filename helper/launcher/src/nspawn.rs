@@ -123,17 +123,17 @@ pub(super) fn c_strings(texts: Vec<String>, what: &str) -> Result<Vec<CString>, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proto::name::{AllocId, Instance, MachineName, TaskName, VariableName};
     use proto::path::{Absolute, Relative};
     use proto::plan::{Place, PlannedFiles, PlannedNetwork, Range, TaskDirs};
     use proto::secret::Secret;
     use proto::task_spec::process::Ready;
-    use proto::task_spec::{Isolation, Layer, Logs, Names, Root, RootFs, Variable};
+    use proto::task_spec::{Isolation, Layer, Logs, Names, Resources, Root, RootFs, Variable};
     use proto::unit_id::UnitId;
 
-    fn plan(words: &[&str]) -> Plan {
+    pub(in super::super) fn plan(words: &[&str]) -> Plan {
         let place = |root: &str| Place {
             root: Absolute::parse(root).unwrap(),
             below: Relative::new(vec![]).unwrap(),
@@ -161,6 +161,8 @@ mod tests {
             },
             logs: Logs::Fifos,
             kill_signal: 15,
+            resources: Resources::default(),
+            min_free: 0,
             agent: None,
         }
     }

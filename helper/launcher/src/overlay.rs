@@ -19,6 +19,24 @@ use super::open::{self, Mounts};
 use super::stage::OwnPath;
 use super::step::{At, Problem};
 
+/// Refuses a start whose changes could fill the file system that all tasks share: a full one would
+/// end the tasks that run.
+pub(super) fn check_free(min_free: u64) -> Result<(), Problem> {
+    let place = OwnPath::uppers();
+    let free = place.free_space().at(&place)?;
+    if free >= min_free {
+        return Ok(());
+    }
+    let reason = format!(
+        "{} MiB are free in its file system, which takes the task's changes, and [limits] min_free \
+         of the policy file asks for {} MiB: remove files there, or add ephemeral_mode = \"tmpfs\" \
+         to the job",
+        free >> 20,
+        min_free.div_ceil(1 << 20),
+    );
+    Err(Problem::held(place, reason))
+}
+
 /// Where the changes go. The kernel is given descriptors: a path may hold a task's name, whose
 /// commas and colons would be read as options.
 pub(super) struct Upper {

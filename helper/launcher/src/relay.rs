@@ -45,8 +45,10 @@ fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
         Ok(([stdout?, stderr?], output::journal(&plan)?, fifos, syslog))
     })?;
     steps.run(Step::Go, || {
+        let (held_back, lacks_filters) = (false, false);
         let (notes, filters) = (Vec::new(), FilterSource::Nspawn);
-        orders.report(&Report::Prepared { notes, held_back: false, filters }).at("helper socket")
+        let report = Report::Prepared { notes, held_back, filters, lacks_filters };
+        orders.report(&report).at("helper socket")
     })?;
     // When the helper is gone, the task has got its "go" if it writes anything.
     if steps.run(Step::Go, || orders.wait_for_go()).is_err() && !has_begun(&pipes) {

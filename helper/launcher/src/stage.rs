@@ -12,7 +12,7 @@
 use std::fmt::{self, Display};
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,11 +23,15 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chown, mkfifo};
 use proto::name::{AllocId, TaskName};
+use proto::path::Absolute;
 use proto::unit_id::UnitId;
 
 use super::prepared::MountPoint;
 use super::step::{At, Problem};
-use kernel::layout::{FILTERS, LOCKS, UPPERS, executed_mark, hosts_file, upper};
+use kernel::ended::{ENDED, ended_file};
+use kernel::layout::{
+    FILTERS, LOCKS, READY, UPPERS, executed_mark, filter_options, hosts_file, upper,
+};
 use kernel::{kept_layers, syscalls};
 
 /// Directory on which each launcher mounts a private tmpfs, in its own mount namespace.
@@ -80,9 +84,46 @@ impl OwnPath {
         Self(upper(unit))
     }
 
+    /// The directory of all upper layers.
+    pub(super) fn uppers() -> Self {
+        Self::constant(UPPERS)
+    }
+
+    /// The cgroup of a task's unit, where this process is in it or below.
+    pub(super) fn cgroup_around(unit: UnitId) -> io::Result<Option<Self>> {
+        let name = format!("nomad-nspawn-{unit}.service");
+        let around = |own: Self| {
+            let mut above = own.0.ancestors();
+            above
+                .find(|path| path.file_name().is_some_and(|it| it == name.as_str()))
+                .map(Into::into)
+        };
+        Ok(Self::own_cgroup()?.and_then(around).map(Self))
+    }
+
+    /// The directory of what is kept of ended tasks.
+    pub(super) fn all_ended() -> Self {
+        Self::constant(ENDED)
+    }
+
+    /// What is kept of an ended task.
+    pub(super) fn ended(unit: UnitId) -> Self {
+        Self(ended_file(unit))
+    }
+
     /// The mark that an end of the unit's main process is the payload's.
     pub(super) fn executed_mark(unit: UnitId) -> Self {
         Self(executed_mark(unit))
+    }
+
+    /// The file that names the entry of the cache for the payload's filters.
+    pub(super) fn filter_options(unit: UnitId) -> Self {
+        Self(filter_options(unit))
+    }
+
+    /// Where such files are.
+    pub(super) fn ready() -> Self {
+        Self::constant(READY)
     }
 
     /// The file that a task of a zone sees as /etc/hosts.
@@ -112,6 +153,16 @@ impl OwnPath {
         let groups = fs::read_to_string("/proc/self/cgroup")?;
         let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
         Ok(own.map(|own| Self(format!("/sys/fs/cgroup{own}").into())))
+    }
+
+    /// A cgroup of version 2. `path`: as PID 1 has it.
+    pub(super) fn cgroup(path: &Absolute) -> Self {
+        Self(format!("/sys/fs/cgroup{path}").into())
+    }
+
+    /// What the kernel shows of a descriptor (proc_pid_fdinfo(5)).
+    pub(super) fn descriptor_info(handle: impl AsFd) -> Self {
+        Self(format!("/proc/self/fdinfo/{}", handle.as_fd().as_raw_fd()).into())
     }
 
     /// The cache of system call filters.
@@ -157,9 +208,14 @@ impl OwnPath {
         self.open(kernel::open::HANDLE).at(self)
     }
 
+    /// Makes a directory with this mode, or less where the umask takes bits away.
+    pub(super) fn create_dir(&self, mode: u32) -> io::Result<()> {
+        DirBuilder::new().mode(mode).create(&self.0)
+    }
+
     /// Makes a directory with exactly this mode.
     pub(super) fn make_dir(&self, mode: u32) -> Result<(), Problem> {
-        DirBuilder::new().mode(mode).create(&self.0).at(self)?;
+        self.create_dir(mode).at(self)?;
         // The umask may have taken bits away.
         self.set_mode(mode).at(self)
     }
@@ -167,6 +223,11 @@ impl OwnPath {
     /// Makes a directory, and those above it, where they are missing.
     pub(super) fn make_dirs(&self, mode: u32) -> Result<(), Problem> {
         DirBuilder::new().recursive(true).mode(mode).create(&self.0).at(self)
+    }
+
+    /// The same for root alone.
+    pub(super) fn make_private_dirs(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
     }
 
     /// Makes an empty file that was not there; root's alone.
@@ -182,6 +243,11 @@ impl OwnPath {
     /// Writes to a file, which it makes where it is missing.
     pub(super) fn write(&self, content: &str) -> io::Result<()> {
         fs::write(&self.0, content)
+    }
+
+    /// Writes to a file of the kernel's, which must be there.
+    pub(super) fn write_existing(&self, content: &str) -> io::Result<()> {
+        File::from(self.open(OFlag::O_WRONLY)?).write_all(content.as_bytes())
     }
 
     /// Reads a file.
@@ -317,6 +383,12 @@ impl OwnPath {
         syscalls::attach_mount(mounted, point.as_fd()).at(self)?;
         // A clone is a peer of its original, and attaching it does not change that.
         self.set_propagation(propagation).at(self)
+    }
+
+    /// Bytes of the file system that anybody but root could still write.
+    pub(super) fn free_space(&self) -> nix::Result<u64> {
+        let about = statvfs(&self.0)?;
+        Ok(about.blocks_available().saturating_mul(about.fragment_size()))
     }
 
     /// Whether what is mounted here came up read-only.

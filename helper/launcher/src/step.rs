@@ -48,6 +48,26 @@ impl Problem {
         Self { object: object.to_string(), ..self }
     }
 
+    /// One that another process of ours has had.
+    pub(super) fn repeated(refusal: Refusal) -> Self {
+        let cause = match refusal.code {
+            Code::Busy => Cause::System(Some(EBUSY)),
+            Code::Failed => Cause::System(None),
+            _ => Cause::Rule,
+        };
+        Self { cause, object: refusal.object, reason: refusal.reason }
+    }
+
+    /// For the other side of a socket.
+    pub(super) fn into_refusal(self, step: &str) -> Refusal {
+        let code = match self.cause {
+            Cause::Rule => Code::Invalid,
+            Cause::System(number) if is_shortage(number) => Code::Busy,
+            Cause::System(_) => Code::Failed,
+        };
+        Refusal::new(code, step, self.object, self.reason)
+    }
+
     /// Why, for a problem that is told in other words.
     pub(super) fn reason(&self) -> &str {
         &self.reason
@@ -79,6 +99,12 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
+/// Whether the host was short of something.
+fn is_shortage(number: Option<i32>) -> bool {
+    let all = [EAGAIN, EBUSY, EDQUOT, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EUSERS];
+    number.is_some_and(|number| all.contains(&number))
+}
+
 /// What a failure means for another try: final where the job names something that is not there,
 /// worth one where the host was short of something, and in every other case.
 fn code(step: Step, cause: Cause) -> Code {
@@ -88,9 +114,7 @@ fn code(step: Step, cause: Cause) -> Code {
     // These steps open what the job names; elsewhere it is what Nomad or we have made.
     let of_the_job = matches!(step, Step::Image | Step::RootFs | Step::Files | Step::Names);
     match number {
-        Some(EAGAIN | EBUSY | EDQUOT | EMFILE | ENFILE | ENOBUFS | ENOMEM | ENOSPC | EUSERS) => {
-            Code::Busy
-        }
+        _ if is_shortage(number) => Code::Busy,
         Some(ENOENT | ENOTDIR | EISDIR | ELOOP | EXDEV | ENAMETOOLONG | ENXIO | ENODEV)
             if of_the_job =>
         {

@@ -65,6 +65,7 @@ fn upper_layer(
     let (directory, volatile) = match &overlay.upper {
         Upper::ReadOnly => return Ok(None),
         Upper::Ephemeral => {
+            overlay::check_free(context.plan.min_free)?;
             let directory = OwnPath::of_unit(context.plan.unit).join(name);
             directory.make_dirs(0o700)?;
             (directory, true)

@@ -18,10 +18,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::stage::{OwnPath, SUPERVISOR};
 use crate::step::{At, Problem};
+use kernel::layout::PAYLOAD;
 use kernel::syscalls;
-
-/// Its name below the unit's cgroup.
-const PAYLOAD: &str = "payload";
 
 /// The cgroups of payload and supervisor, below the unit's.
 pub(super) struct PayloadCgroup {

@@ -11,7 +11,7 @@ use proto::task_spec::{Layer, Root};
 
 use super::assemble::attach;
 use super::{Image, Mounted, kept};
-use crate::overlay::{Overlay, Upper};
+use crate::overlay::{Overlay, Upper, check_free};
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};
 use kernel::syscalls;
@@ -57,8 +57,14 @@ fn layers(plan: &Plan, image: &Image, mapped: bool) -> Result<OwnPath, Problem> 
     };
     let memory = OwnPath::on_stage("layer");
     match plan.root.mode {
-        Root::Ephemeral(Layer::Disk) => make(OwnPath::of_unit(plan.unit)),
-        Root::Ephemeral(Layer::Kept) => kept::find_or_make(plan, make_kept),
+        Root::Ephemeral(Layer::Disk) => {
+            check_free(plan.min_free)?;
+            make(OwnPath::of_unit(plan.unit))
+        }
+        Root::Ephemeral(Layer::Kept) => {
+            check_free(plan.min_free)?;
+            kept::find_or_make(plan, make_kept)
+        }
         // Mount points alone where nothing else is written; but a file among them is copied whole.
         Root::Ephemeral(Layer::Memory) | Root::ReadOnly | Root::Volatile(_) => {
             memory.make_dir(0o700)?;
