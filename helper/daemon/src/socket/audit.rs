@@ -37,9 +37,11 @@ fn may_write() -> bool {
 /// Writes the line of a decision. `task` is the task that the request is about.
 pub(crate) fn log_decision(peer: Peer, request: &Request, task: &str, refusal: Option<&Refusal>) {
     let verb = request.verb.name();
-    // Reading changes nothing and happens often.
-    let reading =
-        matches!(request.verb, Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_));
+    // Reading changes nothing and happens often; a command that is executed has a line of its own.
+    let reading = matches!(
+        request.verb,
+        Verb::Hello(_) | Verb::Part(_) | Verb::Status(_) | Verb::List(_) | Verb::Exec(_)
+    );
     // A flood of refusals must not hide what was started or killed. Only the second costs nothing;
     // starts have a pace.
     let acted = refusal.is_none()

@@ -6,7 +6,7 @@
 //! before the reply to the first.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use proto::error::Code;
 use proto::wire::{Reply, Request};
 use proto::{codec, limits};
 use tokio::time::{timeout, timeout_at};
+use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::context::Context;
@@ -90,7 +91,7 @@ async fn converse(
     peer: Peer,
     context: Rc<Context>,
 ) -> Result<(), String> {
-    let mut session = Session::new(context, peer.pid);
+    let mut session = Session::new(context, peer);
     while let Some(request) = receive(connection, &session).await? {
         let (result, task) = session.answer(&request).await;
         audit::log_decision(peer, &request, &task, result.as_ref().err());
@@ -100,7 +101,8 @@ async fn converse(
         let fatal = matches!(&result, Err(refusal) if refusal.code == Code::Protocol);
         let reply = Reply { id: request.id, result };
         let bytes = codec::encode(&reply).map_err(|e| e.to_string())?;
-        match timeout(SEND_TIMEOUT, connection.send(&bytes)).await {
+        let descriptor = session.descriptor.take();
+        match timeout(SEND_TIMEOUT, send(connection, &bytes, descriptor)).await {
             Ok(Ok(_)) => {}
             // It went away while it was being served: its business.
             Ok(Err(_)) => return Ok(()),
@@ -111,6 +113,18 @@ async fn converse(
         }
     }
     Ok(())
+}
+
+/// Sends a reply, and the descriptor that goes with it.
+async fn send(
+    connection: &UnixSeqpacket,
+    bytes: &[u8],
+    descriptor: Option<OwnedFd>,
+) -> io::Result<usize> {
+    let mut room = [0; 32];
+    let mut with = AncillaryMessageWriter::new(&mut room);
+    with.add_fds(descriptor.iter().map(AsFd::as_fd)).map_err(io::Error::other)?;
+    connection.send_with_ancillary(bytes, &mut with).await
 }
 
 /// The next request; `None` at the end of the connection.

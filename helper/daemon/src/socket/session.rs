@@ -3,20 +3,26 @@
 //! Trusts nothing in a request: order, epoch and bounds are checked here, what it asks for in
 //! [`policy`]. Never acts for a connection that has not greeted.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use proto::error::{Code, Refusal};
+use proto::exec::ExecSpec;
 use proto::parts::{Assembly, Part};
 use proto::task_spec::TaskSpec;
-use proto::wire::{Answer, Hello, Request, Signal, Start, Verb, Welcome};
+use proto::unit_id::UnitId;
+use proto::wire::{Answer, Exec, Hello, Request, Signal, Start, Verb, Welcome};
 use proto::{codec, limits};
 use tokio::time::Instant;
 
 use crate::context::{Context, Held};
 use crate::end::remove;
+use crate::exec::open;
 use crate::process;
+use crate::socket::audit::Peer;
 use crate::start::conduct;
+use crate::systemd::units::freeze;
 use crate::systemd::units::stop::Who;
 use crate::tasks::status;
 use policy::check_signal;
@@ -24,24 +30,29 @@ use policy::check_signal;
 /// Longest wait of a greeting for the version of systemd, which a start reads again.
 const VERSION_WAIT: Duration = Duration::from_secs(1);
 
+/// Time for PID 1 to freeze a task; its own bound is a minute and more.
+const FREEZE: Duration = Duration::from_secs(5);
+
 /// What a connection remembers between requests.
 pub(crate) struct Session {
     context: Rc<Context>,
-    /// Process id of the peer; 0 where it cannot be seen.
-    peer: i32,
+    peer: Peer,
     greeted: bool,
     assembly: Assembly,
     /// When the greeting must have come, or the specification that is being sent be complete.
     pub(crate) deadline: Option<Instant>,
     /// Bytes of this connection that count in the bound of all.
     held: Held,
+    /// Goes with the answer to the last request.
+    pub(crate) descriptor: Option<OwnedFd>,
 }
 
 impl Session {
-    pub(crate) fn new(context: Rc<Context>, peer: i32) -> Self {
+    pub(crate) fn new(context: Rc<Context>, peer: Peer) -> Self {
         let deadline = Some(Instant::now() + Duration::from_secs(limits::GREETING_TIMEOUT_S));
         let held = Held::new(&context);
-        Self { context, peer, greeted: false, assembly: Assembly::default(), deadline, held }
+        let assembly = Assembly::default();
+        Self { context, peer, greeted: false, assembly, deadline, held, descriptor: None }
     }
 
     /// Answers one request; with the answer, the task that it was about.
@@ -77,7 +88,7 @@ impl Session {
             Verb::Hello(hello) => self.hello(hello).await,
             Verb::Part(part) => self.part(part),
             Verb::Start(start) => self.start(start, task).await,
-            Verb::Signal(signal) => self.signal(signal),
+            Verb::Signal(signal) => self.signal(signal).await,
             Verb::Kill(key) => {
                 self.context.table.borrow().find(key, "find")?;
                 remove::kill(&self.context, key, Who::All).await.map(|()| Answer::Killed)
@@ -85,7 +96,7 @@ impl Session {
             Verb::Status(key) => status::of(&self.context, key).await.map(Answer::Status),
             Verb::List(after) => Ok(Answer::Page(self.context.table.borrow().page(after.as_ref()))),
             Verb::Remove(key) => remove::run(&self.context, key).await.map(|()| Answer::Removed),
-            Verb::Exec(_) => Err(protocol("this helper executes no commands in tasks")),
+            Verb::Exec(exec) => self.exec(exec, task).await,
         }
     }
 
@@ -132,25 +143,63 @@ impl Session {
     }
 
     async fn start(&mut self, wanted: &Start, task: &mut String) -> Result<Answer, Refusal> {
-        let assembly = std::mem::take(&mut self.assembly);
-        let held = std::mem::replace(&mut self.held, Held::new(&self.context));
-        self.deadline = None;
-        let whole = assembly.finish(wanted.length).map_err(protocol)?;
-        let spec: TaskSpec = codec::decode_whole(&whole).map_err(protocol)?;
-        drop(whole);
+        let (spec, held): (TaskSpec, Held) = self.take_whole(wanted.length)?;
         *task = spec.key.to_string();
         // The agent starts the plugin.
-        let agent = process::parent_of(self.peer);
+        let agent = process::parent_of(self.peer.pid);
         conduct::run(&self.context, spec, held, agent).await.map(Answer::Started)
     }
 
-    fn signal(&self, wanted: &Signal) -> Result<Answer, Refusal> {
+    async fn exec(&mut self, wanted: &Exec, task: &mut String) -> Result<Answer, Refusal> {
+        let (spec, held): (ExecSpec, Held) = self.take_whole(wanted.length)?;
+        *task = spec.key.to_string();
+        if usize::try_from(wanted.length).is_ok_and(|length| length > limits::EXEC_MAX) {
+            let reason = format!(
+                "words and environment may take {} bytes together, and take {}: shorten them",
+                limits::EXEC_MAX,
+                wanted.length
+            );
+            return Err(Refusal::new(Code::Invalid, "decode", spec.key, reason));
+        }
+        self.descriptor = Some(open::run(&self.context, spec, held, self.peer).await?);
+        Ok(Answer::Session)
+    }
+
+    /// The specification whose parts have come, and what it counts in the bound of all.
+    fn take_whole<T: codec::Decode<()>>(&mut self, length: u32) -> Result<(T, Held), Refusal> {
+        let assembly = std::mem::take(&mut self.assembly);
+        let held = std::mem::replace(&mut self.held, Held::new(&self.context));
+        self.deadline = None;
+        let whole = assembly.finish(length).map_err(protocol)?;
+        Ok((codec::decode_whole(&whole).map_err(protocol)?, held))
+    }
+
+    async fn signal(&self, wanted: &Signal) -> Result<Answer, Refusal> {
         let signal = check_signal(wanted.signal).map_err(|denial| denial.refusal)?;
         let entry = self.context.table.borrow().find(&wanted.key, "find")?;
         // The command itself below a stub init, PID 1 otherwise: never systemd-nspawn.
         let target = entry.payload.or(entry.leader);
         let gone = |reason: String| Refusal::new(Code::Unknown, "signal", &wanted.key, reason);
         let target = target.ok_or_else(|| gone("the payload does not run yet".to_owned()))?;
+        // Of the whole task, which would go on but for its first process otherwise.
+        let (bus, unit) = (&self.context.bus, UnitId::from(&wanted.key));
+        let is_done = match i32::from(signal) {
+            libc::SIGSTOP if !target.has_ended() => {
+                self.context.pace.wait().await;
+                let frozen = tokio::time::timeout(FREEZE, freeze::freeze(bus, unit)).await;
+                let late = "its processes were not frozen within 5 s, as those in a system call \
+                            that nothing interrupts: SIGCONT takes the request back";
+                frozen.unwrap_or_else(|_| Err(late.to_owned()))
+            }
+            libc::SIGCONT => {
+                self.context.pace.wait().await;
+                freeze::thaw(bus, unit).await
+            }
+            _ => Ok(false),
+        };
+        if is_done.map_err(|e| Refusal::failed("signal", &wanted.key, e))? {
+            return Ok(Answer::Signaled);
+        }
         target.signal(signal).map_err(|e| match e.raw_os_error() {
             Some(libc::ESRCH) => gone("the payload has ended".to_owned()),
             _ => Refusal::failed("signal", &wanted.key, e),

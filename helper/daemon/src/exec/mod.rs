@@ -1,0 +1,6 @@
+//! Commands that are executed in tasks: the daemon's part of a session, its workers, and what a
+//! worker that was killed has left.
+
+pub(crate) mod leftovers;
+pub(crate) mod open;
+pub(crate) mod workers;
