@@ -10,6 +10,7 @@ use std::rc::Rc;
 use proto::limits;
 use proto::unit_id::UnitId;
 
+use crate::exec::workers::Workers;
 use crate::network::networks::Networks;
 use crate::socket::pace::Pace;
 use crate::start::filter_cache::FilterCache;
@@ -39,6 +40,10 @@ pub(crate) struct Context {
     pub(crate) streams: RefCell<Streams>,
     /// System call filters that are being made.
     pub(crate) filters: RefCell<FilterCache>,
+    /// Who executes commands in tasks.
+    pub(crate) workers: RefCell<Workers>,
+    /// Held by each start that waits for its payload, so that their number is known.
+    pub(crate) starting: Rc<()>,
     /// Networks of tasks' own.
     pub(crate) networks: RefCell<Networks>,
     /// Bytes of the specifications of all connections, see [`Held`].
@@ -61,6 +66,8 @@ impl Context {
             ranges: RefCell::default(),
             streams: RefCell::default(),
             filters: RefCell::default(),
+            workers: RefCell::default(),
+            starting: Rc::default(),
             networks: RefCell::default(),
             assembling: Cell::new(0),
             pace: Pace::default(),
@@ -115,7 +122,7 @@ impl Drop for Held {
 }
 
 /// A random number, never 0: 0 is the epoch of a greeting.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()).max(1)
 }

@@ -9,6 +9,7 @@
 
 mod context;
 mod end;
+mod exec;
 mod files;
 mod network;
 mod policy_file;
@@ -99,7 +100,7 @@ async fn run(lines: socket::journal::Lines) -> Result<(), String> {
     tokio::task::spawn_local(systemd::notify::flush());
     tokio::task::spawn_local(socket::audit::summarize(lines));
     tokio::task::spawn_local(end::orphans::sweep(context.clone()));
-    start::filter_cache::fill_usual(&context);
+    tokio::task::spawn_local(systemd::share::follow(context.clone()));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let result = tokio::select! {
         result = driver.serve(context.clone()) => result,

@@ -9,11 +9,12 @@ use proto::step::Step;
 use proto::unit_id::UnitId;
 
 use crate::context::Context;
+use crate::exec::workers;
 use crate::files;
 use crate::network::networks;
 use crate::restart::recover;
 use crate::systemd::units::stop::{self, Who};
-use crate::systemd::units::{cleanup, names};
+use crate::systemd::units::{cleanup, freeze, names};
 use crate::systemd::{machined, notify};
 use kernel::hook;
 
@@ -62,8 +63,15 @@ async fn remove_unknown(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refu
 
 /// Kills processes of a task.
 pub(crate) async fn kill(context: &Rc<Context>, key: &TaskKey, who: Who) -> Result<(), Refusal> {
-    let kill = stop::kill(&context.bus, UnitId::from(key), who);
-    hook::during(Step::KillAll, kill).await.map_err(|e| failed(Step::KillAll, UnitId::from(key), e))
+    let id = UnitId::from(key);
+    let kill = stop::kill(&context.bus, id, who);
+    hook::during(Step::KillAll, kill).await.map_err(|e| failed(Step::KillAll, id, e))?;
+    // Frozen processes die of it, but the unit's own clean-up would be born frozen. Afterwards, so that
+    // nothing of the payload runs again.
+    if let Err(error) = freeze::thaw(&context.bus, id).await {
+        tracing::debug!(%key, error, "not thawed");
+    }
+    Ok(())
 }
 
 /// The removal itself; the caller holds the task's gate.
@@ -106,7 +114,9 @@ async fn forget(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     notify::forget(&format!("leader-{id}"));
     notify::forget(&format!("payload-{id}"));
     files::remove(&kernel::layout::executed_mark(id));
+    files::remove(&kernel::layout::filter_options(id));
     files::remove(&kernel::layout::hosts_file(id));
+    files::remove(&kernel::ended::ended_file(id));
     context.streams.borrow_mut().end(id);
     let entry = context.table.borrow_mut().remove(key);
     // A task of the allocation whose record cannot be read may run in the same range.
@@ -116,6 +126,7 @@ async fn forget(context: &Rc<Context>, key: &TaskKey) -> Result<(), Refusal> {
     {
         context.ranges.borrow_mut().release(base);
     }
+    workers::release_unneeded(context);
     recover::sweep_unclaimed(context);
     Ok(())
 }

@@ -108,10 +108,7 @@ fn check_nobody(
 ) -> Result<(), Refusal> {
     let holds = |record: &&Record| record.link.as_ref().is_some_and(&has_it);
     let Some(holder) = table.records().find(holds) else { return Ok(()) };
-    let TaskKey { alloc, task, .. } = &holder.key;
-    let reason =
-        format!("task {task} of allocation {alloc} has it; stop that job or choose another");
-    Err(busy(object(), reason))
+    Err(held_by(object(), &holder.key))
 }
 
 /// Checks that the ports and addresses of a task are nobody else's whose network is not of the pool.
@@ -203,7 +200,7 @@ fn claim_ports(wanted: &[Port], table: &Table) -> Result<Vec<Published>, Refusal
 fn held_by(object: String, holder: &TaskKey) -> Refusal {
     let TaskKey { alloc, task, .. } = holder;
     let reason =
-        format!("task {task} of allocation {alloc} has it; stop that job or use another one");
+        format!("task {task} of allocation {alloc} has it; stop that job or choose another");
     busy(object, reason)
 }
 

@@ -11,25 +11,27 @@ use proto::unit_id::UnitId;
 
 use crate::context::Context;
 use crate::end::remove;
+use crate::exec::{leftovers, workers};
 use crate::files;
 use crate::network::{found, hosts_files, networks};
 use crate::process::{Process, nspawn};
 use crate::restart::resume;
-use crate::start::{arrival, output, payload_watch};
+use crate::start::{arrival, conduct, filter_cache, output, payload_watch};
 use crate::systemd::units::read::{self, Found};
 use crate::systemd::units::{names, stop};
 use crate::systemd::{machined, notify};
 use crate::tasks::record::Form;
 use crate::tasks::table::Entry;
 use crate::tasks::uid_range;
-use kernel::layout::{READY, UPPERS, executed_mark, executed_unit};
+use kernel::ended::ENDED;
+use kernel::layout::{READY, UPPERS, executed_mark, unit_of_file};
 
 /// Rebuilds everything. Waits as long as PID 1 cannot be asked: an empty table would be a lie.
 pub(crate) async fn run(
     context: &Rc<Context>,
     mut stored: HashMap<String, OwnedFd>,
 ) -> Result<(), String> {
-    let read::All { found, relays } = loop {
+    let read::All { found, relays, workers } = loop {
         match read::find_all(&context.bus).await {
             Ok(all) => break all,
             Err(error) => {
@@ -44,6 +46,8 @@ pub(crate) async fn run(
     let unreadable = found.iter().filter(|unit| !unit.record.is_readable());
     let unreadable: Vec<_> = unreadable.map(|unit| names::task(unit.record.unit())).collect();
     context.streams.borrow_mut().adopt(&mut stored, known);
+    // Before those of tasks, of which there may be many.
+    filter_cache::fill_usual(context);
     for unit in found {
         adopt(context, unit, &mut stored);
     }
@@ -58,9 +62,12 @@ pub(crate) async fn run(
              stored stays until then"
         );
     }
+    workers::adopt(context, workers);
     sweep_unclaimed(context);
     sweep_files(context);
     tokio::task::spawn_local(sweep_all(context.clone(), relays));
+    let context_of_sweep = context.clone();
+    tokio::task::spawn_local(async move { leftovers::sweep(&context_of_sweep).await });
     tracing::info!(tasks = count, "table rebuilt");
     // PID 1 answers now, and may not when a driver greets.
     drop(context.systemd().await);
@@ -94,6 +101,8 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     let executed = record.form != Form::Whole || executed_mark(id).exists();
     let failed = main.is_none() && processes.leader.is_none() && !executed;
     let must = arrival::filters_of_start(id);
+    // The cache may have been emptied, and a command that is executed in the task needs them.
+    filter_cache::fill_for(context, id);
     // One that arrived without filters goes through the start again, and so is undone.
     main = main.filter(|main| {
         record.is_readable()
@@ -113,6 +122,7 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
             Some(main) => resume::run(&context, &record, &main).await,
             None if failed => resume::abandon(&context, &record).await,
             None => {
+                conduct::end_boost(&context, &record.key).await;
                 machined::register(&context, &record.key);
                 networks::withdraw_at_end(&context, &record.key);
                 found::follow(&context, &record.key);
@@ -121,15 +131,21 @@ fn adopt(context: &Rc<Context>, found: Found, stored: &mut HashMap<String, Owned
     });
 }
 
-/// Removes the marks of launchers whose unit is gone, and the sockets of an earlier process: its
-/// starts count as done.
+/// Removes what launchers have left whose unit is gone, what was kept of their ends, and the
+/// sockets of an earlier process: its starts count as done.
 fn sweep_files(context: &Context) {
     for file in fs::read_dir(READY).into_iter().flatten().flatten() {
         let name = file.file_name();
-        let unit = name.to_str().and_then(executed_unit);
+        let unit = name.to_str().and_then(unit_of_file);
         if name.as_encoded_bytes().starts_with(b"ready-")
             || unit.is_some_and(|unit| !context.table.borrow().holds(unit))
         {
+            files::remove(&file.path());
+        }
+    }
+    for file in fs::read_dir(ENDED).into_iter().flatten().flatten() {
+        let unit = file.file_name().to_str().and_then(UnitId::parse);
+        if unit.is_none_or(|unit| !context.table.borrow().holds(unit)) {
             files::remove(&file.path());
         }
     }

@@ -12,12 +12,13 @@ use proto::plan::LAUNCHER_FAILED;
 use crate::context::Context;
 use crate::process::Process;
 use crate::start::arrival::await_payload;
-use crate::start::conduct::finish;
+use crate::start::conduct::{finish, limit_boost};
 use crate::systemd::units::read::{self, Seen};
 use crate::tasks::record::{Form, Record};
 
 /// Goes on with a start whose helper died after "go", or undoes it. Before "go" the launcher ends.
 pub(crate) async fn run(context: &Rc<Context>, record: &Record, main: &Process) {
+    limit_boost(context, record);
     let gate = context.table.borrow().gate(&record.key);
     let _held = gate.lock().await;
     let limit = Duration::from_secs(limits::START_TIMEOUT_S);

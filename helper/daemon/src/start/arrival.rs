@@ -38,7 +38,9 @@ pub(crate) async fn await_payload(
     let found = |processes: &Processes| {
         hook::run(Step::Store, || store_processes(context, record, processes));
     };
-    let processes = payload_watch::await_arrival(main, record.kind, nspawn(), found).await;
+    let starting = context.starting.clone();
+    let arrival = payload_watch::await_arrival(starting, main, record.kind, nspawn(), found);
+    let processes = arrival.await;
     let errors = messages.map(Messages::errors).unwrap_or_default();
     if let Some(leader) = &processes.leader {
         // The container's first process is systemd-nspawn itself up to the payload's execve.

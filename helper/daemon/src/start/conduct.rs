@@ -23,9 +23,10 @@ use crate::start::nspawn_messages::Messages;
 use crate::start::ready::Notice;
 use crate::start::{arrival, claim, filter_cache, launch, output, preflight};
 use crate::systemd::machined;
-use crate::systemd::units::{names, task};
+use crate::systemd::units::{names, resources, task};
 use crate::tasks::record::Record;
 use crate::tasks::status;
+use crate::tasks::table::Entry;
 use kernel::hook;
 use policy::{Allocated, Decision};
 
@@ -65,6 +66,7 @@ pub(crate) async fn run(
 /// The end of a start; the caller holds the task's gate.
 pub(crate) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) {
     if started {
+        end_boost(context, key).await;
         machined::register(context, key);
         networks::withdraw_at_end(context, key);
         found::follow(context, key);
@@ -73,6 +75,55 @@ pub(crate) async fn finish(context: &Rc<Context>, key: &TaskKey, started: bool) 
     }
     if let Some(entry) = context.table.borrow_mut().get_mut(key) {
         entry.starting = false;
+    }
+}
+
+/// The longest that a task has the raised CPU weight of a start: a job that never becomes ready would
+/// have it for an hour.
+const BOOST_MAX: Duration = Duration::from_secs(60);
+/// Between the first two tries to take it away; it doubles from one to the next.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+/// The most between two.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// Takes the raised CPU weight of a start away, and tries again as long as PID 1 does not do it. Also
+/// after a restart of the daemon, which may have died between: doing it twice changes nothing.
+pub(crate) async fn end_boost(context: &Rc<Context>, key: &TaskKey) {
+    let Err(error) = set_weight_back(context, key).await else { return };
+    tracing::error!(%key, error, "the CPU weight of the start is not set back yet; trying again");
+    let (context, key) = (Rc::clone(context), key.clone());
+    tokio::task::spawn_local(async move {
+        let mut pause = AGAIN_MIN;
+        loop {
+            tokio::time::sleep(pause).await;
+            if set_weight_back(&context, &key).await.is_ok() {
+                return;
+            }
+            pause = pause.saturating_mul(2).min(AGAIN_MAX);
+        }
+    });
+}
+
+/// Ends it whatever becomes of the start.
+pub(crate) fn limit_boost(context: &Rc<Context>, record: &Record) {
+    if record.weight.is_none() {
+        return;
+    }
+    let (context, key) = (Rc::clone(context), record.key.clone());
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(BOOST_MAX).await;
+        end_boost(&context, &key).await;
+    });
+}
+
+/// One try; nothing is to do for a task that has no such weight, has ended or is gone.
+async fn set_weight_back(context: &Context, key: &TaskKey) -> Result<(), String> {
+    let entry = context.table.borrow().get(key).cloned();
+    let lives = |entry: &Entry| !entry.leader.as_ref().is_some_and(Process::has_ended);
+    let record = entry.filter(lives).map(|entry| entry.record);
+    match record.and_then(|record| Some((record.unit(), record.weight?))) {
+        Some((unit, weight)) => resources::set_weight(&context.bus, unit, weight).await,
+        None => Ok(()),
     }
 }
 
@@ -92,6 +143,7 @@ async fn attempt(
         Ready::Started | Ready::Network { .. } => None,
     };
     let address = Wait::of(decision.plan());
+    limit_boost(context, record);
     let main = start_payload(context, decision, record, agent).await?;
     // Nothing of the specification is left. A payload may take an hour to be ready, and must not
     // keep others from being started.
@@ -116,7 +168,7 @@ async fn start_payload(
         users: record.users,
         link: record.link.clone(),
         agent,
-        cached_filters: filter_cache::is_usable(context),
+        cached_filters: context.policy().seccomp.cache,
     });
     let has_fifos = matches!(plan.logs, Logs::Fifos);
     let (launcher, main) = launch::start_unit(context, record, &plan, &settings).await?;
@@ -126,7 +178,10 @@ async fn start_payload(
         restricted.map_err(|e| failed(record, format!("DeviceAllow= of the unit: {e}")))?;
     }
     keep_notes(context, &record.key, &prepared.notes);
-    filter_cache::note(context, prepared.filters);
+    filter_cache::note(context, &prepared.filters);
+    if prepared.lacks_filters {
+        filter_cache::fill_for(context, record.unit());
+    }
     let messages = match prepared.messages {
         Some(socket) => {
             let messages = Messages::listen(socket, record, main.clone());

@@ -28,6 +28,8 @@ pub(crate) struct Prepared {
     pub(crate) messages: Option<OwnedFd>,
     /// Where the system call filters come from.
     pub(crate) filters: FilterSource,
+    /// Whether the cache lacks them.
+    pub(crate) lacks_filters: bool,
     /// For a payload that is held back until its network is complete: a pipe that ends with the
     /// process which connects it.
     pub(crate) connector: Option<OwnedFd>,
@@ -85,13 +87,13 @@ impl Launcher {
     /// Receives the report that everything is prepared.
     pub(crate) async fn receive_prepared(&self) -> Result<Prepared, Refusal> {
         match self.receive().await? {
-            (Report::Prepared { notes, held_back, filters }, fds) => {
+            (Report::Prepared { notes, held_back, filters, lacks_filters }, fds) => {
                 let mut fds = fds.into_iter();
                 let (messages, connector) = (fds.next(), fds.next());
                 if held_back != connector.is_some() {
                     return Err(unexpected());
                 }
-                Ok(Prepared { notes, messages, connector, filters })
+                Ok(Prepared { notes, messages, connector, filters, lacks_filters })
             }
             _ => Err(unexpected()),
         }

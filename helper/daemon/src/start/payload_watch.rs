@@ -2,10 +2,11 @@
 //! is the payload and no longer systemd-nspawn.
 //!
 //! The kernel notifies no one of another process's children or of its execve, and on systemd 257
-//! READY=1 comes 55 to 80 ms before it. So /proc is read every few milliseconds, only while a task
+//! READY=1 comes 55 to 80 ms before it. So /proc is read every millisecond, only while a task
 //! starts. Building its system call filters takes systemd-nspawn some 40 ms after the leader exists, with
 //! those of the cache a few: a payload that ends at once may never be seen.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use proto::error::Refusal;
@@ -17,6 +18,9 @@ use kernel::layout::NSPAWN_FILTERS;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(1);
+/// As many starts at once are looked at so often, more of them less often: a look costs some 40 µs of
+/// processor time, and twenty starts would take most of a core from what they wait for.
+const OFTEN: usize = 4;
 /// Names that systemd-nspawn's processes have before they execute the payload.
 const NSPAWN_NAMES: [&str; 3] = ["systemd-nspawn", "(sd-stubinit)", "nomad-nspawn-ta"];
 
@@ -27,9 +31,15 @@ pub(crate) struct Processes {
     pub(crate) payload: Option<Process>,
 }
 
+/// Time between two looks of one of so many starts.
+fn pause(starts: usize) -> Duration {
+    LOOK.saturating_mul(u32::try_from(starts.div_ceil(OFTEN)).unwrap_or(u32::MAX))
+}
+
 /// Looks until the payload runs or systemd-nspawn has ended. `found` is called when a process
-/// becomes known.
+/// becomes known. `starting`: held by each start that waits here.
 pub(crate) async fn await_arrival(
+    starting: Rc<()>,
     main: &Process,
     kind: Kind,
     nspawn: Option<Identity>,
@@ -45,7 +55,8 @@ pub(crate) async fn await_arrival(
         if main.has_ended() || has_arrived(kind, nspawn, &processes) {
             return processes;
         }
-        tokio::time::sleep(LOOK).await;
+        // One is the context's own.
+        tokio::time::sleep(pause(Rc::strong_count(&starting).saturating_sub(1))).await;
     }
 }
 
@@ -55,7 +66,7 @@ pub(crate) fn has_arrived(kind: Kind, nspawn: Option<Identity>, processes: &Proc
 }
 
 /// The process that executes the payload.
-fn payload_process(kind: Kind, processes: &Processes) -> Option<&Process> {
+pub(crate) fn payload_process(kind: Kind, processes: &Processes) -> Option<&Process> {
     if kind == Kind::ProcessTwo { &processes.payload } else { &processes.leader }.as_ref()
 }
 
@@ -128,6 +139,12 @@ fn runs_payload(process: &Process, nspawn: Option<Identity>) -> bool {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    #[test]
+    fn more_starts_are_looked_at_less_often() {
+        let ms = |starts| pause(starts).as_millis();
+        assert_eq!([1, 4, 5, 20, 100].map(ms), [1, 1, 2, 5, 25]);
+    }
 
     #[test]
     fn s10_the_children_of_a_reused_pid_are_not_taken() {

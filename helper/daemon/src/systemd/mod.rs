@@ -5,4 +5,5 @@ pub(crate) mod confinement;
 pub(crate) mod fd_store;
 pub(crate) mod machined;
 pub(crate) mod notify;
+pub(crate) mod share;
 pub(crate) mod units;

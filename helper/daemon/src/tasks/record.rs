@@ -23,6 +23,7 @@ use proto::unit_id::UnitId;
 use crate::network::attached::Attached;
 use crate::network::elements::Elements;
 use crate::network::link_record;
+use crate::systemd::units::resources::boosted_weight;
 use crate::tasks::uid_range;
 
 /// What the fields of a record mean; 0 in records of before there was a version.
@@ -120,6 +121,8 @@ pub(crate) struct Record {
     pub(crate) link: Option<Link>,
     /// Its network, where that is not of the pool.
     pub(crate) attached: Option<Attached>,
+    /// CPUWeight= that it has once it is ready, where that is another than before.
+    pub(crate) weight: Option<u64>,
     /// Directory of all allocations.
     pub(crate) allocs: String,
     /// Device of its file system at the start; `None` when it could not be seen.
@@ -140,6 +143,7 @@ impl Record {
             image_use: Use::of(&plan.root),
             link: None,
             attached: Attached::of(plan),
+            weight: boosted_weight(&plan.resources).and(plan.resources.cpu_weight),
             relayed: matches!(plan.logs, Logs::Both | Logs::Container { .. }),
             allocs: plan.task_dirs.alloc_dir.root.to_string(),
             allocs_device: None,
@@ -165,6 +169,7 @@ impl Record {
             ("NSPAWN_FOLLOWED", if self.relayed { "yes" } else { "no" }.to_owned()),
             ("NSPAWN_LINK", self.link.as_ref().map_or("none".to_owned(), link)),
             ("NSPAWN_ATTACHED", self.attached.as_ref().map_or("none".to_owned(), attached)),
+            ("NSPAWN_WEIGHT", self.weight.map_or("none".to_owned(), number)),
             ("NSPAWN_ALLOCS", escape(&self.allocs)),
             ("NSPAWN_ALLOCS_DEVICE", self.allocs_device.map_or("none".to_owned(), number)),
         ]
@@ -200,6 +205,7 @@ impl Record {
             relayed: true,
             link: fields.link(unit).flatten(),
             attached: fields.attached().flatten(),
+            weight: None,
             allocs: String::new(),
             allocs_device: None,
         }
@@ -330,6 +336,8 @@ impl Fields<'_> {
             relayed: self.get_or("NSPAWN_FOLLOWED", false, |text| Some(text == "yes"))?,
             link,
             attached: self.attached()?,
+            weight: self
+                .get_or("NSPAWN_WEIGHT", None, |text| unless_none(text, |n| n.parse().ok()))?,
             allocs: self.get_or("NSPAWN_ALLOCS", String::new(), unescape)?,
             allocs_device: self.get_or("NSPAWN_ALLOCS_DEVICE", None, |text| {
                 unless_none(text, |n| n.parse().ok())

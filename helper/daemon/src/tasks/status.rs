@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use proto::error::{Code, Refusal};
 use proto::name::TaskKey;
+use proto::unit_id::UnitId;
 use proto::wire::{Exit, State, Task};
 
 use crate::context::Context;
@@ -11,6 +12,7 @@ use crate::systemd::units::names;
 use crate::systemd::units::read::{self, Seen};
 use crate::tasks::record::Kind;
 use crate::tasks::table::Entry;
+use kernel::ended::{Ended, ended_file};
 
 const RECORD_GONE: &str = "the exit record is gone (systemctl reset-failed or stop on the unit, or \
                            PID 1 never saw it run): the exit status is unknown";
@@ -28,9 +30,15 @@ pub(crate) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Ref
     Ok(task(key, entry, state))
 }
 
-/// How a task stands whose payload has just been started. That PID 1 cannot be asked now is not a
-/// start that failed: the driver would remove a task that runs.
+/// How a task stands whose payload has just been started. As long as that lives, the kernel says so at
+/// once, and PID 1 is not kept from other starts. That PID 1 cannot be asked now is not a start that
+/// failed: the driver would remove a task that runs.
 pub(crate) async fn after_start(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
+    let lives = |entry: &Entry| entry.leader.as_ref().is_some_and(|leader| !leader.has_ended());
+    let entry = context.table.borrow().get(key).cloned();
+    if let Some(entry) = entry.filter(lives) {
+        return Ok(task(key, entry, State::Running));
+    }
     let result = of(context, key).await;
     let entry = context.table.borrow().get(key).cloned();
     or_known(result, key, entry)
@@ -71,7 +79,7 @@ fn state(entry: &Entry, seen: &Seen) -> State {
         return State::Running;
     }
     let exact = exact_status(entry);
-    State::Ended(exit(entry.record.kind, seen, exact))
+    State::Ended(exit(entry.record.kind, seen, exact, counts(entry.record.unit())))
 }
 
 fn is_running(seen: &Seen) -> bool {
@@ -95,9 +103,16 @@ fn exact_status(entry: &Entry) -> Option<i32> {
     }
 }
 
+/// What the unit's clean-up has kept of its cgroup. It does not run for a payload that has ended with
+/// 0, nor where there is no memory controller.
+fn counts(unit: UnitId) -> Ended {
+    let text = std::fs::read_to_string(ended_file(unit)).ok();
+    text.and_then(|text| Ended::parse(&text)).unwrap_or_default()
+}
+
 /// The exit from what PID 1 recorded and what the kernel reports of the payload.
-fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
-    let oom = seen.result == "oom-kill";
+fn exit(kind: Kind, seen: &Seen, exact: Option<i32>, counts: Ended) -> Exit {
+    let oom = seen.result == "oom-kill" || counts.oom_kills > 0 || counts.oom_group_kills > 0;
     let ended_ms = seen.ended_us / 1000;
     // An init that powers off or reboots is ended by the kernel with SIGINT or SIGHUP (reboot(2) in
     // a pid namespace): systemd-nspawn's status distinguishes them.
@@ -111,7 +126,16 @@ fn exit(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
         None => (0, seen.status, ""),
     };
     let code = if signal == 0 { code } else { 128 + signal };
-    Exit { code, signal, oom, ended_ms, error: error.to_owned() }
+    Exit {
+        code,
+        signal,
+        // A task that went on and ended well did not end for want of memory.
+        oom: oom && code != 0,
+        memory_peak: counts.peak,
+        memory_limit: counts.limit,
+        ended_ms,
+        error: error.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +153,27 @@ mod tests {
             result: "exit-code".into(),
             ended_us: 5_000,
         }
+    }
+
+    fn ended(kind: Kind, seen: &Seen, exact: Option<i32>) -> Exit {
+        exit(kind, seen, exact, Ended::default())
+    }
+
+    #[test]
+    fn d35_out_of_memory_is_what_the_kernel_has_counted() {
+        let counts = Ended { oom_kills: 1, peak: 9, limit: 10, ..Ended::default() };
+        let oom = |status, counts| {
+            let exit = exit(Kind::Command, &seen(1, 1), Some(status), counts);
+            (exit.oom, exit.memory_peak, exit.memory_limit)
+        };
+        assert_eq!(oom(9, counts), (true, 9, 10));
+        assert_eq!(oom(5 << 8, counts), (true, 9, 10));
+        // It went on, and ended well.
+        assert_eq!(oom(0, counts), (false, 9, 10));
+        // SIGKILL alone, of whomever, is no reason.
+        assert_eq!(oom(9, Ended::default()), (false, 0, 0));
+        let stopped = Seen { result: "oom-kill".into(), ..seen(1, 1) };
+        assert!(ended(Kind::Command, &stopped, None).oom);
     }
 
     #[test]
@@ -150,29 +195,29 @@ mod tests {
     #[test]
     fn the_kernel_knows_better_than_nspawn() {
         // nspawn reports 1 for a payload's 133 and for a signal.
-        assert_eq!(exit(Kind::Command, &seen(1, 1), Some(133 << 8)).code, 133);
-        let killed = exit(Kind::Command, &seen(1, 1), Some(9));
+        assert_eq!(ended(Kind::Command, &seen(1, 1), Some(133 << 8)).code, 133);
+        let killed = ended(Kind::Command, &seen(1, 1), Some(9));
         assert_eq!((killed.code, killed.signal), (137, 9));
         // Without a descriptor its status holds.
-        assert_eq!(exit(Kind::Command, &seen(1, 7), None).code, 7);
-        assert_eq!(exit(Kind::ProcessTwo, &seen(2, 9), None).signal, 9);
+        assert_eq!(ended(Kind::Command, &seen(1, 7), None).code, 7);
+        assert_eq!(ended(Kind::ProcessTwo, &seen(2, 9), None).signal, 9);
     }
 
     #[test]
     fn an_init_that_powers_off_ends_with_nspawns_status() {
-        assert_eq!(exit(Kind::Boot, &seen(1, 0), Some(libc::SIGINT)).code, 0);
-        assert_eq!(exit(Kind::Boot, &seen(1, 133), Some(libc::SIGHUP)).code, 133);
-        assert_eq!(exit(Kind::Boot, &seen(1, 1), Some(9)).signal, 9);
+        assert_eq!(ended(Kind::Boot, &seen(1, 0), Some(libc::SIGINT)).code, 0);
+        assert_eq!(ended(Kind::Boot, &seen(1, 133), Some(libc::SIGHUP)).code, 133);
+        assert_eq!(ended(Kind::Boot, &seen(1, 1), Some(9)).signal, 9);
     }
 
     #[test]
     fn an_erased_record_is_an_error() {
         let mut gone = seen(0, 0);
         gone.loaded = false;
-        assert!(exit(Kind::Command, &gone, None).error.contains("record is gone"));
+        assert!(ended(Kind::Command, &gone, None).error.contains("record is gone"));
         // The kernel still has it.
-        assert_eq!(exit(Kind::Command, &gone, Some(3 << 8)).code, 3);
-        assert!(exit(Kind::Command, &gone, Some(3 << 8)).error.is_empty());
+        assert_eq!(ended(Kind::Command, &gone, Some(3 << 8)).code, 3);
+        assert!(ended(Kind::Command, &gone, Some(3 << 8)).error.is_empty());
     }
 
     #[test]

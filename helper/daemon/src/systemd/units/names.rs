@@ -1,11 +1,13 @@
 //! Names of units, and the ids in them.
 
+use proto::exec::SessionId;
 use proto::unit_id::UnitId;
 
 /// Of every unit.
 const PREFIX: &str = "nomad-nspawn-";
 const RELAY_PREFIX: &str = "nomad-nspawn-log-";
 const CLEANUP_PREFIX: &str = "nomad-nspawn-clean-";
+const WORKER_PREFIX: &str = "nomad-nspawn-enter-";
 const SUFFIX: &str = ".service";
 
 /// The task's unit.
@@ -21,6 +23,16 @@ pub(crate) fn relay(unit: UnitId) -> String {
 /// The unit that cleans up after the task.
 pub(crate) fn cleanup(unit: UnitId) -> String {
     format!("{CLEANUP_PREFIX}{unit}{SUFFIX}")
+}
+
+/// The unit of a worker.
+pub(crate) fn worker(id: SessionId) -> String {
+    format!("{WORKER_PREFIX}{id}{SUFFIX}")
+}
+
+/// The worker whose unit has this name.
+pub(crate) fn parse_worker(name: &str) -> Option<SessionId> {
+    SessionId::parse(name.strip_prefix(WORKER_PREFIX)?.strip_suffix(SUFFIX)?)
 }
 
 /// The unit that makes system call filters for the cache; one at a time.

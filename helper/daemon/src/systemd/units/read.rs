@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proto::exec::SessionId;
+use proto::path::Absolute;
 use proto::unit_id::UnitId;
 use zbus::OwnedObjectPath;
 
@@ -45,8 +47,8 @@ pub(crate) async fn look(bus: &Bus, unit: UnitId) -> zbus::Result<Seen> {
     })
 }
 
-/// Waits until PID 1 has noticed the end of a main process, which it does as late as we do. `None`: it
-/// does not.
+/// Waits until PID 1 has noticed the end of a main process, which it does as late as we do. `None`:
+/// it does not.
 pub(crate) async fn await_main_end(bus: &Bus, unit: UnitId, limit: Duration) -> Option<Seen> {
     let ended = async {
         loop {
@@ -76,6 +78,8 @@ pub(crate) struct All {
     pub(crate) found: Vec<Found>,
     /// Units that relay the output of a task, by that task.
     pub(crate) relays: Vec<UnitId>,
+    /// Workers, with the process ids that they had then.
+    pub(crate) workers: Vec<(SessionId, u32)>,
 }
 
 /// Finds all our units.
@@ -87,6 +91,11 @@ pub(crate) async fn find_all(bus: &Bus) -> zbus::Result<All> {
     let mut all = All::default();
     for (name, _, load, ..) in listed {
         all.relays.extend(names::parse_relay(&name));
+        if let Some(id) = names::parse_worker(&name) {
+            // Not 0 instead: the session would be taken for what a killed worker has left.
+            let pid = bus.property(&name, "Service", "MainPID").await?;
+            all.workers.push((id, pid));
+        }
         let Some(id) = names::parse_task(&name) else { continue };
         // PID 1 lists a name that another unit mentions (a relay its task) as a unit, though
         // there is none.
@@ -95,6 +104,14 @@ pub(crate) async fn find_all(bus: &Bus) -> zbus::Result<All> {
         }
     }
     Ok(all)
+}
+
+/// The cgroup of a task's unit: a path below the root of the cgroup tree.
+pub(crate) async fn cgroup(bus: &Bus, unit: UnitId) -> Result<Absolute, String> {
+    let name = names::task(unit);
+    let path: String =
+        bus.property(&name, "Service", "ControlGroup").await.map_err(|e| e.to_string())?;
+    Absolute::parse(&path).map_err(|_| format!("{name} has no cgroup"))
 }
 
 async fn read_back(bus: &Bus, id: UnitId) -> zbus::Result<Found> {

@@ -35,6 +35,7 @@ pub(crate) async fn start(
     let description = "Output of a Nomad task in systemd-nspawn";
     let mut properties = transient::service(description, "relay", socket, fields)?;
     properties.extend([
+        ("Slice", Variant::from(transient::SLICE)),
         ("CollectMode", Variant::from("inactive-or-failed")),
         // A stop waits for its own end: SIGCONT changes nothing.
         ("KillSignal", Variant::from(libc::SIGCONT)),

@@ -8,8 +8,8 @@ use proto::unit_id::UnitId;
 use zbus::Variant;
 
 use crate::systemd::bus::{Bus, MANAGER};
-use crate::systemd::units::{names, transient};
-use crate::tasks::record::{Kind, Record};
+use crate::systemd::units::{names, resources, transient};
+use crate::tasks::record::Record;
 use policy::UnitSettings;
 
 /// The rules for DeviceAllow=. The closed policy itself allows the standard nodes and /dev/pts.
@@ -59,11 +59,11 @@ pub(crate) async fn start(
         (format!("Limit{}", limit.resource.name()), if nice { 40 } else { u64::MAX })
     };
     let rooms: Vec<_> = limits.iter().map(room).collect();
-    let oom = if record.kind == Kind::Boot { "continue" } else { "stop" };
     let fields = transient::fields(record, &settings.labels);
     let mut properties =
         transient::service("Nomad task in systemd-nspawn", "launch", socket, fields)?;
     properties.extend([
+        ("Slice", Variant::from(resources::slice(&settings.resources))),
         ("NotifyAccess", Variant::from("none")),
         // Keeps the exit status until it is read, also that of exit 0.
         ("RemainAfterExit", Variant::from(true)),
@@ -72,7 +72,6 @@ pub(crate) async fn start(
         ("KillSignal", Variant::from(15_i32)),
         ("Delegate", Variant::from(true)),
         ("DeviceAllow", Variant::from(devices)),
-        ("OOMPolicy", Variant::from(oom)),
         ("TimeoutStopUSec", Variant::from(settings.kill_timeout_ms.saturating_mul(1000))),
         ("ExecStopPost", Variant::from(clean)),
     ]);
@@ -80,13 +79,6 @@ pub(crate) async fn start(
     if systemd >= 254 {
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
-    let resources = [
-        ("TasksMax", settings.resources.tasks_max),
-        ("MemoryMax", settings.resources.memory_max),
-        ("MemoryLow", settings.resources.memory_low),
-        ("CPUWeight", settings.resources.cpu_weight),
-    ];
-    properties
-        .extend(resources.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
+    properties.extend(resources::properties(&settings.resources));
     transient::start(bus, &names::task(unit), properties).await.map_err(|e| e.to_string())
 }

@@ -11,8 +11,10 @@ use crate::tasks::record::Record;
 
 /// PID 1's error for a unit that there is already.
 pub(crate) const EXISTS: &str = "UnitExists";
-/// Of every unit.
+/// Of every unit but tasks without CPUs of their own.
 pub(crate) const SLICE: &str = "machine-nspawn.slice";
+/// Of tasks that share the CPUs which Nomad reserves for none.
+pub(crate) const SHARE_SLICE: &str = "machine-nspawn-share.slice";
 
 /// A property's name and value.
 pub(crate) type Property<'a> = (&'a str, Variant<'a>);
@@ -58,7 +60,6 @@ pub(crate) fn service<'a>(
 ) -> Result<Vec<Property<'a>>, String> {
     Ok(vec![
         ("Description", Variant::from(description)),
-        ("Slice", Variant::from(SLICE)),
         ("Type", Variant::from("exec")),
         ("DevicePolicy", Variant::from("closed")),
         ("StandardInputFileDescriptor", Variant::from(zbus::Fd::from(socket))),

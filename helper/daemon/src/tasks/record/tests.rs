@@ -17,6 +17,7 @@ pub(crate) fn of(key: TaskKey) -> Record {
         relayed: true,
         link: None,
         attached: None,
+        weight: Some(20),
         allocs: "/var/lib/nomad/alloc".to_owned(),
         allocs_device: Some(2049),
     }
@@ -112,6 +113,21 @@ NSPAWN_LINK=none
 NSPAWN_ATTACHED=b+3dbr0+2ca+3d192.0.2.9+2cp+3d198.51.100.1+3a20001-80
 NSPAWN_ALLOCS=/var/lib/nomad/alloc
 NSPAWN_ALLOCS_DEVICE=2049";
+const WITH_WEIGHT: &str = "NSPAWN_RECORD=1
+NOMAD_ALLOC_ID=03030303-0303-0303-0303-030303030303
+NOMAD_TASK_NAME=web+201
+NOMAD_TASK_INSTANCE=0000beef
+NSPAWN_MACHINE=web-1
+NSPAWN_PAYLOAD=command
+NSPAWN_UIDS=524288-65536
+NSPAWN_IMAGE=/var/lib/machines/debian
+NSPAWN_IMAGE_USE=reads
+NSPAWN_FOLLOWED=no
+NSPAWN_LINK=none
+NSPAWN_ATTACHED=none
+NSPAWN_WEIGHT=20
+NSPAWN_ALLOCS=/var/lib/nomad/alloc
+NSPAWN_ALLOCS_DEVICE=2049";
 
 fn read(text: &str) -> Record {
     let fields: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
@@ -156,6 +172,16 @@ fn c1_records_of_earlier_builds_are_read() {
             false,
             Some(2049),
         ),
+        (
+            WITH_WEIGHT,
+            Form::Whole,
+            Kind::Command,
+            range(65_536),
+            debian,
+            Use::Reads,
+            false,
+            Some(2049),
+        ),
         (VERSION_1, Form::Whole, Kind::ProcessTwo, None, debian, Use::Writes, false, Some(2049)),
     ] {
         let found = read(text);
@@ -172,6 +198,7 @@ fn c1_records_of_earlier_builds_are_read() {
         let given = (text == IN_ZONE).then(|| "02:00:00:00:00:07".to_owned());
         assert_eq!(mac, given, "{text}");
         assert_eq!(found.attached.is_some(), text == WITH_ATTACHED, "{text}");
+        assert_eq!(found.weight, (text == WITH_WEIGHT).then_some(20), "{text}");
     }
 }
 
@@ -188,6 +215,7 @@ fn c1_what_cannot_be_read_is_a_task_all_the_same() {
         (WITH_LINK.replace("10.64.0.11", "10.64.0"), "web 1"),
         (IN_ZONE.replace("z+3d1853227009", "z+3d7"), "web 1"),
         (WITH_ATTACHED.replace("a+3d192", "a+3dx"), "web 1"),
+        (WITH_WEIGHT.replace("WEIGHT=20", "WEIGHT=heavy"), "web 1"),
         (changed("TASK_NAME=web+201", "TASK_NAME=+"), UNREADABLE),
     ] {
         let found = read(&text);
@@ -205,7 +233,7 @@ fn c1_the_current_form_is_among_the_examples() {
     };
     let fields = record(1, "/a", Use::Reads).fields();
     let now: Vec<String> = fields.iter().map(|f| String::from_utf8_lossy(f).into()).collect();
-    assert_eq!(names(&now.join("\n")), names(WITH_ATTACHED));
+    assert_eq!(names(&now.join("\n")), names(WITH_WEIGHT));
 }
 
 /// Rows: the holder's use, the newcomer's, both on one image; whether they clash.
