@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use launcher::CachedFilters;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -89,15 +90,29 @@ fn filter_cache() -> Check {
         return Check::good(name, "switched off ([seccomp] cache of the policy file)");
     }
     match launcher::cached_filters() {
-        Ok(all) if all.iter().any(|entry| entry.is_current) => {
-            let current = all.iter().filter(|entry| entry.is_current).count();
-            Check::good(name, format!("{current} sets of filters; starts take half the time"))
+        Ok(mut all) => {
+            all.retain(|entry| entry.is_current);
+            match all.first() {
+                None => Check::warning(
+                    name,
+                    "holds no filters of the systemd-nspawn that is installed: it makes them at each \
+                     start",
+                    "journalctl -u nomad-nspawn-helper -u nomad-nspawn-filters has the reason",
+                ),
+                Some(CachedFilters { is_tested: false, version, .. }) => Check::good(
+                    name,
+                    format!(
+                        "not used for starts: they have not been tried with systemd-nspawn {version} \
+                         on this architecture"
+                    ),
+                ),
+                Some(_) => {
+                    let current = all.len();
+                    let found = format!("{current} sets of filters; starts take half the time");
+                    Check::good(name, found)
+                }
+            }
         }
-        Ok(_) => Check::warning(
-            name,
-            "holds no filters of the systemd-nspawn that is installed: it makes them at each start",
-            "journalctl -u nomad-nspawn-helper -u nomad-nspawn-filters has the reason",
-        ),
         Err(error) => Check::warning(name, error.to_string(), "run doctor as root"),
     }
 }

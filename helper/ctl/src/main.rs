@@ -9,12 +9,13 @@
 //! | [`host_network`] | the checks of the host's network, for tasks with one of their own |
 //! | [`firewall`] | what other programs' packet filter rules do to tasks |
 //! | [`filters`] | the cache of system call filters |
+//! | [`metrics`] | figures for Prometheus's textfile collector |
 //! | [`network`] | which task has which addresses and ports, and what it sends |
 //! | [`tasks`] | the tasks with a network of their own, by PID 1's records |
 //! | [`own_table`] | the helper's table of the packet filter |
 //! | [`routes`] | routes of the host, and the pools of tasks' addresses |
 //! | [`policy`] | is a policy file valid; what does it say of a job |
-//! | [`denials`] | every rule that a task breaks |
+//! | [`denials`], [`less`] | every rule that a task breaks; what it would ask for without each wish |
 //! | [`job`] | a job file as Nomad's tasks |
 //! | [`reload`] | has the daemon read its policy file again |
 //! | [`retire`] | ends what the older driver has left running |
@@ -31,6 +32,8 @@ mod firewall;
 mod host;
 mod host_network;
 mod job;
+mod less;
+mod metrics;
 mod network;
 mod own_table;
 mod policy;
@@ -64,6 +67,9 @@ usage:
   nomad-nspawnctl network [--json]
         The tasks with a network of their own: link, addresses, ports, bytes; and
         what the packet filter has refused.
+  nomad-nspawnctl metrics
+        What shows of the driver from outside, for Prometheus's textfile collector:
+        tasks by state. The plugin's endpoint has more: `metrics` of its block.
   nomad-nspawnctl filters list | verify
         The system call filters that starts use again; verify has systemd-nspawn
         make each again and compares.
@@ -87,6 +93,7 @@ fn main() -> ExitCode {
         ["filters", "list"] => filters::list(),
         ["filters", "verify"] => filters::verify(),
         ["network", options @ ..] => network::run(options),
+        ["metrics"] => metrics::run(),
         ["reload"] => reload::run(),
         ["retire", words @ ..] => retire::run(words),
         ["help" | "--help" | "-h"] => {

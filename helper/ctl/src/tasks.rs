@@ -45,8 +45,30 @@ pub(super) struct Port {
 /// # Errors
 /// PID 1 cannot be asked.
 pub(super) fn all() -> Result<Vec<Task>, String> {
+    let service = format!("{SYSTEMD}.Service");
+    let units = units()?;
+    let mut tasks = Vec::new();
+    for unit in &units {
+        let text = |n: usize| unit.get(n).and_then(Value::as_str).unwrap_or_default();
+        let id = text(0).strip_prefix("nomad-nspawn-").and_then(|it| it.strip_suffix(".service"));
+        let Some(id) = id.and_then(UnitId::parse) else { continue };
+        // It may be gone since.
+        let property = ["get-property", SYSTEMD, text(6), &service, "LogExtraFields"];
+        let Ok(fields) = bus(&property) else { continue };
+        tasks.extend(read(id, &fields_of(&fields)));
+    }
+    tasks.sort_by_key(|task| task.unit);
+    Ok(tasks)
+}
+
+/// PID 1's rows of the units whose names begin like those of tasks: name, description, and the
+/// states of load and activity, then others.
+///
+/// # Errors
+/// PID 1 cannot be asked.
+pub(super) fn units() -> Result<Vec<Value>, String> {
     let object = format!("/{}", SYSTEMD.replace('.', "/"));
-    let (manager, service) = (format!("{SYSTEMD}.Manager"), format!("{SYSTEMD}.Service"));
+    let manager = format!("{SYSTEMD}.Manager");
     let words = [
         "call",
         SYSTEMD,
@@ -60,18 +82,7 @@ pub(super) fn all() -> Result<Vec<Task>, String> {
     ];
     let units = bus(&words)?;
     let units = units.get(0).and_then(Value::as_array).ok_or("systemd: no list of units")?;
-    let mut tasks = Vec::new();
-    for unit in units {
-        let text = |n: usize| unit.get(n).and_then(Value::as_str).unwrap_or_default();
-        let id = text(0).strip_prefix("nomad-nspawn-").and_then(|it| it.strip_suffix(".service"));
-        let Some(id) = id.and_then(UnitId::parse) else { continue };
-        // It may be gone since.
-        let property = ["get-property", SYSTEMD, text(6), &service, "LogExtraFields"];
-        let Ok(fields) = bus(&property) else { continue };
-        tasks.extend(read(id, &fields_of(&fields)));
-    }
-    tasks.sort_by_key(|task| task.unit);
-    Ok(tasks)
+    Ok(units.clone())
 }
 
 /// An array of arrays of bytes.
