@@ -2,8 +2,8 @@
 //! and signals, a seccomp filter for calls that it has no use for.
 //!
 //! Set on the one thread there is, so every later thread has it. Best effort: the plugin serves
-//! where the kernel has less of it, and the node's attribute `driver.nspawn.sandbox` says what is in
-//! force. No check relies on it: the helper treats the plugin as hostile either way.
+//! where the kernel has less of it, and the node's attribute `driver.nspawn.sandbox` says what is
+//! in force. No check relies on it: the helper treats the plugin as hostile either way.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,13 +21,13 @@ use seccompiler::{
 /// Newest part of Landlock that is asked for (Linux 6.12); older kernels give what they have.
 const NEWEST: ABI = ABI::V6;
 
-/// Directories that are read: name service, cgroups and processes, the files of systemd-resolved (which
-/// may start later than the plugin: so the directories around them), zones.
+/// Directories that are read: name service, cgroups and processes, the files of systemd-resolved
+/// (which may start later than the plugin: so the directories around them), zones.
 const READ: [&str; 6] =
     ["/etc", "/proc", "/sys", "/run/systemd", "/usr/lib/systemd", "/usr/share/zoneinfo"];
 
-/// Links out of /etc whose files tasks may get: what writes these (NetworkManager, resolvconf) puts new
-/// ones in their place, so their directories are read.
+/// Links out of /etc whose files tasks may get: what writes these (NetworkManager, resolvconf) puts
+/// new ones in their place, so their directories are read.
 const LINKS: [&str; 2] = ["/etc/resolv.conf", "/etc/localtime"];
 
 /// Calls that end in EPERM. New programs, other processes, namespaces and mounts, keys, and the
@@ -71,6 +71,24 @@ const DENIED: [libc::c_long; 36] = [
     libc::SYS_personality,
 ];
 
+/// Requests of ioctl(2) that are let through: the size and settings of a terminal in a task, the
+/// bytes in a pipe, and what the standard library does to its descriptors. A terminal's others
+/// could type into it (TIOCSTI) or change what it is.
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::cast_sign_loss,
+    reason = "C libraries differ in the type; the kernel takes 32 bits"
+)]
+const REQUESTS: [u64; 6] = [
+    libc::TIOCSWINSZ as u64,
+    libc::TCGETS as u64,
+    // How newer C libraries ask for the same.
+    libc::TCGETS2 as u64,
+    libc::FIONREAD as u64,
+    libc::FIONBIO as u64,
+    libc::FIOCLEX as u64,
+];
+
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sandbox {
@@ -105,14 +123,16 @@ impl Sandbox {
     }
 }
 
-/// Nothing is executed, nothing written but the socket, no TCP, no abstract socket, no signal to
-/// anybody else (landlock(7)).
+/// Nothing is executed, nothing written but the socket, no TCP connection, no abstract socket, no
+/// signal to anybody else (landlock(7)).
 fn restrict(directory: &Path) -> Result<&'static str, landlock::RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let socket = read | AccessFs::MakeSock | AccessFs::RemoveFile;
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::from_all(NEWEST))?
+        // Not BindTcp: the metrics endpoint's socket, made before, is bound when the operator's
+        // address is known. No other can be made (`filter`), and it reaches loopback only.
+        .handle_access(AccessNet::ConnectTcp)?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
     let target = |link: &&str| Some(std::fs::canonicalize(link).ok()?.parent()?.to_owned());
@@ -137,16 +157,20 @@ fn restrict(directory: &Path) -> Result<&'static str, landlock::RulesetError> {
 }
 
 fn filter() -> Result<(), String> {
-    let argument = |operator, value| {
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value)
-            .and_then(|condition| SeccompRule::new(vec![condition]))
+    let condition = |argument, operator, value| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
             .map_err(|e| e.to_string())
     };
+    let rule = |conditions| SeccompRule::new(conditions).map_err(|e| e.to_string());
+    let argument = |operator, value| rule(vec![condition(0, operator, value)?]);
     let mut denied: BTreeMap<_, Vec<_>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
     let unix = u64::from(libc::AF_UNIX.unsigned_abs());
     denied.insert(libc::SYS_socket, vec![argument(SeccompCmpOp::Ne, unix)?]);
     let users = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
     denied.insert(libc::SYS_clone, vec![argument(SeccompCmpOp::MaskedEq(users), users)?]);
+    // Other than all of these.
+    let others = REQUESTS.iter().map(|it| condition(1, SeccompCmpOp::Ne, *it));
+    denied.insert(libc::SYS_ioctl, vec![rule(others.collect::<Result<_, _>>()?)?]);
     install(denied, libc::EPERM)?;
     // Its flags lie in memory, where no filter sees them: without it, the C library takes clone(2).
     install(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
@@ -164,9 +188,12 @@ fn install(rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Result<(), Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::startup::sys;
+    use nix::fcntl::OFlag;
     use std::fs::{self, File};
     use std::io::ErrorKind::PermissionDenied;
     use std::net::{TcpListener, UdpSocket};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixListener;
     use std::process::Command;
 
@@ -177,6 +204,8 @@ mod tests {
         let directory = base.join("socket");
         fs::create_dir_all(&directory).unwrap();
         let (file, own) = (base.join("file"), directory.clone());
+        let open = || nix::pty::posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
+        let (terminal, masters) = (open(), [open()]);
         let attempts = move || {
             use nix::sched::{CloneFlags, unshare};
             let denied = |error: std::io::Error| error.kind() == PermissionDenied;
@@ -188,6 +217,7 @@ mod tests {
                 ("TCP", TcpListener::bind("127.0.0.1:0").is_err_and(denied)),
                 ("UDP", UdpSocket::bind("127.0.0.1:0").is_err_and(denied)),
                 ("namespace", unshare(CloneFlags::CLONE_NEWUTS).is_err()),
+                ("ioctl", nix::pty::ptsname_r(&terminal).is_err()),
             ]
         };
         let confined = std::thread::spawn(move || {
@@ -205,6 +235,11 @@ mod tests {
                 assert!(!fs::read(file).is_err_and(|e| e.kind() == PermissionDenied), "{file}");
             }
             std::thread::spawn(|| ()).join().unwrap();
+            for master in masters {
+                sys::set_window_size(master.as_fd(), 50, 40).unwrap();
+                nix::sys::termios::tcgetattr(&master).unwrap();
+                sys::count_readable(master.as_fd()).unwrap();
+            }
             (sandbox, before, after)
         });
         let (sandbox, before, after) = confined.join().unwrap();
@@ -213,7 +248,7 @@ mod tests {
         for ((what, denied_before), (_, denied)) in before.into_iter().zip(after) {
             // Only root may make a namespace before.
             assert!(!denied_before || what == "namespace", "{what} before");
-            let seccomps = matches!(what, "execute" | "TCP" | "UDP" | "namespace");
+            let seccomps = matches!(what, "execute" | "TCP" | "UDP" | "namespace" | "ioctl");
             assert!(denied || (!seccomps && sandbox != Sandbox::FULL), "{what}: {sandbox}");
         }
         assert_eq!(sandbox.missing().is_none(), sandbox == Sandbox::FULL);

@@ -1,10 +1,14 @@
 //! The only file of the driver with unsafe code: calls that have no safe wrapper.
 //!
-//! Everything here runs in `main` before any thread exists, which is what makes it sound: the
-//! environment, descriptors, signal dispositions and per-thread credentials are then nobody else's.
+//! What changes the process runs in `main` before any thread exists, which is what makes it sound:
+//! the environment, descriptors, signal dispositions and per-thread credentials are then nobody
+//! else's. The rest asks something of one descriptor that its caller holds.
 #![allow(unsafe_code, reason = "raw calls of the C library that nix and caps do not wrap")]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use tokio::io::unix::AsyncFd;
 
 /// Removes every variable from the environment, so that no value of the agent's environment can
 /// steer a library or be read from a child.
@@ -72,4 +76,39 @@ pub(crate) fn first_realtime_signal() -> u8 {
 /// Last real-time signal (SIGRTMAX of signal(7)).
 pub(crate) fn last_realtime_signal() -> u8 {
     u8::try_from(libc::SIGRTMAX()).unwrap_or(64)
+}
+
+/// Has the runtime wait for a descriptor, which the result owns.
+///
+/// # Errors
+/// It is not one that can be waited for (epoll_ctl(2)).
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stands for one descriptor, which nothing replaces or closes before it.
+    Ok(unsafe { AsyncFd::register(descriptor) }?)
+}
+
+/// Sets the size of a terminal (TIOCSWINSZ of ioctl_tty(2)).
+///
+/// # Errors
+/// The descriptor is no terminal.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open for the call, which reads one `winsize`.
+    match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Bytes that can be read from a pipe without waiting (FIONREAD of pipe(7)).
+///
+/// # Errors
+/// The descriptor cannot be asked.
+pub(crate) fn count_readable(pipe: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the call, which writes one `int`.
+    match unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) } {
+        0 => Ok(usize::try_from(count).unwrap_or_default()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
