@@ -2,13 +2,13 @@
 //! the agent stops listening.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nomad_proto::drivers::{DriverTaskEvent, FingerprintResponse, TaskStatsResponse};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -34,7 +34,8 @@ pub(super) fn fingerprints(driver: Arc<Driver>) -> Answers<FingerprintResponse> 
     tokio::spawn(async move {
         let mut helper = driver.helper.health();
         let mut config = driver.config.subscribe();
-        // Without an answer in time, the fingerprint reports that. A plugin without account gets none.
+        // Without an answer in time, the fingerprint reports that. A plugin without account gets
+        // none.
         if driver.is_active() {
             let first_word = helper.wait_for(|health| !matches!(health, Health::Unknown));
             timeout(FIRST, first_word).await.ok();
@@ -117,10 +118,8 @@ async fn sample<F: Future<Output = Option<String>>>(
     every: Duration,
     sender: &mpsc::Sender<Result<TaskStatsResponse, Status>>,
 ) {
-    let mut ticks = interval(every.max(STATS_MIN));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = every.max(STATS_MIN);
     loop {
-        ticks.tick().await;
         if sampler.is_blind() {
             sampler.find(group().await.as_deref());
         }
@@ -128,7 +127,23 @@ async fn sample<F: Future<Output = Option<String>>>(
         if sender.send(Ok(TaskStatsResponse { stats })).await.is_err() {
             return;
         }
+        sleep_until(next_tick(origin(), every, Instant::now())).await;
     }
+}
+
+/// The moment that the ticks of all streams are counted from.
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+/// The next tick of this period: that of all streams with the same period, so that one wake-up of
+/// the process serves all of them.
+fn next_tick(origin: Instant, every: Duration, now: Instant) -> Instant {
+    let passed = now.saturating_duration_since(origin);
+    let into_period = passed.as_nanos() % every.as_nanos().max(1);
+    let into_period = u64::try_from(into_period).map(Duration::from_nanos).unwrap_or_default();
+    now + every.saturating_sub(into_period)
 }
 
 #[cfg(test)]
@@ -136,6 +151,16 @@ mod tests {
     use super::*;
     use crate::node::usage::Compute;
     use std::cell::Cell;
+
+    #[test]
+    fn d41_streams_of_one_period_tick_together() {
+        let origin = Instant::now();
+        let every = Duration::from_secs(1);
+        let at = |ms| next_tick(origin, every, origin + Duration::from_millis(ms));
+        assert_eq!((at(1), at(999)), (origin + every, origin + every));
+        assert_eq!(at(1000), origin + 2 * every);
+        assert_eq!(at(0), origin + every);
+    }
 
     #[tokio::test]
     async fn stats_find_their_group_when_the_bus_comes_later() {

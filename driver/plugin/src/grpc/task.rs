@@ -13,19 +13,17 @@ use nomad_proto::drivers::driver_server::Driver as Nomad;
 use nomad_proto::drivers::network_isolation_spec::NetworkIsolationMode;
 use nomad_proto::drivers::*;
 use proto::wire::Exit;
-use tokio_stream::Pending;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::exec::{self, command_result};
 use super::stream::{self, Answers};
 use crate::config::table::Table as _;
 use crate::config::task::TaskKeys;
 use crate::error::Failure;
 use crate::events::timestamp;
+use crate::exec::Limits;
 use crate::lifecycle::Driver;
 use crate::lifecycle::task::{Phase, Task};
-
-const NO_EXEC: &str = "running commands in a task is not supported yet by this version of the \
-                       nspawn driver";
 
 /// The service.
 #[derive(Debug)]
@@ -93,7 +91,7 @@ impl Nomad for Service {
         Ok(Response::new(CapabilitiesResponse {
             capabilities: Some(DriverCapabilities {
                 send_signals: true,
-                exec: false,
+                exec: true,
                 fs_isolation: FsIsolation::Image.into(),
                 network_isolation_modes: vec![
                     NetworkIsolationMode::Host.into(),
@@ -223,20 +221,28 @@ impl Nomad for Service {
         Ok(Response::new(SignalTaskResponse {}))
     }
 
+    // Not finished when the agent stops waiting: nobody would see its result.
     async fn exec_task(
         &self,
-        _: Request<ExecTaskRequest>,
+        request: Request<ExecTaskRequest>,
     ) -> Result<Response<ExecTaskResponse>, Status> {
-        Err(Failure::unsupported(NO_EXEC).into())
+        let ExecTaskRequest { task_id, command, timeout } = request.into_inner();
+        let limits = Limits::of_script(duration(timeout));
+        let finished = self.driver.run_script(&task_id, &command, limits).await?;
+        Ok(Response::new(ExecTaskResponse {
+            stdout: finished.output,
+            stderr: finished.errors,
+            result: Some(command_result(finished.code)),
+        }))
     }
 
-    type ExecTaskStreamingStream = Pending<Result<ExecTaskStreamingResponse, Status>>;
+    type ExecTaskStreamingStream = exec::Outputs;
 
     async fn exec_task_streaming(
         &self,
-        _: Request<Streaming<ExecTaskStreamingRequest>>,
+        request: Request<Streaming<ExecTaskStreamingRequest>>,
     ) -> Result<Response<Self::ExecTaskStreamingStream>, Status> {
-        Err(Failure::unsupported(NO_EXEC).into())
+        exec::converse(&self.driver, request.into_inner()).await.map(Response::new)
     }
 
     async fn create_network(
@@ -263,6 +269,12 @@ fn inspect(task: &Task) -> InspectTaskResponse {
     ]);
     if let Some(base) = identity.uid_base {
         attributes.insert("uid_base".to_owned(), base.to_string());
+    }
+    if let Some(details) = &task.details {
+        attributes.insert("image".to_owned(), details.image.clone());
+        if let Some(address) = details.addresses.first() {
+            attributes.insert("ip".to_owned(), address.to_string());
+        }
     }
     let (state, exit) = match task.phase() {
         Phase::Running { leader } => {

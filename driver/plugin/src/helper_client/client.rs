@@ -10,38 +10,38 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use proto::codec::{self, CodecError};
+use proto::codec::CodecError;
 use proto::error::{Code, Refusal};
 use proto::name::{Instance, TaskKey};
-use proto::parts;
-use proto::task_spec::TaskSpec;
-use proto::wire::{Answer, Start, Task, Verb, Welcome};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use proto::wire::{Answer, Task, Verb, Welcome};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::connection::{Connection, Down};
 use super::health::Health;
 use super::monitor;
+use crate::metrics::figures::Figures;
 
-/// Connections for starts, for removals, and for what is answered at once. One more watches the
-/// helper's life; the rest is left to a second plugin process during a change of agents.
-const STARTS: usize = 10;
+/// Connections for starts, for removals, for commands that are executed in tasks, and for what is
+/// answered at once. One more watches the helper's life; the rest is left to a second plugin
+/// process during a change of agents.
+pub(super) const STARTS: usize = 10;
 /// Starts that wait until a task says that it is ready: they may take an hour, and must not hold
 /// up the others.
-const READY_STARTS: usize = 6;
+pub(super) const READY_STARTS: usize = 6;
+/// A request takes milliseconds, or a second when its task is just being started.
+const EXECS: usize = 3;
 const REMOVALS: usize = 5;
 const OTHERS: usize = 4;
 /// Idle connections that are kept.
 const IDLE: usize = 2;
 /// First and longest pause between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Time for a reply until the operator's `helper_timeout` is known. A removal stops a unit; a
 /// start has the helper's own limit.
 const REPLY: Duration = Duration::from_secs(30);
 const REMOVAL: Duration = Duration::from_secs(90);
-/// Time for the answer to a start beyond the helper's own limit.
-const MARGIN: Duration = Duration::from_secs(15);
 
 /// Why a request has no answer.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl std::fmt::Display for CallError {
         match self {
             Self::Refused(refusal) => f.write_str(&crate::error::describe(refusal)),
             Self::Unreachable(down) => down.fmt(f),
-            Self::TooLarge(error) => write!(f, "the task is too large for the helper: {error}"),
+            Self::TooLarge(error) => write!(f, "too large for the helper: {error}"),
             Self::Overtaken => f.write_str("Nomad has asked for a later start of the same task"),
         }
     }
@@ -69,10 +69,10 @@ impl std::fmt::Display for CallError {
 
 /// Why one try of a request has no answer.
 #[derive(Debug)]
-struct Missed {
-    down: Down,
+pub(super) struct Missed {
+    pub(super) down: Down,
     /// Whether the helper may have acted on it.
-    sent: bool,
+    pub(super) sent: bool,
 }
 
 impl From<Down> for Missed {
@@ -87,11 +87,14 @@ pub(crate) struct Helper {
     path: watch::Sender<PathBuf>,
     reply: watch::Sender<Duration>,
     health: watch::Sender<Health>,
-    starts: Semaphore,
-    ready_starts: Semaphore,
+    pub(super) starts: Semaphore,
+    pub(super) ready_starts: Semaphore,
+    pub(super) execs: Semaphore,
     removals: Semaphore,
     others: Semaphore,
     idle: Mutex<Vec<Connection>>,
+    /// What is counted of requests, starts and ends.
+    pub(crate) figures: Figures,
 }
 
 impl Helper {
@@ -103,9 +106,11 @@ impl Helper {
             health: watch::Sender::new(Health::Unknown),
             starts: Semaphore::new(STARTS),
             ready_starts: Semaphore::new(READY_STARTS),
+            execs: Semaphore::new(EXECS),
             removals: Semaphore::new(REMOVALS),
             others: Semaphore::new(OTHERS),
             idle: Mutex::new(Vec::new()),
+            figures: Figures::default(),
         }
     }
 
@@ -140,7 +145,7 @@ impl Helper {
 
     /// Watches the helper's life for as long as the process lives.
     pub(crate) async fn monitor(&self) {
-        monitor::run(&self.path, &self.health).await;
+        monitor::run(&self.path, &self.health, &self.figures).await;
     }
 
     /// Asks something, and again for as long as `patience` lasts: a signal until it was sent, the
@@ -174,7 +179,7 @@ impl Helper {
         }
     }
 
-    fn reply(&self) -> Duration {
+    pub(super) fn reply(&self) -> Duration {
         *self.reply.borrow()
     }
 
@@ -186,12 +191,14 @@ impl Helper {
     ) -> Result<Result<Answer, Refusal>, Missed> {
         // Semaphores are never closed.
         let _permit = share.acquire().await;
+        let began = Instant::now();
         let (connection, result) = self.exchange(verb, limit).await?;
+        self.figures.time_request(verb.name(), began.elapsed());
         Ok(self.keep(connection, result))
     }
 
     /// One request, on whichever connection takes it.
-    async fn exchange(
+    pub(super) async fn exchange(
         &self,
         verb: &Verb,
         limit: Duration,
@@ -207,65 +214,6 @@ impl Helper {
         let (mut connection, _) = self.open().await?;
         let result = connection.call(verb.clone(), limit).await;
         attach_connection(connection, result)
-    }
-
-    /// A place among the starts that run at once; when none is free, `queued` is called with their
-    /// number, and the next one is waited for.
-    pub(crate) async fn take_place(
-        &self,
-        spec: &TaskSpec,
-        queued: impl FnOnce(usize),
-    ) -> Option<SemaphorePermit<'_>> {
-        let (share, most) =
-            if spec.waits() { (&self.ready_starts, READY_STARTS) } else { (&self.starts, STARTS) };
-        if let Ok(place) = share.try_acquire() {
-            return Some(place);
-        }
-        queued(most);
-        share.acquire().await.ok()
-    }
-
-    /// Starts a task, once, in a place of the caller's; `wanted` has the last word. When the
-    /// connection breaks, the caller does not know how far the start got and must remove the task
-    /// before it tries again.
-    ///
-    /// # Errors
-    /// A refusal, no longer wanted, or the connection broke.
-    pub(crate) async fn start(
-        &self,
-        spec: &TaskSpec,
-        wanted: impl Fn() -> bool,
-    ) -> Result<Task, CallError> {
-        let whole = codec::encode_whole(spec).map_err(CallError::TooLarge)?;
-        let parts = parts::split(&whole).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
-        let length =
-            u32::try_from(whole.len()).map_err(|_| CallError::TooLarge(CodecError::TooLong))?;
-        let mut parts = parts.into_iter().map(Verb::Part);
-        let first = parts.next().ok_or(CallError::TooLarge(CodecError::TooLong))?;
-        // A part alone starts nothing.
-        let begun = self.exchange(&first, self.reply()).await;
-        let (mut connection, mut result) = begun.map_err(|m| CallError::Unreachable(m.down))?;
-        loop {
-            match result {
-                Ok(Answer::Taken) => {}
-                Ok(_) => return Err(CallError::Unreachable(Down::Lost)),
-                Err(refusal) => return Err(CallError::Refused(refusal)),
-            }
-            let Some(part) = parts.next() else { break };
-            result = connection.call(part, self.reply()).await.map_err(CallError::Unreachable)?;
-        }
-        if !wanted() {
-            return Err(CallError::Overtaken);
-        }
-        let result = connection
-            .call(Verb::Start(Start { length }), MARGIN + Duration::from_secs(spec.start_limit_s()))
-            .await
-            .map_err(CallError::Unreachable)?;
-        match self.keep(connection, result) {
-            Ok(Answer::Started(task)) => Ok(task),
-            Ok(_) => Err(CallError::Unreachable(Down::Lost)),
-            Err(refusal) => Err(CallError::Refused(refusal)),
-        }
     }
 
     /// Runs of the same task that the helper has.
@@ -336,11 +284,14 @@ impl Helper {
     }
 
     /// Keeps a connection for the next request, unless the helper is about to close it.
-    fn keep(
+    pub(super) fn keep<T>(
         &self,
         connection: Connection,
-        result: Result<Answer, Refusal>,
-    ) -> Result<Answer, Refusal> {
+        result: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        if let Err(refusal) = &result {
+            self.figures.count_refusal(refusal);
+        }
         let usable = !matches!(&result, Err(r) if matches!(r.code, Code::Protocol | Code::Epoch));
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if usable && idle.len() < IDLE {

@@ -1,20 +1,24 @@
 //! One connection to the helper: greeting, then one request at a time.
 //!
 //! Trusts a peer with uid 0 alone; the socket's path is configuration and could lead anywhere.
-//! Whatever does not fit (a reply to another request, a malformed or truncated packet) ends the
-//! connection. Nothing is ever sent to a peer that has not proved who it is.
+//! Whatever does not fit (a reply to another request, a malformed or truncated packet, a descriptor
+//! that was not asked for) ends the connection. Nothing is ever sent to a peer that has not proved
+//! who it is.
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::codec;
 use proto::error::Refusal;
 use proto::limits;
-use proto::wire::{Answer, Hello, Reply, Request, Verb, Welcome};
+use proto::wire::{Answer, Exec, Hello, Reply, Request, Verb, Welcome};
 use tokio::time::timeout;
 use tokio_seqpacket::UnixSeqpacket;
+
+use super::packet::{self, Packet};
 
 /// Time for connecting and greeting: systemd may have to start the helper first.
 const GREETING: Duration = Duration::from_secs(5);
@@ -33,7 +37,8 @@ pub(crate) enum Down {
     Impostor { uid: u32 },
     /// The helper chose a protocol version that was not offered.
     Version { reason: String },
-    /// The greeting was refused, for a version that the helper does not support or for another reason.
+    /// The greeting was refused, for a version that the helper does not support or for another
+    /// reason.
     Greeting { reason: String },
     /// It accepts and does not answer.
     Silent,
@@ -103,6 +108,9 @@ impl From<io::Error> for Down {
     }
 }
 
+/// A reply's result, and the descriptors that came with it.
+type Received = (Result<Answer, Refusal>, Vec<OwnedFd>);
+
 /// An open, greeted connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -157,6 +165,28 @@ impl Connection {
         verb: Verb,
         limit: Duration,
     ) -> Result<Result<Answer, Refusal>, Down> {
+        let (result, descriptors) = self.request(verb, limit).await?;
+        if descriptors.is_empty() { Ok(result) } else { Err(Down::Lost) }
+    }
+
+    /// Sends the request that executes a command, and receives its session's socket.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; also when the reply comes without exactly one descriptor.
+    pub(crate) async fn call_exec(
+        &mut self,
+        exec: Exec,
+        limit: Duration,
+    ) -> Result<Result<OwnedFd, Refusal>, Down> {
+        let (result, descriptors) = self.request(Verb::Exec(exec), limit).await?;
+        match (result, <[OwnedFd; 1]>::try_from(descriptors)) {
+            (Ok(Answer::Session), Ok([session])) => Ok(Ok(session)),
+            (Err(refusal), Err(none)) if none.is_empty() => Ok(Err(refusal)),
+            _ => Err(Down::Lost),
+        }
+    }
+
+    async fn request(&mut self, verb: Verb, limit: Duration) -> Result<Received, Down> {
         self.last_id += 1;
         self.sent = false;
         let request = Request { epoch: self.epoch, id: self.last_id, verb };
@@ -169,21 +199,13 @@ impl Connection {
         self.sent
     }
 
-    async fn exchange(&mut self, packet: &[u8]) -> Result<Result<Answer, Refusal>, Down> {
+    async fn exchange(&mut self, packet: &[u8]) -> Result<Received, Down> {
         let sent = self.socket.send(packet).await?;
         self.sent = true;
-        // A byte more than allowed, so that a longer packet is seen to be one.
-        let mut buffer = vec![0; limits::MESSAGE_MAX + 1];
-        let received = self.socket.recv(&mut buffer).await?;
-        let bytes = buffer
-            .get(..received.bytes_read())
-            .filter(|bytes| !bytes.is_empty() && sent == packet.len() && !received.truncated())
-            .ok_or(Down::Lost)?;
-        let reply: Reply = codec::decode(bytes).map_err(|error| {
-            tracing::warn!(%error, "the helper sent a reply that cannot be read");
-            Down::Lost
-        })?;
-        if reply.id == self.last_id { Ok(reply.result) } else { Err(Down::Lost) }
+        let received = packet::receive::<Reply>(&self.socket).await?;
+        let Packet { message: reply, descriptors } = received.ok_or(Down::Lost)?;
+        let fits = sent == packet.len() && reply.id == self.last_id;
+        if fits { Ok((reply.result, descriptors)) } else { Err(Down::Lost) }
     }
 
     /// Waits until the helper closes the connection; it never sends anything unasked.

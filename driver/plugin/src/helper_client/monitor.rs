@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::connection::Connection;
 use super::health::Health;
+use crate::metrics::figures::Figures;
 
 /// Absence that goes unreported.
 const GRACE: Duration = Duration::from_secs(3);
@@ -22,7 +23,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Runs indefinitely.
-pub(super) async fn run(path: &watch::Sender<PathBuf>, health: &watch::Sender<Health>) {
+pub(super) async fn run(
+    path: &watch::Sender<PathBuf>,
+    health: &watch::Sender<Health>,
+    figures: &Figures,
+) {
+    let mut epoch = None;
     let mut path = path.subscribe();
     let mut pause = PAUSE;
     let mut gone_since: Option<Instant> = None;
@@ -30,6 +36,9 @@ pub(super) async fn run(path: &watch::Sender<PathBuf>, health: &watch::Sender<He
         let current = path.borrow_and_update().clone();
         match Connection::open(&current).await {
             Ok((connection, welcome)) => {
+                if epoch.replace(welcome.epoch) != Some(welcome.epoch) {
+                    figures.count_helper();
+                }
                 publish(health, Health::Up(Arc::new(welcome)));
                 let since = Instant::now();
                 tokio::select! {
