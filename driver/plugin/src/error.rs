@@ -39,6 +39,11 @@ impl Failure {
         Self::new(Kind::Recoverable, text)
     }
 
+    /// Whether another try may help.
+    pub(crate) fn is_recoverable(&self) -> bool {
+        self.kind == Kind::Recoverable
+    }
+
     /// The driver does not know this task.
     pub(crate) fn unknown_task(id: &str) -> Self {
         Self::new(Kind::NotFound, format!("task {id} is not known to the nspawn driver"))

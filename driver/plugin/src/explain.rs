@@ -7,6 +7,7 @@ use nomad_proto::drivers::TaskConfig;
 use proto::task_spec::TaskSpec;
 
 use crate::config::plugin::PluginConfig;
+use crate::node::usage::Compute;
 use crate::translate::{Node, build};
 
 /// The specification of a task on a node with this version of systemd (0: not known) and the
@@ -20,6 +21,7 @@ pub fn specification(
     directories: &[PathBuf],
 ) -> Result<TaskSpec, String> {
     let config = PluginConfig::default();
-    let node = Node::of_host(systemd, None, &config, directories);
+    let cores = Compute::of_host().cores();
+    let node = Node::of_host(systemd, None, cores, &config, directories);
     build(task, &node).map_err(|failure| failure.to_string())
 }

@@ -14,8 +14,11 @@
 //! | `translate` | from Nomad's task to the helper's specification |
 //! | [`explain`] | the same for people, without a task: what would a job ask for |
 //! | `lifecycle` | start, recover, check, stop, destroy |
+//! | `exec` | commands in running tasks |
 //! | `helper_client` | the client of the root helper |
 //! | `node` | units, statistics, fingerprint |
+//! | `metrics` | figures for Prometheus, and their endpoint |
+//! | [`exposition`] | their text format |
 //!
 //! Whatever this process was started as, it has no rights when the first byte of a job arrives.
 //! It keeps no file, and no container depends on its life.
@@ -23,11 +26,14 @@
 mod config;
 mod error;
 mod events;
+mod exec;
 pub mod explain;
+pub mod exposition;
 mod grpc;
 mod helper_client;
 mod lifecycle;
 mod log;
+mod metrics;
 mod msgpack;
 mod node;
 mod startup;
@@ -42,6 +48,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use metrics::socket::Sockets;
 use startup::privilege::Standing;
 use startup::sandbox::Sandbox;
 use startup::socket::SocketDirectory;
@@ -77,6 +84,7 @@ fn run() -> Result<(), String> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let standing = privilege::find_standing().map_err(|e| e.to_string())?;
     let directory = SocketDirectory::make(&request, &standing)?;
+    let sockets = Sockets::make();
     privilege::drop_to(&standing).map_err(|e| e.to_string())?;
     let sandbox = Sandbox::enter(directory.path());
     log::install();
@@ -89,7 +97,7 @@ fn run() -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("runtime: {e}"))?;
-    let result = runtime.block_on(serve(&directory, standing, sandbox, directories));
+    let result = runtime.block_on(serve(&directory, standing, sandbox, directories, sockets));
     directory.remove();
     // Streams and background work are cut; no task of Nomad's depends on them.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -108,6 +116,7 @@ async fn serve(
     standing: Standing,
     sandbox: Sandbox,
     directories: Vec<PathBuf>,
+    sockets: Sockets,
 ) -> Result<(), String> {
     let socket = directory.socket();
     let listener = directory.bind().map_err(|e| format!("socket {}: {e}", socket.display()))?;
@@ -115,7 +124,7 @@ async fn serve(
     handshake::announce(&socket).map_err(|e| format!("handshake: {e}"))?;
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), uid = standing.uid(), "plugin started");
     let stop = Arc::new(Notify::new());
-    let driver = lifecycle::Driver::new(standing, sandbox, directories);
+    let driver = lifecycle::Driver::new(standing, sandbox, directories, sockets);
     tokio::select! {
         ended = grpc::serve(listener, driver, stop) => ended.map_err(|e| format!("server: {e}")),
         _ = terminate.recv() => Ok(()),

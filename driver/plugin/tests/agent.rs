@@ -159,16 +159,12 @@ async fn a_handle_of_another_boot_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_served_says_so() {
     let mut node = Node::new().await;
-    let id = id(&node.start(1).await.unwrap());
-    let exec = ExecTaskRequest { task_id: id, ..ExecTaskRequest::default() };
-    let streaming = tokio_stream::iter([ExecTaskStreamingRequest::default()]);
+    node.start(1).await.unwrap();
     let alloc_id = common::ALLOC.to_owned();
     let create = CreateNetworkRequest { alloc_id: alloc_id.clone(), hostname: String::new() };
     let destroy = DestroyNetworkRequest { alloc_id, isolation_spec: None };
     let driver = &mut node.driver;
     for (error, text) in [
-        (driver.exec_task(exec).await.unwrap_err(), "not supported yet"),
-        (driver.exec_task_streaming(streaming).await.unwrap_err(), "not supported yet"),
         (driver.create_network(create).await.unwrap_err(), "makes no group networks"),
         (driver.destroy_network(destroy).await.unwrap_err(), "makes no group networks"),
     ] {
@@ -179,18 +175,6 @@ async fn what_is_not_served_says_so() {
     node.driver.shutdown(ShutdownRequest {}).await.unwrap();
     node.driver.init(InitRequest {}).await.unwrap();
     assert_eq!(node.verbs(), ["start 00000001"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reserved_cores_are_not_ignored_in_silence() {
-    let mut node = Node::new().await;
-    let mut events = node.driver.task_events(TaskEventsRequest {}).await.unwrap().into_inner();
-    let mut task = task("web", 1);
-    let linux = LinuxResources { cpuset_cpus: "0,1".to_owned(), ..LinuxResources::default() };
-    task.resources.as_mut().unwrap().linux_resources = Some(linux);
-    node.driver.start_task(StartTaskRequest { task: Some(task) }).await.unwrap();
-    let event = timeout(Duration::from_secs(5), events.message()).await.unwrap();
-    assert!(event.unwrap().unwrap().message.starts_with("resources.cores: "));
 }
 
 #[tokio::test(flavor = "multi_thread")]

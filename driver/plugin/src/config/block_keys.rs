@@ -49,10 +49,14 @@ keys! {
     pub(crate) struct ReadyKeys {
         /// What the start waits for. started: the payload is executed. notify: it sends READY=1
         /// (sd_notify(3)), booted or as PID 1. network: it has an address that is neither loopback
-        /// nor link-local; not with `private_network`. exec: not yet.
+        /// nor link-local; not with `private_network`. exec: `command` succeeds in it.
         mode: ReadyMode = "started";
-        /// Command whose success means ready.
-        command: Vec<String>, later;
+        /// Command that is executed in the task, with its environment, directory and user, again
+        /// and again until it ends with exit code 0.
+        command: Vec<String>;
+        /// Time between the first two tries of `command`, 1s to 10m. Each further pause is half
+        /// as long again, up to 10s.
+        interval: Period = "1s";
         /// Time for it, 1s to 1h. After that the start has failed, and Nomad may try again.
         timeout: Period = "2m";
     }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use proto::limits;
 
 use super::Problem;
-use super::table::NOT_YET;
 use super::task::TaskKeys;
 use super::words::{EphemeralMode, OwnershipWord, Persist, ReadyMode, VolatileWord};
 
 /// All of them.
 const RULES: &[fn(&TaskKeys, &mut Vec<Problem>)] =
-    &[image, start_mode, root, ownership, words, network, bounds];
+    &[image, start_mode, ready, root, ownership, words, network, bounds];
 
 /// Adds a problem for each rule that the keys break.
 pub(crate) fn check(keys: &TaskKeys, problems: &mut Vec<Problem>) {
@@ -75,10 +74,18 @@ fn start_mode(keys: &TaskKeys, problems: &mut Vec<Problem>) {
                 .remedy("set boot = false, or remove user"),
         );
     }
-    let ready = keys.ready.0.as_ref();
-    let mode = ready.map_or(ReadyMode::Started, |ready| ready.mode);
-    match mode {
-        ReadyMode::Started => {}
+    if !boots && keys.logging.0.as_ref().is_some_and(|logging| logging.journal) {
+        problems.push(
+            Problem::new("logging.journal", "needs boot: a command has no journal of its own")
+                .value(true)
+                .remedy("remove journal; its output is the log"),
+        );
+    }
+}
+
+fn ready(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    let Some(ready) = &keys.ready.0 else { return };
+    match ready.mode {
         ReadyMode::Notify if keys.process_two => problems.push(
             Problem::new("ready.mode", "notify excludes process_two: PID 1 must say READY=1")
                 .remedy("remove process_two, or use mode = \"started\""),
@@ -87,25 +94,32 @@ fn start_mode(keys: &TaskKeys, problems: &mut Vec<Problem>) {
             Problem::new("ready.mode", "network excludes private_network: loopback has no address")
                 .remedy("remove private_network, or use mode = \"started\""),
         ),
-        ReadyMode::Notify | ReadyMode::Network => {}
-        ReadyMode::Exec => problems.push(
-            Problem::new("ready.mode", NOT_YET)
-                .value(mode.word())
-                .remedy("write started, notify or network"),
+        ReadyMode::Exec if ready.command.first().is_none_or(String::is_empty) => problems.push(
+            Problem::new("ready.command", "mode = \"exec\" needs a command")
+                .remedy("e.g. command = [\"/usr/bin/pg_isready\"]"),
         ),
+        ReadyMode::Exec => check_words("ready.command", &ready.command, problems),
+        _ if !ready.command.is_empty() => problems.push(
+            Problem::new("ready.command", "has no effect without mode = \"exec\"")
+                .remedy("add mode = \"exec\", or remove command"),
+        ),
+        ReadyMode::Started | ReadyMode::Notify | ReadyMode::Network => {}
     }
-    let timeout = ready.map(|ready| ready.timeout.0);
-    let range = Duration::from_secs(1)..=Duration::from_secs(limits::READY_TIMEOUT_MAX_S.into());
-    if let Some(timeout) = timeout.filter(|timeout| !range.contains(timeout)) {
+    let within = |low, high, value: Duration| (low..=high).contains(&value);
+    let hour = Duration::from_secs(limits::READY_TIMEOUT_MAX_S.into());
+    if !within(Duration::from_secs(1), hour, ready.timeout.0) {
         problems.push(
-            Problem::new("ready.timeout", "must be 1s to 1h").value(timeout).remedy("e.g. \"2m\""),
+            Problem::new("ready.timeout", "must be 1s to 1h")
+                .value(ready.timeout.0)
+                .remedy("e.g. \"2m\""),
         );
     }
-    if !boots && keys.logging.0.as_ref().is_some_and(|logging| logging.journal) {
+    // Each try costs the node a unit and a process of PID 1.
+    if !within(Duration::from_secs(1), Duration::from_secs(600), ready.interval.0) {
         problems.push(
-            Problem::new("logging.journal", "needs boot: a command has no journal of its own")
-                .value(true)
-                .remedy("remove journal; its output is the log"),
+            Problem::new("ready.interval", "must be 1s to 10m")
+                .value(ready.interval.0)
+                .remedy("e.g. \"1s\""),
         );
     }
 }
@@ -159,29 +173,33 @@ fn ownership(keys: &TaskKeys, problems: &mut Vec<Problem>) {
     }
 }
 
-fn words(keys: &TaskKeys, problems: &mut Vec<Problem>) {
-    if keys.command.len() > limits::ARGUMENTS_MAX {
+fn check_words(key: &str, words: &[String], problems: &mut Vec<Problem>) {
+    if words.len() > limits::ARGUMENTS_MAX {
         problems.push(
-            Problem::new("command", format!("at most {} words fit", limits::ARGUMENTS_MAX))
+            Problem::new(key, format!("at most {} words fit", limits::ARGUMENTS_MAX))
                 .remedy("put the script into a template and run that"),
         );
     }
-    if !keys.boots() && keys.command.first().is_some_and(String::is_empty) {
-        problems.push(
-            Problem::new("command", "its first word is empty")
-                .remedy("name the program, or remove command for the image's shell"),
-        );
-    }
-    for (index, word) in keys.command.iter().enumerate() {
+    for (index, word) in words.iter().enumerate() {
         if word.contains('\0') || word.len() > limits::ARGUMENT_MAX {
             problems.push(
                 Problem::new(
-                    format!("command[{index}]"),
+                    format!("{key}[{index}]"),
                     format!("must be without NUL and at most {} bytes", limits::ARGUMENT_MAX),
                 )
                 .remedy("put it into a template and name the file"),
             );
         }
+    }
+}
+
+fn words(keys: &TaskKeys, problems: &mut Vec<Problem>) {
+    check_words("command", &keys.command, problems);
+    if !keys.boots() && keys.command.first().is_some_and(String::is_empty) {
+        problems.push(
+            Problem::new("command", "its first word is empty")
+                .remedy("name the program, or remove command for the image's shell"),
+        );
     }
     if !keys.args.is_empty() && !keys.command.is_empty() {
         problems.push(Problem::new("args", "excludes command").remedy("remove one of them"));
@@ -227,6 +245,19 @@ fn bounds(keys: &TaskKeys, problems: &mut Vec<Problem>) {
     within("pids_limit", keys.pids_limit.unwrap_or(1), 1, most);
     within("oom_score_adj", keys.oom_score_adj, -1000, 1000);
     within("io_weight", keys.io_weight.unwrap_or(1), 1, 10_000);
+    within("cpu_boost", keys.cpu_boost.unwrap_or(2), 2, 100);
+    let rule = match keys.ready.0.as_ref().map_or(ReadyMode::Started, |ready| ready.mode) {
+        ReadyMode::Notify | ReadyMode::Network => return,
+        ReadyMode::Started => "ends when the task is ready, and this one is at once",
+        ReadyMode::Exec => "ends when the task has started: it does not wait for ready.command",
+    };
+    if let Some(boost) = keys.cpu_boost {
+        problems.push(
+            Problem::new("cpu_boost", rule)
+                .value(boost)
+                .remedy("add ready { mode = \"notify\" } or \"network\", or remove the key"),
+        );
+    }
 }
 
 #[cfg(test)]

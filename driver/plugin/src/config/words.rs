@@ -91,6 +91,11 @@ words! {
 }
 
 words! {
+    /// What ends when a task's own memory runs out.
+    OomWord { Process = "process", Task = "task" }
+}
+
+words! {
     /// What becomes of /etc/localtime.
     TimezoneWord {
         Off = "off", Copy = "copy", Bind = "bind", Symlink = "symlink", Delete = "delete",

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nomad_proto::base::ClientTopology;
 use tokio::sync::watch;
@@ -15,6 +15,8 @@ use crate::config::plugin::PluginConfig;
 use crate::error::Failure;
 use crate::events::Events;
 use crate::helper_client::{Health, Helper};
+use crate::metrics::{endpoint, socket::Sockets};
+use crate::node::memory_events::MemoryEvents;
 use crate::node::unit_signals::{self, Bus};
 use crate::node::usage::Compute;
 use crate::startup::privilege::{Standing, account_missing};
@@ -39,6 +41,8 @@ pub(crate) struct Driver {
     pub(crate) events: Events,
     /// The system bus.
     pub(crate) bus: Arc<Bus>,
+    /// What the kernel reports about the memory of tasks.
+    pub(super) memory_events: Arc<MemoryEvents>,
     pub(super) leftovers: Arc<super::pending_removals::Leftovers>,
     pub(super) claims: super::newest_start::Claims,
     /// Whether the last question about a task had no answer.
@@ -46,6 +50,8 @@ pub(crate) struct Driver {
     pub(super) directories: Vec<PathBuf>,
     pub(super) boot: String,
     pub(super) active: OnceLock<Instant>,
+    /// For the metrics endpoint, until the first real configuration decides about it.
+    sockets: Mutex<Option<Sockets>>,
 }
 
 impl Driver {
@@ -54,6 +60,7 @@ impl Driver {
         standing: Standing,
         sandbox: Sandbox,
         directories: Vec<PathBuf>,
+        sockets: Sockets,
     ) -> Arc<Self> {
         let config = PluginConfig::default();
         let helper = Helper::new(PathBuf::from(&config.helper_socket));
@@ -66,12 +73,14 @@ impl Driver {
             tasks: super::task::Tasks::default(),
             events: Events::default(),
             bus: Arc::default(),
+            memory_events: Arc::default(),
             leftovers: Arc::default(),
             claims: super::newest_start::Claims::default(),
             unanswered: AtomicBool::new(false),
             directories,
             boot: super::handle::boot_id(),
             active: OnceLock::new(),
+            sockets: Mutex::new(Some(sockets)),
         })
     }
 
@@ -90,7 +99,25 @@ impl Driver {
         }
         if real {
             self.activate();
+            self.serve_metrics();
         }
+    }
+
+    /// Starts the metrics endpoint where it is configured, once; else closes its sockets.
+    fn serve_metrics(self: &Arc<Self>) {
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sockets) = sockets {
+            tokio::spawn(endpoint::run(Arc::clone(self), sockets));
+        }
+    }
+
+    /// The figures of this process, as the metrics endpoint answers.
+    pub(crate) fn metrics_page(&self) -> String {
+        let systemd = match &*self.helper.health().borrow() {
+            Health::Up(welcome) => welcome.systemd_text.clone(),
+            Health::Down(_) | Health::Unknown => String::new(),
+        };
+        self.helper.figures.page(&systemd, self.tasks.count())
     }
 
     /// Starts what runs beside the requests. The first call counts.

@@ -17,6 +17,7 @@ use super::Driver;
 use super::handle::Identity;
 use super::task::Task;
 use crate::helper_client::{CallError, Health};
+use crate::metrics::figures::Figures;
 use crate::node::unit_signals::Watcher;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +104,7 @@ impl Driver {
             }
             match self.learn(&task.identity, PATIENCE).await {
                 Learnt::Known(found) => match found.state {
-                    State::Ended(exit) => return publish(task, exit),
+                    State::Ended(exit) => return publish(&self.helper.figures, task, exit),
                     State::Starting | State::Running => {
                         task.set_leader(found.leader);
                         doubts += 1;
@@ -114,7 +115,9 @@ impl Driver {
                         pause = pause.min(Duration::from_millis(500));
                     }
                 },
-                Learnt::Gone => return publish(task, lost_exit(&task.identity)),
+                Learnt::Gone => {
+                    return publish(&self.helper.figures, task, lost_exit(&task.identity));
+                }
                 Learnt::Disputed if task.is_first_dispute() => tracing::warn!(
                     task = task.id.as_str(),
                     unit = task.identity.unit.as_str(),
@@ -146,7 +149,7 @@ impl Watcher for Arc<Driver> {
 }
 
 /// Makes a task's end known.
-pub(super) fn publish(task: &Task, exit: Exit) {
+pub(super) fn publish(figures: &Figures, task: &Task, exit: Exit) {
     tracing::info!(
         task = task.id.as_str(),
         code = exit.code,
@@ -155,7 +158,10 @@ pub(super) fn publish(task: &Task, exit: Exit) {
         error = exit.error.as_str(),
         "task ended"
     );
-    task.end(exit);
+    let oom = exit.oom;
+    if task.end(exit) && oom {
+        figures.count_oom_kill();
+    }
 }
 
 /// The end of a task whose exit record is lost: a failure, never a success.
@@ -164,6 +170,8 @@ fn lost_exit(identity: &Identity) -> Exit {
         code: 1,
         signal: 0,
         oom: false,
+        memory_peak: 0,
+        memory_limit: 0,
         ended_ms: 0,
         error: format!(
             "unit {} is gone together with its exit status; was it stopped or reset by hand?",

@@ -2,8 +2,12 @@
 //!
 //! Nomad gives the bytes back at any later time: after a restart of plugin or agent, after an
 //! upgrade, after a reboot. So they begin with their own version, name the boot they belong
-//! to, and are checked like any other input. No secret is in them, and the configuration that is
-//! echoed beside them is freed of the job's environment, because Nomad writes both to disk.
+//! to, and are checked like any other input. Nomad writes them to its state, which root alone can
+//! read and where it keeps the environment of every driver's tasks. This driver keeps one copy, in
+//! the form in which a command in the task gets it: the configuration that is echoed beside it is
+//! freed of the environment and of the job's `config` block.
+
+use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
 use nomad_proto::drivers::{TaskConfig, TaskHandle, TaskState};
@@ -12,13 +16,16 @@ use proto::name::{MachineName, TaskKey};
 use proto::wire;
 
 use crate::error::Failure;
+use crate::exec::Context;
 
 /// Version in Nomad's handle.
 const HANDLE_VERSION: i32 = 2;
 /// Version in the handles of the older Go driver.
 pub(crate) const OLDER_DRIVER: i32 = 1;
-/// Version of [`Identity`] in `driver_state`.
-const STATE_VERSION: u8 = 1;
+/// Version of `driver_state`: an [`Identity`] and [`Details`].
+const STATE_VERSION: u8 = 2;
+/// Version of those that hold an [`Identity`] alone.
+const STATE_WITHOUT_DETAILS: u8 = 1;
 
 /// A task as the driver must know it to serve every later request.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -39,6 +46,17 @@ pub(crate) struct Identity {
     pub(crate) started_ms: u64,
 }
 
+/// What else is kept of a task; those that an earlier version started have none.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Details {
+    /// What commands in it get.
+    pub(crate) context: Context,
+    /// Its image, as the job names it.
+    pub(crate) image: String,
+    /// Its addresses, where it has a network of its own: IPv4, then IPv6.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
 impl Identity {
     /// From the helper's account of a started task.
     pub(crate) fn of(task: &wire::Task, boot: &str, stop_signal: u8) -> Self {
@@ -56,10 +74,14 @@ impl Identity {
     /// The handle for Nomad.
     ///
     /// # Errors
-    /// The identity is larger than a packet, which the helper's own bounds exclude.
-    pub(crate) fn to_handle(&self, config: &TaskConfig) -> Result<TaskHandle, Failure> {
+    /// It is larger than a specification may be, which the start's own bounds exclude.
+    pub(crate) fn to_handle(
+        &self,
+        details: &Details,
+        config: &TaskConfig,
+    ) -> Result<TaskHandle, Failure> {
         let mut driver_state = vec![STATE_VERSION];
-        let encoded = codec::encode(self)
+        let encoded = codec::encode_whole(&(self, details))
             .map_err(|e| Failure::permanent(format!("task handle cannot be written: {e}")))?;
         driver_state.extend(encoded);
         let config = TaskConfig {
@@ -76,11 +98,11 @@ impl Identity {
         })
     }
 
-    /// Reads a handle that Nomad kept.
+    /// Reads a handle that Nomad kept; those of earlier versions have no details.
     ///
     /// # Errors
     /// Why it is not one of this driver's.
-    pub(crate) fn from_handle(handle: &TaskHandle) -> Result<Self, Failure> {
+    pub(crate) fn from_handle(handle: &TaskHandle) -> Result<(Self, Option<Details>), Failure> {
         let id = handle.config.as_ref().map_or("", |config| &config.id);
         let newer = || {
             Failure::permanent(format!(
@@ -88,9 +110,15 @@ impl Identity {
                  not know; was the driver downgraded?"
             ))
         };
+        if handle.version != HANDLE_VERSION {
+            return Err(newer());
+        }
         match handle.driver_state.split_first() {
-            Some((&STATE_VERSION, rest)) if handle.version == HANDLE_VERSION => {
-                codec::decode(rest).map_err(|_| newer())
+            Some((&STATE_VERSION, rest)) => codec::decode_whole::<(Self, Details)>(rest)
+                .map(|(identity, details)| (identity, Some(details)))
+                .map_err(|_| newer()),
+            Some((&STATE_WITHOUT_DETAILS, rest)) => {
+                codec::decode(rest).map(|identity| (identity, None)).map_err(|_| newer())
             }
             _ => Err(newer()),
         }
@@ -108,6 +136,10 @@ pub(crate) fn boot_id() -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proto::name::{ImageName, VariableName};
+    use proto::path::Absolute;
+    use proto::secret::Secret;
+    use proto::task_spec::{Image, TaskSpec, Variable};
 
     fn identity() -> Identity {
         Identity {
@@ -133,19 +165,42 @@ mod tests {
         }
     }
 
+    fn details() -> Details {
+        let key = identity().key;
+        let alloc = Absolute::parse("/a").unwrap();
+        let image = Image::Named(ImageName::new("busybox").unwrap());
+        let mut spec = TaskSpec::new(key, alloc, image);
+        spec.environment = vec![Variable {
+            name: VariableName::new("TOKEN").unwrap(),
+            value: Secret::new("kept"),
+        }];
+        spec.process.directory = Some(Absolute::parse("/local").unwrap());
+        let context = Context::of(&spec);
+        Details { context, image: "busybox".to_owned(), addresses: vec![[10, 0, 0, 1].into()] }
+    }
+
     #[test]
-    fn handles_round_trip_without_secrets() {
-        let handle = identity().to_handle(&config()).unwrap();
-        assert_eq!(Identity::from_handle(&handle), Ok(identity()));
-        assert!(!format!("{handle:?}").contains("canary"));
+    fn handles_round_trip_with_one_copy_of_the_environment() {
+        let handle = identity().to_handle(&details(), &config()).unwrap();
+        assert_eq!(Identity::from_handle(&handle), Ok((identity(), Some(details()))));
+        assert!(!format!("{:?}", details()).contains("kept"));
         let echoed = handle.config.unwrap();
+        assert!(!format!("{echoed:?}").contains("canary"));
         assert_eq!((echoed.id, echoed.name), (config().id, config().name));
         assert_eq!(echoed.alloc_id, config().alloc_id);
     }
 
     #[test]
+    fn handles_of_the_first_form_have_no_details() {
+        let mut handle = identity().to_handle(&details(), &config()).unwrap();
+        handle.driver_state = vec![1];
+        handle.driver_state.extend(codec::encode(&identity()).unwrap());
+        assert_eq!(Identity::from_handle(&handle), Ok((identity(), None)));
+    }
+
+    #[test]
     fn foreign_handles_are_named() {
-        let handle = identity().to_handle(&config()).unwrap();
+        let handle = identity().to_handle(&details(), &config()).unwrap();
         let old = TaskHandle { version: OLDER_DRIVER, ..handle.clone() };
         assert!(Identity::from_handle(&old).is_err());
         let mut newer = handle.clone();

@@ -4,9 +4,12 @@
 //! |---|---|
 //! | [`driver`] | what the services share |
 //! | [`start`] | from Nomad's request to a running container |
+//! | [`progress`] | what a task's events say of its start |
+//! | [`readiness`] | waiting for a command that says that a task is ready |
 //! | [`recover`] | taking over tasks that another process started |
 //! | [`end_detection`] | finding out where a task stands; the one place that decides it has ended |
 //! | [`stop`] | signal, stop, destroy |
+//! | [`out_of_memory`] | what is told when the kernel kills processes of a task |
 //! | [`older`] | containers that the older driver has left running |
 //! | [`newest_start`] | which of several starts of a task counts |
 //! | [`pending_removals`] | removals to be retried |
@@ -22,7 +25,10 @@ pub(crate) mod end_detection;
 pub(crate) mod handle;
 mod newest_start;
 mod older;
+mod out_of_memory;
 mod pending_removals;
+mod progress;
+mod readiness;
 pub(crate) mod recover;
 pub(crate) mod start;
 pub(crate) mod stop;

@@ -32,7 +32,7 @@ impl Driver {
         if handle.version == OLDER_DRIVER {
             return Err(self.refuse_older(handle));
         }
-        let identity = Identity::from_handle(handle)?;
+        let (identity, details) = Identity::from_handle(handle)?;
         let id = identity.key.to_string();
         if let Some(known) = self.tasks.get(&id) {
             self.check(&known);
@@ -45,12 +45,13 @@ impl Driver {
         }
         match self.learn(&identity, self.patience()).await {
             Learnt::Known(found) => {
-                let task = self.tasks.add(Task::new(identity, found.leader));
+                let task = self.tasks.add(Task::new(identity, details, found.leader));
                 if let State::Ended(exit) = found.state {
-                    publish(&task, exit);
+                    publish(&self.helper.figures, &task, exit);
                 }
                 // Between answer and entry its end may have gone unseen.
                 self.check(&task);
+                self.follow_memory(&task);
             }
             Learnt::Gone => {
                 return Err(Failure::permanent(format!(
@@ -62,8 +63,9 @@ impl Driver {
             // Taken to run until helper or PID 1 can answer.
             Learnt::Disputed | Learnt::Nothing => {
                 tracing::warn!(task = id.as_str(), "taken over unseen, to be checked");
-                let task = self.tasks.add(Task::new(identity, None));
+                let task = self.tasks.add(Task::new(identity, details, None));
                 self.check(&task);
+                self.follow_memory(&task);
             }
         }
         tracing::info!(task = id.as_str(), "task recovered");

@@ -20,15 +20,18 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Driver;
 use super::end_detection::publish;
-use super::handle::Identity;
+use super::handle::{Details, Identity};
 use super::newest_start::Claim;
 use super::older;
+use super::progress;
 use super::task::Task;
 use crate::error::Failure;
+use crate::exec::Context;
 use crate::helper_client::CallError;
+use crate::metrics::figures::{Start, Step};
 use crate::node::ulimit;
 use crate::translate::signal::default_stop;
-use crate::translate::{self, Node, ports, resources};
+use crate::translate::{self, Node, ports};
 
 /// Time for the helper to come back before a start fails.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,9 +41,6 @@ const LOOK: Duration = Duration::from_secs(10);
 const TRIES: usize = 3;
 /// Time between two looks at a start that another request began.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The event of a job that reserves cores.
-const NO_CORES: &str = "resources.cores: this version of the driver reserves no cores; the task \
-                        may use all of them, with the weight of those it asked for";
 
 /// What Nomad keeps of a started task.
 #[derive(Debug)]
@@ -57,6 +57,16 @@ impl Driver {
     /// # Errors
     /// What is wrong with the job, what the helper refused, or that it cannot be reached.
     pub(crate) async fn start(self: &Arc<Self>, config: TaskConfig) -> Result<Started, Failure> {
+        let result = self.start_once(config).await;
+        self.helper.figures.count_start(match &result {
+            Ok(_) => Start::Started,
+            Err(failure) if failure.is_recoverable() => Start::Failed,
+            Err(_) => Start::Refused,
+        });
+        result
+    }
+
+    async fn start_once(self: &Arc<Self>, config: TaskConfig) -> Result<Started, Failure> {
         let claim = self.claims.take(&config);
         self.refuse_unable()?;
         self.activate();
@@ -64,17 +74,28 @@ impl Driver {
             return Err(Failure::permanent(format!("task {} was started before", config.id)));
         }
         let config = Arc::new(config);
+        let began = Instant::now();
         let spec = self.specify(&config).await?;
+        self.helper.figures.time_step(Step::Translate, began.elapsed());
         older::refuse_beside_older(&spec.key)?;
         self.leftovers.cancel(&spec.key);
         let begun = self.remove_earlier_runs(&spec.key, &config, &claim).await?;
+        let since = Instant::now();
         let under_way =
             if begun { self.find_under_way(&spec).await.map_err(to_failure)? } else { None };
         let started = match under_way {
             Some(started) => started,
-            None => self.ask(&spec, &config, &claim).await?,
+            None => {
+                let ask = self.ask(&spec, &config, &claim);
+                progress::report_while(&self.events, &config, &spec, ask).await?
+            }
         };
+        let took = since.elapsed();
         let handle = self.adopt(&spec, &config, &started)?;
+        progress::report_start(&self.events, &config, &spec, &started, took);
+        if let Some(probe) = translate::probe_of(&config) {
+            self.wait_until_ready(&config, &probe).await?;
+        }
         Ok(Started { handle, network: network_of(&spec, &config, &started) })
     }
 
@@ -85,9 +106,10 @@ impl Driver {
             None => (0, None),
         };
         let (plugin, directories) = (self.config.borrow().clone(), self.directories.clone());
+        let cores = self.compute.borrow().cores();
         let task = Arc::clone(config);
         let build = move || {
-            let node = Node::of_host(systemd, host_users, &plugin, &directories);
+            let node = Node::of_host(systemd, host_users, cores, &plugin, &directories);
             translate::build(&task, &node)
         };
         with_deadline(LOOK, build, || translate::image_of(config)).await
@@ -159,12 +181,18 @@ impl Driver {
         claim: &Claim<'_>,
     ) -> Result<wire::Task, Failure> {
         let queued = |most: usize| self.events.send(config, &queued_message(spec, most));
+        let began = Instant::now();
         let _place = self.helper.take_place(spec, queued).await;
+        self.helper.figures.time_step(Step::Queue, began.elapsed());
         let mut tries = 0;
         loop {
             tries += 1;
+            let began = Instant::now();
             let error = match self.helper.start(spec, || claim.holds()).await {
-                Ok(task) => return Ok(task),
+                Ok(task) => {
+                    self.helper.figures.time_step(Step::Helper, began.elapsed());
+                    return Ok(task);
+                }
                 Err(CallError::Refused(refusal)) if refusal.code == Code::Epoch => {
                     CallError::Refused(refusal)
                 }
@@ -202,13 +230,19 @@ impl Driver {
         let boots = matches!(spec.payload, Payload::Boot { .. });
         let identity =
             Identity::of(started, &self.boot, spec.stop_signal.unwrap_or(default_stop(boots)));
-        let handle = identity.to_handle(config)?;
-        let task = self.tasks.add(Task::new(identity, started.leader));
+        let details = Details {
+            context: Context::of(spec),
+            image: translate::image_of(config),
+            addresses: started.addresses.clone(),
+        };
+        let handle = identity.to_handle(&details, config)?;
+        let task = self.tasks.add(Task::new(identity, Some(details), started.leader));
         match &started.state {
-            State::Ended(exit) => publish(&task, exit.clone()),
+            State::Ended(exit) => publish(&self.helper.figures, &task, exit.clone()),
             // It may have ended before its unit was known here; nothing would report that again.
             State::Starting | State::Running => self.check(&task),
         }
+        self.follow_memory(&task);
         tracing::info!(
             task = task.id.as_str(),
             unit = started.unit.as_str(),
@@ -223,9 +257,6 @@ impl Driver {
             ulimit::report_lower(&spec.isolation.limits, started.leader.unwrap_or_default())
         {
             self.events.send(config, &missed);
-        }
-        if resources::asks_for_cores(config.resources.as_ref()) {
-            self.events.send(config, NO_CORES);
         }
         if ports::have_no_effect(config, &spec.network) {
             self.events.send(config, ports::NO_EFFECT);
@@ -295,8 +326,8 @@ fn to_failure(error: CallError) -> Failure {
         CallError::Unreachable(down) => Failure::recoverable(down.to_string()),
         CallError::Overtaken => Failure::permanent(format!("{error}; this one is given up")),
         CallError::TooLarge(_) => Failure::permanent(format!(
-            "{error}; its command, environment and credential values may take about {} KiB \
-             together: put large ones into files, with a template block or the credential's source",
+            "the task is {error}; its command, environment and credential values may take about {} \
+             KiB together: put large ones into files, with a template block or the credential's source",
             limits::SPEC_MAX / 1024
         )),
     }

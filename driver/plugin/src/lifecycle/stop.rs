@@ -20,6 +20,8 @@ use crate::translate::signal;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Time for the kill to reach the helper, and for the last process to be gone after it.
 const KILL: Duration = Duration::from_secs(15);
+/// SIGCONT, which thaws a frozen task.
+const CONTINUE: u8 = 18;
 /// Time for an end to show when the payload could not be signalled.
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -62,7 +64,10 @@ impl Driver {
         if !patience.is_zero() {
             let number = self.stop_signal(&task, name);
             let patience = match self.send(&task, number).await {
-                Ok(()) => patience,
+                Ok(()) => {
+                    self.thaw(&task).await;
+                    patience
+                }
                 Err(error) => {
                     tracing::warn!(task = id, %error, "stop signal not delivered");
                     self.check(&task);
@@ -72,8 +77,22 @@ impl Driver {
             if timeout(patience, task.wait_until_ended()).await.is_ok() {
                 return Ok(());
             }
+            let message = format!(
+                "Killed: it had not ended {patience:?} after signal {number}; raise kill_timeout, \
+                 or see what it does with the signal"
+            );
+            self.events.send_for(&task.identity.key, &message);
         }
         self.kill(&task).await
+    }
+
+    /// Lets a frozen task run (`nomad alloc signal -s SIGSTOP`): it could not get the stop signal.
+    async fn thaw(&self, task: &Task) {
+        if self.bus.is_frozen(&task.identity.unit).await == Some(true)
+            && let Err(error) = self.send(task, CONTINUE).await
+        {
+            tracing::warn!(task = task.id.as_str(), %error, "a frozen task could not be thawed");
+        }
     }
 
     /// The job's signal, or the start mode's own; an unknown name must not keep a task
@@ -151,6 +170,8 @@ fn destroyed_exit() -> Exit {
         code: 128 + libc::SIGKILL,
         signal: libc::SIGKILL,
         oom: false,
+        memory_peak: 0,
+        memory_limit: 0,
         ended_ms: 0,
         error: "the task was destroyed while it ran".to_owned(),
     }

@@ -11,7 +11,7 @@ use proto::systemd::unit_path;
 use proto::wire::Exit;
 use tokio::sync::watch;
 
-use super::handle::Identity;
+use super::handle::{Details, Identity};
 
 /// Where a task stands, as far as this process knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) struct Task {
     pub(crate) id: String,
     /// What it is.
     pub(crate) identity: Identity,
+    /// The rest; `None` for those that an earlier version started.
+    pub(crate) details: Option<Details>,
     phase: watch::Sender<Phase>,
     check: AtomicU8,
     suspected: AtomicBool,
@@ -44,10 +46,15 @@ const CHECK_AGAIN: u8 = 2;
 
 impl Task {
     /// A task that runs.
-    pub(crate) fn new(identity: Identity, leader: Option<u32>) -> Arc<Self> {
+    pub(crate) fn new(
+        identity: Identity,
+        details: Option<Details>,
+        leader: Option<u32>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id: identity.key.to_string(),
             identity,
+            details,
             phase: watch::Sender::new(Phase::Running { leader }),
             check: AtomicU8::new(CHECK_IDLE),
             suspected: AtomicBool::new(false),
@@ -82,15 +89,15 @@ impl Task {
         }
     }
 
-    /// Publishes its end; the first one stays.
-    pub(crate) fn end(&self, exit: Exit) {
+    /// Publishes its end; the first one stays. Whether this is the first.
+    pub(crate) fn end(&self, exit: Exit) -> bool {
         self.phase.send_if_modified(|phase| {
             let first = matches!(phase, Phase::Running { .. });
             if first {
                 *phase = Phase::Ended(Arc::new(exit));
             }
             first
-        });
+        })
     }
 
     /// Notes its leader.
@@ -183,6 +190,13 @@ impl Tasks {
         }
     }
 
+    /// How many run, and how many have ended.
+    pub(crate) fn count(&self) -> [usize; 2] {
+        let maps = self.maps();
+        let ended = maps.by_id.values().filter(|task| task.exit().is_some()).count();
+        [maps.by_id.len().saturating_sub(ended), ended]
+    }
+
     /// Tasks that have not ended.
     pub(crate) fn running(&self) -> Vec<Arc<Task>> {
         let maps = self.maps();
@@ -207,11 +221,13 @@ mod tests {
             uid_base: None,
             started_ms: 0,
         };
-        Task::new(identity, Some(7))
+        Task::new(identity, None, Some(7))
     }
 
     fn exit(code: i32) -> Exit {
-        Exit { code, signal: 0, oom: false, ended_ms: 0, error: String::new() }
+        let (memory_peak, memory_limit) = (0, 0);
+        let error = String::new();
+        Exit { code, signal: 0, oom: false, memory_peak, memory_limit, ended_ms: 0, error }
     }
 
     #[test]
@@ -223,6 +239,7 @@ mod tests {
         assert!(tasks.at(&unit_path(&one.identity.unit)).is_some());
         tasks.add(task(2)).end(exit(0));
         assert_eq!(tasks.running().len(), 1);
+        assert_eq!(tasks.count(), [1, 1]);
         tasks.forget(&one.id);
         assert!(tasks.get(&one.id).is_none());
         assert!(tasks.at(&unit_path(&one.identity.unit)).is_none());

@@ -3,6 +3,7 @@
 //! Messages are constant as long as the state is: each change becomes an event of the node.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use nomad_proto::drivers::FingerprintResponse;
 use nomad_proto::drivers::fingerprint_response::HealthState;
@@ -14,6 +15,9 @@ use crate::config::plugin::PluginConfig;
 use crate::helper_client::Health;
 use crate::startup::privilege::{Standing, account_missing};
 use crate::startup::sandbox::Sandbox;
+
+/// Where the kernel lists the controllers of cgroup v2 (cgroups(7)).
+const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
 
 /// The fingerprint for a state of things.
 pub(crate) fn take(
@@ -83,8 +87,18 @@ fn attributes(
         set("helper", Value::StringVal(welcome.helper.clone()));
         set("host_network", Value::BoolVal(welcome.host_network));
         set("host_users", Value::BoolVal(welcome.host_users));
+        set("exec", Value::BoolVal(true));
+        set("controllers", Value::StringVal(controllers(Path::new(CONTROLLERS))));
     }
     attributes
+}
+
+/// Controllers of cgroup v2 that the kernel has: limits hold and statistics exist for these alone.
+fn controllers(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut names: Vec<_> = text.split_whitespace().collect();
+    names.sort_unstable();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
 }
 
 /// What confines the plugin process, in a few words.
@@ -178,5 +192,18 @@ mod tests {
         assert_eq!(value("driver.nspawn"), Value::BoolVal(true));
         assert_eq!(value("driver.nspawn.version"), Value::StringVal("257".to_owned()));
         assert_eq!(value("driver.nspawn.volumes"), Value::BoolVal(true));
+        assert_eq!(value("driver.nspawn.exec"), Value::BoolVal(true));
+        assert!(matches!(value("driver.nspawn.controllers"), Value::StringVal(_)));
+    }
+
+    #[test]
+    fn controllers_are_in_one_order_and_their_absence_is_told() {
+        let file = std::env::temp_dir().join(format!("controllers-{}", std::process::id()));
+        for (text, seen) in [("pids cpu memory\n", "cpu memory pids"), ("\n", "none")] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(controllers(&file), seen);
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(controllers(&file), "none");
     }
 }

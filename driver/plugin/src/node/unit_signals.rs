@@ -86,6 +86,11 @@ impl Bus {
         Some(!has_ended(&active, &sub))
     }
 
+    /// Whether the unit is frozen; `None` when PID 1 cannot be asked.
+    pub(crate) async fn is_frozen(&self, unit: &str) -> Option<bool> {
+        Some(self.text(unit, UNIT, "FreezerState").await? != "running")
+    }
+
     /// The unit's control group, as a path below the cgroup file system.
     pub(crate) async fn control_group(&self, unit: &str) -> Option<String> {
         let path = self.text(unit, SERVICE, "ControlGroup").await?;

@@ -5,7 +5,7 @@
 //! not as zero.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use nomad_proto::base::ClientTopology;
@@ -14,8 +14,7 @@ use nomad_proto::drivers::{
 };
 
 use crate::events::{now_ms, timestamp};
-
-const CGROUPS: &str = "/sys/fs/cgroup";
+use crate::node::cgroup;
 
 /// The node's computing power.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,6 +46,11 @@ impl Compute {
         })
     }
 
+    /// Cores of the node.
+    pub(crate) fn cores(&self) -> f64 {
+        self.cores
+    }
+
     /// From the kernel, for agents that send no topology.
     pub(crate) fn of_host() -> Self {
         let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -65,6 +69,12 @@ impl Compute {
         }
     }
 }
+
+/// What is read of cpu.stat (cgroup-v2.rst), in microseconds but for the number of periods.
+const CPU_STAT: [&str; 5] =
+    ["usage_usec", "user_usec", "system_usec", "nr_throttled", "throttled_usec"];
+/// What is read of memory.stat, in bytes; `kernel` is of Linux 5.18.
+const MEMORY_STAT: [&str; 3] = ["anon", "file", "kernel"];
 
 /// Processor time used so far, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
@@ -96,9 +106,7 @@ impl Sampler {
 
     /// For the unit with this control group, if it has one.
     pub(crate) fn find(&mut self, control_group: Option<&str>) {
-        self.directory = control_group
-            .map(|path| Path::new(CGROUPS).join(path.trim_start_matches('/')))
-            .filter(|path| !path.components().any(|c| c.as_os_str() == ".."));
+        self.directory = control_group.and_then(cgroup::directory);
     }
 
     /// One sample now. All parts that Nomad needs are there, whatever could be read.
@@ -108,39 +116,41 @@ impl Sampler {
             std::fs::read_to_string(directory.join(name)).ok()
         };
         let memory = memory(
-            &table(read("memory.stat")),
+            cgroup::fields(&read("memory.stat").unwrap_or_default(), MEMORY_STAT),
             number(read("memory.current")),
             number(read("memory.swap.current")),
             number(read("memory.peak")),
         );
-        let times = table(read("cpu.stat"));
+        let times = cgroup::fields(&read("cpu.stat").unwrap_or_default(), CPU_STAT);
         TaskStats {
             id: id.to_owned(),
             timestamp: Some(timestamp(now_ms())),
             agg_resource_usage: Some(TaskResourceUsage {
-                cpu: Some(self.cpu(&times, Instant::now())),
+                cpu: Some(self.cpu(times, Instant::now())),
                 memory: Some(memory),
             }),
             resource_usage_by_pid: HashMap::new(),
         }
     }
 
-    fn cpu(&mut self, stat: &HashMap<String, u64>, at: Instant) -> CpuUsage {
+    fn cpu(&mut self, stat: [Option<u64>; 5], at: Instant) -> CpuUsage {
         use cpu_usage::Fields;
-        let nanos = |name: &str| stat.get(name).map(|usec| usec.saturating_mul(1000));
-        let Some(total) = nanos("usage_usec") else {
+        let nanos = |usec: Option<u64>| usec.map(|usec| usec.saturating_mul(1000));
+        let [total, user, system, throttled, throttled_time] = stat;
+        let Some(total) = nanos(total) else {
             return CpuUsage::default();
         };
         let now = Times {
             at,
             total,
-            user: nanos("user_usec").unwrap_or_default(),
-            system: nanos("system_usec").unwrap_or_default(),
+            user: nanos(user).unwrap_or_default(),
+            system: nanos(system).unwrap_or_default(),
         };
         let before = self.before.replace(now);
         let percent = |part: fn(&Times) -> u64| before.map_or(0.0, |b| rate(&b, &now, part));
         let mut measured = vec![Fields::SystemMode, Fields::UserMode, Fields::Percent];
-        if stat.contains_key("nr_throttled") {
+        // Only with the cpu controller.
+        if throttled.is_some() {
             measured.extend([Fields::ThrottledPeriods, Fields::ThrottledTime]);
         }
         let total = percent(|t| t.total);
@@ -149,8 +159,8 @@ impl Sampler {
             user_mode: percent(|t| t.user),
             percent: total,
             total_ticks: total / 100.0 * self.compute.mhz / self.compute.cores,
-            throttled_periods: stat.get("nr_throttled").copied().unwrap_or_default(),
-            throttled_time: nanos("throttled_usec").unwrap_or_default(),
+            throttled_periods: throttled.unwrap_or_default(),
+            throttled_time: nanos(throttled_time).unwrap_or_default(),
             measured_fields: measured.into_iter().map(Into::into).collect(),
         }
     }
@@ -167,19 +177,19 @@ fn rate(before: &Times, now: &Times, part: fn(&Times) -> u64) -> f64 {
 }
 
 fn memory(
-    stat: &HashMap<String, u64>,
+    [rss, cache, kernel]: [Option<u64>; 3],
     usage: Option<u64>,
     swap: Option<u64>,
     peak: Option<u64>,
 ) -> MemoryUsage {
     use memory_usage::Fields;
-    let (rss, cache) = (stat.get("anon").copied(), stat.get("file").copied());
     let measured = [
         (rss, Fields::Rss),
         (cache, Fields::Cache),
         (swap, Fields::Swap),
         (usage, Fields::Usage),
         (peak, Fields::MaxUsage),
+        (kernel, Fields::KernelUsage),
     ];
     MemoryUsage {
         rss: rss.unwrap_or_default(),
@@ -187,6 +197,7 @@ fn memory(
         swap: swap.unwrap_or_default(),
         usage: usage.unwrap_or_default(),
         max_usage: peak.unwrap_or_default(),
+        kernel_usage: kernel.unwrap_or_default(),
         measured_fields: measured
             .into_iter()
             .filter(|(value, _)| value.is_some())
@@ -200,27 +211,18 @@ fn number(text: Option<String>) -> Option<u64> {
     text?.trim().parse().ok()
 }
 
-fn table(text: Option<String>) -> HashMap<String, u64> {
-    text.unwrap_or_default()
-        .lines()
-        .filter_map(|line| {
-            let (name, value) = line.split_once(' ')?;
-            Some((name.to_owned(), value.trim().parse().ok()?))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use nomad_proto::base::ClientTopologyCore;
     use std::time::Duration;
 
-    fn stat(usage: u64, user: u64, system: u64) -> HashMap<String, u64> {
-        table(Some(format!(
-            "usage_usec {usage}\nuser_usec {user}\nsystem_usec {system}\n\
+    fn stat(usage: u64, user: u64, system: u64) -> [Option<u64>; 5] {
+        let text = format!(
+            "usage_usec {usage}\nuser_usec {user}\nsystem_usec {system}\ncore_sched.force_idle 1\n\
              nr_throttled 3\nthrottled_usec 5\n"
-        )))
+        );
+        cgroup::fields(&text, CPU_STAT)
     }
 
     #[test]
@@ -228,10 +230,10 @@ mod tests {
         let compute = Compute { cores: 4.0, mhz: 8000.0 };
         let mut sampler = Sampler::new(compute);
         let start = Instant::now();
-        let first = sampler.cpu(&stat(1_000_000, 600_000, 400_000), start);
+        let first = sampler.cpu(stat(1_000_000, 600_000, 400_000), start);
         assert_eq!((first.percent, first.total_ticks), (0.0, 0.0));
         let second =
-            sampler.cpu(&stat(2_000_000, 1_350_000, 650_000), start + Duration::from_secs(2));
+            sampler.cpu(stat(2_000_000, 1_350_000, 650_000), start + Duration::from_secs(2));
         assert!((second.percent - 50.0).abs() < 1e-9);
         assert!((second.user_mode - 37.5).abs() < 1e-9);
         assert!((second.system_mode - 12.5).abs() < 1e-9);
@@ -239,7 +241,7 @@ mod tests {
         assert_eq!((second.throttled_periods, second.throttled_time), (3, 5000));
         assert_eq!(second.measured_fields.len(), 5);
         // Time that stands still or runs backwards must not divide by zero.
-        let third = sampler.cpu(&stat(1, 1, 1), start);
+        let third = sampler.cpu(stat(1, 1, 1), start);
         assert_eq!(third.percent, 0.0);
     }
 
@@ -252,12 +254,47 @@ mod tests {
         assert!(usage.memory.unwrap().measured_fields.is_empty());
     }
 
+    /// A cgroup with the files of its controllers alone.
+    fn of_files(files: &[(&str, &str)]) -> TaskResourceUsage {
+        let number = std::process::id();
+        let name = format!("nspawn-usage-{number}-{}", files.len());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        for (file, text) in files {
+            std::fs::write(directory.join(file), text).unwrap();
+        }
+        let mut sampler = Sampler::new(Compute::of_host());
+        sampler.directory = Some(directory.clone());
+        let usage = sampler.sample("x").agg_resource_usage.unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+        usage
+    }
+
     #[test]
-    fn memory_lists_what_was_read() {
-        let stat = table(Some("anon 10\nfile 20\nbad line\n".to_owned()));
-        let usage = memory(&stat, Some(40), None, None);
-        assert_eq!((usage.rss, usage.cache, usage.usage), (10, 20, 40));
-        assert_eq!(usage.measured_fields.len(), 3);
+    fn d41_every_field_is_the_kernels() {
+        use memory_usage::Fields::{Cache, KernelUsage, MaxUsage, Rss, Swap, Usage};
+        let memory = of_files(&[
+            ("memory.stat", "anon 10\nfile 20\nkernel 5\nkernel_stack 3\nbad line\n"),
+            ("memory.current", "40\n"),
+            ("memory.swap.current", "7\n"),
+            ("memory.peak", "90\n"),
+        ])
+        .memory
+        .unwrap();
+        assert_eq!((memory.rss, memory.cache, memory.kernel_usage), (10, 20, 5));
+        assert_eq!((memory.usage, memory.swap, memory.max_usage), (40, 7, 90));
+        let all = [Rss, Cache, Swap, Usage, MaxUsage, KernelUsage].map(i32::from);
+        assert_eq!(memory.measured_fields, all);
+    }
+
+    #[test]
+    fn d41_a_value_without_its_controller_is_absent() {
+        let usage = of_files(&[("cpu.stat", "usage_usec 9\nuser_usec 5\nsystem_usec 4\n")]);
+        assert_eq!(usage.memory.unwrap(), MemoryUsage::default());
+        assert_eq!(usage.cpu.unwrap().measured_fields.len(), 3);
+        // An older kernel has neither peak nor the kernel's part.
+        let old = of_files(&[("memory.stat", "anon 1\nfile 2\n"), ("memory.current", "4\n")]);
+        assert_eq!(old.memory.unwrap().measured_fields.len(), 3);
     }
 
     #[test]

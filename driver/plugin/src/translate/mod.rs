@@ -52,4 +52,5 @@ mod tmpfs;
 mod version;
 
 pub(crate) use node::Node;
-pub(crate) use specification::{build, image_of};
+pub(crate) use process::Probe;
+pub(crate) use specification::{build, image_of, probe_of};

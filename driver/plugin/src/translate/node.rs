@@ -17,6 +17,8 @@ pub(crate) struct Node<'a> {
     pub(crate) config: &'a PluginConfig,
     /// Directories below which relative images are looked up, in order; the last is the plugin's.
     pub(crate) directories: &'a [PathBuf],
+    /// Cores of the node, as the agent counts them.
+    pub(crate) cores: f64,
     /// Whether SELinux is active.
     pub(crate) selinux: bool,
     /// How files of the host are read.
@@ -30,6 +32,7 @@ impl<'a> Node<'a> {
     pub(crate) fn of_host(
         systemd: u32,
         host_users: Option<bool>,
+        cores: f64,
         config: &'a PluginConfig,
         directories: &'a [PathBuf],
     ) -> Self {
@@ -40,6 +43,7 @@ impl<'a> Node<'a> {
             host_users,
             config,
             directories,
+            cores,
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             host: HostFiles::REAL,
             loopback_resolver: has_only_loopback(&resolver),

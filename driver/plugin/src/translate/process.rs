@@ -1,5 +1,7 @@
 //! The payload: start mode, command, user, directory, host name, console, readiness, signal.
 
+use std::time::Duration;
+
 use proto::secret::Secret;
 use proto::task_spec::process::{Console, HostName, Ready, User};
 use proto::task_spec::{Payload, Process};
@@ -70,10 +72,32 @@ fn ready(keys: &TaskKeys) -> Ready {
     let seconds = ready.timeout.0.as_millis().div_ceil(1000);
     let timeout_s = u32::try_from(seconds).unwrap_or(u32::MAX);
     match ready.mode {
+        // The driver itself executes the command, once the payload is.
         ReadyMode::Started | ReadyMode::Exec => Ready::Started,
         ReadyMode::Notify => Ready::Notify { timeout_s },
         ReadyMode::Network => Ready::Network { timeout_s },
     }
+}
+
+/// A command whose success means that the task is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// What is executed.
+    pub(crate) command: Vec<String>,
+    /// Time between two tries.
+    pub(crate) interval: Duration,
+    /// Time for all of them.
+    pub(crate) timeout: Duration,
+}
+
+/// The command of a job that has one.
+pub(crate) fn probe(keys: &TaskKeys) -> Option<Probe> {
+    let ready = keys.ready.0.as_ref().filter(|ready| ready.mode == ReadyMode::Exec)?;
+    Some(Probe {
+        command: ready.command.clone(),
+        interval: ready.interval.0,
+        timeout: ready.timeout.0,
+    })
 }
 
 /// The signal that asks the payload to end; `None`: the start mode's own.

@@ -9,9 +9,7 @@ use nomad_proto::drivers::TaskConfig;
 use proto::limits;
 use proto::name::TaskKey;
 use proto::path::Absolute;
-use proto::task_spec::{
-    Files, ImageKind, Names, Network, Ownership, Resources, TaskSpec, Variable,
-};
+use proto::task_spec::{Files, ImageKind, Names, Network, Ownership, TaskSpec, Variable};
 
 use crate::config::task::TaskKeys;
 use crate::config::{Problem, cross_rules, environment, judge};
@@ -46,6 +44,11 @@ pub(crate) fn image_of(task: &TaskConfig) -> String {
     TaskKeys::decode(&task.msgpack_driver_config, &mut Vec::new()).image
 }
 
+/// The command whose success means that the task is ready, where it has one.
+pub(crate) fn probe_of(task: &TaskConfig) -> Option<process::Probe> {
+    process::probe(&TaskKeys::decode(&task.msgpack_driver_config, &mut Vec::new()))
+}
+
 fn specify(
     task: &TaskConfig,
     keys: &TaskKeys,
@@ -69,6 +72,7 @@ fn specify(
     let labels = output::labels(keys, task, node, problems);
     let stop_signal = process::stop_signal(keys, problems);
     let environment = environment(task, keys, problems);
+    let resources = resources::resources(task.resources.as_ref(), keys, node.cores, problems);
     // Only a text that is well formed is worth a look at the disk.
     if problems.iter().any(|problem| problem.key() == "image") {
         return None;
@@ -95,7 +99,7 @@ fn specify(
         labels,
         stop_signal,
         kill_timeout_ms: SHUTDOWN_TIMEOUT_MS,
-        resources: resources(task, keys),
+        resources,
         network: network?,
         ..TaskSpec::new(key?, alloc_dir?, image)
     })
@@ -166,9 +170,4 @@ fn environment(task: &TaskConfig, keys: &TaskKeys, problems: &mut Vec<Problem>) 
     let mut nomad: HashMap<String, String> = task.device_env.clone();
     nomad.extend(task.env.clone());
     environment::merge(&keys.environment.0, &nomad, problems)
-}
-
-fn resources(task: &TaskConfig, keys: &TaskKeys) -> Resources {
-    let tasks_max = keys.pids_limit.and_then(|limit| u64::try_from(limit).ok());
-    Resources { tasks_max, ..resources::limits(task.resources.as_ref()) }
 }

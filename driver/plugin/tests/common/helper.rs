@@ -1,6 +1,7 @@
 //! A helper that keeps tasks in a table and starts nothing.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -8,13 +9,17 @@ use std::time::Duration;
 
 use proto::codec;
 use proto::error::{Code, Refusal};
+use proto::exec::ExecSpec;
 use proto::limits;
 use proto::name::{MachineName, TaskKey};
 use proto::parts::Assembly;
 use proto::task_spec::{Network, TaskSpec};
 use proto::wire::*;
 use tokio::task::JoinHandle;
+use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+
+use super::worker::{self, Trouble};
 
 /// What outlives a helper process: the tasks, and what the test wants to happen.
 #[derive(Default)]
@@ -37,6 +42,14 @@ pub(crate) struct World {
     pub(crate) held: usize,
     /// Whether it does what it is asked, but says nothing after its greeting.
     pub(crate) mute: bool,
+    /// Specifications of commands, as they came.
+    pub(crate) execs: Vec<ExecSpec>,
+    /// What commands are refused with.
+    pub(crate) refuse_execs: Option<Refusal>,
+    /// How sessions go wrong.
+    pub(crate) trouble: Option<Trouble>,
+    /// Sessions that the driver has hung up.
+    pub(crate) hung_up: usize,
 }
 
 /// One run of the helper.
@@ -71,7 +84,9 @@ impl Helper {
 }
 
 pub(crate) fn exit(code: i32, signal: i32) -> Exit {
-    Exit { code, signal, oom: false, ended_ms: 2_000, error: String::new() }
+    let (memory_peak, memory_limit) = (0, 0);
+    let error = String::new();
+    Exit { code, signal, oom: false, memory_peak, memory_limit, ended_ms: 2_000, error }
 }
 
 async fn serve(socket: UnixSeqpacket, epoch: u64, world: Arc<Mutex<World>>) {
@@ -107,6 +122,21 @@ async fn serve(socket: UnixSeqpacket, epoch: u64, world: Arc<Mutex<World>>) {
                     None => return,
                 }
             }
+            Verb::Exec(exec) => {
+                let whole = std::mem::take(&mut assembly).finish(exec.length).unwrap();
+                match execute(&world, codec::decode_whole(&whole).unwrap()) {
+                    Ok(session) => {
+                        let reply = Reply { id: request.id, result: Ok(Answer::Session) };
+                        let mut control = [0; 64];
+                        let mut ancillary = AncillaryMessageWriter::new(&mut control);
+                        ancillary.add_fds([session.as_fd()]).unwrap();
+                        let bytes = codec::encode(&reply).unwrap();
+                        socket.send_with_ancillary(&bytes, &mut ancillary).await.ok();
+                        continue;
+                    }
+                    Err(refusal) => Err(refusal),
+                }
+            }
             verb => answer(&world, verb),
         };
         if world.lock().unwrap().mute && !matches!(result, Ok(Answer::Welcome(_))) {
@@ -115,6 +145,19 @@ async fn serve(socket: UnixSeqpacket, epoch: u64, world: Arc<Mutex<World>>) {
         let reply = Reply { id: request.id, result };
         socket.send(&codec::encode(&reply).unwrap()).await.ok();
     }
+}
+
+/// Hands a command to a worker, which outlives this helper; gives back the driver's end.
+fn execute(world: &Arc<Mutex<World>>, spec: ExecSpec) -> Result<UnixSeqpacket, Refusal> {
+    let mut locked = world.lock().unwrap();
+    locked.execs.push(spec.clone());
+    if let Some(refusal) = &locked.refuse_execs {
+        return Err(refusal.clone());
+    }
+    let (session, own) = UnixSeqpacket::pair().unwrap();
+    let world = Arc::clone(world);
+    tokio::spawn(async move { worker::execute(own, spec, &world).await });
+    Ok(session)
 }
 
 fn welcome(epoch: u64) -> Welcome {

@@ -13,6 +13,7 @@
 
 pub(crate) mod helper;
 pub(crate) mod node;
+pub(crate) mod worker;
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -236,6 +237,26 @@ pub(crate) fn task_with_ports(name: &str, instance: u32) -> TaskConfig {
     };
     let ports = vec![port("http", 20_001, 80), port("admin", 20_002, 0), port("other", 20_003, 0)];
     task.resources.as_mut().unwrap().ports = ports;
+    task
+}
+
+/// A job whose task is ready when a shell's script succeeds, tried every 100 ms.
+pub(crate) fn task_ready_by(name: &str, instance: u32, script: &str, seconds: u64) -> TaskConfig {
+    let mut task = task(name, instance);
+    let config = &mut task.msgpack_driver_config;
+    config[0] += 1;
+    text(config, "ready");
+    config.push(0x84);
+    for (key, value) in [("mode", "exec"), ("interval", "1s"), ("timeout", &format!("{seconds}s"))]
+    {
+        text(config, key);
+        text(config, value);
+    }
+    text(config, "command");
+    config.push(0x93);
+    for word in ["/bin/sh", "-c", script] {
+        text(config, word);
+    }
     task
 }
 

@@ -7,6 +7,7 @@ use proto::path::Absolute;
 use proto::secret::Secret;
 use proto::target::Target;
 use proto::task_spec::process::{Console, LimitName, Ready};
+use proto::task_spec::resources::{IoLimit, OomScope, Property, Swap};
 use proto::task_spec::{
     Image, ImageKind, Layer, Logs, Network, Ownership, Payload, Root, RootFs, Users, Volatile,
 };
@@ -117,6 +118,7 @@ fn the_process_is_as_asked() {
         ("console", "autopipe".into()),
         ("ready", map(&[("mode", "notify".into()), ("timeout", "1500ms".into())])),
         ("pids_limit", 100.into()),
+        ("cpu_boost", 4.into()),
     ]);
     let process = spec.process;
     assert_eq!(process.user.unwrap().to_string(), "www-data");
@@ -124,7 +126,37 @@ fn the_process_is_as_asked() {
     assert_eq!(process.hostname.unwrap().as_str(), "web-1.example");
     assert_eq!((process.console, spec.stop_signal), (Console::Pipe, Some(10)));
     assert_eq!(process.ready, Ready::Notify { timeout_s: 2 });
-    assert_eq!(spec.resources.tasks_max, Some(100));
+    assert_eq!((spec.resources.tasks_max, spec.resources.cpu_boost), (Some(100), Some(4)));
+}
+
+#[test]
+fn resources_are_as_asked() {
+    let resources = spec(&[
+        ("memory_swap", "64m".into()),
+        ("oom_score_adj", (-7).into()),
+        ("oom", "task".into()),
+        ("io_weight", 200.into()),
+        ("slice", "machine-nspawn-batch.slice".into()),
+        ("egress", list(&["deny", "10.0.0.0/8", "fd00::1"])),
+        (
+            "properties",
+            pairs(&[("MemoryHigh", "32m"), ("IOReadIOPSMax", "/dev/vda 9, /dev/vdb 1k")]),
+        ),
+    ])
+    .resources;
+    assert_eq!((resources.swap, resources.oom), (Swap::Bytes(64 << 20), OomScope::Task));
+    assert_eq!((resources.oom_score, resources.io_weight), (-7, Some(200)));
+    assert_eq!(resources.slice.unwrap().as_str(), "machine-nspawn-batch.slice");
+    let ranges: Vec<_> = resources.egress.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.0.0.0/8", "fd00::1/128"]);
+    let io =
+        |device, most| Property::Io { limit: IoLimit::ReadOperations, device: path(device), most };
+    let expected = [io("/dev/vda", 9), io("/dev/vdb", 1024), Property::MemoryHigh(32 << 20)];
+    assert_eq!(resources.properties, expected);
+    assert_eq!(spec(&[("memory_swap", "unlimited".into())]).resources.swap, Swap::Unlimited);
+    assert_eq!(spec(&[("memory_swap", "0".into())]).resources.swap, Swap::None);
+    assert_eq!(spec(&[("egress", list(&["deny"]))]).resources.egress, Some(vec![]));
+    assert_eq!(spec(&[("egress", list(&[]))]).resources.egress, None);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod names;
 mod ports;
 mod random;
 mod refused;
+mod surroundings;
 
 use nomad_proto::drivers::TaskConfig;
 use proto::task_spec::TaskSpec;
@@ -48,6 +49,7 @@ pub(super) fn node(config: &PluginConfig) -> Node<'_> {
         host_users: Some(false),
         config,
         directories: &[],
+        cores: 4.0,
         selinux: false,
         host: HostFiles {
             read: |path| Ok(path.into()),
