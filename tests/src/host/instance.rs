@@ -47,6 +47,8 @@ pub struct Ready {
     pub address: String,
     /// Cgroup directory of the instance.
     pub cgroup: PathBuf,
+    /// What its PID 1 sees as the root of the cgroup tree.
+    pub tree: PathBuf,
 }
 
 impl Ready {
@@ -59,6 +61,9 @@ impl Ready {
     /// Whether the supervisor still holds the directory's lock.
     #[must_use]
     pub fn alive(&self) -> bool {
+        if self.leader == 1 {
+            return true;
+        }
         File::open(self.dir.join("lock")).is_ok_and(|file| file.try_lock().is_err())
     }
 
@@ -67,6 +72,9 @@ impl Ready {
     /// # Errors
     /// When it is still there after the limit.
     pub fn stop(&self) -> Result<()> {
+        if self.leader == 1 {
+            return Ok(());
+        }
         if self.alive() {
             // It may have ended by itself since: then there is nobody to tell.
             kill(Pid::from_raw(self.supervisor), Signal::SIGTERM).ok();

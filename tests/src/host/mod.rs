@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod exec;
 pub mod files;
+pub mod here;
 pub mod instance;
 pub mod supervisor;
 
@@ -68,16 +69,23 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Boots an instance and brings up what `config` asks for.
+    /// Boots an instance, or takes the machine itself where `RIG` asks for that, and brings up what
+    /// `config` asks for.
     ///
     /// # Errors
     /// When a step fails; the message names the step and holds the journal's end.
     pub fn up(config: &Config) -> Result<Self> {
-        outer::ensure_tools()?;
-        // Builds first: a failing build should not cost a boot.
-        let built = config.product.map(product::build).transpose()?;
-        let nomad = if config.agent { Some(crate::nomad::binary()?) } else { None };
-        let rig = Self::boot(config, nomad.as_deref())?;
+        let built;
+        let rig = if here::is_here() {
+            built = config.product.map(product::build).transpose()?;
+            here::take(config)?
+        } else {
+            outer::ensure_tools()?;
+            // Builds first: a failing build should not cost a boot.
+            built = config.product.map(product::build).transpose()?;
+            let nomad = if config.agent { Some(crate::nomad::binary()?) } else { None };
+            Self::boot(config, nomad.as_deref())?
+        };
         let done = (|| {
             if config.agent {
                 // First, because its election takes longer than the installation.

@@ -47,7 +47,7 @@ pub fn main(spec: &str) -> Result<()> {
     let result = live(&spec, &dir, &slot);
     let cleaned = clean(&dir, &slot);
     if let Err(error) = &result {
-        tell(&Err(format!("{error:#}")));
+        answer::<Ready>(&Err(format!("{error:#}")));
     }
     result.and(cleaned)
 }
@@ -76,12 +76,13 @@ fn run(dir: &Path, slot: &Slot, signals: &SignalFd, nspawn: &mut Child) -> Resul
         Ok(find_leader(pid))
     })?;
     let address = connect(slot, leader)?;
-    tell(&Ok(Ready {
+    answer(&Ok(Ready {
         dir: dir.to_path_buf(),
         machine: slot.machine(),
         supervisor: i32::try_from(std::process::id())?,
         leader,
         address,
+        tree: slot.cgroup()?.join("payload"),
         cgroup: slot.cgroup()?,
     }));
     watch(signals, nspawn)
@@ -101,14 +102,14 @@ fn guard(cgroup: &Path) -> Result<Child> {
 }
 
 /// One line for the owner. An owner that is gone is noticed by [`watch`].
-fn tell(answer: &Result<Ready, String>) {
+pub(crate) fn answer<T: serde::Serialize>(answer: &Result<T, String>) {
     if let Ok(line) = serde_json::to_string(answer) {
         let mut out = std::io::stdout();
         writeln!(out, "{line}").and_then(|()| out.flush()).ok();
     }
 }
 
-fn block_signals() -> Result<SignalFd> {
+pub(crate) fn block_signals() -> Result<SignalFd> {
     let mut set = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         set.add(signal);
@@ -118,7 +119,7 @@ fn block_signals() -> Result<SignalFd> {
 }
 
 /// Waits for a reason to end: the owner's end, a signal, or the end of the instance.
-fn watch(signals: &SignalFd, nspawn: &mut Child) -> Result<()> {
+pub(crate) fn watch(signals: &SignalFd, nspawn: &mut Child) -> Result<()> {
     let mut stdin = std::io::stdin();
     let mut owned = true;
     loop {
