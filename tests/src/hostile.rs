@@ -5,8 +5,10 @@
 //! its peer. It keeps to no order of the protocol by itself, and it trusts no answer.
 
 mod handmade;
+mod session;
 
 pub use handmade::Handmade;
+pub use session::{Executed, Session, command};
 
 use crate::Rig;
 use anyhow::{Context as _, Result, bail};
