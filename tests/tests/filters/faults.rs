@@ -72,18 +72,55 @@ fn jobs_cannot_fill_the_hosts_memory() {
          touch stale"
     );
     stand.rig.sh(&copies).unwrap();
-    let odd = json!({ "cap_drop": ["lease"] });
-    for _ in 0..3 {
-        start(stand, &odd).destroy().unwrap();
-        std::thread::sleep(Duration::from_millis(500));
+    // The oldest go, but not those of a task.
+    let held = start_fast(stand, &json!({ "cap_drop": ["lease"] }));
+    let entry = kept::entry_of(&held);
+    stand.rig.sh(&format!("touch -d @1000 {CACHE}/{entry}")).unwrap();
+    for odd in ["ipc_owner", "mknod"] {
+        start_fast(stand, &json!({ "cap_drop": [odd] })).destroy().unwrap();
     }
     let all = entries(&stand.rig);
-    // Those of before, but for what was none.
-    assert!(all.len() <= 66 && !all.contains(&"stale".to_owned()), "{all:?}");
+    assert!(all.len() == 65 && all.contains(&entry), "{} with {entry}: {all:?}", all.len());
+    assert!(!all.contains(&"stale".to_owned()), "{all:?}");
+    held.destroy().unwrap();
     stand.rig.sh(&format!("rm -rf {CACHE}/*")).unwrap();
-    // A set that could not be made is not tried again at once; another one is.
-    let other = json!({ "cap_drop": ["ipc_owner"] });
-    start_fast(stand, &other).destroy().unwrap();
+}
+
+/// What decides is systemd-nspawn's own version, whatever PID 1's is.
+#[test]
+fn a_version_that_was_not_tried_makes_its_own() {
+    let (_alone, stand) = host();
+    stand.rig.install_ctl().unwrap();
+    let fast = start_fast(stand, &json!({}));
+    let good = filters_of_task(&fast);
+    fast.destroy().unwrap();
+    // The text of 257 has its number as an argument.
+    let change = r#"set -e; l=$(ls /usr/lib/*/systemd/libsystemd-shared-*.so); cp -p $l $l.old
+        sed 's/%ssystemd %i%s/%ssystem 9%i%s/; s/systemd 252 (/systemd 999 (/' $l.old >$l.new
+        chmod 644 $l.new; mv $l.new $l; systemd-nspawn --version | sed 's/^[a-z]* //; s/ .*//; q'"#;
+    let version = stand.rig.sh(change).unwrap();
+    let version = version.trim();
+    let all = start(stand, &json!({}));
+    all.destroy().unwrap();
+    assert!(["9257", "999"].contains(&version), "{version}");
+    // The set is made, for commands that are executed in the task, and not used for a start.
+    let look = format!("grep -l '^version {version}$' {CACHE}/* || true");
+    let is_made = || Ok(!stand.rig.sh(&look)?.is_empty());
+    wait::true_within("the set of the new version", SOON, is_made).unwrap();
+    for _ in 0..3 {
+        let slow = start(stand, &json!({}));
+        let (is_fast, filters) = (is_fast(&slow), filters_of_task(&slow));
+        slow.destroy().unwrap();
+        assert!(!is_fast && filters == good, "{} filters", filters.len());
+    }
+    let doctor = stand.rig.exec(&["nomad-nspawnctl", "doctor"]).unwrap().text();
+    let journal = stand.rig.journal("nomad-nspawn-helper").unwrap();
+    stand.rig.sh("l=$(ls /usr/lib/*/systemd/libsystemd-shared-*.so); mv $l.old $l").unwrap();
+    for text in [doctor, journal] {
+        let reason = format!("not been tried with systemd-nspawn {version} on");
+        assert!(text.contains(&reason), "{text}");
+    }
+    start_fast(stand, &json!({})).destroy().unwrap();
 }
 
 /// Nothing is interrupted, and nobody is asked, when systemd is upgraded between fill and start.

@@ -11,27 +11,19 @@
 
 mod calls;
 mod faults;
+mod kept;
 mod same;
+mod scan;
 
-use kernel::syscalls::{Instruction, traced_filter};
-use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use nspawn_tests::filters::Filters;
+use nspawn_tests::filters::read::{self, CACHE, outer};
 use nspawn_tests::stand::{Running, Stand};
 use nspawn_tests::{Rig, wait};
 use serde_json::{Value, json};
-use std::fs;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
-/// The cache.
-const CACHE: &str = "/run/nomad-nspawn/filters";
-
-/// All filters of a process, oldest first.
-type Filters = Vec<Vec<Instruction>>;
-
 const POLICY: &str = "[caps]\nallow = [\"all\"]\n[userns]\nrequire = false\n[syscalls]\n\
                       allow_extra = [\"bpf\"]\n[network]\nallow = [\"private\", \"veth\"]\n";
 
@@ -61,40 +53,10 @@ fn start<'a>(stand: &'a Stand, more: &Value) -> Running<'a> {
     stand.start(&task(more), |_| {}).unwrap().unwrap()
 }
 
-/// The process of the outer machine that the host calls by this number.
-fn outer(rig: &Rig, inner: &str) -> i32 {
-    // Namespaces have one number everywhere.
-    let namespace = rig.run(&["readlink", &format!("/proc/{inner}/ns/pid")]).unwrap();
-    let is_it = |pid: &i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-        let own = fs::read_link(format!("/proc/{pid}/ns/pid"));
-        ids.split_whitespace().nth(1) == Some(inner)
-            && own.is_ok_and(|own| own.to_string_lossy() == namespace.trim())
-    };
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.find(is_it).unwrap_or_else(|| panic!("no process {inner}"))
-}
-
-/// The filters of a process.
-fn filters_of(pid: i32) -> Filters {
-    let pid = Pid::from_raw(pid);
-    ptrace::seize(pid, Options::empty()).unwrap();
-    ptrace::interrupt(pid).unwrap();
-    waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap();
-    let mut all = Filters::new();
-    while let Some(filter) = traced_filter(pid.as_raw(), all.len()).unwrap() {
-        all.push(filter);
-    }
-    ptrace::detach(pid, None::<Signal>).unwrap();
-    all
-}
-
 /// The filters of a task's payload.
 fn filters_of_task(running: &Running<'_>) -> Filters {
     let leader = running.leader().unwrap();
-    filters_of(outer(running.rig(), &leader))
+    read::of_process(outer(running.rig(), &leader).unwrap()).unwrap()
 }
 
 /// Whether the task's systemd-nspawn was executed without filters of its own.

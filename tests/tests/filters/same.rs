@@ -56,7 +56,7 @@ fn every_set_of_options_has_the_filters_of_a_plain_nspawn() {
         let cached = filters_of_task(&fast);
         fast.destroy().unwrap();
         let init = plain(&stand.rig, &words);
-        let reference = filters_of(outer(&stand.rig, &init));
+        let reference = read::of_process(outer(&stand.rig, &init).unwrap()).unwrap();
         stand.rig.run(&["systemctl", "stop", "plain.service"]).unwrap();
         assert!(reference.len() >= 5, "{config}: {}", reference.len());
         assert!(own == cached, "{config}: the cache has others than systemd-nspawn makes");

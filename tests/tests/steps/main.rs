@@ -11,6 +11,7 @@
     reason = "a test ends where something is missing"
 )]
 
+mod cache;
 mod filters;
 mod task;
 
@@ -35,6 +36,8 @@ enum Kind {
     HelperRemoves,
     /// The unit's own clean-up.
     Cleaner,
+    /// What makes system call filters.
+    Fill,
 }
 
 fn kind(step: Step) -> Kind {
@@ -53,13 +56,16 @@ fn kind(step: Step) -> Kind {
         | Step::Logs
         | Step::Settings
         | Step::Go
-        | Step::Exec => Kind::Launcher,
+        | Step::Exec
+        | Step::Keyring
+        | Step::Filter => Kind::Launcher,
         Step::Freeze | Step::Doorman | Step::AwaitPayload | Step::Connect | Step::Thaw => {
             Kind::Doorman
         }
         Step::Ports | Step::Leader | Step::Store | Step::Register => Kind::HelperStarts,
         Step::Unregister | Step::KillAll | Step::StopUnit | Step::Forget => Kind::HelperRemoves,
         Step::Clean => Kind::Cleaner,
+        Step::FillStage | Step::FillStop | Step::FillWrite | Step::FillRename => Kind::Fill,
     }
 }
 
