@@ -3,11 +3,11 @@
 //! For [`main`](super). It keeps one detached instance per suite, known by a file in the cache
 //! directory. It never takes an instance down that a test owns.
 
-use crate::demo;
+use crate::{demo, virtual_machine};
 use anyhow::{Context as _, Result, bail};
-use nspawn_tests::host::{Config, Rig, instance::Ready, supervisor};
+use nspawn_tests::host::{Config, Rig, here, instance::Ready, supervisor};
 use nspawn_tests::soak::{self, run::Part};
-use nspawn_tests::{Suite, cache, outer};
+use nspawn_tests::{Suite, cache, outer, product, vm};
 use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -21,10 +21,12 @@ usage: cargo rig COMMAND [--suite trixie|bookworm]
   exec -- CMD…                     run a command in it as root
   sh                               a shell in it
   logs [-f]                        journal of agent and helper
+    these with --vm: the same with a virtual machine, which has a kernel of its own
   test [--all] [-- ARGS…]          all tests of the workspace (--all: on both suites)
+  test --vm [-- ARGS…]             those that need a virtual machine
   bench [--json]                   the benchmarks
-  soak [--minutes N] [PART…]       oracle, mutants, races, bytes or one reader of bytes, at length
-                                   (default: all but readers alone, 60)
+  soak [--minutes N] [PART…]       oracle, mutants, races, filters, bytes or one reader of
+                                   bytes, at length (default: all but readers alone, 60)
   demo [--keep]                    a tour: boots, runs the example jobs, cleans up";
 
 /// Options common to all words, and what follows `--`.
@@ -58,13 +60,17 @@ impl Args {
 pub(crate) fn run(words: &[String]) -> Result<u8> {
     let Some((word, rest)) = words.split_first() else { bail!("{USAGE}") };
     match word.as_str() {
+        "supervise-vm" => {
+            vm::supervisor::main(rest.first().context("supervise-vm SPEC")?).map(|()| 0)
+        }
+        "guest" => vm::guest::main().map(|()| 0),
         "supervise" => supervisor::main(rest.first().context("supervise SPEC")?).map(|()| 0),
-        "up" => up(&Args::parse(rest, &["--no-product", "--no-agent"])?),
-        "down" => down(&Args::parse(rest, &[])?),
-        "exec" => exec(&Args::parse(rest, &[])?),
-        "sh" => shell(&Args::parse(rest, &[])?),
-        "logs" => logs(&Args::parse(rest, &["-f"])?),
-        "test" => test(&Args::parse(rest, &["--all"])?),
+        "up" => up(&Args::parse(rest, &["--no-product", "--no-agent", "--vm"])?),
+        "down" => down(&Args::parse(rest, &["--vm"])?),
+        "exec" => exec(&Args::parse(rest, &["--vm"])?),
+        "sh" => shell(&Args::parse(rest, &["--vm"])?),
+        "logs" => logs(&Args::parse(rest, &["-f", "--vm"])?),
+        "test" => test(&Args::parse(rest, &["--all", "--vm"])?),
         "demo" => demo(&Args::parse(rest, &["--keep"])?),
         "bench" => bench(&Args::parse(rest, &["--json"])?),
         "soak" => soak(rest),
@@ -94,6 +100,12 @@ fn lock(suite: Suite) -> Result<File> {
 }
 
 fn up(args: &Args) -> Result<u8> {
+    if args.has("--vm") {
+        return virtual_machine::up(args.suite, &args.flags);
+    }
+    if here::is_here() {
+        return up_here(args);
+    }
     let _guard = lock(args.suite)?;
     if let Ok(rig) = attach(args.suite) {
         outer::say(&format!("{} is up already", rig.ready().machine));
@@ -111,6 +123,21 @@ fn up(args: &Args) -> Result<u8> {
     }
     hold_on(args.suite, &rig)?;
     println!("{} is up at {}; next: cargo rig sh", rig.ready().machine, rig.ready().address);
+    Ok(0)
+}
+
+/// Brings up what is asked for in the virtual machine that this process runs in.
+fn up_here(args: &Args) -> Result<u8> {
+    let mut config = Config::new(args.suite);
+    config.agent = !args.has("--no-agent");
+    if args.has("--no-product") {
+        config.product = None;
+    }
+    let rig = Rig::up(&config)?;
+    // Not every machine has brought it.
+    if product::build_ctl()?.exists() {
+        rig.install_ctl()?;
+    }
     Ok(0)
 }
 
@@ -182,6 +209,9 @@ fn hold(args: &Args) -> Result<u8> {
 }
 
 fn down(args: &Args) -> Result<u8> {
+    if args.has("--vm") {
+        return virtual_machine::down(args.suite);
+    }
     let _guard = lock(args.suite)?;
     if let Ok(rig) = attach(args.suite) {
         rig.down()?;
@@ -203,10 +233,16 @@ fn exec(args: &Args) -> Result<u8> {
     if words.is_empty() {
         bail!("exec -- CMD…");
     }
+    if args.has("--vm") {
+        return virtual_machine::exec(args.suite, &words);
+    }
     pass_through(attach(args.suite)?.command(&words))
 }
 
 fn shell(args: &Args) -> Result<u8> {
+    if args.has("--vm") {
+        return virtual_machine::shell(args.suite);
+    }
     let mut command = attach(args.suite)?.command(&["bash", "-l"]);
     if let Some(term) = std::env::var_os("TERM").filter(|_| std::io::stdin().is_terminal()) {
         command.env("TERM", term);
@@ -220,6 +256,9 @@ fn logs(args: &Args) -> Result<u8> {
     if args.has("-f") {
         words.push("-f");
     }
+    if args.has("--vm") {
+        return virtual_machine::exec(args.suite, &words);
+    }
     pass_through(attach(args.suite)?.command(&words))
 }
 
@@ -230,6 +269,7 @@ fn test(args: &Args) -> Result<u8> {
         let mut command = Command::new("cargo");
         command
             .args(["test", "--workspace"])
+            .args(args.has("--vm").then_some(["--test", "limits", "--test", "vm"]).iter().flatten())
             .args(&args.rest)
             .current_dir(nspawn_tests::product::workspace())
             .env("RIG_SUITE", suite.name());

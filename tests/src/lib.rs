@@ -9,6 +9,7 @@ pub mod api;
 pub mod bench;
 pub mod cache;
 pub mod disks;
+pub mod filters;
 pub mod fuzz;
 pub mod host;
 pub mod hostile;
@@ -28,6 +29,8 @@ pub mod shell;
 pub mod soak;
 pub mod stand;
 pub mod task;
+pub mod traced;
+pub mod vm;
 pub mod wait;
 pub mod world;
 

@@ -5,6 +5,7 @@
 
 mod cli;
 mod demo;
+mod virtual_machine;
 
 /// Counts what the fuzzed readers take (`rig soak`).
 #[global_allocator]

@@ -13,8 +13,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Directory of the task units' cgroups within the instance.
-const SLICE: &str = "payload/machine.slice/machine-nspawn.slice";
+/// Directories of the task units' cgroups within the instance.
+const SLICES: [&str; 2] = [
+    "machine.slice/machine-nspawn.slice/machine-nspawn-share.slice",
+    "machine.slice/machine-nspawn.slice",
+];
 
 /// A part of the product that can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +81,7 @@ impl Rig {
             Part::Helper => ("system.slice/nomad-nspawn-helper.service", helper.as_str()),
             Part::Agent => ("system.slice/nomad.service", "/usr/local/bin/nomad"),
         };
-        let directory = self.ready().cgroup.join("payload").join(unit);
+        let directory = self.ready().tree.join(unit);
         let is_part = |pid: &i32| {
             let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             let exe = exe.to_string_lossy();
@@ -103,9 +106,8 @@ impl Rig {
     /// PID 1 of every container, by the name of its unit.
     #[must_use]
     pub fn containers(&self) -> BTreeMap<String, Process> {
-        let slice = self.ready().cgroup.join(SLICE);
         let mut found = BTreeMap::new();
-        for unit in fs::read_dir(slice).into_iter().flatten().flatten() {
+        for unit in self.units() {
             let init = pids(&unit.path()).into_iter().find(|pid| number_inside(*pid) == Some(1));
             if let Some(init) = init.and_then(Process::of) {
                 found.insert(unit.file_name().to_string_lossy().into_owned(), init);
@@ -114,13 +116,22 @@ impl Rig {
         found
     }
 
+    /// The cgroups of task units.
+    fn units(&self) -> impl Iterator<Item = fs::DirEntry> {
+        let tree = &self.ready().tree;
+        let entries = SLICES.map(|slice| fs::read_dir(tree.join(slice)).into_iter().flatten());
+        let units = entries.into_iter().flatten().flatten();
+        units.filter(|it| !it.file_name().to_string_lossy().ends_with(".slice"))
+    }
+
     /// The processes that a container of this allocation calls 1 (its init) or 2 (the command of a
     /// task with `process_two`); one for each of its containers.
     #[must_use]
     pub fn containers_of(&self, alloc: &str, number: u32) -> Vec<Process> {
         let id = alloc.replace('-', "");
-        let list = fs::read_dir(self.ready().cgroup.join(SLICE)).into_iter().flatten().flatten();
-        list.filter(|unit| unit.file_name().to_string_lossy().contains(&id))
+        let units = self.units();
+        units
+            .filter(|unit| unit.file_name().to_string_lossy().contains(&id))
             .flat_map(|unit| pids(&unit.path()))
             .filter(|pid| number_inside(*pid) == Some(number))
             .filter_map(Process::of)
@@ -132,8 +143,9 @@ impl Rig {
 fn number_inside(pid: i32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    // The outer machine's, the instance's, the container's.
-    ids.split_whitespace().nth(2)?.parse().ok()
+    // The outer machine's, where there is one, the instance's, the container's.
+    let number = if crate::host::here::is_here() { 1 } else { 2 };
+    ids.split_whitespace().nth(number)?.parse().ok()
 }
 
 /// The processes of a cgroup and of all below it; one that vanishes meanwhile has none.

@@ -3,8 +3,11 @@
 //! For [`crate::host`]. It trusts cargo and the repository's own `example` directory. Helper and
 //! driver are built by separate calls, because one call would unify features of shared crates.
 
+use crate::host::here;
+use crate::vm::image;
 use crate::{Rig, cache, outer, wait};
 use anyhow::{Context as _, Result, bail};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -28,9 +31,12 @@ pub struct Built {
     pub driver: PathBuf,
 }
 
-/// Root of the workspace.
+/// Root of the workspace; in a virtual machine, what of it was brought.
 #[must_use]
 pub fn workspace() -> PathBuf {
+    if here::is_here() {
+        return PathBuf::from(image::BROUGHT);
+    }
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own).to_path_buf()
 }
@@ -40,11 +46,20 @@ fn target() -> PathBuf {
         .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
 }
 
+/// Held by whoever builds the product of this workspace; another workspace has its own.
+fn lock() -> Result<File> {
+    cache::lock(&format!("product-{}", cache::key(&[&target().to_string_lossy()])))
+}
+
 /// Builds driver and helper, once per process and never twice at a time.
 ///
 /// # Errors
 /// When cargo fails.
 pub fn build(variant: Variant) -> Result<Built> {
+    if here::is_here() {
+        let dir = workspace().join("product");
+        return Ok(Built { helper: dir.clone(), driver: dir });
+    }
     static DONE: Mutex<Vec<Variant>> = Mutex::new(Vec::new());
     let mut done = DONE.lock().map_err(|_| anyhow::anyhow!("an earlier build panicked"))?;
     let plain = target().join("release");
@@ -53,7 +68,7 @@ pub fn build(variant: Variant) -> Result<Built> {
         Variant::StepHook => target().join("step-hook"),
     };
     if !done.contains(&variant) {
-        let _guard = cache::lock("product")?;
+        let _guard = lock()?;
         cargo("nomad-driver-nspawn", &target(), &[])?;
         let features: &[&str] = match variant {
             Variant::Plain => &[],
@@ -86,6 +101,19 @@ fn cargo(package: &str, target: &Path, features: &[&str]) -> Result<()> {
         }
     }
     outer::run_long(&format!("cargo build {package}"), "a minute when cold", &mut command)
+}
+
+/// Builds `nomad-nspawnctl`; returns its path.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_ctl() -> Result<PathBuf> {
+    if here::is_here() {
+        return Ok(workspace().join("bin/nomad-nspawnctl"));
+    }
+    let _guard = lock()?;
+    cargo("nomad-nspawnctl", &target(), &[])?;
+    Ok(target().join("release/nomad-nspawnctl"))
 }
 
 /// Files of the repository and where a node has them. A missing one is a failed installation.
@@ -162,10 +190,7 @@ impl Rig {
     /// # Errors
     /// When cargo fails.
     pub fn install_ctl(&self) -> Result<()> {
-        let _guard = cache::lock("product")?;
-        cargo("nomad-nspawnctl", &target(), &[])?;
-        let built = target().join("release/nomad-nspawnctl");
-        self.copy_in(&built, "/usr/bin/nomad-nspawnctl", 0o755)
+        self.copy_in(&build_ctl()?, "/usr/bin/nomad-nspawnctl", 0o755)
     }
 
     /// Replaces the binaries only, as an upgrade does; nothing is restarted.

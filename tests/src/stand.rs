@@ -43,6 +43,8 @@ pub struct Outcome {
     pub code: i32,
     /// Signal that ended it; 0 for none.
     pub signal: i32,
+    /// Whether the kernel killed for want of memory.
+    pub oom_killed: bool,
 }
 
 /// Why a start was refused.

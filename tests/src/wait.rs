@@ -4,6 +4,7 @@
 //! never waits without a limit.
 
 use anyhow::{Result, bail};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,15 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// How many times longer than usual everything may take: set in an emulated machine.
+#[must_use]
+pub fn patience() -> u32 {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| {
+        std::env::var("RIG_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    });
+    *FACTOR
+}
+
 /// Calls `look` until it gives a value, an error, or `limit` has passed.
 ///
 /// # Errors
@@ -32,6 +42,7 @@ pub fn until<T>(
     limit: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = limit * patience();
     let start = Instant::now();
     let mut pause = FIRST;
     loop {

@@ -14,6 +14,8 @@ const RATIO_AIMS: [f64; 2] = [0.6, 0.65];
 const RATIO_MAX: f64 = 0.95;
 /// The same of a task with a network of its own.
 const NETWORK_MAX: f64 = 1.1;
+/// The same of twenty and of a hundred starts at once.
+const PARALLEL_AIM: f64 = 0.6;
 const MEMORY_MAX_KIB: u64 = 40 * 1024;
 const GROWTH_MAX_KIB: f64 = 50.0;
 
@@ -68,6 +70,11 @@ fn a_start_takes_little_more_than_half_of_nspawns_own() {
         let has_link = [bench::NETWORK, bench::OWN_NETWORK].contains(&image);
         let most = if has_link { NETWORK_MAX } else { RATIO_MAX };
         assert!(ratio <= most, "{image}: ratio {ratio:.2}");
+    }
+    for row in &report.parallel {
+        let verdict = if row.ratio <= PARALLEL_AIM { "within" } else { "NOT within" };
+        println!("{}: ratio {:.2}, {verdict} the aim of {PARALLEL_AIM}", row.image, row.ratio);
+        assert!(row.ratio <= NETWORK_MAX, "{}: ratio {:.2}", row.image, row.ratio);
     }
     let (tasks, driver, helper) = *report.memory.last().unwrap();
     assert_eq!(tasks, 100);

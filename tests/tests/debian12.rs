@@ -45,8 +45,11 @@ chosen! {
     filters: [
         "calls::systemd_nspawn_is_refused_nothing_more",
         "faults::a_damaged_entry_is_never_used",
+        "faults::a_version_that_was_not_tried_makes_its_own",
+        "kept::every_task_names_the_entry_with_its_filters",
         "same::a_payload_cannot_see_whether_its_filters_come_from_the_cache",
         "same::every_set_of_options_has_the_filters_of_a_plain_nspawn",
+        "scan::no_first_instruction_is_without_the_right_filters_whatever_becomes_of_the_cache",
     ],
     firewalls: [
         "others::docker_with_iptables",
@@ -94,6 +97,8 @@ chosen! {
         "small_images::the_reason_of_systemd_nspawn_is_in_the_event",
     ],
     steps: [
+        "cache::a_fill_killed_at_each_stop_fails_no_start",
+        "cache::a_launcher_killed_around_each_filter_leaves_no_payload",
         "filters::a_payload_without_filters_is_killed_and_refused_with_the_package",
     ],
     daemon: [

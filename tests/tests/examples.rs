@@ -73,6 +73,30 @@ fn older_jobs_run_unchanged_with_the_compat_preset() {
     debian.purge().unwrap();
 }
 
+/// Ready by its command, and its template's change runs a script in it.
+#[test]
+fn the_example_with_commands_is_ready_and_hears_of_its_template() {
+    let rig = Rig::up(&Config::from_env().unwrap()).unwrap();
+    let greet = |with| {
+        rig.run(&["nomad", "var", "put", "-force", "nomad/jobs/ready-command", with]).unwrap()
+    };
+    greet("greeting=hello");
+    let run = rig.run_job(&job("ready-command")).unwrap();
+    let alloc = run.alloc().unwrap();
+    alloc.wait_running().unwrap();
+    let web = "wget -q -O - http://127.0.0.1:8080/greeting";
+    let exec =
+        ["nomad", "alloc", "exec", "-t=false", "-task", "web", &alloc.id, "/bin/sh", "-c", web];
+    assert_eq!(rig.run(&exec).unwrap(), "hello");
+    greet("greeting=welcome");
+    let file = format!("/var/lib/nomad/alloc/{}/alloc/data/greetings", alloc.id);
+    wait::true_within("the change script", LIMIT, || {
+        Ok(rig.read_file(&file).is_ok_and(|text| text == b"welcome\n"))
+    })
+    .unwrap();
+    run.purge().unwrap();
+}
+
 /// In one group, and each by the other's task name.
 #[test]
 fn tasks_of_the_example_zone_find_each_other() {

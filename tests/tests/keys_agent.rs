@@ -296,7 +296,7 @@ fn what_is_wrong_is_told_in_the_tasks_events() {
     let (job, alloc) = run("wrong", &task);
     assert_eq!(alloc.wait_done(LIMIT).unwrap(), "failed");
     let text = alloc.wait_event("t", "Driver Failure", LIMIT).unwrap().message;
-    for part in ["volatile = \"maybe\"", "port_map", "ready.mode = \"exec\"", "ulimit.files"] {
+    for part in ["volatile = \"maybe\"", "port_map", "ready.command", "ulimit.files"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     job.purge().unwrap();

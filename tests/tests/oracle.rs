@@ -12,7 +12,7 @@ use proto::task_spec::network::Private;
 use proto::task_spec::{Network, Ownership};
 
 /// Specifications in CI; `cargo rig soak` tries a million.
-const TRIES: u64 = 100_000;
+const TRIES: u64 = 150_000;
 /// The rarest of them is met once in some ten thousand; who is caught costs no more tries.
 const TRIES_OF_A_MUTANT: u64 = 1_000_000;
 

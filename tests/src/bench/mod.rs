@@ -56,8 +56,8 @@ const SETTLE: Duration = Duration::from_millis(150);
 /// Beyond this ratio a row gets twice as many pairs more, and all of them count: a noisy moment of
 /// the machine is then the lesser part, and what is really slow stays so.
 const DOUBTFUL: f64 = 0.7;
-/// Tasks of the parallel start.
-const PARALLEL: usize = 20;
+/// Tasks of a parallel start, and how often both sides start so many.
+const PARALLEL: [(usize, usize); 2] = [(20, 5), (100, 3)];
 /// Tasks at which memory is read.
 const CROWDS: [usize; 3] = [0, 20, 100];
 
@@ -99,8 +99,19 @@ async fn measure(rig: &Rig, pairs: usize) -> Result<Report> {
         let image = if mode == "raw" { DISK } else { "debian" };
         report.starts.push(row(&bare, (mode, image), &mut ours, &keys, pairs).await?);
     }
-    report.parallel.0 = bare.start_many(PARALLEL).await?;
-    report.parallel.1 = ours.start_many(PARALLEL).await?;
+    for (count, rounds) in PARALLEL {
+        let mut times = Vec::new();
+        for round in 0..rounds {
+            times.push(if round.is_multiple_of(2) {
+                let first = bare.start_many(count).await?;
+                (first, ours.start_many(count).await?)
+            } else {
+                let first = ours.start_many(count).await?;
+                (bare.start_many(count).await?, first)
+            });
+        }
+        report.parallel.push(Starts::of(&format!("{count} at once"), &times));
+    }
     let mut stops = Vec::new();
     for _ in 0..pairs {
         stops.push(ours.stop().await?);

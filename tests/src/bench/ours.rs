@@ -4,7 +4,9 @@ use super::{Report, first_byte, open_fifo, resident};
 use crate::plugin::{Allocation, Plugin};
 use crate::{Rig, msgpack};
 use anyhow::{Context as _, Result};
-use nomad_proto::drivers::{DestroyTaskRequest, StopTaskRequest, WaitTaskRequest};
+use nomad_proto::drivers::{
+    DestroyTaskRequest, StartTaskRequest, StopTaskRequest, WaitTaskRequest,
+};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -23,6 +25,22 @@ fn id(number: usize) -> String {
     format!("0e8b1c2d-1111-2222-3333-{number:012x}")
 }
 
+/// The request for a command that writes one line, with these keys of the job.
+fn request(allocation: &Allocation, run: u32, keys: &Value) -> StartTaskRequest {
+    let mut keys = keys.clone();
+    if let Some(keys) = keys.as_object_mut() {
+        keys.insert("boot".to_owned(), json!(false));
+        keys.insert("command".to_owned(), json!(["/bin/echo", "x"]));
+        // As the bare start, which has no link either; two rows have.
+        keys.entry("private_network").or_insert(json!(true));
+    }
+    let mut request = allocation.request(run, "", &[]);
+    if let Some(task) = &mut request.task {
+        task.msgpack_driver_config = msgpack::encode(&keys);
+    }
+    request
+}
+
 impl<'a> Ours<'a> {
     pub(super) async fn prepare(rig: &'a Rig) -> Result<Self> {
         let plugin = Plugin::start(rig).await?;
@@ -39,17 +57,7 @@ impl<'a> Ours<'a> {
     /// One start with these keys of the job beside its command, from the call to the first byte.
     pub(super) async fn start(&mut self, keys: &Value) -> Result<Duration> {
         self.run += 1;
-        let mut keys = keys.clone();
-        if let Some(keys) = keys.as_object_mut() {
-            keys.insert("boot".to_owned(), json!(false));
-            keys.insert("command".to_owned(), json!(["/bin/echo", "x"]));
-            // As the bare start, which has no link either; one row has.
-            keys.entry("private_network").or_insert(json!(true));
-        }
-        let mut request = self.allocation.request(self.run, "", &[]);
-        if let Some(task) = &mut request.task {
-            task.msgpack_driver_config = msgpack::encode(&keys);
-        }
+        let request = request(&self.allocation, self.run, keys);
         let mut driver = self.plugin.driver();
         tokio::time::sleep(super::SETTLE).await;
         let called = Instant::now();
@@ -76,7 +84,7 @@ impl<'a> Ours<'a> {
         let mut asked = Vec::new();
         let mut bytes = Vec::new();
         for (allocation, fifo) in &all {
-            let request = allocation.request(1, "busybox", &["/bin/echo", "x"]);
+            let request = request(allocation, 1, &json!({ "image": "busybox", "ephemeral": true }));
             let mut driver = self.plugin.driver();
             asked.push(tokio::spawn(async move { driver.start_task(request).await }));
             let mut fifo = fifo.try_clone()?;

@@ -104,8 +104,8 @@ impl Starts {
 pub struct Report {
     /// Starts one at a time.
     pub starts: Vec<Starts>,
-    /// Call to last first byte of 20 parallel starts: bare, ours.
-    pub parallel: (Duration, Duration),
+    /// Parallel starts, each row from the first call to the last first byte.
+    pub parallel: Vec<Starts>,
     /// `StopTask` of a command that ends at once, with its removal.
     pub stops: Figures,
     /// Tasks, resident memory of driver and helper in KiB.
@@ -134,6 +134,7 @@ impl Report {
     #[must_use]
     pub fn json(&self) -> Value {
         let starts: Vec<Value> = self.starts.iter().map(Starts::json).collect();
+        let parallel: Vec<Value> = self.parallel.iter().map(Starts::json).collect();
         let memory: Vec<Value> = self
             .memory
             .iter()
@@ -141,7 +142,7 @@ impl Report {
             .collect();
         json!({
             "start": starts,
-            "parallel_20": { "bare_ms": self.parallel.0.as_millis(), "ours_ms": self.parallel.1.as_millis() },
+            "parallel": parallel,
             "stop": self.stops.json(),
             "memory": memory,
             "network": self.network.json(),
@@ -151,19 +152,14 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "start, call to first byte, ms")?;
-        for Starts { image, bare, ours, ratio, pair_ratio } in &self.starts {
+        writeln!(f, "start, call to first byte, ms; of many at once to the last one's")?;
+        for Starts { image, bare, ours, ratio, pair_ratio } in
+            self.starts.iter().chain(&self.parallel)
+        {
             writeln!(f, "  {image:8} bare nspawn  {bare}")?;
             writeln!(f, "  {image:8} this driver  {ours}")?;
             writeln!(f, "  {image:8} ratio        {ratio:.2}, by pairs {pair_ratio:.2}")?;
         }
-        let (bare, ours) = self.parallel;
-        writeln!(
-            f,
-            "20 parallel starts, ms: bare {}, this driver {}",
-            bare.as_millis(),
-            ours.as_millis()
-        )?;
         writeln!(f, "stop and removal, ms\n  {}", self.stops)?;
         writeln!(f, "resident memory, KiB")?;
         for (tasks, driver, helper) in &self.memory {

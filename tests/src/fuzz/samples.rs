@@ -2,10 +2,13 @@
 
 use crate::race;
 use anyhow::Result;
+use proto::cpu_set::CpuSet;
 use proto::error::{Code, Refusal};
+use proto::exec::{ExecPlan, ExecSpec, SessionId, SessionReport, TerminalSize, Work, WorkerReport};
 use proto::link::{Ends, Link, Mac, Published, Zone};
 use proto::name::{
-    AllocId, Instance, LinkZoneName, MachineName, ParentName, TaskKey, TaskName, ZoneName,
+    AllocId, Instance, LinkZoneName, MachineName, ParentName, TaskKey, TaskName, VariableName,
+    ZoneName,
 };
 use proto::parts::Part;
 use proto::path::{Absolute, Component, Relative};
@@ -19,8 +22,11 @@ use proto::task_spec::files::{
     Tmpfs, Upper,
 };
 use proto::task_spec::network::{Address, Attached, Container, ContainerLink, Parent, Port};
+use proto::task_spec::process::User;
+use proto::task_spec::resources::{AddressRange, IoLimit, OomScope, Property, SliceName, Swap};
+use proto::task_spec::{Resources, Variable};
 use proto::wire::{
-    Answer, Exit, Hello, Page, Reply, Request, Signal, Start, State, Task, Verb, Welcome,
+    Answer, Exec, Exit, Hello, Page, Reply, Request, Signal, Start, State, Task, Verb, Welcome,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -43,6 +49,7 @@ pub(super) fn requests() -> Result<Vec<Request>> {
         Verb::List(Some(key.clone())),
         Verb::List(None),
         Verb::Remove(key.clone()),
+        Verb::Exec(Exec { length: 9 }),
     ];
     Ok(verbs.into_iter().map(|verb| Request { epoch: 3, id: 4, verb }).collect())
 }
@@ -80,7 +87,15 @@ fn refusal() -> Refusal {
 }
 
 pub(super) fn replies() -> Result<Vec<Reply>> {
-    let exit = Exit { code: 139, signal: 11, oom: true, ended_ms: 2, error: "lost".to_owned() };
+    let exit = Exit {
+        code: 139,
+        signal: 11,
+        oom: true,
+        memory_peak: 64 << 20,
+        memory_limit: 1 << 26,
+        ended_ms: 2,
+        error: "lost".to_owned(),
+    };
     let results = [
         Ok(Answer::Welcome(welcome())),
         Ok(Answer::Taken),
@@ -91,9 +106,47 @@ pub(super) fn replies() -> Result<Vec<Reply>> {
         Ok(Answer::Status(task(State::Ended(exit))?)),
         Ok(Answer::Page(Page { keys: vec![key()?, key()?], more: true })),
         Ok(Answer::Removed),
+        Ok(Answer::Session),
         Err(refusal()),
     ];
     Ok((1..).zip(results).map(|(id, result)| Reply { id, result }).collect())
+}
+
+pub(super) fn commands() -> Result<[ExecSpec; 2]> {
+    let full = ExecSpec {
+        key: key()?,
+        words: vec![Secret::new("ls"), Secret::new("-l")],
+        environment: vec![Variable { name: VariableName::new("A")?, value: Secret::new("b") }],
+        directory: Some(Absolute::parse("/local")?),
+        user: Some(User::parse("app:44")?),
+        terminal: Some(TerminalSize { rows: 24, columns: 80 }),
+    };
+    let least = ExecSpec {
+        environment: Vec::new(),
+        directory: None,
+        user: None,
+        terminal: None,
+        ..full.clone()
+    };
+    Ok([full, least])
+}
+
+pub(super) fn works() -> Result<Vec<Work>> {
+    let (cgroup, session) = (Absolute::parse("/machine.slice/x.service")?, SessionId(7));
+    let unit = proto::unit_id::UnitId::from(&key()?);
+    let plan = |spec| ExecPlan { session, unit, cgroup: cgroup.clone(), width: 65_536, spec };
+    let mut all: Vec<Work> = commands()?.map(|spec| Work::Execute(plan(spec))).into();
+    all.push(Work::Clear { cgroup, session });
+    Ok(all)
+}
+
+pub(super) fn session_reports() -> [SessionReport; 4] {
+    let failed = SessionReport::Failed(refusal());
+    [SessionReport::Streams, SessionReport::Started, SessionReport::Exited { code: 130 }, failed]
+}
+
+pub(super) fn worker_reports() -> [WorkerReport; 2] {
+    [WorkerReport::Ready { pid: 7 }, WorkerReport::Missing(vec!["1ff".to_owned()])]
 }
 
 pub(super) fn orders() -> [Order; 3] {
@@ -107,7 +160,8 @@ pub(super) fn reports() -> [Report; 4] {
         Report::Prepared {
             notes: vec!["a note".to_owned()],
             held_back: true,
-            filters: FilterSource::Missing(vec!["1f".to_owned(), "bpf".to_owned()]),
+            filters: FilterSource::Untested { version: 262 },
+            lacks_filters: true,
         },
         Report::Connected,
         Report::Failed(refusal()),
@@ -199,6 +253,36 @@ fn attached(plan: &Plan) -> Result<[PlannedNetwork; 2]> {
     ])
 }
 
+/// Every field and every variant.
+fn resources() -> Result<Resources> {
+    Ok(Resources {
+        memory_max: Some(1 << 27),
+        memory_low: Some(1 << 26),
+        swap: Swap::Bytes(1 << 20),
+        cpu_weight: Some(100),
+        cpu_boost: Some(4),
+        cpu_quota_us: Some(1_500_000),
+        cores: CpuSet::parse("0-3,9"),
+        tasks_max: Some(50),
+        io_weight: Some(10),
+        oom_score: -7,
+        oom: OomScope::Task,
+        slice: Some(SliceName::new("machine-nspawn-batch.slice")?),
+        properties: vec![
+            Property::MemoryHigh(1 << 25),
+            Property::Io {
+                limit: IoLimit::WriteOperations,
+                device: Absolute::parse("/dev/vda")?,
+                most: 9,
+            },
+        ],
+        egress: Some(vec![
+            AddressRange { address: Ipv4Addr::LOCALHOST.into(), bits: 8 },
+            AddressRange { address: Ipv6Addr::LOCALHOST.into(), bits: 128 },
+        ]),
+    })
+}
+
 pub(super) fn plans() -> Result<[Plan; 5]> {
     let plan = race::plan(Path::new("/host"))?;
     let linked = Plan {
@@ -210,5 +294,6 @@ pub(super) fn plans() -> Result<[Plan; 5]> {
         ..plan.clone()
     };
     let [bridged, container] = attached(&plan)?.map(|network| Plan { network, ..plan.clone() });
-    Ok([plan.clone(), linked, bridged, container, Plan { files: files()?, ..plan }])
+    let resources = resources()?;
+    Ok([plan.clone(), linked, bridged, container, Plan { files: files()?, resources, ..plan }])
 }

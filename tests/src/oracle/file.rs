@@ -47,6 +47,12 @@ pub struct File {
     pub limits_memory: Option<(u64, Option<String>)>,
     pub limits_tasks: Option<u64>,
     pub limits_ulimit: Option<Vec<(String, u64)>>,
+    /// The largest number: `unlimited`.
+    pub limits_swap: Option<u64>,
+    pub limits_oom_score: Option<i16>,
+    pub properties_allow: Option<Vec<String>>,
+    pub systemd_slices: Option<Vec<String>>,
+    pub network_egress: Option<Vec<(String, u8)>>,
     pub syscalls_allow_extra: Option<Vec<String>>,
     pub sysctl_allow: Option<Vec<String>>,
     pub lsm_profiles: Option<Vec<String>>,
@@ -76,6 +82,11 @@ pub struct Settings {
     pub limits_memory: Option<u64>,
     pub limits_tasks: Option<u64>,
     pub limits_ulimit: Vec<(String, u64)>,
+    pub limits_swap: u64,
+    pub limits_oom_score: i16,
+    pub properties_allow: Vec<String>,
+    pub systemd_slices: Vec<String>,
+    pub network_egress: Option<Vec<(String, u8)>>,
     pub syscalls_allow_extra: Vec<String>,
     pub sysctl_allow: Vec<String>,
     pub lsm_profiles: Vec<String>,
@@ -98,6 +109,10 @@ const NOMAD_CAPS: [&str; 14] = [
     "setuid",
     "sys_chroot",
 ];
+
+/// Properties of a unit that have no key of their own.
+pub(super) const PROPERTIES: [&str; 5] =
+    ["MemoryHigh", "IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax"];
 
 fn texts(of: &[&str]) -> Vec<String> {
     of.iter().map(|text| (*text).to_owned()).collect()
@@ -133,6 +148,11 @@ impl Settings {
             limits_memory: None,
             limits_tasks: None,
             limits_ulimit: Vec::new(),
+            limits_swap: if compat { u64::MAX } else { 0 },
+            limits_oom_score: 0,
+            properties_allow: texts(&PROPERTIES),
+            systemd_slices: Vec::new(),
+            network_egress: None,
             syscalls_allow_extra: any(&["*"]),
             sysctl_allow: texts(&[
                 "net.*",
@@ -173,6 +193,11 @@ impl File {
             limits_memory: self.limits_memory.as_ref().map(|(bytes, _)| *bytes),
             limits_tasks: self.limits_tasks,
             limits_ulimit: self.limits_ulimit.clone().unwrap_or_default(),
+            limits_swap: self.limits_swap.unwrap_or(base.limits_swap),
+            limits_oom_score: self.limits_oom_score.unwrap_or(base.limits_oom_score),
+            properties_allow: or(&self.properties_allow, base.properties_allow),
+            systemd_slices: or(&self.systemd_slices, base.systemd_slices),
+            network_egress: self.network_egress.clone(),
             syscalls_allow_extra: or(&self.syscalls_allow_extra, base.syscalls_allow_extra),
             sysctl_allow: or(&self.sysctl_allow, base.sysctl_allow),
             lsm_profiles: or(&self.lsm_profiles, base.lsm_profiles),
@@ -214,6 +239,7 @@ impl File {
                 ("zones", list(&self.network_zones)),
                 ("ports", self.network_ports.as_ref().map(|all| array(all, ports))),
                 ("container_admin", self.container_admin.map(|on| on.to_string())),
+                ("egress", self.network_egress.as_ref().map(|all| array(all, egress))),
             ],
         );
         let memory = self.limits_memory.as_ref().map(|(bytes, text)| {
@@ -224,7 +250,24 @@ impl File {
             let members = all.iter().map(|(name, most)| format!("{name} = {most}"));
             format!("{{ {} }}", members.collect::<Vec<_>>().join(", "))
         });
-        table(&mut out, "limits", &[("memory", memory), ("tasks", tasks), ("ulimit", ulimit)]);
+        let swap = self.limits_swap.map(|bytes| match bytes {
+            u64::MAX => "\"unlimited\"".to_owned(),
+            bytes => bytes.to_string(),
+        });
+        let score = self.limits_oom_score.map(|score| score.to_string());
+        table(
+            &mut out,
+            "limits",
+            &[
+                ("memory", memory),
+                ("tasks", tasks),
+                ("ulimit", ulimit),
+                ("swap", swap),
+                ("oom_score_adj", score),
+            ],
+        );
+        table(&mut out, "properties", &[("allow", list(&self.properties_allow))]);
+        table(&mut out, "systemd", &[("slices", list(&self.systemd_slices))]);
         table(&mut out, "syscalls", &[("allow_extra", list(&self.syscalls_allow_extra))]);
         table(&mut out, "sysctl", &[("allow", list(&self.sysctl_allow))]);
         table(&mut out, "lsm", &[("profiles", list(&self.lsm_profiles))]);
@@ -242,6 +285,10 @@ fn image_path(entry: &ImagePath) -> String {
 
 fn ports((low, high): &(u16, u16)) -> String {
     if low == high { low.to_string() } else { format!("\"{low}-{high}\"") }
+}
+
+fn egress((address, bits): &(String, u8)) -> String {
+    format!("\"{address}/{bits}\"")
 }
 
 fn array<T>(of: &[T], show: impl Fn(&T) -> String) -> String {

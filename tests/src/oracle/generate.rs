@@ -1,9 +1,10 @@
 //! Random policy files and specifications: most are close to what is allowed, some are far off.
 
-use super::file::{File, ImagePath, Preset, Settings};
+use super::file::{File, ImagePath, PROPERTIES, Preset, Settings};
 use super::random::Random;
 use super::texts::{self, OWN, path, relative};
 use super::{twists, wire, zones};
+use proto::capability::Capabilities;
 use proto::name::{AllocId, ImageName, Instance, TaskKey, TaskName, VariableName};
 use proto::secret::Secret;
 use proto::task_spec::files::{Bind, Mapping, Source, Tmpfs};
@@ -92,6 +93,14 @@ pub fn policy(random: &mut Random) -> File {
             let listed: Vec<_> = names.filter(|_| r.chance(40)).collect();
             let most = |name: &str| (name.to_owned(), r.pick(&[0, 1, 1024, 1 << 40]));
             listed.into_iter().map(most).collect()
+        }),
+        limits_swap: given(random, 40, |r| r.pick(&[0, 1 << 20, 64 << 20, u64::MAX])),
+        limits_oom_score: given(random, 40, |r| r.pick(&[-1000, -100, -1, 0, 500])),
+        properties_allow: given(random, 30, |r| owned(r.some(&PROPERTIES, 4))),
+        systemd_slices: given(random, 50, |r| owned(r.some(&texts::SLICE_RULES, 2))),
+        network_egress: given(random, 20, |r| {
+            let listed = r.some(&texts::RANGES, 3);
+            listed.into_iter().map(|(address, bits)| (address.to_owned(), bits)).collect()
         }),
         syscalls_allow_extra: given(random, 40, |r| {
             let mut all = owned(r.some(&texts::SYSCALLS, 3));
@@ -217,6 +226,12 @@ pub fn spec(random: &mut Random, policy: &Settings) -> (TaskSpec, Vec<&'static s
         spec.root.kind = ImageKind::Disk;
     }
     spec.resources.memory_max = policy.limits_memory;
+    spec.resources.egress = policy.network_egress.is_some().then(Vec::new);
+    // Such a policy refuses most networks to whoever keeps these.
+    if policy.network_egress.is_some() && random.chance(70) {
+        let of_networks = ["net_raw", "net_admin"].into_iter().filter_map(Capabilities::named);
+        spec.isolation.drop = of_networks.fold(Capabilities::default(), Capabilities::with);
+    }
     spec.resources.tasks_max = policy.limits_tasks.filter(|_| random.chance(50));
     extras(random, &mut spec);
     let twists = match random.below(100) {

@@ -3,7 +3,9 @@
 use super::file::Settings;
 use super::{Broken, TASKS_DEFAULT, places};
 use proto::capability::Capabilities;
+use proto::task_spec::resources::{AddressRange, IoLimit, Property, Swap};
 use proto::task_spec::{Network, Payload, TaskSpec, Users};
+use std::net::IpAddr;
 
 /// What systemd-nspawn leaves every container (systemd-nspawn(1), `--capability=`).
 const NSPAWN_CAPS: [&str; 26] = [
@@ -84,6 +86,83 @@ fn check_ceilings(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     }
 }
 
+/// The bits that all addresses of a range share, as a text of 0 and 1 behind the family; `None`: its
+/// first address is another.
+pub(super) fn bits(range: &AddressRange) -> Option<String> {
+    let (family, octets) = match range.address {
+        IpAddr::V4(address) => ("4:", address.octets().to_vec()),
+        IpAddr::V6(address) => ("6:", address.octets().to_vec()),
+    };
+    let all: String = octets.iter().map(|octet| format!("{octet:08b}")).collect();
+    let (shared, rest) = all.split_at_checked(range.bits.into())?;
+    (!rest.contains('1')).then(|| format!("{family}{shared}"))
+}
+
+fn check_unit(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
+    let wanted = &spec.resources;
+    let swap = match wanted.swap {
+        Swap::None => 0,
+        Swap::Bytes(bytes) => bytes,
+        Swap::Unlimited => u64::MAX,
+    };
+    broken.policy("swap-above", swap > policy.limits_swap);
+    let score = wanted.oom_score;
+    broken.policy("oom-score-low", score < 0 && score < policy.limits_oom_score);
+    for property in &wanted.properties {
+        let name = match property {
+            Property::MemoryHigh(_) => "MemoryHigh",
+            Property::Io { limit: IoLimit::ReadBandwidth, .. } => "IOReadBandwidthMax",
+            Property::Io { limit: IoLimit::WriteBandwidth, .. } => "IOWriteBandwidthMax",
+            Property::Io { limit: IoLimit::ReadOperations, .. } => "IOReadIOPSMax",
+            Property::Io { limit: IoLimit::WriteOperations, .. } => "IOWriteIOPSMax",
+        };
+        let listed = policy.properties_allow.iter().any(|entry| entry == name);
+        broken.policy("property-listed", !listed);
+    }
+    if let Some(slice) = &wanted.slice {
+        let mut patterns = policy.systemd_slices.iter();
+        let listed = patterns.any(|pattern| places::matches(pattern, slice.as_str(), true));
+        broken.policy("slice", !listed);
+    }
+    if let Some(allowed) = &policy.network_egress {
+        broken.policy("egress-unset", wanted.egress.is_none());
+        broken.policy("egress-evaded", may_evade_egress(spec, policy));
+        for range in wanted.egress.iter().flatten() {
+            let Some(asked) = bits(range) else { continue };
+            let covers = |(address, bits): &(String, u8)| {
+                let address = address.parse().ok()?;
+                self::bits(&AddressRange { address, bits: *bits })
+            };
+            let mut entries = allowed.iter().filter_map(covers);
+            broken.policy("egress-listed", !entries.any(|entry| asked.starts_with(&entry)));
+        }
+    }
+}
+
+/// Whether root inside has capabilities over a network with a way out.
+fn may_evade_egress(spec: &TaskSpec, policy: &Settings) -> bool {
+    let dropped: Vec<String> = spec.isolation.drop.names().collect();
+    let lacks = |name: &str| dropped.iter().any(|dropped| dropped == name);
+    let boots = matches!(spec.payload, Payload::Boot { .. });
+    let adds = spec.isolation.add.names().any(|name| name == "CAP_NET_ADMIN");
+    let of_container = match &spec.network {
+        Network::Loopback => return false,
+        Network::Container(_) => true,
+        Network::Private(_) => network_of_container(spec, policy),
+        // With an address that the driver sets, a booted image does not get the network.
+        Network::Attached(attached) => {
+            let is_static = attached.v4.is_some() || attached.v6.is_some();
+            (boots || adds)
+                && !lacks("CAP_NET_ADMIN")
+                && !(boots && is_static)
+                && policy.container_admin
+        }
+        Network::Host | Network::Join(_) => false,
+    };
+    let counts = of_container || spec.users == Users::Host;
+    counts && !(lacks("CAP_NET_RAW") && lacks("CAP_NET_ADMIN"))
+}
+
 fn check_isolation(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     for rule in spec.isolation.syscalls.iter().filter(|rule| rule.allow) {
         let name = rule.name.as_str();
@@ -119,5 +198,6 @@ pub(super) fn check(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     check_users(spec, policy, broken);
     check_caps(spec, policy, broken);
     check_ceilings(spec, policy, broken);
+    check_unit(spec, policy, broken);
     check_isolation(spec, policy, broken);
 }

@@ -12,7 +12,7 @@
 //! | `sizes` | bounds and contradictions (`Invalid`) |
 //! | [`places`] | paths, binds, devices, networks (`Policy`) |
 //! | `grants` | users, capabilities, ceilings, settings (`Policy`) |
-//! | [`generate`], `twists`, `attached`, `mounts`, `zones`, `texts` | random policy files and specifications |
+//! | [`generate`], `twists`, `attached`, `mounts`, `units`, `zones`, `texts` | random policy files and specifications |
 //! | [`wire`] | what a specification becomes on its way |
 //! | [`compare`] | runs both, counts, and shows where they differ |
 
@@ -27,6 +27,7 @@ pub mod random;
 mod sizes;
 mod texts;
 mod twists;
+mod units;
 pub mod wire;
 mod zones;
 

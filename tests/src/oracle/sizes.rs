@@ -2,13 +2,14 @@
 
 use super::file::Settings;
 use super::places::{image, is_plain, within};
-use super::{Broken, places, wire};
+use super::{Broken, grants, places, wire};
 use proto::limits;
 use proto::path::Relative;
 use proto::task_spec::files::{CredentialContent, Source, Upper};
 use proto::task_spec::network::{Attached, ContainerLink, Parent, Private};
 use proto::task_spec::process::Ready;
 use proto::task_spec::resolver::EtcFile;
+use proto::task_spec::resources::{Property, Swap};
 use proto::task_spec::{ImageKind, Logs, Network, Ownership, Payload, Root, TaskSpec, Users};
 
 fn doubled<T: PartialEq>(of: impl Iterator<Item = T>) -> bool {
@@ -120,7 +121,12 @@ fn check_numbers(spec: &TaskSpec, broken: &mut Broken) {
     }
     let signal = spec.stop_signal.is_some_and(|n| n == 0 || n == 32 || n == 33 || n > 64);
     broken.invalid("signal", signal);
-    let wanted = spec.resources;
+    check_resources(spec, broken);
+}
+
+/// Limits of the unit.
+fn check_resources(spec: &TaskSpec, broken: &mut Broken) {
+    let wanted = &spec.resources;
     let memory = limits::MEMORY_MIN..=limits::MEMORY_MAX;
     broken.invalid("memory-max", wanted.memory_max.is_some_and(|n| !memory.contains(&n)));
     broken.invalid("memory-low", wanted.memory_low.is_some_and(|n| !memory.contains(&n)));
@@ -128,6 +134,37 @@ fn check_numbers(spec: &TaskSpec, broken: &mut Broken) {
         .invalid("cpu-weight", wanted.cpu_weight.is_some_and(|n| !limits::CPU_WEIGHT.contains(&n)));
     broken
         .invalid("tasks-max", wanted.tasks_max.is_some_and(|n| !limits::TASKS_LIMIT.contains(&n)));
+    const MOST: u64 = 64 << 40;
+    broken.invalid("swap", matches!(wanted.swap, Swap::Bytes(n) if n > MOST));
+    broken.invalid("cpu-boost", wanted.cpu_boost.is_some_and(|n| !(2..=100).contains(&n)));
+    let quota = wanted.cpu_quota_us;
+    broken.invalid("cpu-quota", quota.is_some_and(|n| !(10_000..=8_192_000_000).contains(&n)));
+    broken.invalid("cores", wanted.cores.as_ref().is_some_and(|set| set.mask().is_empty()));
+    broken.invalid("io-weight", wanted.io_weight.is_some_and(|n| n == 0 || n > 10_000));
+    broken.invalid("oom-score", wanted.oom_score.unsigned_abs() > 1000);
+    broken.invalid("many-properties", wanted.properties.len() > 64);
+    let places = wanted.properties.iter().map(|property| match property {
+        Property::MemoryHigh(_) => ("MemoryHigh".to_owned(), String::new()),
+        Property::Io { limit, device, .. } => (format!("{limit:?}"), device.to_string()),
+    });
+    broken.invalid("property-twice", doubled(places));
+    for property in &wanted.properties {
+        let number = match property {
+            Property::MemoryHigh(number) => *number,
+            Property::Io { device, most, .. } => {
+                let device = device.to_string();
+                broken.invalid("property-device", !is_plain(&device));
+                broken.invalid("property-device", !device.starts_with("/dev/"));
+                *most
+            }
+        };
+        broken.invalid("property-number", number == 0 || number > MOST);
+    }
+    let egress = wanted.egress.as_deref().unwrap_or_default();
+    broken.invalid("many-ranges", egress.len() > 128);
+    for range in egress {
+        broken.invalid("range-of-addresses", grants::bits(range).is_none());
+    }
 }
 
 fn check_range(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {

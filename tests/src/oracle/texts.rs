@@ -304,3 +304,26 @@ pub(super) fn relative(parts: &[&str]) -> Relative {
     let parts = parts.iter().map(|part| Component::new(*part).expect("a name of this file"));
     Relative::new(parts.collect()).expect("few names")
 }
+
+/// Patterns of slices in policy files.
+pub(super) const SLICE_RULES: [&str; 4] =
+    ["machine-nspawn-*.slice", "batch.slice", "*", "machine-nspawn-batch.slice"];
+/// Slices of jobs.
+pub(super) const SLICES: [&str; 5] = [
+    "machine-nspawn-batch.slice",
+    "machine-nspawn.slice",
+    "batch.slice",
+    "batch-1.slice",
+    "system.slice",
+];
+/// Ranges of addresses, as a policy file may list them.
+pub(super) const RANGES: [(&str, u8); 8] = [
+    ("10.0.0.0", 8),
+    ("10.1.0.0", 16),
+    ("10.0.0.0", 7),
+    ("192.0.2.7", 32),
+    ("0.0.0.0", 0),
+    ("fd00::", 8),
+    ("fd00::1", 128),
+    ("::", 0),
+];

@@ -6,7 +6,7 @@ use super::generate::{mode, payload, port};
 use super::mounts::{bind, count, credential, device, hidden, overlay, pivot, tmpfs};
 use super::random::Random;
 use super::texts::{self, OTHER, OWN, path};
-use super::zones;
+use super::{units, zones};
 use proto::capability::{Capabilities, NAMES};
 use proto::limits;
 use proto::name::{ImageName, VariableName};
@@ -26,7 +26,7 @@ use std::num::NonZeroU16;
 type Twist = fn(&mut Random, &Settings, &mut TaskSpec);
 
 /// Those with many cases stand several times.
-const ALL: [(&str, Twist); 50] = [
+const ALL: [(&str, Twist); 56] = [
     ("image", image),
     ("image", image),
     ("image", image),
@@ -67,9 +67,15 @@ const ALL: [(&str, Twist); 50] = [
     ("selinux", selinux),
     ("label", label),
     ("logs", logs),
-    ("resources", resources),
-    ("resources", resources),
-    ("resources", resources),
+    ("resources", units::resources),
+    ("resources", units::resources),
+    ("resources", units::resources),
+    ("unit-limits", units::numbers),
+    ("unit-limits", units::numbers),
+    ("unit-properties", units::properties),
+    ("unit-properties", units::properties),
+    ("egress", units::egress),
+    ("egress", units::egress),
     ("signal", signal),
     ("texts", long_texts),
     ("texts", long_texts),
@@ -329,25 +335,6 @@ fn logs(random: &mut Random, _policy: &Settings, spec: &mut TaskSpec) {
     };
     if random.chance(60) {
         spec.payload = Payload::Boot { arguments: Vec::new() };
-    }
-}
-
-fn resources(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
-    let (min, max) = (limits::MEMORY_MIN, limits::MEMORY_MAX);
-    let ceiling = policy.limits_memory.unwrap_or(min);
-    let memory = [0, min - 1, min, max, max + 1, u64::MAX, ceiling, ceiling + 1, ceiling - 1];
-    let tasks = policy.limits_tasks.unwrap_or(100);
-    let wanted = &mut spec.resources;
-    match random.below(7) {
-        0 => wanted.memory_max = Some(random.pick(&memory)),
-        1 => wanted.memory_low = Some(random.pick(&memory)),
-        2 => wanted.cpu_weight = Some(random.pick(&[0, 1, 10_000, 10_001])),
-        3 => wanted.tasks_max = Some(random.pick(&[0, 1, tasks, tasks + 1, 4_194_304, 4_194_305])),
-        4 | 5 => wanted.memory_max = None,
-        _ => {
-            wanted.memory_max = Some(ceiling + 1);
-            wanted.tasks_max = Some(tasks);
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use nix::unistd::{Uid, chown, mkfifo};
 use proto::name::{AllocId, Instance, MachineName, TaskName};
 use proto::path::{Absolute, Component, Relative};
 use proto::plan::{Place, Plan, PlannedFiles, PlannedNetwork, TaskDirs};
-use proto::task_spec::{Isolation, Layer, Logs, Names, Payload, Process, Root, RootFs};
+use proto::task_spec::{Isolation, Layer, Logs, Names, Payload, Process, Resources, Root, RootFs};
 use proto::unit_id::UnitId;
 use std::fs;
 use std::path::Path;
@@ -69,6 +69,8 @@ pub(crate) fn plan(top: &Path) -> Result<Plan> {
         },
         logs: Logs::Fifos,
         kill_signal: 15,
+        resources: Resources::default(),
+        min_free: 0,
         agent: None,
     })
 }

@@ -16,7 +16,7 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 61] = [
+const FAULTS: [Fault; 67] = [
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -130,6 +130,12 @@ const FAULTS: [Fault; 61] = [
         "(\"no memory limit\".to_owned(), 0)",
     ),
     ("resources.rs", ".unwrap_or(TASKS_DEFAULT).min(most)", ".unwrap_or(TASKS_DEFAULT)"),
+    ("resources.rs", "swap, limits.swap.0)?;", "swap, limits.swap.0.max(1))?;"),
+    ("resources.rs", "score < least.min(0)", "score < least.min(0) - 1"),
+    ("resources.rs", "entry.holds(&prefix(range))", "prefix(range).holds(entry)"),
+    ("resources.rs", "n.0 == it.name()", "n.0 != \"MemoryHigh\" || n.0 == it.name()"),
+    ("resources.rs", "matches(pattern, slice.as_str(), None)", "!pattern.is_empty()"),
+    ("resources.rs", "range.bits <= longest && ", ""),
 ];
 
 /// The file of the protocol that holds the rule for mount points.

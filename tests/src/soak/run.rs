@@ -1,7 +1,7 @@
 //! `cargo rig soak`: the same checks as in CI with large numbers, and a table of what was done.
 
 use super::{mutants, policy, seed};
-use crate::{fuzz, outer, race};
+use crate::{filters, fuzz, outer, race};
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +13,8 @@ const POLICY: u64 = 1_000_000;
 const MUTANT: u64 = 1_000_000;
 /// Tries at each place that is raced for.
 const RACE: u64 = 5_000_000;
+/// Starts with a damaged cache of system call filters.
+const STARTS: u64 = 10_000;
 /// Messages for each decoder.
 const DECODER: u64 = 100_000_000;
 /// Seeds that one core may use up.
@@ -27,6 +29,8 @@ pub enum Part {
     Mutants,
     /// Races for what the launcher opens.
     Races,
+    /// Starts on a test host while the cache of system call filters is damaged.
+    Filters,
     /// Broken messages for every reader.
     Bytes,
     /// Broken messages for one reader, by its number.
@@ -35,14 +39,15 @@ pub enum Part {
 
 impl Part {
     /// In the order in which they run.
-    pub const ALL: [Self; 4] = [Self::Oracle, Self::Mutants, Self::Races, Self::Bytes];
+    pub const ALL: [Self; 5] =
+        [Self::Oracle, Self::Mutants, Self::Races, Self::Filters, Self::Bytes];
 
     /// Its share of the time; mutants take what they take.
     fn share(self) -> u32 {
         match self {
             Self::Oracle => 1,
             Self::Mutants => 0,
-            Self::Races => 4,
+            Self::Races | Self::Filters => 4,
             Self::Bytes => 5,
             Self::Reader(_) => 1,
         }
@@ -57,6 +62,7 @@ impl FromStr for Part {
             "oracle" => Ok(Self::Oracle),
             "mutants" => Ok(Self::Mutants),
             "races" => Ok(Self::Races),
+            "filters" => Ok(Self::Filters),
             "bytes" => Ok(Self::Bytes),
             name => {
                 let readers = fuzz::all()?;
@@ -65,7 +71,9 @@ impl FromStr for Part {
                 }
                 let names: Vec<_> = readers.iter().map(|reader| reader.name).collect();
                 let names = names.join(", ");
-                bail!("{name:?} is none of oracle, mutants, races, bytes, nor a reader: {names}")
+                bail!(
+                    "{name:?} is none of oracle, mutants, races, filters, bytes, nor a reader: {names}"
+                )
             }
         }
     }
@@ -219,6 +227,22 @@ fn races(time: Duration) -> Result<Vec<Row>> {
     Ok(all.iter().map(row).collect())
 }
 
+fn scan(seed: u64, time: Duration) -> Result<Row> {
+    let scanner = filters::scan::Scanner::new()?;
+    let mut all = filters::scan::Figures::default();
+    rounds(STARTS, 250, time, |round, starts| {
+        all.add(scanner.run(seed + round, starts)?);
+        Ok(())
+    })?;
+    all.wrong.iter().for_each(|wrong| outer::say(wrong));
+    Ok(Row {
+        what: "starts with a damaged cache of filters".to_owned(),
+        tries: all.starts,
+        wrong: u64::try_from(all.wrong.len())?,
+        control: all.to_string(),
+    })
+}
+
 fn decode(number: usize, seed: u64, time: Duration) -> Result<Row> {
     let all = on_every_core(seed, |seed, cores| {
         let targets = fuzz::all()?;
@@ -264,6 +288,7 @@ pub fn run(minutes: u64, parts: &[Part]) -> Result<Table> {
             Part::Oracle => add(compare(seed, time)?),
             Part::Mutants => add(mutate(seed)?),
             Part::Races => races(time)?.into_iter().for_each(&mut add),
+            Part::Filters => add(scan(seed, time)?),
             Part::Bytes => {
                 let end = Instant::now() + time;
                 let readers = fuzz::all()?.len();

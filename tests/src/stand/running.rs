@@ -158,6 +158,7 @@ impl Running<'_> {
             stderr: self.written(1)?,
             code: result.exit_code,
             signal: result.signal,
+            oom_killed: result.oom_killed,
         };
         let request = DestroyTaskRequest { task_id: self.id.clone(), force: true };
         runtime.block_on(self.driver.destroy_task(request))?;

@@ -7,6 +7,7 @@
 use super::{Class, World};
 use crate::{Rig, product};
 use anyhow::{Context as _, Result};
+use kernel::ended::ENDED;
 use kernel::layout::FILTERS;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +37,7 @@ pub(super) fn all(rig: &Rig) -> Result<World> {
 
 /// The payload part of the instance's cgroup: what its PID 1 sees as its root.
 fn tree(rig: &Rig) -> PathBuf {
-    rig.ready().cgroup.join("payload")
+    rig.ready().tree.clone()
 }
 
 fn processes(rig: &Rig) -> Vec<Process> {
@@ -154,7 +155,9 @@ fn cgroups(world: &mut World, rig: &Rig) {
         // In the root of the tree every directory counts, except slices and mounts, which PID 1
         // makes when it first needs them.
         let top = parts == 1 && !path.ends_with(".slice") && !path.ends_with(".mount");
-        if top || path.contains("machine-nspawn.slice/") {
+        // The slice of tasks that share CPUs stays, as the one above it does.
+        let task = path.contains("machine-nspawn.slice/") && !path.ends_with("-share.slice");
+        if top || task {
             world.add(Class::Cgroup, path);
         }
     });
@@ -165,8 +168,10 @@ fn files(world: &mut World, rig: &Rig) -> Result<()> {
     let mut list = |class: Class, dir: &str, depth: usize| {
         below(&root.join(dir), depth, &mut |path| {
             let name = path.strip_prefix(&root).unwrap_or(path);
-            // The cache of system call filters belongs to no task.
-            if !name.starts_with(FILTERS.trim_start_matches('/')) {
+            // The cache of system call filters belongs to no task, and the directory of what is kept
+            // of ended tasks to none alone.
+            let is_cache = name.starts_with(FILTERS.trim_start_matches('/'));
+            if !is_cache && name != Path::new(ENDED.trim_start_matches('/')) {
                 world.add(class, format!("/{}", name.display()));
             }
         });

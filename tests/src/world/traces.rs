@@ -11,15 +11,17 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Directories of the instance in which a task's things bear its allocation's name.
-const DIRECTORIES: [&str; 8] = [
+const DIRECTORIES: [&str; 10] = [
     "run/systemd/transient",
     "run/systemd/machines",
     "run/systemd/nspawn",
     "run/nomad-nspawn",
     "run/nomad-nspawn/stage",
     "run/nomad-nspawn/hosts",
+    "run/nomad-nspawn/ended",
     "var/lib/nomad-nspawn",
     "sys/fs/cgroup/machine.slice/machine-nspawn.slice",
+    "sys/fs/cgroup/machine.slice/machine-nspawn.slice/machine-nspawn-share.slice",
 ];
 
 /// A run that nobody was told of goes when the helper has missed its allocation's directory twice,

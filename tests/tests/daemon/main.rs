@@ -11,6 +11,7 @@
 
 mod confinement;
 mod errors;
+mod freeze;
 mod images;
 mod journal;
 mod lifecycle;
@@ -45,6 +46,11 @@ read_write = ["/srv"]
 unprotected = "unmapped"
 [devices]
 allow = ["/dev/full:r", "/dev/daemon-none:rw"]
+[limits]
+swap = "1m"
+oom_score_adj = -10
+[systemd]
+slices = ["machine-nspawn-*.slice"]
 "#;
 /// No step takes longer.
 const SOON: Duration = Duration::from_secs(20);

@@ -36,7 +36,8 @@ fn without_a_limit_of_its_own_a_task_has_that_of_systemds_template() {
     let (_life, rig, client) = host();
     let task = Handmade::new(rig, "limited").unwrap();
     let mut spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
-    for (instance, asked, shown) in [(1, None, "16384"), (2, Some(123), "123")] {
+    // Three more than the payload may have are for systemd-nspawn itself.
+    for (instance, asked, shown) in [(1, None, "16387"), (2, Some(123), "126")] {
         spec.key.instance = proto::name::Instance(instance);
         spec.resources.tasks_max = asked;
         let unit = started(&client, &spec).unit;
@@ -93,4 +94,28 @@ fn remarks_of_the_launcher_come_with_the_answer() {
     assert_eq!(status(&client, &task.key).notes, notes);
     task.remove(&client).unwrap();
     rig.run(&["rmdir", "/srv/daemon-remarks"]).unwrap();
+}
+
+/// More than any file system has; the root of this task lies there, of the others it does not.
+#[test]
+fn a_start_is_refused_while_the_disk_of_changes_is_nearly_full() {
+    use proto::task_spec::{Layer, Root, RootFs};
+    let (_life, host, _client) = crate::alone();
+    let rig = &host.rig;
+    let full = crate::POLICY.replace("[limits]", "[limits]\nmin_free = \"63t\"");
+    rig.set_policy(&full).unwrap();
+    let client = crate::next_life(rig);
+    let task = Handmade::new(rig, "no-space").unwrap();
+    let mut spec = task.spec(&["/bin/sleep", "1000"]).unwrap();
+    spec.root = RootFs::tree(Root::Ephemeral(Layer::Disk));
+    let refusal = refused(&client, &spec);
+    assert_eq!((refusal.code, refusal.step.as_str()), (Code::Busy, "root"), "{refusal}");
+    for part in ["MiB are free", "[limits] min_free of the policy file asks for 66060288 MiB"] {
+        assert!(refusal.to_string().contains(part), "{refusal}");
+    }
+    spec.root = RootFs::tree(Root::Ephemeral(Layer::Memory));
+    started(&client, &spec);
+    task.remove(&client).unwrap();
+    rig.set_policy(crate::POLICY).unwrap();
+    crate::next_life(rig);
 }

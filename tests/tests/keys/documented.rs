@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 const DOCUMENT: &str = include_str!("../../../docs/CONFIG.md");
 
 /// The files that hold tests of keys.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     include_str!("attached.rs"),
     include_str!("files.rs"),
     include_str!("image_root.rs"),
@@ -17,6 +17,7 @@ const SOURCES: [&str; 13] = [
     include_str!("plugin.rs"),
     include_str!("private_users.rs"),
     include_str!("process.rs"),
+    include_str!("resources.rs"),
     include_str!("roots.rs"),
     include_str!("start.rs"),
 ];

@@ -15,14 +15,8 @@ fn task_keys() -> Vec<(&'static str, Value)> {
         ("verity_data", json!("/x")),
         ("entrypoint", json!(["x"])),
         ("args", json!(["x"])),
-        ("ready.command", json!(["x"])),
         ("prefetch", json!(true)),
         ("wait_for_address", json!("require")),
-        ("cpu_hard_limit", json!(true)),
-        ("memory_swap", json!("64m")),
-        ("oom_score_adj", json!(100)),
-        ("io_weight", json!(100)),
-        ("properties", json!([{ "IOWeight": "100" }])),
     ]
 }
 
@@ -58,7 +52,8 @@ fn later_keys_are_refused() {
     // Their defaults, written down, change nothing.
     let defaults = json!({
         "network_setup": "helper", "wait_for_address": "auto", "ports": [], "port_map": [],
-        "prefetch": false, "root_hash": "", "oom_score_adj": 0, "cpu_hard_limit": false,
+        "prefetch": false, "root_hash": "", "oom_score_adj": 0, "cpu_hard_limit": false, "oom": "process",
+        "memory_swap": "0", "properties": [], "egress": [], "slice": "",
     });
     let outcome = stand().run(&sh(defaults, "echo runs")).unwrap();
     assert_eq!(outcome.stdout, "runs\n");

@@ -22,6 +22,7 @@ mod network_names;
 mod plugin;
 mod private_users;
 mod process;
+mod resources;
 mod roots;
 mod small_images;
 mod start;
@@ -55,9 +56,11 @@ ln -s ../usr/share/zoneinfo/UTC zones/etc/localtime
 ln -sf /usr/share/zoneinfo/Asia/Tokyo /etc/localtime
 "#;
 
-/// The compat preset, with an interface for macvlan.
+/// The compat preset, with an interface for macvlan, scores below 0 and slices.
 const POLICY: &str = "preset = \"compat\"\n[network]\nallow = [\"private\", \"veth\", \"zone\", \
-                      \"group\", \"host\", \"bridge:*\", \"macvlan:mac*\", \"container\"]\n";
+                      \"group\", \"host\", \"bridge:*\", \"macvlan:mac*\", \"container\"]\n\
+                      [limits]\noom_score_adj = -500\n\
+                      [systemd]\nslices = [\"machine-nspawn-*.slice\"]\n";
 
 /// The host on which nothing is refused but what makes no sense.
 fn stand() -> &'static Stand {

@@ -250,3 +250,77 @@ fn plugin_key_recover_timeout() {
     assert_eq!(outcome.stdout, "up\n");
     assert!(not_taken(json!({ "recover_timeout": "1h" })).contains("must be 1s to 10m"));
 }
+
+/// The answer to one request of HTTP from inside the host: status and body, or how curl failed.
+fn http(method: &str, url: &str) -> (String, String) {
+    let words = ["curl", "-sS", "-m", "10", "-X", method, "-w", "\n%{http_code}", url];
+    let out = stand().rig.exec(&words).unwrap();
+    let text = out.text();
+    match text.rsplit_once('\n') {
+        Some((body, status)) if out.success() => (status.to_owned(), format!("{body}\n")),
+        _ => (format!("curl: {}", out.code()), String::from_utf8_lossy(&out.stderr).into_owned()),
+    }
+}
+
+/// What curl reports where nobody listens.
+const REFUSED: &str = "curl: 7";
+
+/// The value of a sample on a page of figures.
+fn sample(page: &str, name: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{page}")).parse().unwrap()
+}
+
+#[test]
+fn plugin_key_metrics() {
+    const URL: &str = "http://127.0.0.1:9631/metrics";
+    let config = json!({ "metrics": { "address": "127.0.0.1:9631" } });
+    let first = plugin(config.clone());
+    assert_eq!(run(&first, json!({}), "echo runs"), "runs\n");
+    refused(&first, json!({ "capability": ["no_such"] }));
+    let (status, page) = http("GET", URL);
+    assert_eq!(status, "200", "{page}");
+    for (name, value) in [
+        ("nomad_nspawn_starts_total{result=\"started\"}", 1.0),
+        ("nomad_nspawn_starts_total{result=\"refused\"}", 1.0),
+        ("nomad_nspawn_start_seconds_count{step=\"helper\"}", 1.0),
+        ("nomad_nspawn_helper_request_seconds_count{verb=\"start\"}", 1.0),
+        ("nomad_nspawn_helper_reconnects_total", 0.0),
+        ("nomad_nspawn_tasks{state=\"running\"}", 0.0),
+    ] {
+        assert_eq!(sample(&page, name), value, "{name} in\n{page}");
+    }
+    assert!(sample(&page, "nomad_nspawn_start_seconds_sum{step=\"helper\"}") > 0.0);
+    assert!(page.contains("# TYPE nomad_nspawn_start_seconds histogram\n"), "{page}");
+    assert!(!page.contains("alloc"), "nothing names a task:\n{page}");
+    assert_eq!(http("POST", URL).0, "405");
+    assert_eq!(http("GET", "http://127.0.0.1:9631/").0, "404");
+    // Nothing but loopback, whatever address is bound.
+    let address = &stand().rig.ready().address;
+    assert_eq!(http("GET", &format!("http://{address}:9631/metrics")).0, REFUSED);
+
+    // Another instance serves as well as ever, and takes the port when the first has gone.
+    let second = plugin(config);
+    assert_eq!(run(&second, json!({}), "echo runs"), "runs\n");
+    assert_eq!(run(&second, json!({}), "echo runs"), "runs\n");
+    let started = |page: &str| sample(page, "nomad_nspawn_starts_total{result=\"started\"}");
+    assert_eq!(started(&http("GET", URL).1), 1.0, "the first one's");
+    drop(first);
+    wait::true_within("the second one's figures", Duration::from_secs(10), || {
+        let (status, page) = http("GET", URL);
+        Ok(status == "200" && started(&page) == 2.0)
+    })
+    .unwrap();
+    drop(second);
+    // Without the block nobody listens.
+    let without = plugin(json!({}));
+    assert_eq!(http("GET", URL).0, REFUSED);
+    drop(without);
+    let default = plugin(json!({ "metrics": {} }));
+    assert_eq!(http("GET", URL).0, "200");
+    drop(default);
+    for address in ["0.0.0.0:9631", "127.0.0.1:80", "localhost:9631"] {
+        let text = not_taken(json!({ "metrics": { "address": address } }));
+        assert!(text.contains("metrics.address") && text.contains(address), "{text}");
+    }
+}

@@ -71,6 +71,22 @@ fn key_ready() {
     assert!(["running", "degraded"].contains(&state.trim()), "{state}");
     task.stop("SIGKILL").unwrap();
 
+    // A command in it says it; its tries are an interval apart.
+    let script = "sleep 2; touch /local/said; sleep 1000";
+    let tries = "echo x >> /local/tries; test -e /local/said";
+    let exec = json!({
+        "mode": "exec", "command": ["/bin/sh", "-c", tries], "interval": "1s", "timeout": "30s",
+    });
+    let task = started(&sh(json!({ "ready": exec }), script));
+    assert!(said(&task.allocation));
+    let tries = format!("{}/t/local/tries", task.allocation.dir());
+    let count = stand().rig.read_file(&tries).unwrap().len() / 2;
+    assert!((2..=6).contains(&count), "{count} tries");
+    task.stop("SIGKILL").unwrap();
+    let never = json!({ "mode": "exec", "command": ["false"], "timeout": "1s" });
+    let refused = stand().refusal(&sh(json!({ "ready": never }), "sleep 1000")).unwrap();
+    assert!(refused.recoverable && refused.text.contains("within 1s (exit code 1"), "{refused:?}");
+
     let begun = Instant::now();
     let silent = json!({ "ready": { "mode": "notify", "timeout": "1s" } });
     let refused = stand().refusal(&sh(silent, "sleep 1000")).unwrap();
@@ -82,10 +98,9 @@ fn key_ready() {
             json!({ "ready": { "mode": "network" }, "private_network": true }),
             &["ready.mode", "network excludes private_network"],
         ),
-        (
-            ready(json!({ "mode": "exec" })),
-            &["ready.mode = \"exec\"", "started, notify or network"],
-        ),
+        (ready(json!({ "mode": "exec" })), &["ready.command", "needs a command"]),
+        (ready(json!({ "command": ["x"] })), &["ready.command", "has no effect without mode"]),
+        (ready(json!({ "interval": "1ms" })), &["ready.interval", "must be 1s to 10m"]),
         (ready(json!({ "mode": "up" })), &["ready.mode = \"up\"", "started, notify"]),
         (ready(json!({ "timeout": "2h" })), &["ready.timeout", "must be 1s to 1h"]),
         (ready(json!({ "timeout": "soon" })), &["ready.timeout = \"soon\"", "a duration like"]),

@@ -101,8 +101,9 @@ fn memory_and_cpu_of_the_job_are_limits_of_the_unit() {
         for (property, file, expected) in [
             ("MemoryMax", "memory.max", *most),
             ("MemoryLow", "memory.low", *low),
-            ("CPUWeight", "cpu.weight", "77"),
-            ("TasksMax", "pids.max", "16384"),
+            ("MemorySwapMax", "memory.swap.max", "0"),
+            ("CPUWeight", "cpu.weight", "200"),
+            ("TasksMax", "pids.max", "16387"),
         ] {
             let shown = host.run(&["systemctl", "show", "-P", property, &unit]).unwrap();
             assert_eq!(shown, expected, "{property} of {unit}");
