@@ -29,7 +29,6 @@ pub mod shell;
 pub mod soak;
 pub mod stand;
 pub mod task;
-pub mod traced;
 pub mod vm;
 pub mod wait;
 pub mod world;

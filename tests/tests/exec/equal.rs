@@ -1,7 +1,7 @@
 //! What the kernel shows of a command that is executed in a task is what it shows of the payload.
 
 use super::*;
-use nspawn_tests::traced::{filters_of, outer_pid};
+use nspawn_tests::filters::read::{of_process, outer};
 use proto::capability::Capabilities;
 use proto::task_spec::process::{LimitName, ProcessLimit, SyscallName, SyscallRule, User};
 
@@ -82,7 +82,7 @@ fn compare(
     let (wanted, found) = (confinement(rig, &reference, kind), confinement(rig, &own, kind));
     assert_eq!(found, wanted, "{what}: {kind:?} {users:?}");
     assert!(wanted.contains("Seccomp:\t2"), "{wanted}");
-    let filters = |pid| filters_of(outer_pid(rig, pid).unwrap()).unwrap();
+    let filters = |pid| of_process(outer(rig, pid).unwrap()).unwrap();
     assert!(filters(&own) == filters(&reference), "{what}: {kind:?} {users:?}: filters");
     // Only its streams are open.
     let open = rig.sh(&format!("ls /proc/{own}/fd")).unwrap();
