@@ -29,12 +29,15 @@ const WORKERS: u64 = 2;
 /// With so many starts of one worker in a row without the cache, it is not in use any more.
 const SLOW_MAX: u64 = 60;
 
+/// Where the program is mapped.
+const BASE: u64 = 0x40_0000;
+/// Bytes of its headers; the code follows them.
+const HEADERS: u64 = 64 + 56;
+
 /// An ELF executable for x86-64 whose code is `for (;;) pause();`.
 fn program() -> Vec<u8> {
     // mov eax, 34; syscall; jmp to the first.
     const CODE: [u8; 9] = [0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
-    const BASE: u64 = 0x40_0000;
-    const HEADERS: u64 = 64 + 56;
     let mut all = b"\x7fELF\x02\x01\x01".to_vec();
     all.resize(16, 0);
     let mut put = |bytes: &[u8]| all.extend_from_slice(bytes);
@@ -49,6 +52,14 @@ fn program() -> Vec<u8> {
     [0, BASE, BASE, size, size, 4096].iter().for_each(|number| put(&number.to_le_bytes()));
     put(&CODE);
     all
+}
+
+/// Whether a process with this /proc/PID/syscall (proc(5)) is the program: in its only call, running,
+/// or on its way out of execve(2), the next instruction being its first.
+fn is_program(call: &str) -> bool {
+    let first = format!(" {:#x}", BASE + HEADERS);
+    let is_new = || call.starts_with("59 ") && call.trim_end().ends_with(&first);
+    call.starts_with("34 ") || call.starts_with("running") || is_new()
 }
 
 type Change = fn(&mut TaskSpec);
@@ -230,9 +241,8 @@ impl<'a> Worker<'a> {
         let found = self.scanner.rig.containers_of(&self.task.key.alloc.to_string(), 1);
         let [init] = found.as_slice() else { bail!("{} payloads", found.len()) };
         let filters = read::of_process(init.pid)?;
-        // The first call of the program, or the one on its way to it.
         let call = fs::read_to_string(format!("/proc/{}/syscall", init.pid))?;
-        ensure!(call.starts_with("34 ") || call.starts_with("running"), "in call {call:?}");
+        ensure!(is_program(&call), "in call {call:?}");
         let status = fs::read_to_string(format!("/proc/{}/status", init.pid))?;
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
         let parent = parent.and_then(|pid| pid.trim().parse().ok()).context("no parent")?;
