@@ -25,6 +25,8 @@ use crate::tasks::record::Record;
 
 /// Time for a worker to kill and remove one.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Workers that are asked for it: whoever has killed the session's can kill the next as well.
+const TRIES: u32 = 3;
 /// Entries of a payload's cgroup that are looked at. Those that are missed go with the task.
 const LOOKS: usize = 65_536;
 
@@ -81,12 +83,19 @@ async fn clear(context: &Context, cgroup: &Absolute, session: SessionId) {
         return;
     }
     tracing::warn!(%session, %cgroup, "the worker of a session was killed: the rest is as well");
-    if let Err(error) = try_clear(context, cgroup, session).await {
-        tracing::error!(
-            %session, %cgroup, error,
-            "processes of a session are left: they end with the task, or by cgroup.kill"
-        );
+    let leaf = payload(cgroup).join(session.leaf());
+    let mut error = String::new();
+    for _ in 0..TRIES {
+        let tried = try_clear(context, cgroup, session).await;
+        if !is_lasting(&leaf) {
+            return;
+        }
+        error = tried.err().unwrap_or_else(|| "the worker has ended before it was done".to_owned());
     }
+    tracing::error!(
+        %session, %cgroup, error,
+        "processes of a session are left: they end with the task, or by cgroup.kill"
+    );
 }
 
 async fn try_clear(context: &Context, cgroup: &Absolute, session: SessionId) -> Result<(), String> {
