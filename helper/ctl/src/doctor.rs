@@ -1,5 +1,7 @@
 //! `doctor`: all checks in one run, for people or as JSON.
 
+use std::path::Path;
+
 use super::check::{Check, State};
 use super::{host, product};
 
@@ -8,7 +10,7 @@ use super::{host, product};
 /// # Errors
 /// An option that there is not.
 pub(super) fn run(options: &[&str]) -> Result<bool, String> {
-    let (mut json, mut unit, mut plugin) = (false, "nomad.service", "/opt/nomad/plugins/nspawn");
+    let (mut json, mut unit, mut plugin) = (false, "nomad.service", default_plugin());
     let mut rest = options.iter();
     while let Some(option) = rest.next() {
         let mut value = || rest.next().copied().ok_or(format!("{option} needs a value"));
@@ -33,6 +35,12 @@ pub(super) fn run(options: &[&str]) -> Result<bool, String> {
         println!("\n{bad} to mend, {warnings} warnings, {} ok", count(State::Good));
     }
     Ok(healthy)
+}
+
+/// That of the package where it is installed, else of an installation by hand.
+fn default_plugin() -> &'static str {
+    const PACKAGED: &str = "/usr/lib/nomad/plugins/nspawn";
+    if Path::new(PACKAGED).exists() { PACKAGED } else { "/opt/nomad/plugins/nspawn" }
 }
 
 fn to_json(checks: &[Check], healthy: bool) -> serde_json::Value {
