@@ -6,6 +6,7 @@
 use crate::{demo, virtual_machine};
 use anyhow::{Context as _, Result, bail};
 use nspawn_tests::host::{Config, Rig, here, instance::Ready, supervisor};
+use nspawn_tests::package::{deb, release, rpm};
 use nspawn_tests::soak::{self, run::Part};
 use nspawn_tests::{Suite, cache, outer, product, vm};
 use std::fs::File;
@@ -27,6 +28,8 @@ usage: cargo rig COMMAND [--suite trixie|bookworm]
   bench [--json]                   the benchmarks
   soak [--minutes N] [PART…]       oracle, mutants, races, filters, bytes or one reader of
                                    bytes, at length (default: all but readers alone, 60)
+  package [--rpm]                  the Debian package of the driver, or that for RPM too
+  release                          packages, sources and sums of a release, checked
   demo [--keep]                    a tour: boots, runs the example jobs, cleans up";
 
 /// Options common to all words, and what follows `--`.
@@ -74,6 +77,11 @@ pub(crate) fn run(words: &[String]) -> Result<u8> {
         "demo" => demo(&Args::parse(rest, &["--keep"])?),
         "bench" => bench(&Args::parse(rest, &["--json"])?),
         "soak" => soak(rest),
+        "package" => package(&Args::parse(rest, &["--rpm"])?),
+        "release" => {
+            println!("{}", release::build()?.display());
+            Ok(0)
+        }
         "hold" => hold(&Args::parse(rest, &[])?),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
@@ -150,6 +158,16 @@ fn bench(args: &Args) -> Result<u8> {
         println!("{:#}", report.json());
     } else {
         println!("{report}");
+    }
+    Ok(0)
+}
+
+/// Builds and prints where the packages are.
+fn package(args: &Args) -> Result<u8> {
+    let package = deb::build()?;
+    println!("{}", package.display());
+    if args.has("--rpm") {
+        println!("{}", rpm::build(&package)?.display());
     }
     Ok(0)
 }

@@ -20,6 +20,7 @@ pub mod msgpack;
 pub mod nomad;
 pub mod oracle;
 pub mod outer;
+pub mod package;
 pub mod plugin;
 pub mod processes;
 pub mod product;

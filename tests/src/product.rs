@@ -41,7 +41,8 @@ pub fn workspace() -> PathBuf {
     own.parent().unwrap_or(own).to_path_buf()
 }
 
-fn target() -> PathBuf {
+/// Cargo's target directory.
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
 }
@@ -89,7 +90,12 @@ fn cargo(package: &str, target: &Path, features: &[&str]) -> Result<()> {
         .arg("--target-dir")
         .arg(target)
         .current_dir(workspace());
-    // Below `cargo test` or `cargo run` these are set for the test; a build must not see them.
+    without_cargos_variables(&mut command);
+    outer::run_long(&format!("cargo build {package}"), "a minute when cold", &mut command)
+}
+
+/// Below `cargo test` or `cargo run` these are set for the test; a build must not see them.
+pub(crate) fn without_cargos_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_")
@@ -100,7 +106,6 @@ fn cargo(package: &str, target: &Path, features: &[&str]) -> Result<()> {
             command.env_remove(&name);
         }
     }
-    outer::run_long(&format!("cargo build {package}"), "a minute when cold", &mut command)
 }
 
 /// Builds `nomad-nspawnctl`; returns its path.

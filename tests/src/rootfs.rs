@@ -152,6 +152,35 @@ fn host_with(
     })
 }
 
+/// Programs that judge a package, of the suite they come from.
+const JUDGES: &str = "lintian,man-db";
+
+/// A cached tree with lintian and man, to be entered by chroot(2).
+///
+/// # Errors
+/// When debootstrap or apt fails.
+pub fn with_lintian(suite: Suite) -> Result<PathBuf> {
+    outer::ensure_tools()?;
+    cache::entry(&format!("lintian-{}", suite.name()), &["1", suite.name(), JUDGES], |dir| {
+        debootstrap(suite, "ca-certificates", dir)?;
+        // By apt, because debootstrap does not find packages that others provide (perlapi).
+        for words in ["update", "install --yes --no-install-recommends", "clean"] {
+            let mut command = Command::new("chroot");
+            command.arg(dir).arg("apt-get").args(words.split(' '));
+            if words.starts_with("install") {
+                command.args(JUDGES.split(','));
+            }
+            command.env("DEBIAN_FRONTEND", "noninteractive");
+            outer::run_long(
+                &format!("apt-get {words} ({})", suite.name()),
+                "1 minute",
+                &mut command,
+            )?;
+        }
+        drop_archives(dir)
+    })
+}
+
 /// The cached tree of the booting Debian image.
 ///
 /// # Errors
