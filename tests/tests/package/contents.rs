@@ -142,7 +142,7 @@ fn manual_and_completions_have_every_word_of_the_tool() {
     let manual = source("docs/man/nomad-nspawnctl.8").replace("\\-", "-");
     for word in &words {
         let in_manual = word.strip_prefix('-').map_or(word.clone(), |rest| format!("Fl {rest}"));
-        assert!(manual.contains(&in_manual.replacen("Fl -", "Fl -", 1)), "{word} in the manual");
+        assert!(manual.contains(&in_manual), "{word} in the manual");
         for shell in ["bash", "zsh", "fish"] {
             let text = source(&format!("helper/ctl/completions/nomad-nspawnctl.{shell}"));
             let name = if shell == "fish" { word.trim_start_matches('-') } else { word };

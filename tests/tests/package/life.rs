@@ -5,7 +5,7 @@ use crate::node::{
     failures, files, install, job, property, run_example, running, sh,
 };
 use crate::{PACKAGE, Scratch, before};
-use nspawn_tests::{Alloc, Output, Rig, Suite, World, outer, world};
+use nspawn_tests::{Alloc, Output, Rig, Suite, World, outer};
 use std::io::{Read as _, Write as _};
 use std::process::Child;
 use std::time::Instant;
@@ -188,15 +188,13 @@ fn a_removal_with_tasks(rig: &Rig, clean: &[String], world: &World) {
     sh(rig, &format!("dpkg --purge {NAME}"));
     assert_eq!(difference(clean, &files(rig)), Vec::<String>::new());
     assert!(rig.sh("getent passwd nomad-nspawn").is_ok(), "the account stays");
-    // What Nomad itself keeps of tasks that it could not stop goes with their jobs.
     for job in rig.jobs().unwrap() {
-        let allocs = job.allocs().unwrap();
         job.stop_wait(LIMIT).unwrap();
-        for alloc in allocs {
-            alloc.gc().unwrap();
-            world::wait_no_traces(rig.leader(), &alloc.id).unwrap();
-        }
     }
+    // Nomad's own mounts of secrets: it leaves those of an allocation that it cannot restore, for want
+    // of its driver.
+    let theirs = "awk '$5 ~ \"^/var/lib/nomad/alloc/\" { print $5 }' /proc/self/mountinfo";
+    sh(rig, &format!("{theirs} | sort -r | xargs -r umount"));
     assert_same(rig, world);
 }
 
