@@ -30,6 +30,7 @@ usage: cargo rig COMMAND [--suite trixie|bookworm]
                                    bytes, at length (default: all but readers alone, 60)
   package [--rpm]                  the Debian package of the driver, or that for RPM too
   release                          packages, sources and sums of a release, checked
+  picture                          draws docs/terminal.svg from a demo that it runs
   demo [--keep]                    a tour: boots, runs the example jobs, cleans up";
 
 /// Options common to all words, and what follows `--`.
@@ -77,6 +78,7 @@ pub(crate) fn run(words: &[String]) -> Result<u8> {
         "demo" => demo(&Args::parse(rest, &["--keep"])?),
         "bench" => bench(&Args::parse(rest, &["--json"])?),
         "soak" => soak(rest),
+        "picture" => picture(),
         "package" => package(&Args::parse(rest, &["--rpm"])?),
         "release" => {
             println!("{}", release::build()?.display());
@@ -205,6 +207,19 @@ fn demo(args: &Args) -> Result<u8> {
         rig.down()?;
         outer::say("cleaned up; cargo demo --keep leaves the host running");
     }
+    Ok(0)
+}
+
+/// Runs a demo and draws what it printed.
+fn picture() -> Result<u8> {
+    let mut demo = Command::new(std::env::current_exe()?);
+    let out = demo.arg("demo").stderr(std::process::Stdio::inherit()).output()?;
+    if !out.status.success() {
+        bail!("the demo failed: {}", out.status);
+    }
+    let file = product::workspace().join("docs/terminal.svg");
+    std::fs::write(&file, nspawn_tests::picture::draw(&String::from_utf8(out.stdout)?)?)?;
+    println!("{}", file.display());
     Ok(0)
 }
 

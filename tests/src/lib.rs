@@ -21,6 +21,7 @@ pub mod nomad;
 pub mod oracle;
 pub mod outer;
 pub mod package;
+pub mod picture;
 pub mod plugin;
 pub mod processes;
 pub mod product;
