@@ -72,7 +72,7 @@ pub const RANGE_LAST: u32 = 1_878_982_656;
 pub const DISK_FIRST: u32 = 0x7FFC_0000;
 
 /// Longest kill time-out that a unit gets, in milliseconds: systemd's own default, because a host
-/// waits for it when it goes down. The driver asks for 30 s.
+/// waits for it when it goes down. The driver asks for 30 s where the job does not.
 pub const KILL_TIMEOUT_MAX_MS: u64 = 90 * 1000;
 /// Shortest one: the unit's clean-up runs within it (`TimeoutStopSec=` of systemd.service(5)).
 pub const KILL_TIMEOUT_MIN_MS: u64 = 5 * 1000;

@@ -43,6 +43,21 @@ fn key_stop_signal() {
 }
 
 #[test]
+fn key_shutdown_timeout() {
+    // What it does when a host shuts down is seen in a virtual machine (`vm`).
+    for (key, seen) in [(json!("5s"), "5s"), (json!("90s"), "1min 30s"), (Value::Null, "30s")] {
+        let task = started(&sh(json!({ "shutdown_timeout": key }), "sleep 1000"));
+        let ask = ["systemctl", "show", "-P", "TimeoutStopUSec", &task.unit()];
+        assert_eq!(stand().rig.run(&ask).unwrap(), seen);
+        task.stop("SIGKILL").unwrap();
+    }
+    refusals(&[
+        (json!({ "shutdown_timeout": "4s" }), &["shutdown_timeout = 4s", "must be 5s to 90s"]),
+        (json!({ "shutdown_timeout": "91s" }), &["shutdown_timeout = 91s", "must be 5s to 90s"]),
+    ]);
+}
+
+#[test]
 fn key_ready() {
     // As PID 1, whose word alone counts.
     let script = "exec perl -MIO::Socket::UNIX -e 'sleep 3; open my $f, \">\", \"/local/said\"; \

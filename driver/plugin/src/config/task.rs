@@ -9,6 +9,7 @@ use super::block_keys::{CredentialKeys, DeviceKeys, Download, LoggingKeys, Mount
 use super::field::{Numbers, Pairs};
 use super::nested::{Block, Blocks};
 use super::table::{Table as _, keys};
+use super::value::Period;
 use super::words::{
     BindMapping, ConsoleWord, EphemeralMode, NetworkSetup, OomWord, OwnershipWord, Persist,
     ResolvConf, TimezoneWord, VolatileWord, WaitForAddress,
@@ -87,6 +88,9 @@ keys! {
         /// Signal that asks the payload to end, when the task has no `kill_signal`. Unset:
         /// SIGRTMIN+3 with boot, else SIGTERM.
         stop_signal: Option<String>;
+        /// How long the payload has to end after that signal when the host shuts down, 5s to 90s.
+        /// Nomad does not pass its `kill_timeout` to the driver in advance.
+        shutdown_timeout: Period = "30s";
         /// When the task counts as started.
         ready: Block<ReadyKeys>;
         /// What happens to /etc/localtime. off and unset: the image's stays. copy, bind, symlink:

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proto::limits;
 use proto::secret::Secret;
 use proto::task_spec::process::{Console, HostName, Ready, User};
 use proto::task_spec::{Payload, Process};
@@ -97,6 +98,22 @@ pub(crate) fn probe(keys: &TaskKeys) -> Option<Probe> {
         command: ready.command.clone(),
         interval: ready.interval.0,
         timeout: ready.timeout.0,
+    })
+}
+
+/// Milliseconds between the stop signal and the kill when the host shuts down. Nomad passes the
+/// job's kill_timeout to the driver only when it stops a task.
+pub(crate) fn shutdown_timeout_ms(keys: &TaskKeys, problems: &mut Vec<Problem>) -> u64 {
+    let given = keys.shutdown_timeout.0;
+    let range = limits::KILL_TIMEOUT_MIN_MS..=limits::KILL_TIMEOUT_MAX_MS;
+    let within = u64::try_from(given.as_millis()).ok().filter(|given| range.contains(given));
+    within.unwrap_or_else(|| {
+        problems.push(
+            Problem::new("shutdown_timeout", "must be 5s to 90s")
+                .value(given)
+                .remedy("e.g. \"30s\""),
+        );
+        limits::KILL_TIMEOUT_MIN_MS
     })
 }
 

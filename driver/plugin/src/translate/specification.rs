@@ -22,10 +22,6 @@ use super::{
     process, resolver, resources, root, timezone, tmpfs,
 };
 
-/// Time between the stop signal and the kill when the host shuts down. Nomad does not send the
-/// job's kill_timeout to the driver before it stops the task; this is its client's own upper bound.
-const SHUTDOWN_TIMEOUT_MS: u64 = 30_000;
-
 /// Builds the specification. Blocks on the file system.
 ///
 /// # Errors
@@ -71,6 +67,7 @@ fn specify(
     let logs = output::logs(keys, task, node, problems);
     let labels = output::labels(keys, task, node, problems);
     let stop_signal = process::stop_signal(keys, problems);
+    let kill_timeout_ms = process::shutdown_timeout_ms(keys, problems);
     let environment = environment(task, keys, problems);
     let resources = resources::resources(task.resources.as_ref(), keys, node.cores, problems);
     // Only a text that is well formed is worth a look at the disk.
@@ -98,7 +95,7 @@ fn specify(
         logs,
         labels,
         stop_signal,
-        kill_timeout_ms: SHUTDOWN_TIMEOUT_MS,
+        kill_timeout_ms,
         resources,
         network: network?,
         ..TaskSpec::new(key?, alloc_dir?, image)

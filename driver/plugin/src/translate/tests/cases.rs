@@ -160,6 +160,8 @@ fn payload() -> Vec<Case> {
             "SIGFOO".into(),
             r#"stop_signal = "SIGFOO": is not a signal (write a name like SIGTERM"#,
         ),
+        one("shutdown_timeout", "2s".into(), "shutdown_timeout = 2s: must be 5s to 90s (e.g."),
+        one("shutdown_timeout", "2m".into(), "shutdown_timeout = 120s: must be 5s to 90s (e.g."),
         one(
             "ready",
             map(&[("mode", "soon".into())]),

@@ -115,6 +115,7 @@ fn the_process_is_as_asked() {
         ("working_directory", "/srv".into()),
         ("hostname", "web-1.example".into()),
         ("stop_signal", "SIGUSR1".into()),
+        ("shutdown_timeout", "45s".into()),
         ("console", "autopipe".into()),
         ("ready", map(&[("mode", "notify".into()), ("timeout", "1500ms".into())])),
         ("pids_limit", 100.into()),
@@ -125,6 +126,7 @@ fn the_process_is_as_asked() {
     assert_eq!(process.directory, Some(path("/srv")));
     assert_eq!(process.hostname.unwrap().as_str(), "web-1.example");
     assert_eq!((process.console, spec.stop_signal), (Console::Pipe, Some(10)));
+    assert_eq!(spec.kill_timeout_ms, 45_000);
     assert_eq!(process.ready, Ready::Notify { timeout_s: 2 });
     assert_eq!((spec.resources.tasks_max, spec.resources.cpu_boost), (Some(100), Some(4)));
 }

@@ -24,6 +24,7 @@ fn good() -> Vec<(&'static str, Vec<Value>)> {
         ("environment", vec![pairs(&[("A", "1"), ("B", "two\nlines")]), Value::List(vec![])]),
         ("hostname", texts(&["web", "a-b.c"])),
         ("stop_signal", texts(&["SIGTERM", "rtmin+3", "9"])),
+        ("shutdown_timeout", texts(&["5s", "1m", "90s"])),
         ("timezone", texts(&["off", "auto", "bind"])),
         ("bind", vec![pairs(&[("/a", "/mnt/b1:rootidmap"), ("local/x", "/mnt/b2")])]),
         ("bind_read_only", vec![map(&[("/a", r"/mnt/b\:3:norbind,idmap".into())])]),
