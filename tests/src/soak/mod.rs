@@ -1,5 +1,6 @@
 //! The long runs: what CI does with small numbers and `cargo rig soak` with large ones.
 
+pub mod exec;
 pub mod mutants;
 pub mod policy;
 pub mod run;

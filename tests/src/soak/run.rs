@@ -1,7 +1,8 @@
 //! `cargo rig soak`: the same checks as in CI with large numbers, and a table of what was done.
 
-use super::{mutants, policy, seed};
-use crate::{filters, fuzz, outer, race};
+use super::{exec, mutants, policy, seed};
+use crate::hostile::Door;
+use crate::{Config, Rig, filters, fuzz, outer, race};
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +16,8 @@ const MUTANT: u64 = 1_000_000;
 const RACE: u64 = 5_000_000;
 /// Starts with a damaged cache of system call filters.
 const STARTS: u64 = 10_000;
+/// Commands in a task whose payload looks for their processes.
+const SESSIONS: u64 = 3_000;
 /// Messages for each decoder.
 const DECODER: u64 = 100_000_000;
 /// Seeds that one core may use up.
@@ -31,6 +34,8 @@ pub enum Part {
     Races,
     /// Starts on a test host while the cache of system call filters is damaged.
     Filters,
+    /// Commands in a task whose payload tries to reach each process that enters.
+    Exec,
     /// Broken messages for every reader.
     Bytes,
     /// Broken messages for one reader, by its number.
@@ -39,8 +44,8 @@ pub enum Part {
 
 impl Part {
     /// In the order in which they run.
-    pub const ALL: [Self; 5] =
-        [Self::Oracle, Self::Mutants, Self::Races, Self::Filters, Self::Bytes];
+    pub const ALL: [Self; 6] =
+        [Self::Oracle, Self::Mutants, Self::Races, Self::Filters, Self::Exec, Self::Bytes];
 
     /// Its share of the time; mutants take what they take.
     fn share(self) -> u32 {
@@ -49,7 +54,7 @@ impl Part {
             Self::Mutants => 0,
             Self::Races | Self::Filters => 4,
             Self::Bytes => 5,
-            Self::Reader(_) => 1,
+            Self::Reader(_) | Self::Exec => 1,
         }
     }
 }
@@ -63,6 +68,7 @@ impl FromStr for Part {
             "mutants" => Ok(Self::Mutants),
             "races" => Ok(Self::Races),
             "filters" => Ok(Self::Filters),
+            "exec" => Ok(Self::Exec),
             "bytes" => Ok(Self::Bytes),
             name => {
                 let readers = fuzz::all()?;
@@ -72,7 +78,8 @@ impl FromStr for Part {
                 let names: Vec<_> = readers.iter().map(|reader| reader.name).collect();
                 let names = names.join(", ");
                 bail!(
-                    "{name:?} is none of oracle, mutants, races, filters, bytes, nor a reader: {names}"
+                    "{name:?} is none of oracle, mutants, races, filters, exec, bytes, nor a reader: \
+                     {names}"
                 )
             }
         }
@@ -243,6 +250,35 @@ fn scan(seed: u64, time: Duration) -> Result<Row> {
     })
 }
 
+fn enter(time: Duration) -> Result<Row> {
+    let rig = Rig::up(&Config { agent: false, ..Config::from_env()? })?;
+    let client = Door::of(&rig)?.enter()?;
+    let mut all = exec::Figures::default();
+    let (mut looks, mut wrong) = (0, 0);
+    // Three values of a setting each time.
+    rounds(SESSIONS, 300, time, |_, sessions| {
+        let figures = exec::run(&rig, &client, sessions / 3)?;
+        all.sessions += figures.sessions;
+        for (value, seen, reached) in figures.values {
+            // Whoever sees nothing has tried nothing.
+            wrong += reached + u64::from(seen == 0);
+            looks += seen;
+            if reached > 0 {
+                outer::say(&format!("fs.suid_dumpable {value}: {reached} times reached"));
+            }
+        }
+        Ok(())
+    })?;
+    rig.down()?;
+    let control = format!("the payload saw a process that entered {} times", commas(looks));
+    Ok(Row {
+        what: "commands beside a hostile payload".to_owned(),
+        tries: all.sessions,
+        wrong,
+        control,
+    })
+}
+
 fn decode(number: usize, seed: u64, time: Duration) -> Result<Row> {
     let all = on_every_core(seed, |seed, cores| {
         let targets = fuzz::all()?;
@@ -289,6 +325,7 @@ pub fn run(minutes: u64, parts: &[Part]) -> Result<Table> {
             Part::Mutants => add(mutate(seed)?),
             Part::Races => races(time)?.into_iter().for_each(&mut add),
             Part::Filters => add(scan(seed, time)?),
+            Part::Exec => add(enter(time)?),
             Part::Bytes => {
                 let end = Instant::now() + time;
                 let readers = fuzz::all()?.len();

@@ -3,34 +3,9 @@
 
 use super::*;
 use proto::exec::SessionReport;
-use std::fs;
 
-const SUID_DUMPABLE: &str = "/proc/sys/fs/suid_dumpable";
-/// Sessions for each value of the setting.
-const SESSIONS: usize = 150;
-
-/// Tries everything on each process that executes the worker's program, and counts in a file. 101 is
-/// ptrace(2), 0x4206 PTRACE_SEIZE, 17 PTRACE_DETACH (x86-64).
-const SCANNER: &str = r#"
-$| = 1; my ($looks, $got, %done) = (0, 0);
-sub worker { (readlink("/proc/$_[0]/exe") // "") =~ /nomad-nspawn-task/ }
-while (1) {
-    1 while waitpid(-1, 1) > 0;
-    opendir(my $proc, "/proc");
-    for my $pid (grep { /^[0-9]+$/ && $_ != $$ } readdir $proc) {
-        open(my $comm, "<", "/proc/$pid/comm") or next;
-        my $name = <$comm> // "";
-        next unless $name =~ /^nomad-nspawn-ta/;
-        $looks++;
-        $got++ if worker($pid);
-        $got++ if opendir(my $fds, "/proc/$pid/fd") && worker($pid);
-        if (syscall(101, 0x4206, $pid + 0, 0, 0) == 0) { $got++ if worker($pid); syscall(101, 17, $pid + 0, 0, 0) }
-        $got++ if open(my $mem, "<", "/proc/$pid/mem") and worker($pid);
-    }
-    closedir $proc;
-    open(my $out, ">", "/local/new"); print $out "$looks $got\n"; close $out; rename "/local/new", "/local/scan";
-}
-"#;
+/// Sessions for each value of the setting; `cargo rig soak exec` makes more.
+const SESSIONS: u64 = 150;
 
 /// Keeps a handle of each worker's program, and opens it for writing when nobody executes it any more.
 const OVERWRITER: &str = r#"
@@ -87,21 +62,6 @@ while (1) {
 }
 "#;
 
-/// Puts the setting back.
-struct Setting(String);
-
-impl Setting {
-    fn keep() -> Self {
-        Self(fs::read_to_string(SUID_DUMPABLE).unwrap())
-    }
-}
-
-impl Drop for Setting {
-    fn drop(&mut self) {
-        fs::write(SUID_DUMPABLE, self.0.trim()).unwrap();
-    }
-}
-
 /// A Debian whose payload runs a script in perl as root.
 pub(super) fn payload_of<'a>(
     rig: &'a Rig,
@@ -131,22 +91,12 @@ pub(super) fn scan(client: &Client, task: &Handmade<'_>) -> (u64, u64, String) {
 #[test]
 fn p56_nobody_reaches_a_process_that_enters() {
     let (_guard, rig, client) = alone();
-    let setting = Setting::keep();
-    let task = payload_of(rig, &client, Users::Pick, SCANNER);
-    let (mut before, _, _) = scan(&client, &task);
-    for value in ["0", "1", "2"] {
-        fs::write(SUID_DUMPABLE, value).unwrap();
-        for _ in 0..SESSIONS {
-            assert_eq!(run(&client, &task, &["/bin/true"]).code, 0);
-        }
-        let (looks, got, _) = scan(&client, &task);
-        println!("suid_dumpable {value}: {} looks, {got} successes", looks - before);
-        assert!(looks > before, "suid_dumpable {value}: the payload has seen none");
-        assert_eq!(got, 0, "suid_dumpable {value}");
-        before = looks;
+    let figures = nspawn_tests::soak::exec::run(rig, &client, SESSIONS).unwrap();
+    println!("{figures:?}");
+    for (value, looks, reached) in figures.values {
+        assert!(looks > 0, "suid_dumpable {value}: the payload has seen none");
+        assert_eq!(reached, 0, "suid_dumpable {value}");
     }
-    drop(setting);
-    task.remove(&client).unwrap();
 }
 
 /// Without a user namespace the payload may look at it, and finds only what the command has.
