@@ -73,6 +73,20 @@ fn older_jobs_run_unchanged_with_the_compat_preset() {
     debian.purge().unwrap();
 }
 
+/// It has more of the CPU until it has booted, and the usual weight after that.
+#[test]
+fn the_example_with_a_slow_start_is_ready_and_has_its_own_weight_again() {
+    let rig = Rig::up(&Config::from_env().unwrap()).unwrap();
+    let run = rig.run_job(&job("slow-start")).unwrap();
+    let alloc = run.alloc().unwrap();
+    let unit = "nomad-nspawn-$(echo ALLOC | tr -d -)-*.service".replace("ALLOC", &alloc.id);
+    let weight = || rig.sh(&format!("systemctl show -P CPUWeight \"{unit}\""));
+    wait::true_within("five times the weight", LIMIT, || Ok(weight()?.trim() == "50")).unwrap();
+    alloc.wait_running().unwrap();
+    wait::true_within("its own weight", LIMIT, || Ok(weight()?.trim() == "10")).unwrap();
+    run.purge().unwrap();
+}
+
 /// Ready by its command, and its template's change runs a script in it.
 #[test]
 fn the_example_with_commands_is_ready_and_hears_of_its_template() {
