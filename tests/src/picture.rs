@@ -16,7 +16,7 @@ const SHOWN: [&str; 6] = [
     "$ stat -c host:   uid",
 ];
 /// Longest part of an output, in lines.
-const LINES: usize = 9;
+const LINES: usize = 12;
 /// Columns of the terminal.
 const COLUMNS: usize = 100;
 const LINE_HEIGHT: usize = 17;
@@ -34,8 +34,17 @@ pub fn draw(output: &str) -> Result<String> {
         let mut rest = output.lines().skip_while(|line| !line.starts_with(shown));
         let Some(command) = rest.next() else { bail!("the demo has not run `{shown}`") };
         lines.push(command);
-        let answer = rest.take_while(|line| !line.starts_with("$ ") && !line.starts_with("── "));
-        let answer: Vec<&str> = answer.filter(|line| !line.trim().is_empty()).collect();
+        let mut answer = Vec::new();
+        for line in rest.take_while(|line| !line.starts_with("$ ") && !line.starts_with("── "))
+        {
+            if !line.trim().is_empty() {
+                answer.push(line);
+            }
+            // The demo's own conclusion is the last that belongs to the command.
+            if line.starts_with('→') {
+                break;
+            }
+        }
         // The end of a long output has its result.
         lines.extend(answer.iter().skip(answer.len().saturating_sub(LINES)));
         lines.push("");

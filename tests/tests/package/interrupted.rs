@@ -5,6 +5,9 @@ use crate::{BEFORE, PACKAGE, Scratch, changed};
 use nspawn_tests::{Rig, Suite};
 use std::path::{Path, PathBuf};
 
+/// Version of a release to come.
+const AFTER: &str = "99.0.0";
+
 /// A package whose script kills dpkg once, at its beginning or at its end.
 fn killing(dir: &Path, version: &str, script: &str, at_end: bool) -> PathBuf {
     changed(dir, version, |tree| {
@@ -65,6 +68,10 @@ fn a_killed_dpkg_goes_on_where_it_was() {
             assert_installed(&rig, &name(script));
             assert_eq!(property(&rig, HELPER, "ActiveState"), "active");
         }
+        let newer = bring(&rig, &killing(&scratch.0, AFTER, "postinst", at_end));
+        run_killed(&rig, &format!("--install {newer}"));
+        sh(&rig, "dpkg --configure --pending");
+        assert_installed(&rig, &name("postinst of an upgrade"));
         // A removal.
         for script in ["prerm", "postrm"] {
             let package = bring(&rig, &killing(&scratch.0, BEFORE, script, at_end));
