@@ -14,6 +14,7 @@ use crate::{cache, outer, product};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Name of the packages.
 pub const NAME: &str = "nomad-driver-nspawn";
@@ -56,16 +57,22 @@ fn directory() -> Result<PathBuf> {
 /// Time of the newest change of the sources, in seconds since 1970: the time of every file in a package,
 /// so that two builds are the same bytes. A tree without history has it as the time of its files.
 fn source_date() -> Result<String> {
-    if let Ok(set) = std::env::var("SOURCE_DATE_EPOCH") {
-        return Ok(set);
+    // Asked once: a commit meanwhile would make two packages of one run differ.
+    static DATE: OnceLock<String> = OnceLock::new();
+    if let Some(date) = DATE.get() {
+        return Ok(date.clone());
     }
     let mut git = Command::new("git");
     git.args(["log", "-1", "--format=%ct"]).current_dir(product::workspace());
-    if let Ok(time) = outer::run(&mut git) {
-        return Ok(time.trim().to_owned());
-    }
-    let modified = product::workspace().join("CHANGELOG.md").metadata()?.modified()?;
-    Ok(modified.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string())
+    let date = if let Ok(set) = std::env::var("SOURCE_DATE_EPOCH") {
+        set
+    } else if let Ok(time) = outer::run(&mut git) {
+        time.trim().to_owned()
+    } else {
+        let modified = product::workspace().join("CHANGELOG.md").metadata()?.modified()?;
+        modified.duration_since(std::time::UNIX_EPOCH)?.as_secs().to_string()
+    };
+    Ok(DATE.get_or_init(|| date).clone())
 }
 
 /// All files below a directory, as paths from there, sorted.

@@ -1,6 +1,6 @@
 //! Everything of a release in one directory: sources, packages and their sums, each checked.
 
-use super::{NAME, VERSION, deb, rpm, source_date};
+use super::{NAME, VERSION, deb, rpm};
 use crate::{cache, outer, product};
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
@@ -46,13 +46,13 @@ fn copy(file: &Path, dir: &Path) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// The committed files; gzip -n, so that no time but theirs is in it.
+/// The committed files, with the commit's time; gzip -n, so that no other is in it.
 fn tarball(dir: &Path) -> Result<PathBuf> {
     let path = dir.join(format!("{NAME}-{VERSION}.tar.gz"));
     let prefix = format!("--prefix={NAME}-{VERSION}/");
     let mut archive = git();
     archive.args(["-c", "tar.tar.gz.command=gzip -cn", "archive", "--format=tar.gz"]);
-    archive.args([&prefix, "--mtime", &format!("@{}", source_date()?), "--output"]);
+    archive.args([&prefix, "--output"]);
     outer::run(archive.arg(&path).arg("HEAD"))?;
     Ok(path)
 }
