@@ -89,6 +89,12 @@ impl Page {
         }
     }
 
+    /// Commands that run in tasks.
+    pub fn sessions(&mut self, number: u64) {
+        self.family("exec_sessions", Kind::Gauge, "Commands that run in tasks of this node.");
+        self.count("exec_sessions", &[], number);
+    }
+
     /// The page.
     #[must_use]
     pub fn into_text(self) -> String {

@@ -46,7 +46,7 @@ fn run(orders: &Orders, plan: Plan, steps: &mut Steps) -> Result<(), Refusal> {
     })?;
     steps.run(Step::Go, || {
         let (held_back, lacks_filters) = (false, false);
-        let (notes, filters) = (Vec::new(), FilterSource::Nspawn);
+        let (notes, filters) = (Vec::new(), FilterSource::Missing);
         let report = Report::Prepared { notes, held_back, filters, lacks_filters };
         orders.report(&report).at("helper socket")
     })?;

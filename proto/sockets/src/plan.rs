@@ -68,8 +68,12 @@ pub enum Report {
 /// Where the payload's system call filters come from.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum FilterSource {
-    /// systemd-nspawn makes them: the plan or the job's rules ask for it, or the cache has none.
-    Nspawn,
+    /// systemd-nspawn makes them: the cache has none.
+    Missing,
+    /// It does because the policy has switched the cache off.
+    Off,
+    /// It does because the job's rules take system calls away that it needs itself.
+    Rules,
     /// It does because starts with filters of the cache have not been tried with it.
     Untested {
         /// The version of systemd-nspawn, not of PID 1: their packages are two.

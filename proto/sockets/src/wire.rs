@@ -11,6 +11,7 @@ use bincode::{Decode, Encode};
 use crate::error::Refusal;
 use crate::name::{MachineName, TaskKey};
 use crate::parts::Part;
+use crate::plan::FilterSource;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -163,6 +164,8 @@ pub struct Welcome {
     pub host_network: bool,
     /// Whether tasks without user namespace may run at all (`userns.require` of the policy).
     pub host_users: bool,
+    /// Whether commands may be executed in tasks at all (`exec.allow` of the policy).
+    pub exec: bool,
 }
 
 /// What is known of a task.
@@ -187,17 +190,36 @@ pub struct Task {
     /// Remarks of its start for the task's events, at most [`crate::limits::NOTES_MAX`]; they are
     /// forgotten when the helper ends.
     pub notes: Vec<String>,
+    /// Where the system call filters of its start are from; `None` when another helper process has
+    /// made it.
+    pub filters: Option<FilterSource>,
 }
 
 /// Where a task stands.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum State {
-    /// A start is under way.
-    Starting,
+    /// A start is under way, and has got so far.
+    Starting(Phase),
     /// The payload runs.
     Running,
     /// The payload has ended.
     Ended(Exit),
+}
+
+/// What a start is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Phase {
+    /// The image and the root.
+    #[default]
+    Root,
+    /// The network.
+    Network,
+    /// systemd-nspawn, until it executes the payload.
+    Payload,
+    /// An address from outside; the payload runs.
+    Address,
+    /// The payload's message that it is ready.
+    Ready,
 }
 
 /// How a payload ended.

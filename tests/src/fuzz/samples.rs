@@ -26,7 +26,8 @@ use proto::task_spec::process::User;
 use proto::task_spec::resources::{AddressRange, IoLimit, OomScope, Property, SliceName, Swap};
 use proto::task_spec::{Resources, Variable};
 use proto::wire::{
-    Answer, Exec, Exit, Hello, Page, Reply, Request, Signal, Start, State, Task, Verb, Welcome,
+    Answer, Exec, Exit, Hello, Page, Phase, Reply, Request, Signal, Start, State, Task, Verb,
+    Welcome,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -65,6 +66,7 @@ fn task(state: State) -> Result<Task> {
         started_ms: 1,
         state,
         notes: vec!["a note".to_owned()],
+        filters: Some(FilterSource::Untested { version: 262 }),
     })
 }
 
@@ -79,6 +81,7 @@ fn welcome() -> Welcome {
         systemd_accepted: false,
         host_network: true,
         host_users: false,
+        exec: true,
     }
 }
 
@@ -99,7 +102,7 @@ pub(super) fn replies() -> Result<Vec<Reply>> {
     let results = [
         Ok(Answer::Welcome(welcome())),
         Ok(Answer::Taken),
-        Ok(Answer::Started(task(State::Starting)?)),
+        Ok(Answer::Started(task(State::Starting(Phase::Address))?)),
         Ok(Answer::Signaled),
         Ok(Answer::Killed),
         Ok(Answer::Status(task(State::Running)?)),

@@ -113,7 +113,7 @@ impl<'a> Handmade<'a> {
             match client.ask(Verb::Status(self.key.clone()))? {
                 Ok(Answer::Status(task)) => Ok(match task.state {
                     State::Ended(exit) => Some(exit),
-                    State::Starting | State::Running => None,
+                    State::Starting(_) | State::Running => None,
                 }),
                 other => bail!("status: {other:?}"),
             }

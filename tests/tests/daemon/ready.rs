@@ -7,7 +7,7 @@ use proto::error::Code;
 use proto::name::ImageName;
 use proto::task_spec::process::Ready;
 use proto::task_spec::{Image, Payload, TaskSpec};
-use proto::wire::State;
+use proto::wire::{Phase, State};
 use std::time::{Duration, Instant};
 
 fn notify(task: &Handmade<'_>, script: &str, timeout_s: u32) -> TaskSpec {
@@ -86,7 +86,7 @@ fn a_wait_ends_with_the_helper_or_with_the_task() {
             Ok(status(&second, &task.key).leader.is_some())
         })
         .unwrap();
-        assert_eq!(status(&second, &task.key).state, State::Starting);
+        assert_eq!(status(&second, &task.key).state, State::Starting(Phase::Ready));
         let next = next_life(rig);
         assert!(starting.join().unwrap().is_err(), "an answer from a dead helper");
         assert_eq!(sockets(rig), "");

@@ -161,3 +161,27 @@ fn a_frozen_task_holds_up_nobody() {
     script(&client, &task, "true");
     task.remove(&client).unwrap();
 }
+
+/// As an operator counts them without an endpoint.
+#[test]
+fn the_tool_counts_sessions_that_last() {
+    let (_guard, rig, client) = alone();
+    rig.install_ctl().unwrap();
+    let task = start(rig, &client, TASK, |_| {});
+    let wait_for = |number: u32| {
+        let line = format!("nomad_nspawn_exec_sessions {number}");
+        wait::true_within("the number of sessions", SOON, || {
+            Ok(rig.run(&["nomad-nspawnctl", "metrics"])?.lines().any(|found| found == line))
+        })
+        .unwrap();
+    };
+    // What a command has left behind is none.
+    run(&client, &task, &["sh", "-c", "sleep 1000 & echo done"]);
+    assert_eq!(leaves(rig, &task).len(), 1);
+    wait_for(0);
+    let sessions = [(); 2].map(|()| open(&client, &command(&task.key, &["cat"])));
+    wait_for(2);
+    drop(sessions);
+    wait_for(0);
+    task.remove(&client).unwrap();
+}

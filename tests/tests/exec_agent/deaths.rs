@@ -2,7 +2,7 @@
 //! ends them, the helper's does not, and nothing is left.
 
 use crate::terminal::Terminal;
-use crate::{HELPER, RIG, Service, alone, busybox, finish, wait_for_nothing_left};
+use crate::{HELPER, RIG, Service, alone, busybox, finish, host, wait_for_nothing_left};
 use nspawn_tests::{Alloc, wait};
 use std::io::{Read as _, Write as _};
 use std::process::Child;
@@ -81,6 +81,30 @@ fn the_workers_death_ends_its_session() {
         assert!(out.code() != 0 && error.contains("it was killed"), "{error}");
     }
     assert_eq!(service.sh("true").code(), 0);
+    service.purge();
+}
+
+/// Nomad's agent reports nothing of it; the driver misses the program's signs of life, of which the
+/// first comes after 10 s and the next never.
+#[test]
+fn the_death_of_a_users_program_ends_its_idle_session() {
+    let host = host();
+    let service = Service::start("program-dies", busybox());
+    let mut child = service.spawn(&["/bin/sh", "-c", "echo up; sleep 81735"]);
+    let mut up = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+    std::thread::sleep(Duration::from_secs(12));
+    host.run(&["pkill", "-KILL", "-f", "^nomad alloc exec .*sleep 81735"]).unwrap();
+    end_of(vec![child]);
+    let ended = wait::true_within("the end of the session", Duration::from_secs(75), || {
+        Ok(crate::processes("sleep 81735").is_empty())
+    });
+    ended.unwrap_or_else(|error| panic!("{error:#}: {}", crate::processes("sleep 81735")));
+    wait::true_within("the end of its cgroup", crate::SOON, || {
+        Ok(crate::leaves_of(&service.alloc.id).is_empty())
+    })
+    .unwrap();
+    assert_runs(&service.alloc);
     service.purge();
 }
 

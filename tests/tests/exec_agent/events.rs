@@ -1,6 +1,7 @@
 //! What `nomad alloc status` shows of a task's life, and `nomad node status` of the driver.
 
-use crate::{LIMIT, RIG, Service, TASK, busybox, host};
+use crate::{LIMIT, RIG, Service, TASK, alone, busybox, host};
+use nspawn_tests::wait;
 use serde_json::json;
 
 /// The events as a person sees them.
@@ -39,8 +40,7 @@ fn a_long_start_names_what_it_waits_for() {
     let service = Service::register("waits", config, json!({}));
     service.alloc.wait_status("failed", LIMIT).unwrap();
     let text = status(&service);
-    let waits = "Starting: image busybox, ephemeral root on disk; waits until the task sends READY=1, \
-                 at most 4 s";
+    let waits = "Ready: waits until the task sends READY=1, at most 4 s";
     assert!(text.contains(waits), "{text}");
     service.purge();
 }
@@ -74,4 +74,26 @@ fn the_node_shows_what_the_driver_can() {
     for name in ["driver.nspawn", "driver.nspawn.version", "driver.nspawn.volumes"] {
         assert!(attributes[name].is_string(), "{name}: {attributes}");
     }
+}
+
+#[test]
+fn the_node_shows_that_the_policy_forbids_commands() {
+    let host = alone();
+    let wait_for = |value: &str| {
+        wait::true_within("the node's attribute", LIMIT, || {
+            Ok(host.node()?["Attributes"]["driver.nspawn.exec"] == value)
+        })
+        .unwrap();
+    };
+    let service = Service::start("forbidden", busybox());
+    let policy = "[userns]\nrequire = false\n";
+    host.set_policy(format!("{policy}[exec]\nallow = false\n")).unwrap();
+    wait_for("false");
+    let out = service.sh("true");
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.code() != 0 && error.contains("exec"), "{error}");
+    host.set_policy(policy).unwrap();
+    wait_for("true");
+    assert_eq!(service.sh("exit 3").code(), 3);
+    service.purge();
 }

@@ -73,7 +73,7 @@ fn a_task_is_ready_when_its_command_succeeds() {
     assert_eq!(service.sh("test -e /tmp/up").code(), 0);
     let events: Vec<_> =
         service.alloc.task(crate::TASK).unwrap().events().into_iter().map(|e| e.message).collect();
-    for text in ["Waits until ready.command succeeds, at most 30s", "Ready: ready.command"] {
+    for text in ["Ready: waits until ready.command succeeds, at most 30s", "Ready: ready.command"] {
         assert!(events.iter().any(|event| event.contains(text)), "{text}: {events:?}");
     }
     service.purge();

@@ -287,11 +287,19 @@ fn plugin_key_metrics() {
         ("nomad_nspawn_helper_request_seconds_count{verb=\"start\"}", 1.0),
         ("nomad_nspawn_helper_reconnects_total", 0.0),
         ("nomad_nspawn_tasks{state=\"running\"}", 0.0),
+        ("nomad_nspawn_exec_sessions", 0.0),
+        ("nomad_nspawn_exec_seconds_count{phase=\"setup\"}", 0.0),
     ] {
         assert_eq!(sample(&page, name), value, "{name} in\n{page}");
     }
     assert!(sample(&page, "nomad_nspawn_start_seconds_sum{step=\"helper\"}") > 0.0);
     assert!(page.contains("# TYPE nomad_nspawn_start_seconds histogram\n"), "{page}");
+    // The cache may not have had them yet.
+    let sources = ["cache", "missing", "off", "rules", "untested", "confined"].map(|result| {
+        sample(&page, &format!("nomad_nspawn_seccomp_cache_total{{result=\"{result}\"}}"))
+    });
+    assert_eq!(sources[0] + sources[1], 1.0, "{page}");
+    assert_eq!(sources.iter().sum::<f64>(), 1.0, "{page}");
     assert!(!page.contains("alloc"), "nothing names a task:\n{page}");
     assert_eq!(http("POST", URL).0, "405");
     assert_eq!(http("GET", "http://127.0.0.1:9631/").0, "404");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proto::exec::{ExecSpec, TerminalSize};
 use proto::limits;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream as Messages, StreamExt as _};
 
 use super::input::{Broken, Input, Sink, feed};
@@ -85,6 +85,7 @@ async fn run_connected(
     messages: impl Messages<Item = Result<Input, Broken>> + Unpin,
     sender: &mpsc::Sender<Output>,
 ) -> Result<i32, Failure> {
+    let began = Instant::now();
     let set_up = async {
         let socket = helper.exec(spec, PATIENCE).await.map_err(to_failure)?;
         let reports = Reports::new(socket)?;
@@ -99,6 +100,7 @@ async fn run_connected(
             limits.setup.as_secs()
         )))
     })?;
+    let _session = helper.figures.begin_session(began.elapsed());
     let work = connect(&reports, streams, messages, sender);
     match limits.run {
         None => work.await,

@@ -23,6 +23,7 @@ use crate::error::Failure;
 use crate::events::timestamp;
 use crate::exec::Limits;
 use crate::lifecycle::Driver;
+use crate::lifecycle::handle::Advertised;
 use crate::lifecycle::task::{Phase, Task};
 
 /// The service.
@@ -276,6 +277,7 @@ fn inspect(task: &Task) -> InspectTaskResponse {
             attributes.insert("ip".to_owned(), address.to_string());
         }
     }
+    let network = task.details.as_ref().and_then(|details| details.network.as_ref());
     let (state, exit) = match task.phase() {
         Phase::Running { leader } => {
             if let Some(pid) = leader {
@@ -296,6 +298,6 @@ fn inspect(task: &Task) -> InspectTaskResponse {
             result: Some(exit.map_or_else(ExitResult::default, |exit| exit_result(&exit))),
         }),
         driver: Some(TaskDriverStatus { attributes }),
-        network_override: None,
+        network_override: network.map(Advertised::to_override),
     }
 }

@@ -105,7 +105,7 @@ impl Driver {
             match self.learn(&task.identity, PATIENCE).await {
                 Learnt::Known(found) => match found.state {
                     State::Ended(exit) => return publish(&self.helper.figures, task, exit),
-                    State::Starting | State::Running => {
+                    State::Starting(_) | State::Running => {
                         task.set_leader(found.leader);
                         doubts += 1;
                         // Not reported by PID 1, or so often denied that the hint was wrong.

@@ -10,7 +10,7 @@
 use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
-use nomad_proto::drivers::{TaskConfig, TaskHandle, TaskState};
+use nomad_proto::drivers::{NetworkOverride, TaskConfig, TaskHandle, TaskState};
 use proto::codec;
 use proto::name::{MachineName, TaskKey};
 use proto::wire;
@@ -23,7 +23,9 @@ const HANDLE_VERSION: i32 = 2;
 /// Version in the handles of the older Go driver.
 pub(crate) const OLDER_DRIVER: i32 = 1;
 /// Version of `driver_state`: an [`Identity`] and [`Details`].
-const STATE_VERSION: u8 = 2;
+const STATE_VERSION: u8 = 3;
+/// Version of those whose details lack the network.
+const STATE_WITHOUT_NETWORK: u8 = 2;
 /// Version of those that hold an [`Identity`] alone.
 const STATE_WITHOUT_DETAILS: u8 = 1;
 
@@ -55,6 +57,28 @@ pub(crate) struct Details {
     pub(crate) image: String,
     /// Its addresses, where it has a network of its own: IPv4, then IPv6.
     pub(crate) addresses: Vec<IpAddr>,
+    /// What services use, where it has a network of its own.
+    pub(crate) network: Option<Advertised>,
+}
+
+/// What services and checks with `address_mode = "driver"` use.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Advertised {
+    /// The task's address: of IPv4 where it has one.
+    pub(crate) address: IpAddr,
+    /// Published labels, and the port inside of each.
+    pub(crate) ports: Vec<(String, i32)>,
+}
+
+impl Advertised {
+    /// In Nomad's form. Other services keep the host's address and port.
+    pub(crate) fn to_override(&self) -> NetworkOverride {
+        NetworkOverride {
+            port_map: self.ports.iter().cloned().collect(),
+            addr: self.address.to_string(),
+            auto_advertise: false,
+        }
+    }
 }
 
 impl Identity {
@@ -117,6 +141,14 @@ impl Identity {
             Some((&STATE_VERSION, rest)) => codec::decode_whole::<(Self, Details)>(rest)
                 .map(|(identity, details)| (identity, Some(details)))
                 .map_err(|_| newer()),
+            Some((&STATE_WITHOUT_NETWORK, rest)) => {
+                // As a structure of these three parts.
+                codec::decode_whole::<(Self, (Context, String, Vec<IpAddr>))>(rest)
+                    .map(|(identity, (context, image, addresses))| {
+                        (identity, Some(Details { context, image, addresses, network: None }))
+                    })
+                    .map_err(|_| newer())
+            }
             Some((&STATE_WITHOUT_DETAILS, rest)) => {
                 codec::decode(rest).map(|identity| (identity, None)).map_err(|_| newer())
             }
@@ -176,7 +208,9 @@ mod tests {
         }];
         spec.process.directory = Some(Absolute::parse("/local").unwrap());
         let context = Context::of(&spec);
-        Details { context, image: "busybox".to_owned(), addresses: vec![[10, 0, 0, 1].into()] }
+        let (image, address) = ("busybox".to_owned(), [10, 0, 0, 1].into());
+        let network = Some(Advertised { address, ports: vec![("http".to_owned(), 8080)] });
+        Details { context, image, addresses: vec![address], network }
     }
 
     #[test]
@@ -196,6 +230,17 @@ mod tests {
         handle.driver_state = vec![1];
         handle.driver_state.extend(codec::encode(&identity()).unwrap());
         assert_eq!(Identity::from_handle(&handle), Ok((identity(), None)));
+    }
+
+    #[test]
+    fn handles_of_the_second_form_have_no_network() {
+        let mut handle = identity().to_handle(&details(), &config()).unwrap();
+        let Details { context, image, addresses, .. } = details();
+        handle.driver_state = vec![2];
+        let second = (identity(), (context, image, addresses));
+        handle.driver_state.extend(codec::encode_whole(&second).unwrap());
+        let expected = Details { network: None, ..details() };
+        assert_eq!(Identity::from_handle(&handle), Ok((identity(), Some(expected))));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Driver {
         probe: &Probe,
     ) -> Result<(), Failure> {
         let timeout = probe.timeout;
-        let waits = format!("Waits until ready.command succeeds, at most {timeout:?}");
+        let waits = format!("Ready: waits until ready.command succeeds, at most {timeout:?}");
         self.events.send(config, &waits);
         let since = Instant::now();
         let result = match self.tasks.get(&config.id) {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Driver;
 use super::end_detection::publish;
-use super::handle::{Details, Identity};
+use super::handle::{Advertised, Details, Identity};
 use super::newest_start::Claim;
 use super::older;
 use super::progress;
@@ -87,16 +87,17 @@ impl Driver {
             Some(started) => started,
             None => {
                 let ask = self.ask(&spec, &config, &claim);
-                progress::report_while(&self.events, &config, &spec, ask).await?
+                progress::report_while(&self.helper, &self.events, &config, &spec, ask).await?
             }
         };
         let took = since.elapsed();
-        let handle = self.adopt(&spec, &config, &started)?;
+        let network = network_of(&spec, &config, &started);
+        let handle = self.adopt(&spec, &config, &started, network.clone())?;
         progress::report_start(&self.events, &config, &spec, &started, took);
         if let Some(probe) = translate::probe_of(&config) {
             self.wait_until_ready(&config, &probe).await?;
         }
-        Ok(Started { handle, network: network_of(&spec, &config, &started) })
+        Ok(Started { handle, network: network.as_ref().map(Advertised::to_override) })
     }
 
     /// Translates the job into the helper's specification.
@@ -112,7 +113,8 @@ impl Driver {
             let node = Node::of_host(systemd, host_users, cores, &plugin, &directories);
             translate::build(&task, &node)
         };
-        with_deadline(LOOK, build, || translate::image_of(config)).await
+        let look = with_deadline(LOOK, build, || translate::image_of(config));
+        progress::report_image_while(&self.events, config, progress::PATIENCE, look).await
     }
 
     /// Removes them, and returns whether this very run has been begun already.
@@ -162,11 +164,11 @@ impl Driver {
                 Err(error) => return Err(error),
             };
             match &task.state {
-                State::Starting if Instant::now() < deadline => sleep(PAUSE).await,
+                State::Starting(_) if Instant::now() < deadline => sleep(PAUSE).await,
                 State::Running => return Ok(Some(task)),
                 // An end that is not certain is not a payload's.
                 State::Ended(exit) if exit.error.is_empty() => return Ok(Some(task)),
-                State::Starting | State::Ended(_) => {
+                State::Starting(_) | State::Ended(_) => {
                     self.helper.remove(key, PATIENCE).await?;
                     return Ok(None);
                 }
@@ -191,6 +193,9 @@ impl Driver {
             let error = match self.helper.start(spec, || claim.holds()).await {
                 Ok(task) => {
                     self.helper.figures.time_step(Step::Helper, began.elapsed());
+                    if let Some(filters) = &task.filters {
+                        self.helper.figures.count_filters(filters);
+                    }
                     return Ok(task);
                 }
                 Err(CallError::Refused(refusal)) if refusal.code == Code::Epoch => {
@@ -226,6 +231,7 @@ impl Driver {
         spec: &TaskSpec,
         config: &TaskConfig,
         started: &wire::Task,
+        network: Option<Advertised>,
     ) -> Result<TaskHandle, Failure> {
         let boots = matches!(spec.payload, Payload::Boot { .. });
         let identity =
@@ -234,13 +240,14 @@ impl Driver {
             context: Context::of(spec),
             image: translate::image_of(config),
             addresses: started.addresses.clone(),
+            network,
         };
         let handle = identity.to_handle(&details, config)?;
         let task = self.tasks.add(Task::new(identity, Some(details), started.leader));
         match &started.state {
             State::Ended(exit) => publish(&self.helper.figures, &task, exit.clone()),
             // It may have ended before its unit was known here; nothing would report that again.
-            State::Starting | State::Running => self.check(&task),
+            State::Starting(_) | State::Running => self.check(&task),
         }
         self.follow_memory(&task);
         tracing::info!(
@@ -265,24 +272,16 @@ impl Driver {
     }
 }
 
-/// What services and checks with `address_mode = "driver"` use. Other services keep the host's
-/// address and port.
-fn network_of(
-    spec: &TaskSpec,
-    config: &TaskConfig,
-    started: &wire::Task,
-) -> Option<NetworkOverride> {
+/// What services may use of a task's own network.
+fn network_of(spec: &TaskSpec, config: &TaskConfig, started: &wire::Task) -> Option<Advertised> {
     match spec.network {
         Network::Private(_) | Network::Attached(_) | Network::Container(_) => {}
         Network::Loopback | Network::Host | Network::Join(_) => return None,
     }
     let v4 = started.addresses.iter().find(|address| address.is_ipv4());
     let address = v4.or(started.addresses.first())?;
-    Some(NetworkOverride {
-        port_map: ports::inside(config),
-        addr: address.to_string(),
-        auto_advertise: false,
-    })
+    let ports = ports::inside(config).into_iter().collect();
+    Some(Advertised { address: *address, ports })
 }
 
 /// Runs `look` under a deadline: a hung file system costs one blocking thread, not the start.

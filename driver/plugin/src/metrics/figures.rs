@@ -1,6 +1,7 @@
 //! What is counted, and its names.
 //!
-//! Filled by starts, by the helper's client and by ends of tasks; read by the endpoint. Labels have
+//! Filled by starts, by commands in tasks, by the helper's client and by ends of tasks; read by the
+//! endpoint. Labels have
 //! few values, all listed here: neither job nor allocation is one, because each value is a series
 //! that a server keeps.
 
@@ -8,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::error::{Code, Refusal};
+use proto::plan::FilterSource;
+use tokio::time::Instant;
 
 use super::histogram::Histogram;
 use crate::exposition::{Kind, Page};
@@ -38,6 +41,31 @@ pub(crate) enum Start {
 
 const STARTS: [&str; 3] = ["started", "refused", "failed"];
 
+/// Parts of a command in a task.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// From its request to its execution.
+    Setup,
+    /// From there to its end, or that of who watches it.
+    Run,
+}
+
+const PARTS: [&str; 2] = ["setup", "run"];
+
+/// Where system call filters of starts are from; all but the first take longer.
+const FILTERS: [&str; 6] = ["cache", "missing", "off", "rules", "untested", "confined"];
+
+fn name_of(source: &FilterSource) -> &'static str {
+    match source {
+        FilterSource::Cache => "cache",
+        FilterSource::Missing => "missing",
+        FilterSource::Off => "off",
+        FilterSource::Rules => "rules",
+        FilterSource::Untested { .. } => "untested",
+        FilterSource::Confined => "confined",
+    }
+}
+
 /// Why the helper refused: the kinds of [`Code`] that are no matter of the protocol.
 const REFUSALS: [(&str, Code); 4] = [
     ("policy", Code::Policy),
@@ -56,6 +84,9 @@ pub(crate) struct Figures {
     steps: [Histogram; STEPS.len()],
     refusals: [AtomicU64; REFUSALS.len()],
     requests: [Histogram; VERBS.len()],
+    sessions: AtomicU64,
+    parts: [Histogram; PARTS.len()],
+    filters: [AtomicU64; FILTERS.len()],
     connects: AtomicU64,
     oom_kills: AtomicU64,
 }
@@ -66,7 +97,40 @@ fn add(number: Option<&AtomicU64>) {
     }
 }
 
+/// A command that runs in a task: counts until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    figures: &'a Figures,
+    since: Instant,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.figures.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.figures.time_part(Part::Run, self.since.elapsed());
+    }
+}
+
 impl Figures {
+    /// A command is executed now, that long after its request.
+    pub(crate) fn begin_session(&self, setup: Duration) -> Session<'_> {
+        self.time_part(Part::Setup, setup);
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Session { figures: self, since: Instant::now() }
+    }
+
+    fn time_part(&self, part: Part, duration: Duration) {
+        if let Some(histogram) = self.parts.get(part as usize) {
+            histogram.observe(duration);
+        }
+    }
+
+    /// A task has been started with system call filters from there.
+    pub(crate) fn count_filters(&self, source: &FilterSource) {
+        let place = FILTERS.iter().position(|known| *known == name_of(source));
+        add(place.and_then(|place| self.filters.get(place)));
+    }
+
     /// A start has ended so.
     pub(crate) fn count_start(&self, how: Start) {
         add(self.starts.get(how as usize));
@@ -134,6 +198,19 @@ impl Figures {
         for (verb, histogram) in VERBS.iter().zip(&self.requests) {
             histogram.read().write(&mut page, "helper_request_seconds", ("verb", verb));
         }
+        page.sessions(read(&self.sessions));
+        let help = "Time of a command in a task: from its request to its execution; from there to \
+                    its end.";
+        page.family("exec_seconds", Kind::Histogram, help);
+        for (phase, histogram) in PARTS.iter().zip(&self.parts) {
+            histogram.read().write(&mut page, "exec_seconds", ("phase", phase));
+        }
+        let help = "Starts by where their system call filters are from: the cache, or \
+                    systemd-nspawn and why.";
+        page.family("seccomp_cache_total", Kind::Counter, help);
+        for (result, number) in FILTERS.iter().zip(&self.filters) {
+            page.count("seccomp_cache_total", &[("result", result)], read(number));
+        }
         let help = "Helper processes that took the place of another one since the plugin's start.";
         page.family("helper_reconnects_total", Kind::Counter, help);
         page.count("helper_reconnects_total", &[], read(&self.connects).saturating_sub(1));
@@ -170,6 +247,18 @@ mod tests {
         figures.count_helper();
         figures.count_helper();
         figures.count_oom_kill();
+        for source in [
+            FilterSource::Cache,
+            FilterSource::Missing,
+            FilterSource::Off,
+            FilterSource::Rules,
+            FilterSource::Untested { version: 262 },
+            FilterSource::Confined,
+        ] {
+            figures.count_filters(&source);
+        }
+        drop(figures.begin_session(Duration::from_millis(3)));
+        let session = figures.begin_session(Duration::from_millis(30));
         let text = figures.page("257.1 \"x\"\n", [3, 1]);
         let samples = check(&text);
         for (sample, value) in [
@@ -184,11 +273,23 @@ mod tests {
             ("nomad_nspawn_refusals_total{rule=\"policy\"}", 1.0),
             ("nomad_nspawn_helper_reconnects_total", 1.0),
             ("nomad_nspawn_oom_kills_total", 1.0),
+            ("nomad_nspawn_exec_sessions", 1.0),
+            ("nomad_nspawn_exec_seconds_count{phase=\"setup\"}", 2.0),
+            ("nomad_nspawn_exec_seconds_bucket{phase=\"setup\",le=\"0.005\"}", 1.0),
+            ("nomad_nspawn_exec_seconds_count{phase=\"run\"}", 1.0),
             ("nomad_nspawn_tasks{state=\"running\"}", 3.0),
             ("nomad_nspawn_tasks{state=\"ended\"}", 1.0),
         ] {
             assert_eq!(samples.get(sample), Some(&value), "{sample} in\n{text}");
         }
+        for result in FILTERS {
+            let sample = format!("nomad_nspawn_seccomp_cache_total{{result=\"{result}\"}}");
+            assert_eq!(samples.get(&sample), Some(&1.0), "{sample} in\n{text}");
+        }
+        drop(session);
+        let samples = check(&figures.page("257", [3, 1]));
+        assert_eq!(samples.get("nomad_nspawn_exec_sessions"), Some(&0.0));
+        assert_eq!(samples.get("nomad_nspawn_exec_seconds_count{phase=\"run\"}"), Some(&2.0));
     }
 
     /// A panel of a name that is not written shows nothing, and nobody sees why.

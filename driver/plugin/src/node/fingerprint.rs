@@ -87,7 +87,7 @@ fn attributes(
         set("helper", Value::StringVal(welcome.helper.clone()));
         set("host_network", Value::BoolVal(welcome.host_network));
         set("host_users", Value::BoolVal(welcome.host_users));
-        set("exec", Value::BoolVal(true));
+        set("exec", Value::BoolVal(welcome.exec));
         set("controllers", Value::StringVal(controllers(Path::new(CONTROLLERS))));
     }
     attributes
@@ -133,6 +133,7 @@ mod tests {
             systemd_accepted: false,
             host_network: false,
             host_users: false,
+            exec: true,
         }))
     }
 
@@ -194,6 +195,11 @@ mod tests {
         assert_eq!(value("driver.nspawn.volumes"), Value::BoolVal(true));
         assert_eq!(value("driver.nspawn.exec"), Value::BoolVal(true));
         assert!(matches!(value("driver.nspawn.controllers"), Value::StringVal(_)));
+        let Health::Up(welcome) = up() else { panic!() };
+        let refuses = Health::Up(Arc::new(Welcome { exec: false, ..(*welcome).clone() }));
+        let attributes =
+            take(&PluginConfig::default(), &ACCOUNT, &Sandbox::FULL, &refuses).attributes;
+        assert_eq!(attributes["driver.nspawn.exec"].value, Some(Value::BoolVal(false)));
     }
 
     #[test]

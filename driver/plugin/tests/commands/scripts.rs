@@ -80,8 +80,8 @@ async fn a_recovered_task_keeps_its_environment() {
     assert!(status.message().contains("earlier version"), "{status:?}");
 }
 
-/// Bytes of the details in a handle: the environment with its lengths, three marks, image and
-/// addresses.
+/// Bytes of the details in a handle: the environment with its lengths, three marks, image, addresses,
+/// and the network that services use, without ports.
 fn details_length(node: &Node) -> usize {
     let world = node.world.lock().unwrap();
     let (spec, _) = world.tasks.values().next().unwrap();
@@ -89,7 +89,8 @@ fn details_length(node: &Node) -> usize {
         spec.environment.iter().map(|v| 16 + v.name.as_str().len() + v.value.reveal().len()).sum();
     let image = 8 + "busybox".len();
     let addresses = 8 + (4 + 4) + (4 + 16);
-    8 + variables + 3 + image + addresses
+    let network = 1 + (4 + 4) + 8;
+    8 + variables + 3 + image + addresses + network
 }
 
 /// Starts a task that is ready when a script succeeds; what came of it, and the events.
@@ -118,7 +119,7 @@ async fn a_task_is_ready_when_its_command_succeeds() {
     let (result, events) = start_ready(&mut node, 1, &third, 10).await;
     result.unwrap();
     assert_eq!(std::fs::read_to_string(&mark).unwrap(), "x\nx\nx\n");
-    let waits = "Waits until ready.command succeeds, at most 10s";
+    let waits = "Ready: waits until ready.command succeeds, at most 10s";
     assert!(events.iter().any(|event| event == waits), "{events:?}");
     assert!(events.iter().any(|event| event.starts_with("Ready: ready.command")), "{events:?}");
     assert_eq!(node.world.lock().unwrap().execs[0].environment[0].value.reveal(), "job-canary");

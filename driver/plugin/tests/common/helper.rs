@@ -171,6 +171,7 @@ fn welcome(epoch: u64) -> Welcome {
         systemd_accepted: false,
         host_network: false,
         host_users: false,
+        exec: true,
     }
 }
 
@@ -206,6 +207,7 @@ fn describe(key: &TaskKey, spec: &TaskSpec, state: State) -> Task {
         started_ms: 1_000,
         state,
         notes: Vec::new(),
+        filters: None,
     }
 }
 

@@ -126,6 +126,7 @@ impl Session {
             systemd_text: systemd,
             host_network: policy.network.allow.iter().any(|kind| kind.0 == "host"),
             host_users: !policy.userns.require,
+            exec: policy.exec.allow,
         }))
     }
 

@@ -12,13 +12,14 @@ use proto::name::TaskKey;
 use proto::step::Step;
 use proto::task_spec::process::Ready;
 use proto::task_spec::{Logs, TaskSpec};
-use proto::wire::Task;
+use proto::wire::{Phase, Task};
 
 use crate::context::{Context, Held};
 use crate::end::remove;
 use crate::network::found::{self, Wait};
 use crate::network::networks;
 use crate::process::Process;
+use crate::start::launcher_link::Prepared;
 use crate::start::nspawn_messages::Messages;
 use crate::start::ready::Notice;
 use crate::start::{arrival, claim, filter_cache, launch, output, preflight};
@@ -148,11 +149,16 @@ async fn attempt(
     // Nothing of the specification is left. A payload may take an hour to be ready, and must not
     // keep others from being started.
     drop(held);
+    let reach = |phase| context.table.borrow_mut().reach(&record.key, phase);
     if let Some(notice) = notice {
+        reach(Phase::Ready);
         notice.wait(&main).await?;
     }
     match address {
-        Some(address) => address.run(context, record, &main).await,
+        Some(address) => {
+            reach(Phase::Address);
+            address.run(context, record, &main).await
+        }
         None => Ok(()),
     }
 }
@@ -177,7 +183,7 @@ async fn start_payload(
         let restricted = task::restrict_devices(&context.bus, record.unit(), &settings).await;
         restricted.map_err(|e| failed(record, format!("DeviceAllow= of the unit: {e}")))?;
     }
-    keep_notes(context, &record.key, &prepared.notes);
+    keep_report(context, &record.key, &prepared);
     filter_cache::note(context, &prepared.filters);
     if prepared.lacks_filters {
         filter_cache::fill_for(context, record.unit());
@@ -194,12 +200,17 @@ async fn start_payload(
     } else {
         None
     };
+    let reach = |phase| context.table.borrow_mut().reach(&record.key, phase);
     if record.has_network() {
+        reach(Phase::Network);
         hook::during(Step::Ports, networks::publish(context, record)).await?;
     }
     hook::during(Step::Go, launcher.go()).await?;
     if let Some(relay) = relay {
         relay.go().await?;
+    }
+    if prepared.connector.is_none() {
+        reach(Phase::Payload);
     }
     let arrival = arrival::await_payload(context, record, &main, messages.as_deref());
     let arrival = hook::during(Step::Leader, arrival);
@@ -213,15 +224,16 @@ async fn start_payload(
     Ok(main)
 }
 
-/// Keeps the launcher's remarks for the task's events.
-fn keep_notes(context: &Context, key: &TaskKey, notes: &[String]) {
+/// Keeps the launcher's remarks for the task's events, and where its filters are from.
+fn keep_report(context: &Context, key: &TaskKey, prepared: &Prepared) {
     let notes: Vec<String> =
-        notes.iter().take(limits::NOTES_MAX).map(|note| printable(note)).collect();
+        prepared.notes.iter().take(limits::NOTES_MAX).map(|note| printable(note)).collect();
     for note in &notes {
         tracing::warn!(task = %key, note);
     }
     if let Some(entry) = context.table.borrow_mut().get_mut(key) {
         entry.notes = notes;
+        entry.filters = Some(prepared.filters.clone());
     }
 }
 

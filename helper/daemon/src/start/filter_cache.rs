@@ -44,7 +44,9 @@ pub(crate) fn note(context: &Context, source: &FilterSource) {
             "starts with filters of the cache have not been tried with systemd-nspawn {version} on \
              this architecture"
         ),
-        FilterSource::Nspawn | FilterSource::Cache => return,
+        FilterSource::Rules | FilterSource::Off | FilterSource::Missing | FilterSource::Cache => {
+            return;
+        }
     };
     let mut cache = context.filters.borrow_mut();
     if !cache.reported.contains(&reason) {

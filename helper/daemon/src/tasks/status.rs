@@ -21,7 +21,7 @@ const RECORD_GONE: &str = "the exit record is gone (systemctl reset-failed or st
 pub(crate) async fn of(context: &Rc<Context>, key: &TaskKey) -> Result<Task, Refusal> {
     let entry = context.table.borrow().find(key, "status")?;
     let state = if entry.starting {
-        State::Starting
+        State::Starting(entry.phase)
     } else {
         let seen = read::look(&context.bus, entry.record.unit()).await;
         let seen = seen.map_err(|e| Refusal::failed("status", key, e))?;
@@ -71,6 +71,7 @@ fn task(key: &TaskKey, entry: Entry, state: State) -> Task {
         started_ms: entry.started_ms,
         state,
         notes: entry.notes,
+        filters: entry.filters,
     }
 }
 

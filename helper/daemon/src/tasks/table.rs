@@ -9,8 +9,9 @@ use std::rc::Rc;
 use proto::error::{Code, Refusal, printable};
 use proto::limits;
 use proto::name::{Instance, TaskKey};
+use proto::plan::FilterSource;
 use proto::unit_id::UnitId;
-use proto::wire::Page;
+use proto::wire::{Page, Phase};
 
 use crate::process::Process;
 use crate::tasks::record::Record;
@@ -27,8 +28,12 @@ pub(crate) struct Entry {
     pub(crate) payload: Option<Process>,
     /// The launcher's remarks.
     pub(crate) notes: Vec<String>,
+    /// Where the system call filters of its start are from.
+    pub(crate) filters: Option<FilterSource>,
     /// Whether its start is still under way.
     pub(crate) starting: bool,
+    /// How far that has got.
+    pub(crate) phase: Phase,
     /// Whether its ports lead to it.
     pub(crate) published: bool,
     /// Set once its link is gone from the host, and the kernel's entries for its connections.
@@ -47,7 +52,9 @@ impl Entry {
             leader: None,
             payload: None,
             notes: Vec::new(),
+            filters: None,
             starting,
+            phase: Phase::default(),
             published: false,
             withdrawn: Rc::default(),
             registered: false,
@@ -103,6 +110,13 @@ impl Table {
         if let Some(entry) = self.get_mut(key) {
             entry.notes.insert(0, printable(&note));
             entry.notes.truncate(limits::NOTES_MAX);
+        }
+    }
+
+    /// Takes note of how far a start has got.
+    pub(crate) fn reach(&mut self, key: &TaskKey, phase: Phase) {
+        if let Some(entry) = self.get_mut(key) {
+            entry.phase = phase;
         }
     }
 

@@ -49,11 +49,12 @@ impl Chosen {
         let is_missing = found.is_none();
         // systemd-nspawn would be under these rules itself, and need what they take away.
         let takes_away = options.rules.iter().any(|rule| !rule.allow);
-        let found = found.filter(|_| plan.cached_filters && !takes_away);
         let source = match &found {
+            _ if !plan.cached_filters => FilterSource::Off,
+            _ if takes_away => FilterSource::Rules,
             Some(entry) if is_tested(entry.version) => FilterSource::Cache,
             Some(entry) => FilterSource::Untested { version: entry.version },
-            None => FilterSource::Nspawn,
+            None => FilterSource::Missing,
         };
         let entry = found.filter(|_| source == FilterSource::Cache);
         Ok(Self { source, is_missing, entry, present })
