@@ -50,6 +50,8 @@ pub(crate) struct Context {
     assembling: Cell<usize>,
     /// How often PID 1 is given work.
     pub(crate) pace: Pace,
+    /// The same of commands in tasks: they neither take turns of starts nor wait for them.
+    pub(crate) exec_pace: Pace,
     /// The version of systemd as PID 1 last gave it; empty before that.
     pub(crate) last_systemd: RefCell<String>,
 }
@@ -71,6 +73,7 @@ impl Context {
             networks: RefCell::default(),
             assembling: Cell::new(0),
             pace: Pace::default(),
+            exec_pace: Pace::default(),
             last_systemd: RefCell::default(),
         }
     }

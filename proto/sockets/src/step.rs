@@ -1,9 +1,9 @@
-//! The names of the steps of a start or a removal: one list for refusals, logs, test hooks and documents.
+//! The names of the steps of a start, a removal or a command in a task: one list for refusals, logs, test hooks and documents.
 
 /// Declares the steps with their names and the list of all of them.
 macro_rules! steps {
     ($($(#[$doc:meta])* $step:ident = $name:literal,)*) => {
-        /// A named step of a start or a removal, on either side of the launcher's socket.
+        /// A named step, on either side of the launcher's or the worker's socket.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[allow(missing_docs, reason = "the names say it")]
         pub enum Step {
@@ -71,6 +71,17 @@ steps! {
     StopUnit = "stop-unit",
     Clean = "clean",
     Forget = "forget",
+    // A command in a task: the daemon.
+    SessionWorker = "session-worker",
+    SessionHandOver = "session-hand-over",
+    // Its worker.
+    SessionFilters = "session-filters",
+    SessionCgroup = "session-cgroup",
+    /// The copy of the worker; what follows it happens inside of the container.
+    SessionEnter = "session-enter",
+    /// The worker itself again.
+    SessionStart = "session-start",
+    SessionEnd = "session-end",
     // What makes system call filters for later starts.
     FillStage = "fill-stage",
     /// Met at each stop of systemd-nspawn.

@@ -151,7 +151,7 @@ impl<'a> Bench<'a> {
         self.client = enter(self.rig);
         wait::until("the state of the task", SOON, || {
             Ok(match self.client.ask(Verb::Status(spec.key.clone()))? {
-                Ok(Answer::Status(task)) if task.state == State::Starting => None,
+                Ok(Answer::Status(task)) if matches!(task.state, State::Starting(_)) => None,
                 Ok(Answer::Status(task)) => Some(Some(task.state)),
                 _ => Some(None),
             })
@@ -165,7 +165,7 @@ impl<'a> Bench<'a> {
 }
 
 /// A connection to the helper as soon as it is there.
-fn enter(rig: &Rig) -> Client {
+pub(crate) fn enter(rig: &Rig) -> Client {
     wait::until("the helper", SOON, || Ok(Door::of(rig).and_then(|door| door.enter()).ok()))
         .unwrap()
 }
@@ -178,7 +178,7 @@ fn helper(rig: &Rig) -> String {
 
 /// Names of entries.
 fn sets(names: &str) -> Vec<&str> {
-    names.split_whitespace().filter(|name| name.len() == 16).collect()
+    names.split_whitespace().filter(|name| name.len() == 32).collect()
 }
 
 fn is_filling(rig: &Rig) -> bool {

@@ -12,7 +12,9 @@
 )]
 
 mod cache;
+mod exec;
 mod filters;
+mod phases;
 mod task;
 
 use nspawn_tests::product::Variant;
@@ -36,6 +38,10 @@ enum Kind {
     HelperRemoves,
     /// The unit's own clean-up.
     Cleaner,
+    /// The helper, at a command in a task.
+    HelperExecutes,
+    /// The worker of such a command, or its copy.
+    Worker,
     /// What makes system call filters.
     Fill,
 }
@@ -65,6 +71,12 @@ fn kind(step: Step) -> Kind {
         Step::Ports | Step::Leader | Step::Store | Step::Register => Kind::HelperStarts,
         Step::Unregister | Step::KillAll | Step::StopUnit | Step::Forget => Kind::HelperRemoves,
         Step::Clean => Kind::Cleaner,
+        Step::SessionWorker | Step::SessionHandOver => Kind::HelperExecutes,
+        Step::SessionFilters
+        | Step::SessionCgroup
+        | Step::SessionEnter
+        | Step::SessionStart
+        | Step::SessionEnd => Kind::Worker,
         Step::FillStage | Step::FillStop | Step::FillWrite | Step::FillRename => Kind::Fill,
     }
 }
@@ -73,10 +85,12 @@ fn steps(wanted: Kind) -> impl Iterator<Item = Step> {
     Step::ALL.iter().copied().filter(move |step| kind(*step) == wanted)
 }
 
-/// Both moments of a step. An execve that goes well does not come back.
+/// Both moments of a step. An execve that goes well does not come back, and who has entered a container
+/// sees no hook any more.
 fn moments(step: Step) -> impl Iterator<Item = Hook> {
     let all = ["before", "after"].into_iter();
-    all.filter(move |moment| (step, *moment) != (Step::Exec, "after"))
+    let has_both = !matches!(step, Step::Exec | Step::SessionEnter);
+    all.filter(move |moment| has_both || *moment == "before")
         .map(move |moment| Hook { step, moment })
 }
 

@@ -19,7 +19,11 @@ pub(crate) fn allow_hooks(rig: &Rig) {
     let unit = "/etc/systemd/system/nomad-nspawn-helper.service.d/hook.conf";
     rig.run(&["mkdir", "-p", "/etc/systemd/system/nomad-nspawn-helper.service.d"]).unwrap();
     let more = format!("[Service]\nReadWritePaths={HOOKS}\n");
-    rig.write_file(unit, more, 0o644).unwrap();
+    rig.write_file(unit, &more, 0o644).unwrap();
+    // Nor those of its workers, of which each has a unit.
+    let workers = "/etc/systemd/system/nomad-nspawn-enter-.service.d";
+    rig.run(&["mkdir", "-p", workers]).unwrap();
+    rig.write_file(&format!("{workers}/hook.conf"), &more, 0o644).unwrap();
     rig.sh("systemctl daemon-reload && systemctl restart nomad-nspawn-helper").unwrap();
 }
 

@@ -101,7 +101,7 @@ async fn clear(context: &Context, cgroup: &Absolute, session: SessionId) {
 async fn try_clear(context: &Context, cgroup: &Absolute, session: SessionId) -> Result<(), String> {
     let failed = |error: proto::error::Refusal| error.to_string();
     // PID 1 makes a unit for each, as for a command.
-    context.pace.wait().await;
+    context.exec_pace.wait().await;
     let worker = workers::take(context, Reach::UserNamespace).await.map_err(failed)?;
     let work = Work::Clear { cgroup: cgroup.clone(), session };
     worker.send(&work, &[]).await.map_err(failed)?;

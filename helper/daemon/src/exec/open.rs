@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use proto::error::{Code, Refusal, printable};
 use proto::exec::{ExecPlan, ExecSpec};
 use proto::name::TaskKey;
+use proto::step::Step;
 use proto::unit_id::UnitId;
 
 use crate::context::{Context, Held};
@@ -19,6 +20,7 @@ use crate::process::{Process, nspawn};
 use crate::socket::audit::Peer;
 use crate::start::payload_watch::{self, Processes};
 use crate::systemd::units::read;
+use kernel::hook;
 
 /// The step that refusals name.
 const STEP: &str = "execute";
@@ -41,8 +43,8 @@ pub(crate) async fn run(
     let task = spec.key.clone();
     let permit = Permit::take(context, UnitId::from(&task), most)
         .map_err(|reason| Refusal::new(Code::Busy, STEP, &task, reason))?;
-    // As a start: PID 1 makes the next worker's unit.
-    context.pace.wait().await;
+    // As for a start: PID 1 makes the next worker's unit.
+    context.exec_pace.wait().await;
     let payload = await_arrival(context, &task).await?;
     let record = context.table.borrow().find(&task, STEP)?.record;
     if !record.is_readable() {
@@ -58,12 +60,14 @@ pub(crate) async fn run(
             .map_err(|e| failed(e.to_string()))?;
     let payload = payload.fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
     let reach = workers::reach_of(record.users.is_some());
-    let worker = workers::take(context, reach).await?;
+    let worker = hook::during(Step::SessionWorker, workers::take(context, reach)).await?;
     let session = worker.id;
     let summary = Summary::of(&spec);
     let width = record.users.map_or(u32::MAX, |range| range.width);
     let plan = ExecPlan { session, unit: record.unit(), cgroup, width, spec };
-    let opened = worker.open(permit, plan, &[&theirs, &payload]).await;
+    let fds = [&theirs, &payload];
+    let opened = worker.open(permit, plan, &fds);
+    let opened = hook::during(Step::SessionHandOver, opened).await;
     drop(held);
     workers::prepare_next(context, reach);
     opened?;

@@ -1,4 +1,5 @@
-//! How often a client may give PID 1 work: a token bucket for starts and removals together.
+//! How often a client may give PID 1 work: a token bucket for starts and removals together, and one
+//! for commands in tasks.
 //!
 //! Whoever asks faster waits for a turn and is not refused: no job fails for a busy minute, and a
 //! compromised driver cannot have units made and dropped, or journal lines of allowed starts

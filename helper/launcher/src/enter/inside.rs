@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 
-use kernel::syscalls;
+use kernel::{hook, syscalls};
 use nix::fcntl::OFlag;
 use nix::sched::setns;
 use nix::sys::prctl::{set_dumpable, set_no_new_privs, set_pdeathsig};
@@ -28,6 +28,7 @@ use nix::unistd::{
 };
 use proto::capability::Capabilities;
 use proto::exec::ExecPlan;
+use proto::step::Step;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::command::Command;
@@ -64,7 +65,8 @@ pub(super) fn enter(entrant: Entrant, driver: OwnedFd, setup: &OwnedFd) -> Resul
     let status = OwnPath::constant("/proc/self/status");
     let status = File::from(status.open(OFlag::O_RDONLY).at(&status)?);
     close_standard()?;
-    setns(&payload.process, payload.namespaces).at("namespaces of the task")?;
+    hook::run(Step::SessionEnter, || setns(&payload.process, payload.namespaces))
+        .at("namespaces of the task")?;
     // As container root: who was root of the host only is nobody here.
     let root = Ids { uid: 0, gid: 0, groups: Vec::new() };
     become_user(&root)?;

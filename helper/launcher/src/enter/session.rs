@@ -13,7 +13,7 @@ use std::process::exit;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kernel::syscalls;
+use kernel::{hook, syscalls};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
@@ -23,6 +23,7 @@ use nix::sys::socket::{
 use nix::unistd::Pid;
 use proto::error::Refusal;
 use proto::exec::{ExecPlan, SessionReport};
+use proto::step::Step;
 use proto::{codec, limits};
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -118,10 +119,10 @@ fn prepare(
 ) -> Result<Prepared, Problem> {
     let command = Command::new(&plan.spec)?;
     let payload = Payload::read(payload)?;
-    let found = filters::find(plan.unit, &payload, orders)?;
+    let found = hook::run(Step::SessionFilters, || filters::find(plan.unit, &payload, orders))?;
     let setup = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
     let setup = setup.at("socket pair")?;
-    let cgroup = leaf.make()?;
+    let cgroup = hook::run(Step::SessionCgroup, || leaf.make())?;
     Ok(Prepared { entrant: Entrant { plan, payload, found, command }, cgroup, setup })
 }
 
@@ -136,7 +137,9 @@ fn go_in(entrant: Entrant, driver: OwnedFd, setup: &OwnedFd) -> ! {
 /// The worker, until the command runs; leaves nothing behind where it does not.
 fn follow(copy: i32, setup: &OwnedFd, driver: &OwnedFd, leaf: &Leaf) -> Result<Running, Problem> {
     let copy = syscalls::open_process(copy.cast_unsigned());
-    let result = drop_rights().and_then(|()| await_command(setup, driver.as_fd()));
+    let result = hook::run(Step::SessionStart, || {
+        drop_rights().and_then(|()| await_command(setup, driver.as_fd()))
+    });
     if result.is_err() {
         clear(leaf);
     }
@@ -161,7 +164,7 @@ fn conclude(running: &Running, driver: &OwnedFd, leaf: &Leaf) {
         }
         End::HangUp => return running.hang_up(leaf),
     }
-    leaf.finish();
+    hook::run(Step::SessionEnd, || leaf.finish());
 }
 
 /// What is left to do needs two capabilities: to kill processes of others, and to remove a
