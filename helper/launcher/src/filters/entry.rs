@@ -14,6 +14,7 @@
 
 use std::fmt::Write as _;
 use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -76,9 +77,16 @@ fn state(now: Option<&Metadata>) -> String {
     )
 }
 
-/// The name of the file: of the options, so that a new set of filters replaces the old one.
+/// The name of the file: of the options, so that a new set of filters replaces the old one. Jobs
+/// choose the rules, so it must be hard to find two sets of one name, which would take turns: 128
+/// bits of SipHash, and not a sum.
 pub(crate) fn name(options: &Options) -> String {
-    format!("{:016x}", sum(options.words().join(" ").as_bytes()))
+    let half = |number: u8| {
+        let mut hasher = DefaultHasher::new();
+        (number, options.words()).hash(&mut hasher);
+        hasher.finish()
+    };
+    format!("{:016x}{:016x}", half(0), half(1))
 }
 
 impl Entry {
@@ -191,6 +199,32 @@ mod tests {
         assert_eq!(Entry::read(&text), Some(entry()), "{text}");
         assert!(text.contains("\noptions 25 ~@mount bpf\nversion 257\n"), "{text}");
         assert!(text.contains("filter 001501ffc000003e001501ff00000001\n"), "{text}");
+    }
+
+    /// Two sets of one name would take turns in one file, and each start would miss.
+    #[test]
+    fn a_name_is_of_all_options() {
+        let rules = |all: &[(bool, &'static str)]| {
+            let rule = |(allow, name): &(bool, _)| SyscallRule {
+                allow: *allow,
+                name: SyscallName::new(*name).unwrap(),
+            };
+            Options { bounding: Capabilities::of_mask(0x25), rules: all.iter().map(rule).collect() }
+        };
+        let all = [
+            rules(&[]),
+            rules(&[(true, "bpf")]),
+            rules(&[(false, "bpf")]),
+            rules(&[(true, "bpf"), (true, "acct")]),
+            rules(&[(true, "acct"), (true, "bpf")]),
+            Options { bounding: Capabilities::of_mask(0x24), ..rules(&[]) },
+        ];
+        let names: std::collections::BTreeSet<String> = all.iter().map(name).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(names.iter().all(|name| name.len() == 32 && !name.contains('.')), "{names:?}");
+        assert_eq!(name(&rules(&[])), name(&rules(&[])));
+        // The halves are two hashes.
+        assert!(names.iter().all(|name| name[..16] != name[16..]), "{names:?}");
     }
 
     /// Every cut, and every change of one byte.
