@@ -2,7 +2,8 @@
 
 use super::file::Settings;
 use super::random::Random;
-use super::{Verdict, generate, judge, wire};
+use super::{Answer, Verdict, commands, generate, judge, wire};
+use proto::exec::ExecSpec;
 use proto::path::Absolute;
 use proto::task_spec::TaskSpec;
 use std::collections::BTreeMap;
@@ -11,8 +12,15 @@ use std::fmt;
 /// Specifications for one policy file.
 const PER_POLICY: u64 = 20;
 
-/// What the product says to a specification, with one policy file.
-pub type Product = Box<dyn Fn(&TaskSpec) -> Verdict>;
+/// Commands for one policy file.
+const COMMANDS_PER_POLICY: usize = 4;
+
+/// What the product says to a specification.
+pub type Decide = Box<dyn Fn(&TaskSpec) -> Verdict>;
+/// What it says to a command in a task.
+pub type Permit = Box<dyn Fn(&ExecSpec) -> Answer>;
+/// Both, with one policy file.
+pub type Product = (Decide, Permit);
 
 /// What has been tried.
 #[derive(Debug, Default)]
@@ -37,17 +45,17 @@ pub struct Disagreement {
     /// What made the specification, and which rules the oracle sees broken.
     pub why: String,
     /// The oracle's verdict.
-    pub oracle: Verdict,
+    pub oracle: String,
     /// The product's.
-    pub product: Verdict,
-    /// The specification.
-    pub spec: Box<TaskSpec>,
+    pub product: String,
+    /// The specification, or the command.
+    pub spec: String,
 }
 
 impl fmt::Display for Disagreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "oracle {:?}, product {:?} ({})", self.oracle, self.product, self.why)?;
-        write!(f, "policy:\n{}\nspecification: {:#?}", self.policy, self.spec)
+        writeln!(f, "oracle {}, product {} ({})", self.oracle, self.product, self.why)?;
+        write!(f, "policy:\n{}\nspecification: {}", self.policy, self.spec)
     }
 }
 
@@ -71,30 +79,45 @@ pub fn compare(
     let mut tally = Tally::default();
     while tally.tried < tries {
         let (text, settings) = next_policy(&mut random);
-        let decide = product(&text);
+        let product = product(&text);
         for _ in 0..PER_POLICY.min(tries - tally.tried) {
             let (spec, twists) = generate::spec(&mut random, &settings);
             let (oracle, broken) = judge(&spec, &settings);
             tally.count(&oracle, broken.all().collect());
-            let product = match &decide {
-                Ok(decide) => match wire::received(&spec) {
+            let decided = match &product {
+                Ok((decide, _)) => match wire::received(&spec) {
                     Some(spec) => decide(&spec),
                     // What cannot be decoded is refused before any policy.
                     None => Verdict::Invalid,
                 },
                 Err(error) => Verdict::Other(format!("the file is refused: {error}")),
             };
-            if product != oracle {
-                let why = format!("twists {twists:?}, broken {broken:?}");
-                let spec = Box::new(spec);
-                let after = tally.tried;
+            if decided != oracle {
                 return Err(Box::new(Disagreement {
-                    after,
+                    after: tally.tried,
                     policy: text,
-                    why,
-                    oracle,
-                    product,
-                    spec,
+                    why: format!("twists {twists:?}, broken {broken:?}"),
+                    oracle: format!("{oracle:?}"),
+                    product: format!("{decided:?}"),
+                    spec: format!("{spec:#?}"),
+                }));
+            }
+        }
+        let Ok((_, permit)) = &product else { continue };
+        let (task, _) = generate::spec(&mut random, &settings);
+        for _ in 0..COMMANDS_PER_POLICY {
+            let command = commands::random(&mut random, &task);
+            let (oracle, broken) = commands::judge(&command, &settings);
+            tally.count_rules(broken.all().collect());
+            let answer = permit(&command);
+            if answer != oracle {
+                return Err(Box::new(Disagreement {
+                    after: tally.tried,
+                    policy: text,
+                    why: format!("broken {broken:?}"),
+                    oracle: format!("{oracle:?}"),
+                    product: format!("{answer:?}"),
+                    spec: format!("{} words, {command:?}", command.words.len()),
                 }));
             }
         }
@@ -128,6 +151,10 @@ impl Tally {
             self.refused += 1;
         }
         debug_assert!(broken.is_empty() == matches!(verdict, Verdict::Allowed(_)));
+        self.count_rules(broken);
+    }
+
+    fn count_rules(&mut self, broken: Vec<&'static str>) {
         let alone = u64::from(broken.len() == 1);
         for rule in broken {
             let (all, only) = self.rules.entry(rule).or_default();

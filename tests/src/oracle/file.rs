@@ -53,6 +53,8 @@ pub struct File {
     pub properties_allow: Option<Vec<String>>,
     pub systemd_slices: Option<Vec<String>>,
     pub network_egress: Option<Vec<(String, u8)>>,
+    pub exec_allow: Option<bool>,
+    pub exec_max_sessions: Option<u64>,
     pub syscalls_allow_extra: Option<Vec<String>>,
     pub sysctl_allow: Option<Vec<String>>,
     pub lsm_profiles: Option<Vec<String>>,
@@ -87,6 +89,7 @@ pub struct Settings {
     pub properties_allow: Vec<String>,
     pub systemd_slices: Vec<String>,
     pub network_egress: Option<Vec<(String, u8)>>,
+    pub exec_allow: bool,
     pub syscalls_allow_extra: Vec<String>,
     pub sysctl_allow: Vec<String>,
     pub lsm_profiles: Vec<String>,
@@ -153,6 +156,7 @@ impl Settings {
             properties_allow: texts(&PROPERTIES),
             systemd_slices: Vec::new(),
             network_egress: None,
+            exec_allow: true,
             syscalls_allow_extra: any(&["*"]),
             sysctl_allow: texts(&[
                 "net.*",
@@ -198,6 +202,7 @@ impl File {
             properties_allow: or(&self.properties_allow, base.properties_allow),
             systemd_slices: or(&self.systemd_slices, base.systemd_slices),
             network_egress: self.network_egress.clone(),
+            exec_allow: self.exec_allow.unwrap_or(base.exec_allow),
             syscalls_allow_extra: or(&self.syscalls_allow_extra, base.syscalls_allow_extra),
             sysctl_allow: or(&self.sysctl_allow, base.sysctl_allow),
             lsm_profiles: or(&self.lsm_profiles, base.lsm_profiles),
@@ -268,6 +273,9 @@ impl File {
         );
         table(&mut out, "properties", &[("allow", list(&self.properties_allow))]);
         table(&mut out, "systemd", &[("slices", list(&self.systemd_slices))]);
+        let allow = self.exec_allow.map(|on| on.to_string());
+        let sessions = self.exec_max_sessions.map(|n| n.to_string());
+        table(&mut out, "exec", &[("allow", allow), ("max_sessions", sessions)]);
         table(&mut out, "syscalls", &[("allow_extra", list(&self.syscalls_allow_extra))]);
         table(&mut out, "sysctl", &[("allow", list(&self.sysctl_allow))]);
         table(&mut out, "lsm", &[("profiles", list(&self.lsm_profiles))]);

@@ -102,6 +102,8 @@ pub fn policy(random: &mut Random) -> File {
             let listed = r.some(&texts::RANGES, 3);
             listed.into_iter().map(|(address, bits)| (address.to_owned(), bits)).collect()
         }),
+        exec_allow: given(random, 40, |r| r.chance(50)),
+        exec_max_sessions: given(random, 30, |r| r.pick(&[1, 64, 65, 1024])),
         syscalls_allow_extra: given(random, 40, |r| {
             let mut all = owned(r.some(&texts::SYSCALLS, 3));
             all.extend(r.chance(10).then(|| "*".to_owned()));

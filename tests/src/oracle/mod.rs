@@ -12,11 +12,13 @@
 //! | `sizes` | bounds and contradictions (`Invalid`) |
 //! | [`places`] | paths, binds, devices, networks (`Policy`) |
 //! | `grants` | users, capabilities, ceilings, settings (`Policy`) |
+//! | [`commands`] | commands in tasks: the rules, and random ones |
 //! | [`generate`], `twists`, `attached`, `mounts`, `units`, `zones`, `texts` | random policy files and specifications |
 //! | [`wire`] | what a specification becomes on its way |
 //! | [`compare`] | runs both, counts, and shows where they differ |
 
 mod attached;
+pub mod commands;
 pub mod compare;
 pub mod file;
 pub mod generate;
@@ -40,6 +42,19 @@ use proto::task_spec::{Network, TaskSpec};
 pub enum Verdict {
     /// A start, with these facts.
     Allowed(Facts),
+    /// Code `Invalid`.
+    Invalid,
+    /// Code `Policy`.
+    Policy,
+    /// Any other code, which no decision may have.
+    Other(String),
+}
+
+/// What a command in a task gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A session.
+    Allowed,
     /// Code `Invalid`.
     Invalid,
     /// Code `Policy`.

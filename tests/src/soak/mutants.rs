@@ -16,7 +16,15 @@ use std::process::Command;
 type Fault = (&'static str, &'static str, &'static str);
 
 /// All of them.
-const FAULTS: [Fault; 67] = [
+const FAULTS: [Fault; 71] = [
+    ("exec.rs", "is_none_or(|word| word", "is_none_or(|word| false && word"),
+    ("exec.rs", "bounds::check_words(&spec.words)?;", ""),
+    ("exec.rs", "bounds::check_environment(&spec.environment)?;", ""),
+    (
+        "exec.rs",
+        "if policy.exec.allow {",
+        "if policy.exec.allow || policy.exec.max_sessions.0 > 64 {",
+    ),
     ("bounds.rs", "if count > most {", "if count > most + 1 {"),
     ("bounds.rs", "word.reveal().contains('\\0')", "word.reveal().contains('\\u{1}')"),
     (
@@ -179,7 +187,7 @@ const MAIN: &str = r#"
 #[path = "WORKSPACE/tests/src/oracle/mod.rs"]
 mod oracle;
 use oracle::compare::{Product, compare};
-use oracle::{Facts, TASKS_DEFAULT, Verdict};
+use oracle::{Answer, Facts, TASKS_DEFAULT, Verdict};
 use proto::error::Code;
 use proto::plan::{NetworkOwner, Unprotected};
 // For the copies of proto/sockets/src/target.rs.
@@ -198,8 +206,9 @@ macro_rules! run_target {
 macro_rules! run {
     ($number:literal, $module:ident, $seed:expr, $tries:expr) => {{
         let product = |text: &str| -> Result<Product, String> {
-            let policy = $module::parse(text)?;
-            Ok(Box::new(move |spec| match $module::decide(spec.clone(), &policy).map_err(|denial| denial.refusal) {
+            let policy = std::rc::Rc::new($module::parse(text)?);
+            let same = policy.clone();
+            Ok((Box::new(move |spec| match $module::decide(spec.clone(), &policy).map_err(|denial| denial.refusal) {
                 Ok(decision) => Verdict::Allowed(Facts {
                     image: decision.plan().image.to_string(),
                     binds: decision.plan().files.binds.iter().map(|b| b.source.to_string()).collect(),
@@ -211,7 +220,12 @@ macro_rules! run {
                 Err(refusal) if refusal.code == Code::Invalid => Verdict::Invalid,
                 Err(refusal) if refusal.code == Code::Policy => Verdict::Policy,
                 Err(refusal) => Verdict::Other(refusal.to_string()),
-            }))
+            }), Box::new(move |spec| match $module::check_exec(spec, &same).map_err(|denial| denial.refusal) {
+                Ok(()) => Answer::Allowed,
+                Err(refusal) if refusal.code == Code::Invalid => Answer::Invalid,
+                Err(refusal) if refusal.code == Code::Policy => Answer::Policy,
+                Err(refusal) => Answer::Other(refusal.to_string()),
+            })))
         };
         match compare($seed, $tries, product) {
             Ok(_) => println!("{} survived", $number),

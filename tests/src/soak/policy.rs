@@ -1,7 +1,7 @@
 //! The helper's own policy as the oracle's opponent.
 
 use crate::oracle::compare::{Disagreement, Product, Tally, compare};
-use crate::oracle::{Facts, TASKS_DEFAULT, Verdict};
+use crate::oracle::{Answer, Facts, TASKS_DEFAULT, Verdict};
 use policy::Denial;
 use proto::error::{Code, Refusal};
 use proto::plan::{NetworkOwner, Unprotected};
@@ -23,13 +23,26 @@ fn verdict(answer: Result<policy::Decision, Denial>) -> Verdict {
     }
 }
 
+fn answer(answer: Result<(), Denial>) -> Answer {
+    match answer {
+        Ok(()) => Answer::Allowed,
+        Err(Denial { refusal: Refusal { code: Code::Invalid, .. }, .. }) => Answer::Invalid,
+        Err(Denial { refusal: Refusal { code: Code::Policy, .. }, .. }) => Answer::Policy,
+        Err(denial) => Answer::Other(denial.refusal.to_string()),
+    }
+}
+
 /// Reads a policy file as the helper does.
 ///
 /// # Errors
 /// Why it is refused.
 pub fn product(text: &str) -> Result<Product, String> {
-    let policy = policy::parse(text)?;
-    Ok(Box::new(move |spec| verdict(policy::decide(spec.clone(), &policy))))
+    let policy = std::rc::Rc::new(policy::parse(text)?);
+    let same = std::rc::Rc::clone(&policy);
+    Ok((
+        Box::new(move |spec| verdict(policy::decide(spec.clone(), &policy))),
+        Box::new(move |spec| answer(policy::check_exec(spec, &same))),
+    ))
 }
 
 /// Compares the helper's policy with the oracle.
