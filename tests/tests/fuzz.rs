@@ -33,6 +33,8 @@ readers! {
     p01_p10_p11_p28_works: "Work",
     p01_p10_p11_p28_session_reports: "SessionReport",
     p01_p10_p11_p28_worker_reports: "WorkerReport",
+    image_records: "image record",
+    superblocks_of_layers: "superblock",
     p01_p10_p11_p28_policy_files: "policy file",
     p01_p10_p11_p28_names_and_paths: "names and paths",
     p01_p10_p11_p28_job_configurations: "job configuration",

@@ -15,6 +15,7 @@
 
 pub mod ended;
 pub mod hook;
+pub mod image_store;
 pub mod kept_layers;
 pub mod layout;
 pub mod netlink;

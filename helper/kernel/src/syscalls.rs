@@ -17,7 +17,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
 
 /// Attributes for [`set_mount_attributes`] (mount_setattr(2)).
 pub const READ_ONLY: u64 = 0x0000_0001;
@@ -72,6 +75,20 @@ pub fn clone_mount(at: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     Ok(open_tree(at, EMPTY, flags | OpenTreeFlags::AT_EMPTY_PATH)?)
+}
+
+/// Mounts the file system of a block device, read-only and attached nowhere (fsopen(2)).
+///
+/// # Errors
+/// The kernel's: ENODEV where it has no such file system.
+pub fn mount_detached(device: BorrowedFd<'_>, kind: &str) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // The device itself, whatever lies at its own path now.
+    fsconfig_set_string(context.as_fd(), "source", crate::open::link(device))?;
+    fsconfig_set_flag(context.as_fd(), "ro")?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Attaches a detached mount on the object of `to` (move_mount(2)).
@@ -260,6 +277,52 @@ pub fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Resul
     // WHY: nix has no such ioctl.
     // SAFETY: `config` has the kernel's layout and size (struct loop_config), which only reads it.
     check(unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, &raw const config) }.into()).map(drop)
+}
+
+/// What a loop device says of itself (struct loop_info64, linux/loop.h).
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct LoopStatus {
+    /// Device number and inode of its file; device number of the file, where that is a device.
+    pub file: [u64; 3],
+    /// Where in the file it begins and how long it is at most, 0 for no limit, in bytes.
+    pub part: [u64; 2],
+    numbers: [u32; 3],
+    /// Its flags.
+    pub flags: u32,
+    names_and_keys: [u64; 22],
+}
+
+/// [`LoopStatus::flags`] of a device that cannot be written and that goes with its last use
+/// (LO_FLAGS_READ_ONLY and LO_FLAGS_AUTOCLEAR).
+pub const LOOP_SHARED: u32 = 1 | 4;
+
+/// What file a loop device has (ioctl LOOP_GET_STATUS64, loop(4)).
+///
+/// # Errors
+/// The kernel's: ENXIO when it has none.
+pub fn loop_status(device: BorrowedFd<'_>) -> io::Result<LoopStatus> {
+    const { assert!(size_of::<LoopStatus>() == 232) };
+    const GET_STATUS: libc::Ioctl = 0x4C05;
+    let mut status = LoopStatus::default();
+    // WHY: nix has no such ioctl.
+    // SAFETY: `status` has the kernel's layout and size (struct loop_info64), which only writes it.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), GET_STATUS, &raw mut status) }.into())?;
+    Ok(status)
+}
+
+/// Takes and gives back a lease that the kernel grants only while nobody else has the file open for
+/// writing (F_SETLEASE, fcntl(2)). `file`: open for reading alone.
+///
+/// # Errors
+/// `WouldBlock` when somebody has.
+pub fn check_no_writer(file: BorrowedFd<'_>) -> io::Result<()> {
+    for lease in [libc::F_RDLCK, libc::F_UNLCK] {
+        // WHY: nix has no leases.
+        // SAFETY: the call takes numbers alone.
+        check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) }.into())?;
+    }
+    Ok(())
 }
 
 /// Brings the loopback interface of the current network namespace up (netdevice(7)).

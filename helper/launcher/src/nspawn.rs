@@ -145,6 +145,7 @@ pub(super) mod tests {
             alloc,
             users: Some(Range { base: 524_288, width: 65_536 }),
             image: place("/var/lib/machines"),
+            layers: Vec::new(),
             root: RootFs::tree(Root::Ephemeral(Layer::Disk)),
             payload: Payload::Command { words: words.iter().map(|w| Secret::new(*w)).collect() },
             process: Process::default(),

@@ -108,7 +108,9 @@ impl<O: Display> Overlay<'_, O> {
     /// Mounts it on a directory.
     pub(super) fn mount(&self, at: &OwnPath) -> Result<(), Problem> {
         let layers: Vec<_> = self.lower.iter().rev().map(ToString::to_string).collect();
-        let mut options = format!("lowerdir={},metacopy=off", layers.join(":"));
+        // Neither is followed: such marks of a layer would lead to other files of those below.
+        let mut options =
+            format!("lowerdir={},redirect_dir=nofollow,metacopy=off", layers.join(":"));
         let mut flags = self.flags | MsFlags::MS_NODEV;
         if let Some(Upper { upper, work, volatile }) = &self.upper {
             let [upper, work] = [upper, work].map(|directory| open::link(directory.as_fd()));

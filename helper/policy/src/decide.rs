@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no state. Whatever [`decide`] does not put into the [`Decision`] does not
 //! happen. Judging only reads a specification, which may be 1.5 MiB: a decision takes it over.
 
+use proto::layer::ImageLayer;
 use proto::limits;
 use proto::link::Link;
 use proto::plan::{NetworkOwner, Place, Plan, PlannedFiles, PlannedNetwork, Range, TaskDirs};
@@ -101,6 +102,13 @@ impl Decision {
         &self.unit
     }
 
+    /// The same over these layers, the lowest first: those that the image's name means in the store.
+    #[must_use]
+    pub fn over(mut self, layers: Vec<ImageLayer>) -> Self {
+        self.plan.layers = layers;
+        self
+    }
+
     /// Adds what the policy does not know.
     #[must_use]
     pub fn complete(self, allocated: Allocated) -> (Plan, UnitSettings) {
@@ -143,6 +151,7 @@ pub fn decide(spec: TaskSpec, policy: &Policy) -> Result<Decision, Denial> {
         alloc: spec.key.alloc,
         users: NO_RANGE,
         image: judged.image,
+        layers: Vec::new(),
         root: spec.root,
         payload: spec.payload,
         process: spec.process,

@@ -1,6 +1,7 @@
 //! Where an image is, whether it may be changed, and which devices it takes to mount it.
 //! Judged by path; what lies there is the launcher's to look at.
 
+use proto::layer::{IMAGES, IMPORTS};
 use proto::path::{Absolute, Component, Relative};
 use proto::plan::Place;
 use proto::task_spec::files::DeviceAccess;
@@ -12,6 +13,9 @@ use super::{Denial, Policy, devices, invalid, refuse};
 
 /// The image's place.
 pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
+    if spec.root.kind == ImageKind::Layers {
+        return imported(spec);
+    }
     let writes = spec.root.mode.writes_image();
     let (place, writable) = listed(spec, policy, writes)?;
     let path = Absolute::parse(&place.to_string()).map_err(|e| invalid("image", &place, e))?;
@@ -46,6 +50,25 @@ pub(super) fn place(spec: &TaskSpec, policy: &Policy) -> Result<Place, Denial> {
              use ephemeral = true, or move one of them",
             kept.path
         ));
+    }
+    Ok(place)
+}
+
+/// The place of an imported image, which stands for its layers. What lies in the store of layers was
+/// brought there by root for tasks, so no list has it; and it shows nothing of the host.
+fn imported(spec: &TaskSpec) -> Result<Place, Denial> {
+    let (Image::Named(name) | Image::NamedOr(name, _)) = &spec.image else {
+        return Err(invalid("image-layers", "image", "an imported image has a name, no path"));
+    };
+    let bad = |e| invalid("image-layers", format!("image {name}"), e);
+    let root = Absolute::parse(IMAGES).map_err(bad)?;
+    let below = [IMPORTS, name.as_str()].map(Component::new).into_iter().collect::<Result<_, _>>();
+    let place = Place { root, below: below.and_then(Relative::new).map_err(bad)? };
+    if spec.root.mode.writes_image() {
+        let reason = "was imported, and the layers of such an image cannot be changed: use \
+                      ephemeral = true, with persist = \"alloc\" where changes are to outlive a \
+                      restart";
+        return Err(invalid("image-layers", format!("image {name}"), reason));
     }
     Ok(place)
 }
@@ -267,6 +290,33 @@ mod tests {
             ),
             row("images.paths", words, (STORE, store()), (KEPT, store())),
         ]);
+    }
+
+    /// No list of the policy file has the store of layers, and its whole tree is kept from binds.
+    #[test]
+    fn an_imported_image_is_named_and_never_changed() {
+        const NONE: &str = "[images]\npaths = []\n[binds]\ndeny = [\"/var\"]";
+        let layers = |mode| -> Change {
+            Box::new(move |s| {
+                s.root.mode = mode;
+                s.root.kind = ImageKind::Layers;
+            })
+        };
+        for file in [NONE, COMPAT] {
+            let judged = judged(file, layers(READ)).unwrap();
+            let place = judged.plan().image.to_string();
+            assert_eq!(place, "/var/lib/nomad-nspawn/images/imports/busybox");
+            let devices: Vec<_> = judged.unit().devices.iter().map(|(path, _)| path).collect();
+            assert_eq!(devices, ["/dev/loop-control", "block-loop"]);
+            let path = |s: &mut TaskSpec| {
+                image("/srv/a", READ)(s);
+                s.root.kind = ImageKind::Layers;
+            };
+            let changed = crate::tests::judged(file, layers(Root::Plain)).unwrap_err();
+            assert!(changed.refusal.reason.contains("ephemeral = true"), "{changed:?}");
+            let path = crate::tests::judged(file, path).unwrap_err();
+            assert_eq!((changed.rule, path.rule), ("image-layers", "image-layers"));
+        }
     }
 
     #[test]

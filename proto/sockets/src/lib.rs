@@ -36,6 +36,7 @@ pub mod codec;
 pub mod cpu_set;
 pub mod error;
 pub mod exec;
+pub mod layer;
 pub mod limits;
 pub mod link;
 pub mod name;

@@ -149,5 +149,8 @@ pub const READY_TIMEOUT_MAX_S: u32 = 3600;
 /// Bytes that a task of a zone may have above the names of its members in /etc/hosts: the file lies
 /// in memory of the host (/run), and each task has one.
 pub const ZONE_HOSTS_MAX: usize = 128 * 1024;
+/// Layers of one image: their names on the launcher's stage have to fit into the options of one
+/// overlay mount, which take a page.
+pub const IMAGE_LAYERS_MAX: usize = 128;
 /// Bytes of an image's /etc/hosts that are taken over.
 pub const HOSTS_FILE_MAX: usize = 1024 * 1024;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bincode::{Decode, Encode};
 
 use crate::error::Refusal;
+use crate::layer::ImageLayer;
 use crate::link::{BridgePort, Link, Zone};
 use crate::name::{AllocId, MachineName, TaskName};
 use crate::parts::Part;
@@ -99,6 +100,8 @@ pub struct Plan {
     pub users: Option<Range>,
     /// The image.
     pub image: Place,
+    /// Its layers, the lowest first, where it is of that kind.
+    pub layers: Vec<ImageLayer>,
     /// What becomes of it.
     pub root: RootFs,
     /// What runs.

@@ -1,10 +1,11 @@
 //! Good messages of every kind: a reader that met none of a kind was never tried with it.
 
 use crate::race;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use proto::cpu_set::CpuSet;
 use proto::error::{Code, Refusal};
 use proto::exec::{ExecPlan, ExecSpec, SessionId, SessionReport, TerminalSize, Work, WorkerReport};
+use proto::layer::{Digest, ImageLayer, ImageRecord, StoredLayer};
 use proto::link::{Ends, Link, Mac, Published, Zone};
 use proto::name::{
     AllocId, Instance, LinkZoneName, MachineName, ParentName, TaskKey, TaskName, VariableName,
@@ -286,7 +287,23 @@ fn resources() -> Result<Resources> {
     })
 }
 
-pub(super) fn plans() -> Result<[Plan; 5]> {
+fn layer(byte: u8) -> Result<ImageLayer> {
+    Ok(ImageLayer { source: Component::new("+import")?, digest: Digest([byte; 32]) })
+}
+
+/// Images of one layer and of several.
+pub(super) fn records() -> Result<Vec<ImageRecord>> {
+    let stored = |byte| -> Result<StoredLayer> {
+        Ok(StoredLayer { layer: layer(byte)?, size: 4096, content: Digest([byte; 32]) })
+    };
+    let of = |count: u8| -> Result<ImageRecord> {
+        let layers = (0..count).map(stored).collect::<Result<_>>()?;
+        ImageRecord::new(layers).context("a record of some layers")
+    };
+    [1, 3].into_iter().map(of).collect()
+}
+
+pub(super) fn plans() -> Result<[Plan; 6]> {
     let plan = race::plan(Path::new("/host"))?;
     let linked = Plan {
         network: PlannedNetwork::Private {
@@ -298,5 +315,13 @@ pub(super) fn plans() -> Result<[Plan; 5]> {
     };
     let [bridged, container] = attached(&plan)?.map(|network| Plan { network, ..plan.clone() });
     let resources = resources()?;
-    Ok([plan.clone(), linked, bridged, container, Plan { files: files()?, resources, ..plan }])
+    let layered = Plan { layers: vec![layer(1)?, layer(2)?], ..plan.clone() };
+    Ok([
+        layered,
+        plan.clone(),
+        linked,
+        bridged,
+        container,
+        Plan { files: files()?, resources, ..plan },
+    ])
 }

@@ -8,9 +8,11 @@ use crate::oracle::random::Random;
 use crate::{msgpack, race};
 use anyhow::{Context as _, Result, ensure};
 use bincode::{Decode, Encode};
+use kernel::image_store::{SUPER_LEN, check_superblock};
 use launcher::test_access as door;
 use nomad_proto::drivers::TaskConfig;
 use proto::codec::{self, CodecError};
+use proto::layer::{Digest, ImageRecord};
 use proto::limits;
 use proto::name::{ImageName, TaskKey, TaskName, VariableName};
 use proto::path::{Absolute, Component};
@@ -28,7 +30,7 @@ const WHOLE: usize = limits::SPEC_MAX * 2 + PACKET;
 const OTHER: usize = 2 * 1024 * 1024;
 
 /// What is taken must encode to the same bytes, and must not be taken with one byte more.
-fn exact<T: Encode + Decode<()> + 'static>(
+fn exact<T: 'static>(
     decode: fn(&[u8]) -> Result<T, CodecError>,
     encode: fn(&T) -> Result<Vec<u8>, CodecError>,
 ) -> Read {
@@ -81,6 +83,49 @@ fn policy() -> Target {
         Ok(policy::parse(text).is_ok())
     });
     Target { name: "policy file", memory: OTHER, corpus, read }
+}
+
+/// Records of images, as the daemon reads them from the store.
+fn records() -> Result<Target> {
+    let corpus = samples::records()?.iter().map(ImageRecord::write).collect::<Result<_, _>>()?;
+    Ok(Target {
+        name: "image record",
+        memory: PACKET,
+        corpus,
+        read: exact(ImageRecord::read, ImageRecord::write),
+    })
+}
+
+/// Superblocks of layers. What is taken must be what the converter writes, but for one field.
+fn superblocks() -> Result<Target> {
+    let (blocks, digest) = (5_u32, Digest([0x5a; 32]));
+    let mut good = Vec::with_capacity(SUPER_LEN);
+    good.extend(0xe0f5_e1e2_u32.to_le_bytes());
+    good.extend([0; 8]);
+    good.extend([12, 0, 36, 0]);
+    good.extend(3_u64.to_le_bytes());
+    good.extend([0; 12]);
+    good.extend(blocks.to_le_bytes());
+    good.extend([0; 8]);
+    good.extend(digest.uuid());
+    good.resize(SUPER_LEN, 0);
+    let wanted = good.clone();
+    let read: Read = Box::new(move |bytes| {
+        let Ok(superblock) = bytes.try_into() else { return Ok(false) };
+        let taken = check_superblock(superblock, u64::from(blocks) * 4096, &digest).is_ok();
+        // The number of inodes is what the kernel shows of the file system, no more.
+        let differs = bytes
+            .iter()
+            .zip(&wanted)
+            .enumerate()
+            .any(|(at, (one, other))| one != other && !(16..24).contains(&at));
+        if taken == differs {
+            Err(format!("taken: {taken}, differs: {differs}"))
+        } else {
+            Ok(taken)
+        }
+    });
+    Ok(Target { name: "superblock", memory: OTHER, corpus: vec![good], read })
 }
 
 /// What no name may hold, decided by other means than the names' own.
@@ -226,6 +271,8 @@ pub fn all() -> Result<Vec<Target>> {
         whole("Work", &samples::works()?)?,
         packet("SessionReport", &samples::session_reports())?,
         packet("WorkerReport", &samples::worker_reports())?,
+        records()?,
+        superblocks()?,
         policy(),
         names(),
         configurations(),

@@ -226,6 +226,8 @@ pub fn spec(random: &mut Random, policy: &Settings) -> (TaskSpec, Vec<&'static s
             .unwrap_or(Ownership::Map);
     } else if random.chance(20) {
         spec.root.kind = ImageKind::Disk;
+    } else if random.chance(20) && matches!(spec.image, Image::Named(_)) {
+        spec.root.kind = ImageKind::Layers;
     }
     spec.resources.memory_max = policy.limits_memory;
     spec.resources.egress = policy.network_egress.is_some().then(Vec::new);

@@ -30,6 +30,9 @@ fn parent(path: &str) -> String {
 /// Where the image is.
 pub(super) fn image(spec: &TaskSpec, policy: &Settings) -> String {
     match &spec.image {
+        Image::Named(name) | Image::NamedOr(name, _) if spec.root.kind == ImageKind::Layers => {
+            format!("/var/lib/nomad-nspawn/images/imports/{name}")
+        }
         Image::Named(name) | Image::NamedOr(name, _) => {
             let disk = spec.root.kind == ImageKind::Disk && !name.as_str().ends_with(".raw");
             let end = if disk { ".raw" } else { "" };
@@ -64,6 +67,12 @@ fn check_shown(path: &str, listed: &str, policy: &Settings, broken: &mut Broken)
 
 fn check_image(spec: &TaskSpec, policy: &Settings, broken: &mut Broken) {
     let writes = spec.root.mode == Root::Plain;
+    if spec.root.kind == ImageKind::Layers {
+        // An imported image has a name and is never changed; no list has it.
+        let is_path = matches!(spec.image, Image::Path(_));
+        broken.invalid("image-layers", is_path || writes);
+        return;
+    }
     let path = image(spec, policy);
     let entry = match &spec.image {
         Image::Named(_) | Image::NamedOr(..) => {

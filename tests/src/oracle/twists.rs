@@ -126,7 +126,11 @@ fn image(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
 
 fn root(random: &mut Random, policy: &Settings, spec: &mut TaskSpec) {
     spec.root.mode = if random.chance(40) { Root::Plain } else { mode(random, true) };
-    spec.root.kind = if random.chance(30) { ImageKind::Disk } else { ImageKind::Tree };
+    spec.root.kind = match random.below(10) {
+        0..3 => ImageKind::Disk,
+        3..5 => ImageKind::Layers,
+        _ => ImageKind::Tree,
+    };
     spec.root.ownership = match random.below(3) {
         0 => Ownership::Map,
         1 => Ownership::Chown,

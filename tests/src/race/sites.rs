@@ -53,6 +53,7 @@ pub(crate) fn plan(top: &Path) -> Result<Plan> {
         alloc,
         users: None,
         image: place(top, "images", &["group", "web"])?,
+        layers: Vec::new(),
         root: RootFs::tree(Root::Ephemeral(Layer::Disk)),
         payload: Payload::Command { words: Vec::new() },
         process: Process::default(),

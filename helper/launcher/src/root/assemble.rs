@@ -143,14 +143,25 @@ pub(super) fn attach(
     // Without what the host has mounted below the image. Attributes and ID mapping belong to the
     // clone alone; they are set before it is attached, and the kernel ID-maps no attached mount.
     let clone = syscalls::clone_mount(image.handle.as_fd(), false).at(&plan.image)?;
-    match syscalls::set_mount_attributes(clone.as_fd(), attributes, map) {
+    attach_mount(plan, clone.as_fd(), attributes, map, at)
+}
+
+/// Attaches a mount that is attached nowhere yet on a new directory.
+pub(super) fn attach_mount(
+    plan: &Plan,
+    mount: BorrowedFd<'_>,
+    attributes: u64,
+    map: Option<BorrowedFd<'_>>,
+    at: &OwnPath,
+) -> Result<(), Problem> {
+    match syscalls::set_mount_attributes(mount, attributes, map) {
         Err(e) if map.is_some() && e.kind() == io::ErrorKind::InvalidInput => {
             let reason = "this kernel cannot ID-map the file system that it lies on";
             return Err(Problem::refused(&plan.image, reason));
         }
         other => other.at(&plan.image)?,
     }
-    at.attach(clone.as_fd(), MountPoint::Directory)
+    at.attach(mount, MountPoint::Directory)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! it says of itself chooses a kernel driver among four, no more.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
@@ -15,10 +15,10 @@ use nix::mount::MsFlags;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use proto::plan::Plan;
 
+use super::loops;
 use crate::open;
 use crate::stage::OwnPath;
 use crate::step::{At, Problem};
-use kernel::syscalls;
 
 /// A file system that an image may hold: the kernel's name for it; where it says what it is, in
 /// bytes, and what stands there; mount options; those where nothing may be written, not even a
@@ -38,9 +38,6 @@ const FILE_SYSTEMS: [FileSystem; 4] = [
 const PARTITION_TABLES: [(u64, &[u8]); 2] = [(512, b"EFI PART"), (4096, b"EFI PART")];
 /// Where ext4 has its state, and what stands there when no check is due.
 const EXT4_CLEAN: (u64, &[u8]) = (1024 + 58, &[1, 0]);
-
-/// Times that others may take a free loop device before us.
-const TRIES: u32 = 1000;
 
 /// Mounts the image on the stage and returns its root directory.
 pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
@@ -71,7 +68,7 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
     let (device, _open) = if is_device {
         (OwnPath::of_handle(object), None)
     } else {
-        let (device, open) = loop_device(&file)?;
+        let (device, open) = loops::attach(&file)?;
         (device, Some(open))
     };
     let at = OwnPath::on_stage("disk");
@@ -97,22 +94,4 @@ pub(super) fn mount(plan: &Plan, object: &OwnedFd) -> Result<OwnedFd, Problem> {
         return Err(Problem::refused(image, reason));
     }
     Ok(root)
-}
-
-/// A loop device with this file, and its descriptor.
-fn loop_device(file: &File) -> Result<(OwnPath, OwnedFd), Problem> {
-    let all = OwnPath::constant("/dev/loop-control");
-    let control = all.open(OFlag::O_RDWR).at(&all)?;
-    let mut tries = TRIES;
-    loop {
-        tries -= 1;
-        let number = syscalls::free_loop(control.as_fd()).at(&all)?;
-        let device = OwnPath::constant("/dev").join(format!("loop{number}"));
-        let open = device.open(OFlag::O_RDWR).at(&device)?;
-        match syscalls::configure_loop(open.as_fd(), file.as_fd()) {
-            // Somebody else took it between the two calls: LOOP_CTL_GET_FREE reserves nothing.
-            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && tries > 0 => {}
-            other => return other.at(&device).map(|()| (device, open)),
-        }
-    }
 }

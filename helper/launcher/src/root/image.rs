@@ -10,7 +10,7 @@ use proto::limits::RANGE_WIDTH;
 use proto::plan::Plan;
 use proto::task_spec::{ImageKind, Ownership};
 
-use super::disk;
+use super::{disk, layers};
 use crate::open;
 use crate::step::{At, Problem};
 
@@ -20,6 +20,8 @@ pub(crate) struct Image {
     pub(super) handle: OwnedFd,
     /// That directory's.
     pub(super) meta: Metadata,
+    /// Its layers, mounted and attached nowhere, the lowest first; none for an image of another kind.
+    pub(super) layers: Vec<OwnedFd>,
     /// Name of systemd-nspawn's lock file for it.
     pub(super) lock: String,
 }
@@ -30,6 +32,7 @@ impl Image {
         let place = &plan.image;
         let (object, meta) = open::object(place)?;
         let kind = meta.file_type();
+        let mut mounted = Vec::new();
         let handle = match plan.root.kind {
             ImageKind::Tree if kind.is_dir() => object,
             ImageKind::Disk if kind.is_file() || kind.is_block_device() => {
@@ -44,6 +47,12 @@ impl Image {
                 let reason = "is neither a regular file nor a block device";
                 return Err(Problem::refused(place, reason));
             }
+            ImageKind::Layers => {
+                mounted = layers::mount(plan)?;
+                // The root directory is that of the uppermost.
+                let top = mounted.last().ok_or_else(|| Problem::refused(place, "has no layers"))?;
+                top.try_clone().at(place)?
+            }
         };
         let meta = open::metadata(&handle).at(place)?;
         if meta.uid() >= RANGE_WIDTH && plan.root.ownership == Ownership::Map {
@@ -56,6 +65,6 @@ impl Image {
             return Err(Problem::refused(place, reason));
         }
         let lock = format!("inode-{}:{}", meta.dev(), meta.ino());
-        Ok(Self { handle, meta, lock })
+        Ok(Self { handle, meta, layers: mounted, lock })
     }
 }

@@ -3,7 +3,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `assemble` | the order: mount, pivot, what every container needs |
-//! | `image`, `disk` | opening the image; mounting a disk image |
+//! | `image`, `disk`, `layers`, `loops` | opening the image; mounting a disk image, or layers |
 //! | `plain`, `overlay`, `kept` | the two kinds of root; upper layers that outlive a run |
 //! | `missing_mount_points` | mount points that the image lacks |
 //!
@@ -13,6 +13,8 @@ mod assemble;
 mod disk;
 mod image;
 mod kept;
+mod layers;
+mod loops;
 mod missing_mount_points;
 mod overlay;
 mod plain;

@@ -3,13 +3,13 @@
 //! The lower layer is ID-mapped; an upper layer cannot be (the overlay would come up read-only), so
 //! it belongs to the task's range on disk.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::mount::MsFlags;
 use proto::plan::Plan;
 use proto::task_spec::{Layer, Root};
 
-use super::assemble::attach;
+use super::assemble::{attach, attach_mount};
 use super::{Image, Mounted, kept};
 use crate::overlay::{Overlay, Upper, check_free};
 use crate::stage::OwnPath;
@@ -27,17 +27,13 @@ pub(super) fn mount(
     map: Option<BorrowedFd<'_>>,
     at: &OwnPath,
 ) -> Result<Mounted, Problem> {
-    // It stays attached on the stage, which the container does not see: an unmount would wait for
-    // RCU.
-    let lower = OwnPath::on_stage("lower");
-    // Read-only as a mount too: not even host root changes the image through it.
-    attach(plan, image, syscalls::NO_DEV | syscalls::READ_ONLY, map, &lower)?;
+    let lower = attach_lower(plan, image, map)?;
     let mapped = map.is_some();
     let upper = open_upper(plan, image, mapped, &layers(plan, image, mapped)?)?;
     at.make_dir(0o755)?;
     let overlay = Overlay {
         object: format!("overlay over {}", plan.image),
-        lower: &[lower],
+        lower: &lower,
         upper: Some(upper),
         flags: MsFlags::empty(),
         stale: "what the task kept (persist = \"alloc\") was made over another image than today's; \
@@ -45,6 +41,28 @@ pub(super) fn mount(
     };
     overlay.mount(at)?;
     Ok(Mounted { directory: at.open_dir()?, owner: plan.container_root(), layered: true })
+}
+
+/// Attaches what lies below the changes, the lowest first. It stays on the stage, which the container
+/// does not see: an unmount would wait for RCU.
+fn attach_lower(
+    plan: &Plan,
+    image: &Image,
+    map: Option<BorrowedFd<'_>>,
+) -> Result<Vec<OwnPath>, Problem> {
+    // Read-only as mounts too: not even host root changes the image through them.
+    let attributes = syscalls::NO_DEV | syscalls::READ_ONLY;
+    if image.layers.is_empty() {
+        let lower = OwnPath::on_stage("lower");
+        attach(plan, image, attributes, map, &lower)?;
+        return Ok(vec![lower]);
+    }
+    // Short names: those of all layers have to fit into one page of options.
+    let attach = |(number, layer): (usize, &OwnedFd)| {
+        let lower = OwnPath::on_stage(format_args!("l{number}"));
+        attach_mount(plan, layer.as_fd(), attributes, map, &lower).map(|()| lower)
+    };
+    image.layers.iter().enumerate().map(attach).collect()
 }
 
 /// The directory that holds the upper layer and the kernel's work directory.

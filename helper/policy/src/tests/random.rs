@@ -109,7 +109,7 @@ fn root() -> impl Strategy<Value = RootFs> {
         Root::Ephemeral(Layer::Kept),
         Root::Volatile(Volatile::Yes),
     ]);
-    let kinds = select(vec![ImageKind::Tree, ImageKind::Disk]);
+    let kinds = select(vec![ImageKind::Tree, ImageKind::Disk, ImageKind::Layers]);
     let owners = mostly(Ownership::Map, vec![Ownership::Chown, Ownership::Off]);
     (modes, kinds, owners).prop_map(|(mode, kind, ownership)| RootFs {
         kind,

@@ -149,7 +149,8 @@ fn visit_names(names: &mut Names, see: See<'_>) {
 }
 
 fn visit_root(root: &mut RootFs, see: See<'_>) {
-    let RootFs { kind: ImageKind::Tree | ImageKind::Disk, mode, ownership: _, pivot } = root;
+    let RootFs { kind, mode, ownership: _, pivot } = root;
+    let (ImageKind::Tree | ImageKind::Disk | ImageKind::Layers) = kind;
     match mode {
         Root::Plain | Root::ReadOnly => {}
         Root::Ephemeral(Layer::Disk | Layer::Memory | Layer::Kept) => {}

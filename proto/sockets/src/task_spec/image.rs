@@ -23,4 +23,6 @@ pub enum ImageKind {
     Tree,
     /// A file or block device with a file system and no partition table.
     Disk,
+    /// Layers of the store of layers. The helper alone finds that a name means those.
+    Layers,
 }
