@@ -17,11 +17,12 @@
 //! | [`policy`] | is a policy file valid; what does it say of a job |
 //! | [`denials`], [`less`] | every rule that a task breaks; what it would ask for without each wish |
 //! | [`job`] | a job file as Nomad's tasks |
+//! | [`images`] | the store of layers: what is in it, new images from files |
 //! | [`reload`] | has the daemon read its policy file again |
 //! | [`retire`] | ends what the older driver has left running |
 //!
-//! A tool for a shell: it trusts the person who calls it, only reads but for `reload` and `retire`,
-//! and is never started by the daemon. It is not part of the two root binaries and may link what
+//! A tool for a shell: it trusts the person who calls it, only reads but for `images`, `reload` and
+//! `retire`, and is never started by the daemon. It is not part of the two root binaries and may link what
 //! they may not.
 
 mod check;
@@ -31,6 +32,7 @@ mod filters;
 mod firewall;
 mod host;
 mod host_network;
+mod images;
 mod job;
 mod less;
 mod metrics;
@@ -67,6 +69,9 @@ usage:
   nomad-nspawnctl network [--json]
         The tasks with a network of their own: link, addresses, ports, bytes; and
         what the packet filter has refused.
+  nomad-nspawnctl images import FILE [--name NAME] | list [--json] | rm NAME
+        Images of layers, which jobs name in `image`: made of a tar archive with a
+        root file system, compressed or not; listed; removed.
   nomad-nspawnctl metrics
         What shows of the driver from outside, for Prometheus's textfile collector:
         tasks by state. The plugin's endpoint has more: `metrics` of its block.
@@ -93,6 +98,7 @@ fn main() -> ExitCode {
         ["filters", "list"] => filters::list(),
         ["filters", "verify"] => filters::verify(),
         ["network", options @ ..] => network::run(options),
+        ["images", words @ ..] => images::run(words),
         ["metrics"] => metrics::run(),
         ["reload"] => reload::run(),
         ["retire", words @ ..] => retire::run(words),
