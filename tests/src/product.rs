@@ -121,6 +121,13 @@ pub fn build_ctl() -> Result<PathBuf> {
     Ok(target().join("release/nomad-nspawnctl"))
 }
 
+/// Builds `nomad-nspawn-fetch`; returns its path.
+fn build_fetch() -> Result<PathBuf> {
+    let _guard = lock()?;
+    cargo("nomad-nspawn-fetch", &target(), &[])?;
+    Ok(target().join("release/nomad-nspawn-fetch"))
+}
+
 /// Files of the repository and where a node has them. A missing one is a failed installation.
 const FILES: [(&str, &str); 3] = [
     ("example/sysusers.d/nomad-nspawn.conf", "/usr/lib/sysusers.d/nomad-nspawn.conf"),
@@ -196,6 +203,14 @@ impl Rig {
     /// When cargo fails.
     pub fn install_ctl(&self) -> Result<()> {
         self.copy_in(&build_ctl()?, "/usr/bin/nomad-nspawnctl", 0o755)
+    }
+
+    /// Builds and installs the converter of images, as [`Self::install_ctl`] does the tool.
+    ///
+    /// # Errors
+    /// When cargo fails.
+    pub fn install_fetch(&self) -> Result<()> {
+        self.copy_in(&build_fetch()?, &format!("{LIBEXEC}/nomad-nspawn-fetch"), 0o755)
     }
 
     /// Replaces the binaries only, as an upgrade does; nothing is restarted.
