@@ -9,6 +9,7 @@ use std::{fs, io};
 
 use tokio::net::unix::pipe;
 
+use kernel::processes::{self, status_field as status};
 use kernel::syscalls;
 
 /// A process: its descriptor, and its pid for people and /proc.
@@ -62,9 +63,7 @@ impl Process {
 
     /// Its children.
     pub(crate) fn children(&self) -> Vec<u32> {
-        let path = format!("/proc/{0}/task/{0}/children", self.pid);
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        processes::children(self.pid)
     }
 
     /// Its parent, if that is still the same once it is held.
@@ -135,21 +134,6 @@ impl Identity {
 fn unit_of(line: &str) -> Option<&str> {
     let is_slice = |part: &&str| part.ends_with(".slice");
     line.split('/').skip_while(|part| !is_slice(part)).find(|part| !is_slice(part))
-}
-
-/// Whether a process is PID 1 of a pid namespace below ours.
-pub(crate) fn is_namespace_init(pid: u32) -> bool {
-    let ids = status(pid, "NSpid:").unwrap_or_default();
-    let ids: Vec<&str> = ids.split_whitespace().collect();
-    matches!(ids[..], [_, "1"])
-}
-
-/// A field of /proc/PID/status. The name in the same file may be any bytes.
-fn status(pid: u32, field: &str) -> Option<String> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let status = String::from_utf8_lossy(&status);
-    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
-    Some(value.trim().to_owned())
 }
 
 fn pid_of(fd: BorrowedFd<'_>) -> Option<u32> {

@@ -9,6 +9,7 @@
 //! | [`ended`] | what is kept of a task's memory when it has ended |
 //! | [`kept_layers`] | upper layers that outlive a run |
 //! | [`netlink`] | messages of links, addresses and packet filter rules |
+//! | [`processes`] | what /proc shows of a process by its number |
 //! | [`hook`] | step hooks of test builds |
 //!
 //! Trusts its callers; decides nothing about tasks.
@@ -20,5 +21,6 @@ pub mod kept_layers;
 pub mod layout;
 pub mod netlink;
 pub mod open;
+pub mod processes;
 pub mod root_file;
 pub mod syscalls;

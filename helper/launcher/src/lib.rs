@@ -2,7 +2,7 @@
 //!
 //! `launch` makes the task's namespaces and mounts and becomes systemd-nspawn; `clean` runs after
 //! the unit (ExecStopPost=); `relay` carries the output of a task that asks for it, in a unit of
-//! its own; `enter` executes one command in a task that runs. Whatever `launch` makes lives in
+//! its own; `enter` executes one command in a task that runs; `stop` passes a stop signal on. Whatever `launch` makes lives in
 //! namespaces of the unit and goes with its last process; the upper layer's directory is what
 //! `clean` takes away.
 //!
@@ -37,6 +37,7 @@ mod root;
 mod settings;
 mod stage;
 mod step;
+mod stop;
 mod task_dirs;
 #[cfg(feature = "test-door")]
 pub mod test_access;
@@ -58,12 +59,13 @@ pub fn main() -> ExitCode {
         ["relay"] => relay::main(),
         ["enter"] => enter::worker::main(),
         ["clean", unit] => clean::main(unit),
+        ["stop", signal] => stop::main(signal),
         ["filters", options @ ..] => filters::fill::main(options),
         ["filters-verify", options @ ..] => filters::fill::verify(options),
         [filters::fill::TRACED, options @ ..] => filters::fill::traced(options),
         _ => {
             eprintln!(
-                "usage: nomad-nspawn-task launch | relay | enter | clean UNIT | \
+                "usage: nomad-nspawn-task launch | relay | enter | clean UNIT | stop SIGNAL | \
                  filters [BOUNDING [RULE…]] | filters-verify BOUNDING [RULE…] \
                  (started by systemd alone)"
             );

@@ -22,7 +22,7 @@ pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
         format!("--machine={}", plan.machine),
         format!("--uuid={}", plan.alloc),
         format!("--directory={}", OwnPath::root()),
-        format!("--kill-signal={}", plan.kill_signal),
+        format!("--kill-signal={}", kill_signal(plan)),
     ]);
     if let Some(range) = plan.users {
         all.push(format!("--private-users={}:{}", range.base, range.width));
@@ -47,6 +47,14 @@ pub(super) fn arguments(plan: &Plan, extras: &Extras) -> Vec<String> {
     all.extend(extras.words.iter().cloned());
     all.extend(words.iter().map(|word| word.reveal().to_owned()));
     all
+}
+
+/// What systemd-nspawn sends to the container's first process when it is to end. Its stub init
+/// ignores SIGTERM; some others make it end its child in a way of its own, with SIGHUP besides. That
+/// child gets the job's signal by [`super::stop`].
+fn kill_signal(plan: &Plan) -> u8 {
+    const SIGTERM: u8 = 15;
+    if matches!(plan.payload, Payload::ProcessTwo { .. }) { SIGTERM } else { plan.kill_signal }
 }
 
 /// The words that every start begins with.

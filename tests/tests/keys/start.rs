@@ -36,6 +36,18 @@ fn key_stop_signal() {
         assert!(outcome.stdout.ends_with(&format!("ready\n{seen}\n")), "{keys}: {outcome:?}");
         assert_eq!((outcome.code, outcome.signal), (0, 0), "{keys}");
     }
+    // PID 1 stops the unit, as when the host shuts down: the first process of the container is the
+    // payload, or a stub init that would pass nothing on.
+    for process_two in [false, true] {
+        let script = "trap 'sleep 1; echo usr1; exit 0' USR1; trap 'echo term' TERM; \
+                      trap 'echo hup' HUP; echo ready; while :; do sleep 0.05; done";
+        let keys = sh(json!({ "stop_signal": "SIGUSR1", "process_two": process_two }), script);
+        let mut task = started(&keys);
+        task.wait_output("ready").unwrap();
+        stand().rig.run(&["systemctl", "stop", &task.unit()]).unwrap();
+        let outcome = task.finish().unwrap();
+        assert_eq!(outcome.stdout, "ready\nusr1\n", "process_two = {process_two}: {outcome:?}");
+    }
     refusals(&[(
         json!({ "stop_signal": "SIGNOTHING" }),
         &["stop_signal = \"SIGNOTHING\"", "is not a signal", "SIGRTMIN+3"],

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::process::Process;
 use crate::start::launcher_link::{Launcher, Prepared};
 use crate::systemd::units::{names, task};
-use crate::tasks::record::Record;
+use crate::tasks::record::{Kind, Record};
 use kernel::hook;
 use policy::UnitSettings;
 
@@ -37,7 +37,8 @@ pub(crate) async fn start_unit(
     let systemd = proto::systemd::major(&context.last_systemd.borrow());
     let job = context.bus.job_of(&name).await;
     let limits = &plan.isolation.limits;
-    let asked = task::start(&context.bus, record, settings, limits, socket, systemd);
+    let stop = (record.kind == Kind::ProcessTwo).then_some(plan.kill_signal);
+    let asked = task::start(&context.bus, record, settings, limits, stop, socket, systemd);
     hook::during(Step::Unit, asked).await.map_err(|reason| failed(Step::Unit, reason))?;
     let begun = await_report(launcher.begin(plan), job, &name);
     let pid = hook::during(Step::SendPlan, begun).await?;

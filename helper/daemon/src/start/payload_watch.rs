@@ -12,9 +12,10 @@ use std::time::Duration;
 use proto::error::Refusal;
 use proto::step::Step;
 
-use crate::process::{Identity, Process, is_namespace_init};
+use crate::process::{Identity, Process};
 use crate::tasks::record::Kind;
 use kernel::layout::NSPAWN_FILTERS;
+use kernel::processes::is_namespace_init;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(1);

@@ -37,12 +37,14 @@ pub(crate) async fn restrict_devices(
     bus.call(MANAGER, "SetUnitProperties", &body).await.map(drop).map_err(|e| e.to_string())
 }
 
-/// Asks PID 1 for the unit. Returns when the job is queued. `socket`: the launcher's end.
+/// Asks PID 1 for the unit. Returns when the job is queued. `socket`: the launcher's end. `stop`: the
+/// signal for a command below the stub init.
 pub(crate) async fn start(
     bus: &Bus,
     record: &Record,
     settings: &UnitSettings,
     limits: &[ProcessLimit],
+    stop: Option<u8>,
     socket: OwnedFd,
     systemd: u32,
 ) -> Result<(), String> {
@@ -76,6 +78,10 @@ pub(crate) async fn start(
         ("ExecStopPost", Variant::from(clean)),
     ]);
     properties.extend(rooms.iter().map(|(name, room)| (name.as_str(), Variant::from(*room))));
+    if let Some(signal) = stop {
+        let stop = transient::command(&["stop", &signal.to_string()], true)?;
+        properties.push(("ExecStop", Variant::from(stop)));
+    }
     if systemd >= 254 {
         properties.push(("DelegateSubgroup", Variant::from("supervisor")));
     }
