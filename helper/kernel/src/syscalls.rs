@@ -279,6 +279,25 @@ pub fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Resul
     check(unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, &raw const config) }.into()).map(drop)
 }
 
+/// Brings the loopback interface of the current network namespace up (netdevice(7)).
+///
+/// # Errors
+/// The kernel's.
+pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // WHY: an all-zero request to fill in.
+    // SAFETY: ifreq is plain integers and byte arrays.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING)
+        .map_err(|_| io::ErrorKind::InvalidData)?;
+    // WHY: nix has no SIOCSIFFLAGS.
+    // SAFETY: the name ends with NUL, the kernel only reads `request`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    check(result.into()).map(drop)
+}
+
 /// What a loop device says of itself (struct loop_info64, linux/loop.h).
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
@@ -323,25 +342,6 @@ pub fn check_no_writer(file: BorrowedFd<'_>) -> io::Result<()> {
         check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) }.into())?;
     }
     Ok(())
-}
-
-/// Brings the loopback interface of the current network namespace up (netdevice(7)).
-///
-/// # Errors
-/// The kernel's.
-pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // WHY: an all-zero request to fill in.
-    // SAFETY: ifreq is plain integers and byte arrays.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING)
-        .map_err(|_| io::ErrorKind::InvalidData)?;
-    // WHY: nix has no SIOCSIFFLAGS.
-    // SAFETY: the name ends with NUL, the kernel only reads `request`.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    check(result.into()).map(drop)
 }
 
 /// How many programs of the kernel look at the packets of a cgroup's sockets, outgoing or incoming
