@@ -131,19 +131,3 @@ fn p19_a_command_has_the_tasks_settings() {
         });
     }
 }
-
-/// Nothing of the worker's is left in a command: neither its sockets nor a file of the host.
-#[test]
-fn p07_a_command_has_its_three_streams_and_no_descriptor_else() {
-    let (_guard, rig, client) = host();
-    for users in [Users::Pick, Users::Host] {
-        let task = start(rig, &client, (Kind::Command, users), |_| {});
-        assert_eq!(script(&client, &task, "ls /proc/$$/fd"), "0\n1\n2\n", "{users:?}");
-        let mut words = command(&task.key, &["sh", "-c", "ls /proc/$$/fd"]);
-        words.terminal = Some(proto::exec::TerminalSize { rows: 24, columns: 80 });
-        let ran = open(&client, &words).finish().unwrap();
-        let names: Vec<&str> = ran.stdout.split_whitespace().collect();
-        assert_eq!(names, ["0", "1", "2"], "{users:?}: {ran:?}");
-        task.remove(&client).unwrap();
-    }
-}
