@@ -10,7 +10,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::layout::{PAYLOAD, SESSION_LASTS};
 use proto::exec::{SessionId, Work};
@@ -27,6 +27,8 @@ use crate::tasks::record::Record;
 const LIMIT: Duration = Duration::from_secs(10);
 /// Workers that are asked for it: whoever has killed the session's can kill the next as well.
 const TRIES: u32 = 3;
+/// One that has taken longer was not killed: it could not do it, and the next could not either.
+const QUICK: Duration = Duration::from_secs(1);
 /// Entries of a payload's cgroup that are looked at. Those that are missed go with the task.
 const LOOKS: usize = 65_536;
 
@@ -86,11 +88,16 @@ async fn clear(context: &Context, cgroup: &Absolute, session: SessionId) {
     let leaf = payload(cgroup).join(session.leaf());
     let mut error = String::new();
     for _ in 0..TRIES {
+        let begun = Instant::now();
         let tried = try_clear(context, cgroup, session).await;
         if !is_lasting(&leaf) {
             return;
         }
+        let is_last = begun.elapsed() > QUICK;
         error = tried.err().unwrap_or_else(|| "the worker has ended before it was done".to_owned());
+        if is_last {
+            break;
+        }
     }
     tracing::error!(
         %session, %cgroup, error,
