@@ -114,7 +114,14 @@ async fn decide_by<L: Future<Output = Result<Found, Refusal>>>(
         return Err(refusal);
     }
     let itself = policy.images.store.0.to_path().join(name.as_str());
-    let found = look(itself, name.clone()).await?;
+    let found = match look(itself, name.clone()).await {
+        // The driver has a path for it: a fault of a store that the job may not mean is no obstacle.
+        Err(error) if other.is_some() => {
+            tracing::warn!(%name, %error, "not looked for in the image stores");
+            Found::Nothing
+        }
+        found => found?,
+    };
     set_image(&mut spec, &name, other.as_ref(), &found);
     match found {
         Found::Layers(layers) => Ok(decide(spec)?.over(layers)),
