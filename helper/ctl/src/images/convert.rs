@@ -15,9 +15,12 @@ const CONVERTER: &str = "/usr/libexec/nomad-nspawn/nomad-nspawn-fetch";
 /// Bytes that are read of what it reports.
 const REPORT_MAX: u64 = 16 * 1024;
 
-/// Settings of the unit (systemd.exec(5), systemd.resource-control(5)). Longest and largest are
-/// the converter's own bounds, and time for an archive of that size.
-const SETTINGS: [&str; 41] = [
+/// The converter's own bound for a layer, in bytes.
+const LAYER_MAX: u64 = 128 << 30;
+
+/// Settings of the unit (systemd.exec(5), systemd.resource-control(5)): time is for the largest
+/// archive that the converter takes.
+const SETTINGS: [&str; 40] = [
     "DynamicUser=yes",
     "CapabilityBoundingSet=",
     "NoNewPrivileges=yes",
@@ -38,7 +41,8 @@ const SETTINGS: [&str; 41] = [
     // Whatever others may read on this host would otherwise be an image's content.
     "InaccessiblePaths=-/boot -/etc -/home -/media -/mnt -/opt -/root -/srv -/sys -/var",
     // PID 1 takes what makes the others inaccessible from there, so it is empty instead.
-    "TemporaryFileSystem=/run:ro",
+    // The other is the host's, also with PrivateDevices=.
+    "TemporaryFileSystem=/run:ro /dev/shm:ro",
     // None would be spelled `none`, which PID 1 takes from files alone; the filter has no socket(2).
     "RestrictAddressFamilies=AF_UNIX",
     "RestrictNamespaces=yes",
@@ -55,7 +59,6 @@ const SETTINGS: [&str; 41] = [
     "MemoryMax=384M",
     "MemorySwapMax=0",
     "TasksMax=4",
-    "LimitFSIZE=128G",
     "LimitCORE=0",
     "LimitNOFILE=64",
     "RuntimeMaxSec=3600",
@@ -64,16 +67,23 @@ const SETTINGS: [&str; 41] = [
     "SyslogIdentifier=nomad-nspawn-fetch",
 ];
 
-/// Makes the layer `output` of an archive with this digest; returns the converter's report.
+/// Makes the layer `output` of an archive with this digest, of at most `room` bytes; returns the
+/// converter's report.
 ///
 /// # Errors
 /// The converter's reason, or that the unit could not be started or did not end well.
-pub(super) fn run(archive: File, output: File, digest: Digest) -> Result<String, String> {
+pub(super) fn run(
+    archive: File,
+    output: File,
+    digest: Digest,
+    room: u64,
+) -> Result<String, String> {
     let unit = format!("nomad-nspawn-import-{}", std::process::id());
     let mut command = Command::new("systemd-run");
     command.args(["--pipe", "--wait", "--quiet", "--collect", &format!("--unit={unit}")]);
     command.arg("--description=Conversion of an image for Nomad tasks in systemd-nspawn");
     command.args(SETTINGS.iter().map(|setting| format!("--property={setting}")));
+    command.arg(format!("--property=LimitFSIZE={}", room.min(LAYER_MAX)));
     command.args(["--", CONVERTER, "convert", "--key", &digest.to_string()]);
     command.stdin(archive).stdout(output).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("systemd-run: {e}"))?;

@@ -4,12 +4,13 @@
 //! whoever may change the file meanwhile. Reads no archive itself.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kernel::open::create;
+use nix::sys::statvfs::statvfs;
 use proto::layer::{Digest, IMPORTED, ImageLayer, ImageRecord, StoredLayer};
 use proto::name::ImageName;
 use proto::path::Component;
@@ -31,7 +32,7 @@ pub(super) fn run(file: &Path, name: ImageName) -> Result<(), String> {
     let store = Store::find_or_make()?;
     let transfer = store.begin()?;
     let part = transfer.path("part");
-    copy(archive, &part).map_err(at)?;
+    copy(archive, &part, room(&part)?).map_err(at)?;
     let digest = sha256(&part)?;
     let source = Component::new(IMPORTED).map_err(|e| e.to_string())?;
     let layer = ImageLayer { source, digest };
@@ -48,8 +49,28 @@ pub(super) fn run(file: &Path, name: ImageName) -> Result<(), String> {
     Ok(())
 }
 
-fn copy(mut from: File, to: &Path) -> io::Result<()> {
-    io::copy(&mut from, &mut create(to)?).map(drop)
+/// Bytes that may be written there: tasks write to the same file system, and starts are refused where
+/// less is left ([limits] min_free of the policy, by default).
+fn room(path: &Path) -> Result<u64, String> {
+    const LEFT: u64 = 1 << 30;
+    let parent = path.parent().unwrap_or(path);
+    let at = |error: nix::errno::Errno| format!("{}: {error}", parent.display());
+    let found = statvfs(parent).map_err(at)?;
+    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    let room = free.saturating_sub(LEFT);
+    if room == 0 {
+        return Err(format!("{}: less than 1 GiB is free", parent.display()));
+    }
+    Ok(room)
+}
+
+fn copy(from: File, to: &Path, room: u64) -> io::Result<()> {
+    let mut from = from.take(room);
+    io::copy(&mut from, &mut create(to)?)?;
+    if from.limit() == 0 {
+        return Err(io::Error::other(format!("does not fit: less than 1 GiB beside {room} bytes")));
+    }
+    Ok(())
 }
 
 /// The layer as the store has it: the record of an earlier import of the same bytes, where that can be
@@ -71,7 +92,7 @@ fn make(
     let mut how = OpenOptions::new();
     let output = how.read(true).write(true).create_new(true).mode(0o600).open(&new).map_err(at)?;
     let archive = File::open(part).map_err(at)?;
-    let report = convert::run(archive, output, layer.digest)?;
+    let report = convert::run(archive, output, layer.digest, room(&new)?)?;
     let size = seal(&new, layer.digest)?;
     let content = sha256(&new)?;
     Ok((StoredLayer { layer, size, content }, report))

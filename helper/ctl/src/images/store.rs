@@ -150,10 +150,15 @@ impl Store {
         let mut needed = HashSet::new();
         for name in entries(&below(RECORDS))? {
             match Digest::parse(&name).filter(|id| ids.contains(id)) {
-                Some(id) => {
-                    let record = self.record(id)?;
-                    needed.extend(record.layers().iter().map(|stored| stored.layer.file_name()));
-                }
+                Some(id) => match self.record(id) {
+                    Ok(record) => {
+                        needed.extend(record.layers().iter().map(|stored| stored.layer.file_name()))
+                    }
+                    Err(error) => {
+                        eprintln!("nomad-nspawnctl: {error}; no layer is removed before that");
+                        return Ok(0);
+                    }
+                },
                 None => remove_file(&below(RECORDS).join(name))?,
             }
         }

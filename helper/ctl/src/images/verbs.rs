@@ -51,12 +51,12 @@ fn default_name(file: &str) -> Result<ImageName, String> {
 }
 
 /// A name, its id, its record.
-type Named = (ImageName, Digest, ImageRecord);
+type Named = (ImageName, Digest, Result<ImageRecord, String>);
 
 fn all() -> Result<Vec<Named>, String> {
     let Some(store) = Store::find()? else { return Ok(Vec::new()) };
-    let named = |(name, id): (ImageName, Digest)| store.record(id).map(|record| (name, id, record));
-    store.names()?.into_iter().map(named).collect()
+    let named = |(name, id): (ImageName, Digest)| (name, id, store.record(id));
+    Ok(store.names()?.into_iter().map(named).collect())
 }
 
 fn size(record: &ImageRecord) -> u64 {
@@ -69,6 +69,13 @@ fn list() -> Result<(), String> {
         println!("no imported images");
     }
     for (name, id, record) in all {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                println!("{name}  damaged: {error}");
+                continue;
+            }
+        };
         let (size, layers) = (size(&record).div_ceil(1 << 20), record.layers().len());
         let layers = if layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") };
         println!("{name}  {size} MiB in {layers}  {id}");
@@ -78,6 +85,12 @@ fn list() -> Result<(), String> {
 
 fn list_json() -> Result<(), String> {
     let row = |(name, id, record): Named| {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                return json!({ "name": name.as_str(), "id": id.to_string(), "error": error });
+            }
+        };
         let layers: Vec<_> = record
             .layers()
             .iter()
