@@ -122,7 +122,11 @@ pub fn build_ctl() -> Result<PathBuf> {
 }
 
 /// Builds `nomad-nspawn-fetch`; returns its path.
-fn build_fetch() -> Result<PathBuf> {
+/// Builds the converter of images; returns its path.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_fetch() -> Result<PathBuf> {
     let _guard = lock()?;
     cargo("nomad-nspawn-fetch", &target(), &[])?;
     Ok(target().join("release/nomad-nspawn-fetch"))

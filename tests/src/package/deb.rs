@@ -16,6 +16,7 @@ const CARGO_DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0", usual: "2 mi
 pub fn build() -> Result<PathBuf> {
     product::build(product::Variant::Plain)?;
     product::build_ctl()?;
+    product::build_fetch()?;
     let target = product::target();
     let _guard = cache::lock(&format!("package-{}", cache::key(&[&target.to_string_lossy()])))?;
     let date = source_date()?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All that is neither documentation nor an example, with its mode; all of it root's.
-const FILES: [(&str, &str); 20] = [
+const FILES: [(&str, &str); 22] = [
     ("etc/nomad-nspawn/policy.toml", "-rw-r--r--"),
     ("usr/bin/nomad-nspawnctl", "-rwxr-xr-x"),
     ("usr/lib/nomad/plugins/nspawn", "-rwxr-xr-x"),
@@ -17,6 +17,8 @@ const FILES: [(&str, &str); 20] = [
     ("usr/lib/systemd/system/nomad-nspawn-helper.socket", "-rw-r--r--"),
     ("usr/lib/sysusers.d/nomad-nspawn.conf", "-rw-r--r--"),
     ("usr/lib/tmpfiles.d/nomad-nspawn.conf", "-rw-r--r--"),
+    ("usr/lib/udev/rules.d/59-nomad-nspawn.rules", "-rw-r--r--"),
+    ("usr/libexec/nomad-nspawn/nomad-nspawn-fetch", "-rwxr-xr-x"),
     ("usr/libexec/nomad-nspawn/nomad-nspawn-helper", "-rwxr-xr-x"),
     ("usr/libexec/nomad-nspawn/nomad-nspawn-task", "-rwxr-xr-x"),
     ("usr/share/bash-completion/completions/nomad-nspawnctl", "-rw-r--r--"),
@@ -30,9 +32,10 @@ const FILES: [(&str, &str); 20] = [
     ("usr/share/man/man8/nomad-nspawnctl.8.gz", "-rw-r--r--"),
     ("usr/share/zsh/vendor-completions/_nomad-nspawnctl", "-rw-r--r--"),
 ];
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 5] = [
     "usr/bin/nomad-nspawnctl",
     "usr/lib/nomad/plugins/nspawn",
+    "usr/libexec/nomad-nspawn/nomad-nspawn-fetch",
     "usr/libexec/nomad-nspawn/nomad-nspawn-helper",
     "usr/libexec/nomad-nspawn/nomad-nspawn-task",
 ];

@@ -60,6 +60,10 @@ fn a_fresh_installation(rig: &Rig, package: &str) {
         assert_eq!(property(rig, unit, "ActiveState"), "active", "{unit}");
     }
     assert_eq!(rig.run(&["stat", "-c", "%U %a", "/var/lib/nomad-nspawn"]).unwrap(), "root 700");
+    let import = "tar --create --file /run/i.tar --directory /usr bin/true; \
+                  nomad-nspawnctl images import /run/i.tar --name packaged; \
+                  nomad-nspawnctl images rm packaged; rm /run/i.tar";
+    assert!(sh(rig, import).contains("packaged is image "));
     configure_agent(rig);
     run_example(rig);
     assert!(failures(rig).is_empty(), "{:?}", failures(rig));
