@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use nomad_proto::drivers::driver_client::DriverClient;
 use nomad_proto::drivers::{
     DestroyTaskRequest, InspectTaskRequest, NetworkOverride, RecoverTaskRequest, SignalTaskRequest,
-    StopTaskRequest, TaskHandle, WaitTaskRequest,
+    StopTaskRequest, TaskHandle, TaskStats, TaskStatsRequest, WaitTaskRequest,
 };
 use std::fs::File;
 use std::io::Read as _;
@@ -72,6 +72,32 @@ impl Running<'_> {
         let mut driver = self.driver.clone();
         let reply = self.stand.runtime.block_on(driver.signal_task(request));
         Ok(reply.map(drop).map_err(Refused::from))
+    }
+
+    /// Passes the task's figures on, one every `interval`, until `each` returns false.
+    ///
+    /// # Errors
+    /// When the stream ends before, or nothing comes in time.
+    pub fn watch_statistics(
+        &self,
+        interval: Duration,
+        mut each: impl FnMut(TaskStats) -> bool,
+    ) -> Result<()> {
+        let request = TaskStatsRequest {
+            task_id: self.id.clone(),
+            collection_interval: Some(interval.try_into()?),
+        };
+        let mut driver = self.driver.clone();
+        self.stand.runtime.block_on(async {
+            let mut stream = driver.task_stats(request).await?.into_inner();
+            loop {
+                let next = tokio::time::timeout(LIMIT, stream.message()).await??;
+                let stats = next.and_then(|next| next.stats).context("no more figures")?;
+                if !each(stats) {
+                    return Ok(());
+                }
+            }
+        })
     }
 
     /// Makes another plugin take the task over by its handle.

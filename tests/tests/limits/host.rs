@@ -48,11 +48,16 @@ pub(crate) fn start(text: &str, memory: i64, cpu: i64) -> Running<'static> {
     stand().start(&script(text), resources(memory, cpu)).unwrap().unwrap()
 }
 
-/// A file of the task's control group, as the kernel has it.
-pub(crate) fn control(task: &Running<'_>, file: &str) -> String {
+/// Path of the task's control group.
+pub(crate) fn group(task: &Running<'_>) -> String {
     let unit = task.unit();
     let group = task.rig().run(&["systemctl", "show", "-P", "ControlGroup", &unit]).unwrap();
-    let path = format!("/sys/fs/cgroup{group}/{file}");
+    format!("/sys/fs/cgroup{group}")
+}
+
+/// A file of the task's control group, as the kernel has it.
+pub(crate) fn control(task: &Running<'_>, file: &str) -> String {
+    let path = format!("{}/{file}", group(task));
     String::from_utf8(task.rig().read_file(&path).unwrap()).unwrap().trim().to_owned()
 }
 

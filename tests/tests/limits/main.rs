@@ -16,3 +16,4 @@ mod oom;
 mod processes;
 mod reload;
 mod seen;
+mod statistics;
