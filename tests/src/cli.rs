@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use nspawn_tests::host::{Config, Rig, here, instance::Ready, supervisor};
 use nspawn_tests::package::{deb, release, rpm};
 use nspawn_tests::soak::{self, run::Part};
-use nspawn_tests::{Suite, cache, outer, product, vm};
+use nspawn_tests::{Suite, bench, cache, outer, product, vm};
 use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -26,7 +26,8 @@ usage: cargo rig COMMAND [--suite trixie|bookworm]
   test [--all] [-- ARGS…]          all tests of the workspace (--all: on both suites)
   test --vm [-- ARGS…]             those that need a virtual machine
   bench [--json]                   the benchmarks
-  soak [--minutes N] [PART…]       oracle, mutants, races, filters, bytes or one reader of
+  bench exec|tasks                 commands in running tasks only; figures and checks of many
+  soak [--minutes N] [PART…]       oracle, mutants, races, filters, exec, bytes or one reader of
                                    bytes, at length (default: all but readers alone, 60)
   package [--rpm]                  the Debian package of the driver, or that for RPM too
   release                          packages, sources and sums of a release, checked
@@ -76,7 +77,7 @@ pub(crate) fn run(words: &[String]) -> Result<u8> {
         "logs" => logs(&Args::parse(rest, &["-f", "--vm"])?),
         "test" => test(&Args::parse(rest, &["--all", "--vm"])?),
         "demo" => demo(&Args::parse(rest, &["--keep"])?),
-        "bench" => bench(&Args::parse(rest, &["--json"])?),
+        "bench" => run_bench(rest),
         "soak" => soak(rest),
         "picture" => picture(),
         "package" => package(&Args::parse(rest, &["--rpm"])?),
@@ -154,8 +155,20 @@ fn up_here(args: &Args) -> Result<u8> {
 /// More pairs than the test measures, for steadier figures.
 const PAIRS: usize = 40;
 
-fn bench(args: &Args) -> Result<u8> {
-    let report = nspawn_tests::bench::run(args.suite, PAIRS)?;
+fn run_bench(words: &[String]) -> Result<u8> {
+    if let [word, rest @ ..] = words
+        && ["exec", "tasks"].contains(&word.as_str())
+    {
+        let suite = Args::parse(rest, &[])?.suite;
+        if word == "exec" {
+            println!("{}", bench::exec(suite, bench::EXEC_PAIRS)?);
+        } else {
+            println!("{}", bench::crowd(suite, bench::LARGE_CROWD, true)?);
+        }
+        return Ok(0);
+    }
+    let args = Args::parse(words, &["--json"])?;
+    let report = bench::run(args.suite, PAIRS)?;
     if args.has("--json") {
         println!("{:#}", report.json());
     } else {

@@ -27,6 +27,19 @@ const FIRST_ANSWER_MS: [f64; 2] = [5.0, 25.0];
 /// Longest median from the end of the payload to the refusal.
 const REFUSAL_MS: f64 = 50.0;
 
+/// Percent of a core that the figures of a hundred idle tasks may cost the driver: the aim is 4 for
+/// five hundred. And how much more than without PID 1 may take: it is not asked.
+const CROWD: usize = 100;
+const STATISTICS_MAX: f64 = 4.0;
+const PID1_MAX: f64 = 1.0;
+
+/// Commands measured of each kind.
+const EXEC_PAIRS: usize = 30;
+/// Milliseconds that a command may take more than with nsenter(1): the aim, and where the test fails.
+const EXEC_ADDED_MS: [f64; 2] = [10.0, 40.0];
+/// The same for the 99th percentile of twenty at once.
+const CROWD_P99_MS: [f64; 2] = [500.0, 2000.0];
+
 /// One test at a time: each takes both cores.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -81,4 +94,32 @@ fn a_start_takes_little_more_than_half_of_nspawns_own() {
     assert!(driver + helper < MEMORY_MAX_KIB, "driver {driver} KiB, helper {helper} KiB");
     let growth = report.growth_per_task().unwrap();
     assert!(growth <= GROWTH_MAX_KIB, "{growth:.1} KiB a task");
+}
+
+#[test]
+fn a_command_in_a_task_takes_little_more_than_nsenter() {
+    let _alone = alone();
+    let exec = bench::exec(Suite::Trixie, EXEC_PAIRS).unwrap();
+    println!("{exec}");
+    for (what, seen, [aim, most]) in [
+        ("more than nsenter", exec.added(), EXEC_ADDED_MS),
+        ("p99 of twenty at once", exec.crowd_p99, CROWD_P99_MS),
+    ] {
+        let verdict = if seen <= aim { "within" } else { "NOT within" };
+        println!("{what}: {seen:.1} ms, {verdict} the aim of {aim} ms");
+        assert!(seen <= most, "{what}: {seen:.1} ms");
+    }
+}
+
+/// `cargo rig bench tasks` asks for the figures of five hundred, and for checks.
+#[test]
+fn figures_of_many_tasks_cost_little() {
+    let _alone = alone();
+    let crowd = bench::crowd(Suite::Trixie, CROWD, false).unwrap();
+    println!("{crowd}");
+    let statistics = crowd.statistics;
+    let [with, without] = statistics.pid1;
+    assert!(statistics.samples > 90.0, "{statistics:?}");
+    assert!(statistics.driver < STATISTICS_MAX, "{statistics:?}");
+    assert!(with < without + PID1_MAX, "{statistics:?}");
 }

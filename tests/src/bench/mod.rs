@@ -6,12 +6,16 @@
 //! Before each start the host is left alone for a moment (`SETTLE`).
 
 mod bare;
+mod checks;
+mod exec;
 mod network;
 mod ours;
 mod report;
 
+pub use checks::Checks;
+pub use exec::{Exec, run as exec};
 pub use network::{Network, Pair, run as network};
-pub use report::{Figures, Report, Starts};
+pub use report::{Crowd, Figures, Report, Starts, Statistics};
 
 use crate::{Config, Rig, Suite, disks, images, outer, wait};
 use anyhow::{Context as _, Result, bail};
@@ -60,13 +64,20 @@ const DOUBTFUL: f64 = 0.7;
 const PARALLEL: [(usize, usize); 2] = [(20, 5), (100, 3)];
 /// Tasks at which memory is read.
 const CROWDS: [usize; 3] = [0, 20, 100];
+/// Tasks whose figures and checks are asked for.
+pub const LARGE_CROWD: usize = 500;
+
+/// Commands of each side at length.
+pub const EXEC_PAIRS: usize = 100;
 
 /// Runs everything.
 ///
 /// # Errors
 /// When the host does not come up or a task does not start.
 pub fn run(suite: Suite, pairs: usize) -> Result<Report> {
-    Ok(Report { network: network(suite)?, ..starts(suite, pairs)? })
+    let (network, exec) = (network(suite)?, exec(suite, EXEC_PAIRS)?);
+    let crowd = crowd(suite, LARGE_CROWD, true)?;
+    Ok(Report { network, exec, crowd, ..starts(suite, pairs)? })
 }
 
 /// Starts, stops and memory.
@@ -84,6 +95,19 @@ pub fn starts(suite: Suite, pairs: usize) -> Result<Report> {
     let report = runtime.block_on(measure(&rig, pairs))?;
     rig.down()?;
     Ok(report)
+}
+
+/// What the figures of so many tasks cost, and with `checks` also their script checks.
+///
+/// # Errors
+/// As [`run`].
+pub fn crowd(suite: Suite, tasks: usize, checks: bool) -> Result<Crowd> {
+    let rig = Rig::up(&Config { agent: false, ..Config::new(suite) })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = async { ours::Ours::prepare(&rig).await?.crowd(tasks, checks).await };
+    let crowd = runtime.block_on(asked)?;
+    rig.down()?;
+    Ok(crowd)
 }
 
 async fn measure(rig: &Rig, pairs: usize) -> Result<Report> {
@@ -117,7 +141,7 @@ async fn measure(rig: &Rig, pairs: usize) -> Result<Report> {
         stops.push(ours.stop().await?);
     }
     report.stops = Figures::of(stops);
-    ours.crowds(&CROWDS, &mut report).await?;
+    ours.crowds(&CROWDS, &mut report.memory).await?;
     Ok(report)
 }
 

@@ -1,14 +1,16 @@
 //! Our side: the plugin, driven over its own socket.
 
-use super::{Report, first_byte, open_fifo, resident};
+use super::{Checks, Crowd, Statistics, checks, first_byte, open_fifo, resident};
 use crate::plugin::{Allocation, Plugin};
 use crate::{Rig, msgpack};
 use anyhow::{Context as _, Result};
 use nomad_proto::drivers::{
-    DestroyTaskRequest, StartTaskRequest, StopTaskRequest, WaitTaskRequest,
+    DestroyTaskRequest, StartTaskRequest, StopTaskRequest, TaskStatsRequest, WaitTaskRequest,
 };
 use serde_json::{Value, json};
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The prepared host.
@@ -18,6 +20,21 @@ pub(super) struct Ours<'a> {
     allocation: Allocation,
     fifo: File,
     run: u32,
+}
+
+/// How long figures are asked for.
+const STATISTICS: Duration = Duration::from_secs(10);
+/// Until all streams go their way.
+const SETTLE_STATISTICS: Duration = Duration::from_secs(2);
+
+/// CPU time that a process has used, in whole ticks of the kernel (proc_pid_stat(5)): a hundredth of a
+/// second.
+fn cpu_time(process: &str) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("stat")?;
+    let ticks: Vec<u64> =
+        fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 10))
 }
 
 /// The id of the n-th allocation: its end chooses the uid range.
@@ -121,33 +138,98 @@ impl<'a> Ours<'a> {
         Ok(called.elapsed())
     }
 
-    /// Memory of driver and helper with growing numbers of tasks.
-    pub(super) async fn crowds(&mut self, sizes: &[usize], report: &mut Report) -> Result<()> {
-        let helper = self.rig.main_pid("nomad-nspawn-helper.service")?;
-        let mut running: Vec<Allocation> = Vec::new();
-        for &size in sizes {
-            while running.len() < size {
-                let wave = (size - running.len()).min(20);
-                let mut asked = Vec::new();
-                for _ in 0..wave {
-                    let allocation =
-                        Allocation::create(self.rig, &id(1000 + running.len()), "bench")?;
-                    let request = allocation.request(1, "busybox", &["/bin/sleep", "1000"]);
-                    let mut driver = self.plugin.driver();
-                    asked.push(tokio::spawn(async move { driver.start_task(request).await }));
-                    running.push(allocation);
+    /// What it costs that each task's figures are asked for, all by streams of their own as the agent does.
+    async fn statistics(&self, tasks: &[Allocation]) -> Result<Statistics> {
+        let driver = format!("/proc/{}/root/proc/{}", self.rig.leader(), self.plugin.pid());
+        let pid1 = format!("/proc/{}", self.rig.leader());
+        let (begun, before) = (Instant::now(), cpu_time(&pid1)?);
+        tokio::time::sleep(STATISTICS).await;
+        let without = (cpu_time(&pid1)? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+        let samples = Arc::new(AtomicU32::new(0));
+        let mut streams = Vec::new();
+        for allocation in tasks {
+            let request = TaskStatsRequest {
+                task_id: allocation.task_id(1),
+                collection_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+            };
+            let mut stream = self.plugin.driver().task_stats(request).await?.into_inner();
+            let samples = Arc::clone(&samples);
+            streams.push(tokio::spawn(async move {
+                while let Ok(Some(_)) = stream.message().await {
+                    samples.fetch_add(1, Ordering::Relaxed);
                 }
-                for start in asked {
-                    start.await?.context("start in a crowd")?;
-                }
-            }
-            let driver = resident(self.rig, self.plugin.pid())?;
-            report.memory.push((size, driver, resident(self.rig, helper)?));
+            }));
         }
+        // Those that open streams and find their cgroups are not what it costs each second.
+        tokio::time::sleep(SETTLE_STATISTICS).await;
+        samples.store(0, Ordering::Relaxed);
+        let (begun, before) = (Instant::now(), [cpu_time(&driver)?, cpu_time(&pid1)?]);
+        tokio::time::sleep(STATISTICS).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        let share = |now: Duration, then: Duration| (now - then).as_secs_f64() / seconds * 100.0;
+        let figures = Statistics {
+            tasks: tasks.len(),
+            driver: share(cpu_time(&driver)?, before[0]),
+            pid1: [share(cpu_time(&pid1)?, before[1]), without * 100.0],
+            samples: f64::from(samples.load(Ordering::Relaxed)) / seconds,
+        };
+        streams.iter().for_each(tokio::task::JoinHandle::abort);
+        Ok(figures)
+    }
+
+    /// More idle tasks, until there are so many.
+    async fn grow(&self, running: &mut Vec<Allocation>, size: usize) -> Result<()> {
+        while running.len() < size {
+            let wave = (size - running.len()).min(20);
+            let mut asked = Vec::new();
+            for _ in 0..wave {
+                let allocation = Allocation::create(self.rig, &id(1000 + running.len()), "bench")?;
+                let request = allocation.request(1, "busybox", &["/bin/sleep", "1000"]);
+                let mut driver = self.plugin.driver();
+                asked.push(tokio::spawn(async move { driver.start_task(request).await }));
+                running.push(allocation);
+            }
+            for start in asked {
+                start.await?.context("start in a crowd")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_all(&self, running: Vec<Allocation>) -> Result<()> {
         for allocation in running {
             self.remove(allocation.task_id(1)).await?;
             allocation.remove(self.rig)?;
         }
         Ok(())
+    }
+
+    /// Figures and checks of so many idle tasks.
+    pub(super) async fn crowd(&self, tasks: usize, checks: bool) -> Result<Crowd> {
+        let mut running = Vec::new();
+        self.grow(&mut running, tasks).await?;
+        let statistics = self.statistics(&running).await?;
+        let checks = match checks {
+            true => checks::run(&self.plugin, &running).await?,
+            false => Checks::default(),
+        };
+        self.remove_all(running).await?;
+        Ok(Crowd { statistics, checks })
+    }
+
+    /// Memory of driver and helper with growing numbers of tasks.
+    pub(super) async fn crowds(
+        &self,
+        sizes: &[usize],
+        memory: &mut Vec<(usize, u64, u64)>,
+    ) -> Result<()> {
+        let helper = self.rig.main_pid("nomad-nspawn-helper.service")?;
+        let mut running = Vec::new();
+        for &size in sizes {
+            self.grow(&mut running, size).await?;
+            let driver = resident(self.rig, self.plugin.pid())?;
+            memory.push((size, driver, resident(self.rig, helper)?));
+        }
+        self.remove_all(running).await
     }
 }

@@ -1,6 +1,6 @@
 //! The figures, for people and for programs.
 
-use super::Network;
+use super::{Checks, Exec, Network};
 use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
@@ -56,6 +56,14 @@ fn median(values: &mut [f64]) -> f64 {
     }
 }
 
+/// The time that so many percent of a series do not exceed, in milliseconds.
+pub(super) fn percentile(times: &[Duration], percent: usize) -> f64 {
+    let mut ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+    ms.sort_by(f64::total_cmp);
+    let rank = (ms.len() * percent).div_ceil(100).saturating_sub(1);
+    ms.get(rank).copied().unwrap_or_default()
+}
+
 /// Starts of one image, from the call to the first byte.
 #[derive(Debug, Default)]
 pub struct Starts {
@@ -99,6 +107,47 @@ impl Starts {
     }
 }
 
+/// What it costs that Nomad asks for the figures of idle tasks each second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Statistics {
+    /// Tasks.
+    pub tasks: usize,
+    /// Percent of one core that the driver takes.
+    pub driver: f64,
+    /// The same of PID 1, with and without.
+    pub pid1: [f64; 2],
+    /// Samples that came each second, of all tasks.
+    pub samples: f64,
+}
+
+impl Statistics {
+    fn json(&self) -> Value {
+        json!({
+            "tasks": self.tasks, "driver_percent": self.driver, "pid1_percent": self.pid1,
+            "samples_per_s": self.samples,
+        })
+    }
+}
+
+/// What is asked of many tasks that run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Crowd {
+    /// Their figures.
+    pub statistics: Statistics,
+    /// Their script checks.
+    pub checks: Checks,
+}
+
+impl fmt::Display for Crowd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Statistics { tasks, driver, pid1: [with, without], samples } = self.statistics;
+        writeln!(f, "figures of {tasks} idle tasks each second, percent of a core")?;
+        writeln!(f, "  driver {driver:.2}; PID 1 {with:.2}, without {without:.2}")?;
+        writeln!(f, "  {samples:.0} samples a second")?;
+        if self.checks.asked > 0 { write!(f, "{}", self.checks) } else { Ok(()) }
+    }
+}
+
 /// Everything of one run.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -110,6 +159,10 @@ pub struct Report {
     pub stops: Figures,
     /// Tasks, resident memory of driver and helper in KiB.
     pub memory: Vec<(usize, u64, u64)>,
+    /// What figures and checks of many tasks cost.
+    pub crowd: Crowd,
+    /// Commands in running tasks.
+    pub exec: Exec,
     /// What networks cost.
     pub network: Network,
 }
@@ -145,6 +198,9 @@ impl Report {
             "parallel": parallel,
             "stop": self.stops.json(),
             "memory": memory,
+            "statistics": self.crowd.statistics.json(),
+            "checks": self.crowd.checks.json(),
+            "exec": self.exec.json(),
             "network": self.network.json(),
         })
     }
@@ -166,6 +222,6 @@ impl fmt::Display for Report {
             writeln!(f, "  {tasks:3} tasks: driver {driver}, helper {helper}")?;
         }
         writeln!(f, "  growth for a task: {:.1}", self.growth_per_task().unwrap_or_default())?;
-        write!(f, "{}", self.network)
+        write!(f, "{}{}{}", self.crowd, self.exec, self.network)
     }
 }

@@ -56,7 +56,7 @@ fn key_stop_signal() {
 
 #[test]
 fn key_shutdown_timeout() {
-    // What it does when a host shuts down is seen in a virtual machine (`vm`).
+    // How PID 1 stops a unit is seen with `stop_signal`.
     for (key, seen) in [(json!("5s"), "5s"), (json!("90s"), "1min 30s"), (Value::Null, "30s")] {
         let task = started(&sh(json!({ "shutdown_timeout": key }), "sleep 1000"));
         let ask = ["systemctl", "show", "-P", "TimeoutStopUSec", &task.unit()];
