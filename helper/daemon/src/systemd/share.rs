@@ -22,6 +22,8 @@ use crate::context::Context;
 use crate::systemd::bus::{Bus, MANAGER};
 use crate::systemd::units::transient::SHARE_SLICE;
 
+/// Every CPU that there is.
+const ALL: &str = "/sys/fs/cgroup/cpuset.cpus.effective";
 /// Time after which the file is read without a report.
 const REPEAT: Duration = Duration::from_secs(30);
 /// Nomad writes several times for one change.
@@ -76,6 +78,9 @@ async fn set(bus: &Bus, cpus: &CpuSet) -> Result<(), String> {
         .property(SHARE_SLICE, "Slice", "AllowedCPUs")
         .await
         .map_err(|e: zbus::Error| e.to_string())?;
+    // PID 1 leaves the kernel's set as it is when it is given an empty one (systemd 257).
+    let is_taken_back = is_same(cpus.mask(), &[]) && !is_same(&now, &[]);
+    let cpus = &if is_taken_back { read(Path::new(ALL))? } else { cpus.clone() };
     if is_same(&now, cpus.mask()) {
         return Ok(());
     }
