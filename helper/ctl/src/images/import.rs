@@ -50,7 +50,7 @@ pub(super) fn run(file: &Path, name: ImageName) -> Result<(), String> {
 }
 
 /// Bytes that may be written there: tasks write to the same file system, and starts are refused where
-/// less is left ([limits] min_free of the policy, by default).
+/// less is left (`[limits] min_free` of the policy, by default).
 fn room(path: &Path) -> Result<u64, String> {
     const LEFT: u64 = 1 << 30;
     let parent = path.parent().unwrap_or(path);
