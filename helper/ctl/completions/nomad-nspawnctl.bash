@@ -12,7 +12,7 @@ _nomad_nspawnctl() {
         ;;
     *)
         case "$COMP_CWORD ${COMP_WORDS[1]} ${COMP_WORDS[2]-}" in
-        "1 "*) words='doctor policy network metrics filters reload retire help --help --version' ;;
+        "1 "*) words='doctor policy network metrics filters images reload retire help --help --version' ;;
         *" doctor "*) words='--json --agent-unit --plugin' ;;
         "2 policy "*) words='check explain' ;;
         *" policy check") compopt -o default ;;
@@ -22,6 +22,12 @@ _nomad_nspawnctl() {
             ;;
         *" network "*) words='--json' ;;
         "2 filters "*) words='list verify' ;;
+        "2 images "*) words='import list rm' ;;
+        *" images import")
+            words='--name'
+            compopt -o default
+            ;;
+        *" images list") words='--json' ;;
         *" retire "*) words="--list $(machinectl list --no-legend 2>/dev/null | cut -d' ' -f1)" ;;
         esac
         ;;

@@ -8,6 +8,7 @@ _nomad_nspawnctl() {
         'network:tasks with a network of their own'
         'metrics:figures for the textfile collector'
         'filters:system call filters that starts use again'
+        'images:images of imported archives'
         'reload:make the helper read its policy file again'
         'retire:end containers of the older driver'
         'help:print a summary'
@@ -32,6 +33,15 @@ _nomad_nspawnctl() {
         ;;
     network) _arguments '--json[print JSON]' ;;
     filters) _values command 'list[list them]' 'verify[make each again, and compare]' ;;
+    images)
+        if ((CURRENT == 3)); then
+            _values command 'import[make an image of an archive]' 'list[list them]' 'rm[remove one]'
+        elif [[ $words[3] == import ]]; then
+            _arguments '--name[name of the image]:name:' '*:archive:_files'
+        elif [[ $words[3] == list ]]; then
+            _arguments '--json[print JSON]'
+        fi
+        ;;
     retire) _arguments '--list[only list them]' '*:machine:' ;;
     esac
 }
