@@ -3,7 +3,7 @@
 use nspawn_tests::filters::scan::Scanner;
 use nspawn_tests::soak;
 
-const STARTS: u64 = 300;
+const STARTS: u64 = 200;
 
 #[test]
 fn no_first_instruction_is_without_the_right_filters_whatever_becomes_of_the_cache() {
