@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The unit in which filters are made.
+const FILL: &str = "nomad-nspawn-filters.service";
+
 fn entries(rig: &Rig) -> Vec<String> {
     let names = rig.sh(&format!("ls {CACHE} 2>/dev/null || true")).unwrap();
     names.split_whitespace().map(str::to_owned).collect()
@@ -42,6 +45,9 @@ fn a_damaged_entry_is_never_used() {
         let script = format!("for f in {CACHE}/{}; do {script}; done", "?".repeat(32));
         stand.rig.sh(&script).unwrap();
         assert_confined(stand, &good, what);
+        // Not under the one that is being made.
+        let is_made = || Ok(!stand.rig.exec(&["systemctl", "is-active", FILL])?.success());
+        wait::true_within("the end of a fill", SOON, is_made).unwrap();
         stand.rig.sh(&format!("rm -rf {CACHE}/*")).unwrap();
         let again = start_fast(stand, &json!({}));
         assert!(filters_of_task(&again) == good, "{what}: made again");
