@@ -16,7 +16,9 @@ use crate::context::Context;
 use crate::systemd::units::filters;
 use kernel::layout;
 
-/// Time before a set that could not be made is tried again.
+/// Time before a set that could not be made is tried again: packages may have been replaced meanwhile.
+const SOON: Duration = Duration::from_secs(5);
+/// The same when it has failed again.
 const AGAIN: Duration = Duration::from_secs(600);
 /// Sets that wait or are remembered as failed: with so many, no other is tried.
 const SETS_MAX: usize = 256;
@@ -28,7 +30,7 @@ const RESERVE: usize = 64;
 pub(crate) struct FilterCache {
     /// The first is being made.
     waiting: VecDeque<Vec<String>>,
-    /// Sets that could not be made, and when.
+    /// Sets that could not be made, and when they may be tried again.
     failed: HashMap<Vec<String>, Instant>,
     /// Reasons that the journal has.
     reported: Vec<String>,
@@ -80,8 +82,11 @@ pub(crate) fn fill_now(context: &Rc<Context>, words: Vec<String>) {
 fn fill_up_to(context: &Rc<Context>, words: Vec<String>, most: usize) {
     let is_first = {
         let mut cache = context.filters.borrow_mut();
-        cache.failed.retain(|_, at| at.elapsed() < AGAIN);
-        let is_known = cache.failed.contains_key(&words) || cache.waiting.contains(&words);
+        let now = Instant::now();
+        // Remembered for longer: one that fails again is one of these.
+        cache.failed.retain(|_, again| now.saturating_duration_since(*again) < AGAIN);
+        let is_early = cache.failed.get(&words).is_some_and(|again| now < *again);
+        let is_known = is_early || cache.waiting.contains(&words);
         if is_known {
             return;
         }
@@ -107,9 +112,13 @@ async fn fill_all(context: Rc<Context>) {
         let made = filters::run(&context.bus, &words).await;
         let mut cache = context.filters.borrow_mut();
         cache.waiting.pop_front();
+        if made.is_ok() {
+            cache.failed.remove(&words);
+        }
         if let Err(error) = made {
             tracing::warn!(?words, error, "starts with these options take longer: no filters");
-            cache.failed.insert(words, Instant::now());
+            let pause = if cache.failed.contains_key(&words) { AGAIN } else { SOON };
+            cache.failed.insert(words, Instant::now() + pause);
         }
     }
 }
