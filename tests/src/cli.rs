@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use nspawn_tests::host::{Config, Rig, here, instance::Ready, supervisor};
 use nspawn_tests::package::{deb, release, rpm};
 use nspawn_tests::soak::{self, run::Part};
-use nspawn_tests::{Suite, bench, cache, outer, product, vm};
+use nspawn_tests::{Suite, World, bench, cache, outer, product, vm};
 use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -69,6 +69,7 @@ pub(crate) fn run(words: &[String]) -> Result<u8> {
             vm::supervisor::main(rest.first().context("supervise-vm SPEC")?).map(|()| 0)
         }
         "guest" => vm::guest::main().map(|()| 0),
+        "world" => world(),
         "supervise" => supervisor::main(rest.first().context("supervise SPEC")?).map(|()| 0),
         "up" => up(&Args::parse(rest, &["--no-product", "--no-agent", "--vm"])?),
         "down" => down(&Args::parse(rest, &["--vm"])?),
@@ -149,6 +150,13 @@ fn up_here(args: &Args) -> Result<u8> {
     if product::build_ctl()?.exists() {
         rig.install_ctl()?;
     }
+    Ok(0)
+}
+
+/// For tests that watch a virtual machine from outside: what it holds, a line each.
+fn world() -> Result<u8> {
+    let rig = Rig::up(&Config { product: None, agent: false, ..Config::from_env()? })?;
+    World::snapshot(&rig)?.lines().iter().for_each(|line| println!("{line}"));
     Ok(0)
 }
 

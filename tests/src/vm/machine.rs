@@ -31,6 +31,9 @@ pub struct Config {
     pub programs: Vec<PathBuf>,
     /// Further words of the kernel's command line.
     pub append: String,
+    /// A layer of the root disk that outlives the machine, and is made when missing: the next
+    /// machine with it boots from what this one has left. `None`: its own, removed with it.
+    pub layer: Option<PathBuf>,
     /// Whether a reboot starts the machine again; else it ends it.
     pub reboots: bool,
 }
@@ -52,6 +55,7 @@ impl Config {
             product: Some(Variant::Plain),
             programs: Vec::new(),
             append: String::new(),
+            layer: None,
             reboots: false,
         }
     }
@@ -83,6 +87,7 @@ impl Machine {
             product: built.map(|built| (built.helper, built.driver)),
             programs: config.programs.clone(),
             append: config.append.clone(),
+            layer: config.layer.clone(),
             reboots: config.reboots,
         };
         let start = Instant::now();

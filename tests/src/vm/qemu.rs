@@ -5,9 +5,9 @@
 
 use super::accel::Accel;
 use super::{channel, image};
-use crate::outer;
+use crate::{cache, outer};
 use anyhow::{Context as _, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The program.
@@ -61,24 +61,62 @@ pub struct Hardware<'a> {
     pub brought: &'a Path,
     /// Further words of the kernel's command line.
     pub append: &'a str,
+    /// The machine's own layer of the root disk.
+    pub layer: Layer<'a>,
     /// Whether a reboot starts the machine again; else it ends qemu.
     pub reboots: bool,
 }
 
-/// Makes the machine's own layer of the root disk.
+/// What a machine writes to in place of the cached disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Layer<'a> {
+    /// A file of its own, which goes with it.
+    Own,
+    /// One that outlives it, made when it is missing. It holds what the guest has flushed also when
+    /// qemu is killed.
+    Kept(&'a Path),
+}
+
+impl Layer<'_> {
+    fn path(&self, dir: &Path) -> PathBuf {
+        match self {
+            Self::Own => dir.join("root"),
+            Self::Kept(path) => path.to_path_buf(),
+        }
+    }
+
+    /// qemu's way to write: unsafe ignores flushes, of the guest's file system and of the layer's
+    /// own tables.
+    fn cache(&self) -> &'static str {
+        match self {
+            Self::Own => "unsafe",
+            Self::Kept(_) => "writeback",
+        }
+    }
+}
+
+/// Makes the machine's layer of the root disk, unless a kept one is there.
 ///
 /// # Errors
 /// When qemu-img fails.
-pub fn make_layer(dir: &Path, disk: &Path) -> Result<()> {
+pub fn make_layer(dir: &Path, hardware: &Hardware<'_>) -> Result<()> {
+    let path = hardware.layer.path(dir);
+    match hardware.layer {
+        Layer::Own => cache::remove(&path)?,
+        Layer::Kept(_) if path.exists() => return Ok(()),
+        Layer::Kept(_) => {}
+    }
     let mut make = Command::new("qemu-img");
-    make.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(disk).arg(dir.join("root"));
+    make.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]);
+    make.arg(&hardware.image.disk).arg(path);
     outer::run(&mut make).map(drop)
 }
 
 /// The command; it dies with the thread that starts it.
 #[must_use]
 pub fn command(dir: &Path, hardware: &Hardware<'_>, accel: Accel) -> Command {
-    let Hardware { image, brought, append, reboots } = hardware;
+    let Hardware { image, brought, append, layer, reboots } = hardware;
+    let (root, flushes) = (layer.path(dir), layer.cache());
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-nographic"])
@@ -89,7 +127,7 @@ pub fn command(dir: &Path, hardware: &Hardware<'_>, accel: Accel) -> Command {
         .args(["-append", &format!("{KERNEL} {append}")])
         // NVMe and ext4 are the only way to a root that both cloud kernels have built in.
         .arg("-drive")
-        .arg(format!("file={}/root,if=none,id=root,format=qcow2,cache=unsafe", dir.display()))
+        .arg(format!("file={},if=none,id=root,format=qcow2,cache={flushes}", root.display()))
         .args(["-device", "nvme,drive=root,serial=root"])
         // By another driver, so that no race decides which of two disks is the root.
         .arg("-drive")

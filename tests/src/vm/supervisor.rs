@@ -27,6 +27,8 @@ pub struct Spec {
     pub programs: Vec<PathBuf>,
     /// Further words of the kernel's command line.
     pub append: String,
+    /// The layer of the root disk that outlives the machine; `None` for one of its own.
+    pub layer: Option<PathBuf>,
     /// Whether a reboot starts the machine again.
     pub reboots: bool,
 }
@@ -72,6 +74,7 @@ fn live(spec: &Spec, dir: &Path) -> Result<()> {
         image: &spec.image,
         brought: &brought,
         append: &spec.append,
+        layer: spec.layer.as_deref().map_or(qemu::Layer::Own, qemu::Layer::Kept),
         reboots: spec.reboots,
     };
     let (mut child, accel, why) = boot(dir, &hardware)?;
@@ -119,8 +122,7 @@ fn boot(dir: &Path, hardware: &qemu::Hardware<'_>) -> Result<(Child, Accel, Stri
 }
 
 fn try_boot(dir: &Path, hardware: &qemu::Hardware<'_>, accel: Accel) -> Result<Child> {
-    cache::remove(&dir.join("root"))?;
-    qemu::make_layer(dir, &hardware.image.disk)?;
+    qemu::make_layer(dir, hardware)?;
     let log = dir.join("qemu.log");
     let file = File::create(&log)?;
     let mut command = qemu::command(dir, hardware, accel);

@@ -153,6 +153,14 @@ impl World {
         self.sets.get(&class).into_iter().flatten().map(String::as_str)
     }
 
+    /// All things in words, a line each; without counts.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let all = self.sets.iter();
+        all.flat_map(|(class, set)| set.iter().map(move |what| format!("{class:?}: {what}")))
+            .collect()
+    }
+
     fn add(&mut self, class: Class, what: impl Into<String>) {
         self.sets.entry(class).or_default().insert(what.into());
     }
