@@ -1,8 +1,8 @@
-//! The virtual machine from outside: its channel, an orderly reboot and a loss of power, with tasks
-//! on it.
+//! An orderly reboot and a loss of power, with tasks on the machine.
 //!
-//! One machine and its disk for all of it, because a boot is what costs time. What runs inside is
-//! in `limits`.
+//! One machine and its disk for all of it. It takes ten minutes where the machine is emulated, so it is not
+//! part of `cargo test --workspace`, which compiles it only: `cargo test -p nspawn-tests --test vm_tasks`
+//! runs it, before each release.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,11 +10,14 @@
     reason = "a test ends where something is missing"
 )]
 
-mod channel;
 mod tasks;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use nspawn_tests::vm::{Config, Machine};
+use nspawn_tests::wait;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The layer of the root disk, for one machine after the other; removed at the end.
 struct Disk(PathBuf);
@@ -39,7 +42,6 @@ fn tasks_end_in_order_at_a_reboot_and_start_again_after_a_loss_of_power() {
     let config =
         Config { reboots: true, layer: Some(disk.0.clone()), ..Config::from_env().unwrap() };
     let machine = Machine::boot(&config).unwrap();
-    channel::commands(&machine);
     let node = tasks::Node::prepare(&machine);
     node.run_job();
     node.assert_started(1);
@@ -49,7 +51,11 @@ fn tasks_end_in_order_at_a_reboot_and_start_again_after_a_loss_of_power() {
     node.start_agent();
     node.assert_started(2);
 
-    channel::its_death_is_an_error_with_its_console(&machine);
+    // For the machine, a loss of power.
+    kill(Pid::from_raw(machine.ready().qemu), Signal::SIGKILL).unwrap();
+    let is_gone = || Ok(!machine.ready().dir.exists());
+    wait::true_within("the machine's directory to be gone", Duration::from_secs(60), is_gone)
+        .unwrap();
     let machine = Machine::boot(&config).unwrap();
     let node = node.moved_to(&machine);
     node.assert_nothing_stale(2);

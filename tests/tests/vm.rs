@@ -1,15 +1,32 @@
-//! The channel of the machine: exit status, streams, input, limits, and what a death looks like.
+//! The virtual machine from outside: its channel, a reboot, its death.
+//!
+//! One machine for all of it, because a boot is what costs time. What runs inside is in `limits`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is missing"
+)]
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use nspawn_tests::vm::Machine;
+use nspawn_tests::vm::{Config, Machine};
 use nspawn_tests::wait;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+#[test]
+fn a_machine_passes_streams_on_reboots_and_dies() {
+    let config = Config { product: None, reboots: true, ..Config::from_env().unwrap() };
+    let machine = Machine::boot(&config).unwrap();
+    commands(&machine);
+    a_reboot_keeps_the_disk_and_nothing_else(&machine);
+    its_death_is_an_error_with_its_console(&machine);
+}
+
 /// Exit status, streams, input and limit of a command.
-pub(crate) fn commands(machine: &Machine) {
+fn commands(machine: &Machine) {
     let out = machine.exec(&["sh", "-c", "cat; echo out; echo err >&2; exit 7"], LIMIT).unwrap();
     assert_eq!(
         (out.code(), out.text().as_str(), out.stderr.as_slice()),
@@ -30,8 +47,15 @@ pub(crate) fn commands(machine: &Machine) {
     machine.sh("sleep 900 & echo left").unwrap();
 }
 
-/// Kills qemu: for the machine, a loss of power.
-pub(crate) fn its_death_is_an_error_with_its_console(machine: &Machine) {
+fn a_reboot_keeps_the_disk_and_nothing_else(machine: &Machine) {
+    machine.sh("echo disk > /var/lib/rig-file; echo memory > /run/rig-file").unwrap();
+    let took = machine.reboot_by("systemctl reboot").unwrap();
+    println!("reboot: {} s", took.as_secs());
+    let seen = machine.sh("cat /var/lib/rig-file; ls /run/rig-file 2> /dev/null || echo gone");
+    assert_eq!(seen.unwrap(), "disk\ngone");
+}
+
+fn its_death_is_an_error_with_its_console(machine: &Machine) {
     let qemu = Pid::from_raw(machine.ready().qemu);
     let error = std::thread::scope(|scope| {
         let waits = scope.spawn(|| machine.exec(&["sleep", "600"], LIMIT * 20).unwrap_err());
