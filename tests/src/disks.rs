@@ -76,10 +76,18 @@ impl Rig {
     /// # Errors
     /// When a node cannot be made.
     pub fn add_loop_nodes(&self) -> Result<()> {
+        self.add_loop_nodes_up_to(LOOP_NODES)
+    }
+
+    /// The same, so many: an image of many layers needs one for each.
+    ///
+    /// # Errors
+    /// When mknod fails.
+    pub fn add_loop_nodes_up_to(&self, count: u32) -> Result<()> {
         self.sh(&format!(
             "[ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237; \
              for n in $(seq 0 {}); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done",
-            LOOP_NODES - 1
+            count - 1
         ))
         .map(drop)
     }

@@ -52,9 +52,7 @@ fn rig() -> &'static Rig {
         rig.install_ctl().unwrap();
         rig.install_fetch().unwrap();
         // A root of many layers needs a loop device for each.
-        let nodes = "[ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237; \
-                     for n in $(seq 0 511); do echo /dev/loop$n b 7 $n; done | xargs -L1 mknod";
-        rig.sh(nodes).unwrap();
+        rig.add_loop_nodes_up_to(512).unwrap();
         rig
     })
 }
