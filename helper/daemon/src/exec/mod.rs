@@ -3,4 +3,5 @@
 
 pub(crate) mod leftovers;
 pub(crate) mod open;
+mod pool;
 pub(crate) mod workers;

@@ -69,7 +69,7 @@ pub(crate) async fn run(
     let opened = worker.open(permit, plan, &fds);
     let opened = hook::during(Step::SessionHandOver, opened).await;
     drop(held);
-    workers::prepare_next(context, reach);
+    workers::fill_pool(context, reach);
     opened?;
     summary.log(&task, session, peer);
     Ok(ours)

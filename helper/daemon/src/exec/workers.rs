@@ -1,8 +1,8 @@
-//! Workers: one waits for each kind of task, so that a command does not wait for PID 1, which needs
-//! 20 to 30 ms for a unit. Each is used once; the next one is asked for when one is taken.
+//! Workers of sessions, from their units to their ends. Each is used once; those that wait for a
+//! session are in `pool.rs`.
 //!
 //! The first command of a kind of task makes the first worker, and the last task of that kind that
-//! is removed takes the waiting one along. One that waits ends with this process; one at work does
+//! is removed takes the waiting ones along. One that waits ends with this process; one at work does
 //! not.
 
 use std::collections::HashMap;
@@ -23,6 +23,7 @@ use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 
 use crate::context::Context;
 use crate::exec::leftovers;
+use crate::exec::pool::{PERIOD, Pool, Waits};
 use crate::process::Process;
 use crate::start::{filter_cache, launch};
 use crate::systemd::units::names;
@@ -36,9 +37,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// All workers of this process, and those at work of earlier ones.
 #[derive(Default)]
 pub(crate) struct Workers {
-    waiting: HashMap<Reach, Worker>,
-    /// Kinds for which one is being started.
-    starting: Vec<Reach>,
+    /// Those that wait, for each kind of task.
+    pools: HashMap<Reach, Pool>,
+    /// Workers that are being started for commands that found none waiting.
+    urgent: usize,
     /// Sessions that go on, and their tasks. `None`: of an earlier process, and not found yet.
     busy: HashMap<SessionId, Option<UnitId>>,
     /// Tasks of those that are being opened.
@@ -53,6 +55,10 @@ pub(crate) struct Worker {
 }
 
 impl Workers {
+    fn pool(&mut self, reach: Reach) -> &mut Pool {
+        self.pools.entry(reach).or_default()
+    }
+
     /// Whether this session goes on.
     pub(crate) fn is_busy(&self, session: SessionId) -> bool {
         self.busy.contains_key(&session)
@@ -124,42 +130,88 @@ pub(crate) fn reach_of(has_users: bool) -> Reach {
 
 /// A worker that waits, or a new one.
 pub(crate) async fn take(context: &Context, reach: Reach) -> Result<Worker, Refusal> {
-    let waiting = context.workers.borrow_mut().waiting.remove(&reach);
-    match waiting.filter(|worker| !worker.process.has_ended()) {
-        Some(worker) => Ok(worker),
-        None => start(context, reach).await,
+    let waiting = context.workers.borrow_mut().pool(reach).take();
+    if let Some(worker) = waiting {
+        return Ok(worker);
+    }
+    let _urgent = Urgent::begin(context);
+    start(context, reach).await
+}
+
+/// Counts one in `urgent` while it is started.
+struct Urgent<'a>(&'a Context);
+
+impl<'a> Urgent<'a> {
+    fn begin(context: &'a Context) -> Self {
+        context.workers.borrow_mut().urgent += 1;
+        Self(context)
     }
 }
 
-/// Has the next one started.
-pub(crate) fn prepare_next(context: &Rc<Context>, reach: Reach) {
+impl Drop for Urgent<'_> {
+    fn drop(&mut self) {
+        self.0.workers.borrow_mut().urgent -= 1;
+    }
+}
+
+/// Has those started that are missing in the pool, one after the other. Not before commands that
+/// wait for their own: PID 1 starts one unit at a time.
+pub(crate) fn fill_pool(context: &Rc<Context>, reach: Reach) {
+    let most = usize::try_from(context.policy().exec.max_sessions.0).unwrap_or(usize::MAX);
     {
         let mut workers = context.workers.borrow_mut();
-        if workers.waiting.contains_key(&reach) || workers.starting.contains(&reach) {
+        if workers.urgent > 0 || !workers.pool(reach).begin_start(most) {
             return;
         }
-        workers.starting.push(reach);
     }
     let context = context.clone();
     tokio::task::spawn_local(async move {
         let started = start(&context, reach).await;
-        let mut workers = context.workers.borrow_mut();
-        workers.starting.retain(|other| *other != reach);
+        let is_started = started.is_ok();
         match started {
-            Ok(worker) => drop(workers.waiting.insert(reach, worker)),
+            Ok(worker) => context.workers.borrow_mut().pool(reach).add(worker),
             // The next command tries it itself and reports it.
-            Err(error) => tracing::warn!(%error, "no worker waits for the next command"),
+            Err(error) => {
+                context.workers.borrow_mut().pool(reach).end_start();
+                tracing::warn!(%error, "no worker waits for the next command");
+            }
         }
-        drop(workers);
         release_unneeded(&context);
+        if is_started && is_needed(&context, reach) {
+            fill_pool(&context, reach);
+            shrink_later(&context, reach);
+        }
     });
+}
+
+/// Lets those go, after a while, that no command has needed.
+fn shrink_later(context: &Rc<Context>, reach: Reach) {
+    if !context.workers.borrow_mut().pool(reach).begin_shrinking() {
+        return;
+    }
+    let context = context.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            if context.workers.borrow_mut().pool(reach).shrink() {
+                return;
+            }
+        }
+    });
+}
+
+fn is_needed(context: &Context, reach: Reach) -> bool {
+    let table = context.table.borrow();
+    table.records().any(|record| reach_of(record.users.is_some()) == reach)
 }
 
 /// Lets those go that no task can need.
 pub(crate) fn release_unneeded(context: &Context) {
-    let table = context.table.borrow();
-    let is_needed = |reach| table.records().any(|record| reach_of(record.users.is_some()) == reach);
-    context.workers.borrow_mut().waiting.retain(|reach, _| is_needed(*reach));
+    for (reach, pool) in &mut context.workers.borrow_mut().pools {
+        if !is_needed(context, *reach) {
+            pool.clear();
+        }
+    }
 }
 
 async fn start(context: &Context, reach: Reach) -> Result<Worker, Refusal> {
@@ -196,6 +248,12 @@ async fn receive(socket: &UnixSeqpacket) -> io::Result<Option<WorkerReport>> {
     match buffer.get(..received.bytes_read()).unwrap_or_default() {
         [] => Ok(None),
         message => codec::decode(message).map(Some).map_err(io::Error::other),
+    }
+}
+
+impl Waits for Worker {
+    fn has_ended(&self) -> bool {
+        self.process.has_ended()
     }
 }
 
