@@ -6,6 +6,10 @@
 
 use proto::step::Step;
 
+/// Where a process must be able to take files away.
+pub const DIRECTORY: Option<&str> =
+    if cfg!(feature = "step-hook") { Some("/run/nomad-nspawn/hook") } else { None };
+
 /// Runs a step between its hooks.
 pub fn run<T>(step: Step, action: impl FnOnce() -> T) -> T {
     reached(step, "before");

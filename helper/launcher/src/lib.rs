@@ -57,7 +57,8 @@ pub fn main() -> ExitCode {
     match words.as_slice() {
         ["launch"] => launch::main(),
         ["relay"] => relay::main(),
-        ["enter"] => enter::worker::main(),
+        ["enter"] => enter::seal::main(),
+        ["enter", enter::seal::SEALED] => enter::worker::main(),
         ["clean", unit] => clean::main(unit),
         ["stop", signal] => stop::main(signal),
         ["filters", options @ ..] => filters::fill::main(options),

@@ -19,6 +19,7 @@ use proto::plan::{LAUNCHER_FAILED, Order};
 use proto::{codec, limits};
 
 use super::leaf::Leaf;
+use super::seal;
 use super::session::{self, Session};
 use crate::daemon_link::Orders;
 use crate::step::{At as _, Problem};
@@ -41,6 +42,7 @@ fn run() -> Result<(), Problem> {
     // Its copies go into containers: nobody there may look at them (ptrace(2), "access mode
     // checking").
     set_dumpable(false).at("own process")?;
+    seal::check()?;
     let orders = Orders::take().at("helper socket")?;
     let pid = std::process::id();
     orders.send(&WorkerReport::Ready { pid }).at("helper socket")?;
