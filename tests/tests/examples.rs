@@ -87,6 +87,18 @@ fn the_example_with_a_slow_start_is_ready_and_has_its_own_weight_again() {
     run.purge().unwrap();
 }
 
+/// What the kernel enforces of them is in `limits`: here it may have no controllers, and then the
+/// job's second command finds no file.
+#[test]
+fn the_example_with_limits_starts_where_the_policy_allows_swap() {
+    let rig = Rig::up(&Config::from_env().unwrap()).unwrap();
+    rig.set_policy("[limits]\nswap = \"64m\"\n").unwrap();
+    let run = rig.run_job(&job("limits")).unwrap();
+    let alloc = run.alloc().unwrap();
+    alloc.wait_logs("limits", "stdout", LIMIT, |text| text.starts_with(b"200\n")).unwrap();
+    run.purge().unwrap();
+}
+
 /// Ready by its command, and its template's change runs a script in it.
 #[test]
 fn the_example_with_commands_is_ready_and_hears_of_its_template() {
