@@ -1,10 +1,10 @@
 //! Commands that are executed in tasks that run: the worker, a process for one session.
 //!
-//! `worker` leaves the host's mounts (`seal`), waits for the work that the daemon gives it, `session` follows the command from outside
-//! of the task. In between: `payload` is what the payload's process is confined by, `filters` its
-//! system call filters, `leaf` the session's cgroup. A copy of the process goes in: `inside` joins
-//! the namespaces and confines itself, `streams` and `user` are found there, and `command` is the
-//! last step, execve(2).
+//! `seal` makes the host's files read-only for it, `worker` waits for the work that the daemon
+//! gives it, `session` follows the command from outside of the task. In between: `payload` is what
+//! the payload's process is confined by, `filters` its system call filters, `leaf` the session's
+//! cgroup. A copy of the process goes in: `inside` joins the namespaces and confines itself,
+//! `streams` and `user` are found there, and `command` is the last step, execve(2).
 
 mod command;
 mod filters;

@@ -14,8 +14,8 @@ const MEMORY: u64 = 32 << 20;
 /// Processes of a worker: those of a session are in the task's cgroup.
 const TASKS: u64 = 4;
 /// CAP_DAC_OVERRIDE, CAP_SYS_ADMIN and CAP_SYS_RESOURCE (capabilities(7)): the worker makes mounts
-/// of its own, the payload's cgroup belongs to container root, its network namespace may be one of the host's own (setns(2)), and a
-/// task's limits may be higher than the unit's. All else that a worker needs it gets from the
+/// of its own, the payload's cgroup belongs to container root, its network namespace may be one of
+/// the host's own (setns(2)), and a task's limits may be higher than the unit's. All else that a worker needs it gets from the
 /// kernel when it enters a user namespace that root of the host has made (user_namespaces(7)).
 const CAPABILITIES: u64 = 0x0120_0002;
 
