@@ -1,5 +1,6 @@
 //! Our side: the plugin, driven over its own socket.
 
+use super::report::{Beside, percentile};
 use super::{Checks, Crowd, Statistics, checks, first_byte, open_fifo, resident};
 use crate::plugin::{Allocation, Plugin};
 use crate::{Rig, msgpack};
@@ -24,6 +25,8 @@ pub(super) struct Ours<'a> {
 
 /// How long figures are asked for.
 const STATISTICS: Duration = Duration::from_secs(10);
+/// Starts beside many tasks, for their median.
+const STARTS_BESIDE: usize = 20;
 /// Until all streams go their way.
 const SETTLE_STATISTICS: Duration = Duration::from_secs(2);
 
@@ -205,16 +208,36 @@ impl<'a> Ours<'a> {
     }
 
     /// Figures and checks of so many idle tasks.
-    pub(super) async fn crowd(&self, tasks: usize, checks: bool) -> Result<Crowd> {
+    pub(super) async fn crowd(&mut self, tasks: usize, checks: bool) -> Result<Crowd> {
         let mut running = Vec::new();
-        self.grow(&mut running, tasks).await?;
+        let mut beside = Vec::new();
+        for size in [0, tasks / 5, tasks] {
+            self.grow(&mut running, size).await?;
+            beside.push(self.beside(size).await?);
+        }
         let statistics = self.statistics(&running).await?;
         let checks = match checks {
             true => checks::run(&self.plugin, &running).await?,
             false => Checks::default(),
         };
         self.remove_all(running).await?;
-        Ok(Crowd { statistics, checks })
+        Ok(Crowd { beside, statistics, checks })
+    }
+
+    /// One more start, and memory, beside so many tasks that run.
+    async fn beside(&mut self, tasks: usize) -> Result<Beside> {
+        let keys = json!({ "image": "busybox", "ephemeral": true });
+        let mut starts = Vec::new();
+        for _ in 0..STARTS_BESIDE {
+            starts.push(self.start(&keys).await?);
+        }
+        let helper = self.rig.main_pid("nomad-nspawn-helper.service")?;
+        Ok(Beside {
+            tasks,
+            start_ms: percentile(&starts, 50),
+            driver: resident(self.rig, self.plugin.pid())?,
+            helper: resident(self.rig, helper)?,
+        })
     }
 
     /// Memory of driver and helper with growing numbers of tasks.

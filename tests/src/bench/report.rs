@@ -129,9 +129,24 @@ impl Statistics {
     }
 }
 
-/// What is asked of many tasks that run.
+/// What a further task costs beside so many that run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Beside {
+    /// Tasks that run.
+    pub tasks: usize,
+    /// From the call to the first byte, in milliseconds: the median.
+    pub start_ms: f64,
+    /// Resident memory of the driver in KiB.
+    pub driver: u64,
+    /// The same of the helper.
+    pub helper: u64,
+}
+
+/// What is asked of many tasks that run.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Crowd {
+    /// A start and memory, with more and more of them.
+    pub beside: Vec<Beside>,
     /// Their figures.
     pub statistics: Statistics,
     /// Their script checks.
@@ -141,6 +156,10 @@ pub struct Crowd {
 impl fmt::Display for Crowd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Statistics { tasks, driver, pid1: [with, without], samples } = self.statistics;
+        for Beside { tasks, start_ms, driver, helper } in &self.beside {
+            writeln!(f, "beside {tasks} tasks: start {start_ms:.1} ms")?;
+            writeln!(f, "  resident: driver {driver} KiB, helper {helper} KiB")?;
+        }
         writeln!(f, "figures of {tasks} idle tasks each second, percent of a core")?;
         writeln!(f, "  driver {driver:.2}; PID 1 {with:.2}, without {without:.2}")?;
         writeln!(f, "  {samples:.0} samples a second")?;
