@@ -8,6 +8,7 @@ use policy::Policy;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
+use crate::exec::workers;
 use crate::network::networks;
 
 /// The policy file.
@@ -59,6 +60,7 @@ pub(crate) async fn reload_on_hangup(context: Rc<Context>) {
             Ok(policy) => {
                 *context.policy.borrow_mut() = Rc::new(policy);
                 networks::refresh(&context);
+                workers::release_unneeded(&context);
                 tracing::info!("policy read again");
             }
             Err(error) => not_read(&error),

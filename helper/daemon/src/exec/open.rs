@@ -60,7 +60,8 @@ pub(crate) async fn run(
             .map_err(|e| failed(e.to_string()))?;
     let payload = payload.fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
     let reach = workers::reach_of(record.users.is_some());
-    let worker = hook::during(Step::SessionWorker, workers::take(context, reach)).await?;
+    let worker = hook::during(Step::SessionWorker, workers::take(context, reach)).await;
+    let worker = worker.inspect_err(|_| workers::fill_pool(context, reach))?;
     let session = worker.id;
     let summary = Summary::of(&spec);
     let width = record.users.map_or(u32::MAX, |range| range.width);

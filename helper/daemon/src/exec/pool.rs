@@ -42,7 +42,8 @@ impl<W: Waits> Pool<W> {
     /// Takes one that lives. When there is none, more shall wait from now on.
     pub(super) fn take(&mut self) -> Option<W> {
         self.waiting.retain(|worker| !worker.has_ended());
-        let taken = self.waiting.pop();
+        // The oldest: none keeps mounts for long that the host has given up.
+        let taken = (!self.waiting.is_empty()).then(|| self.waiting.remove(0));
         if taken.is_none() {
             self.more = (self.more + 1).min(MOST - 1);
         }
@@ -75,7 +76,8 @@ impl<W: Waits> Pool<W> {
     /// Ends a period: lets those go that have waited all of it. Whether that was the last time.
     pub(super) fn shrink(&mut self) -> bool {
         self.more -= self.least.min(self.more);
-        self.waiting.truncate(self.more + 1);
+        let surplus = self.waiting.len().saturating_sub(self.more + 1);
+        self.waiting.drain(..surplus);
         self.least = self.waiting.len();
         self.shrinks = self.more > 0;
         !self.shrinks

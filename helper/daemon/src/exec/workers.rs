@@ -201,6 +201,9 @@ fn shrink_later(context: &Rc<Context>, reach: Reach) {
 }
 
 fn is_needed(context: &Context, reach: Reach) -> bool {
+    if !context.policy().exec.allow {
+        return false;
+    }
     let table = context.table.borrow();
     table.records().any(|record| reach_of(record.users.is_some()) == reach)
 }
