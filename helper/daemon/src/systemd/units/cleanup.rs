@@ -7,6 +7,7 @@ use crate::systemd::bus::{Bus, is_named};
 use crate::systemd::confinement::{self, Needs};
 use crate::systemd::units::stop::{TIMEOUT, await_end};
 use crate::systemd::units::{names, transient};
+use kernel::hook;
 use kernel::layout::{LOCKS, UPPERS};
 
 /// Memory of a clean-up: its work is bounded, the tree is not.
@@ -22,10 +23,7 @@ pub(crate) async fn run(bus: &Bus, unit: UnitId) -> Result<(), String> {
     let clean = transient::command(&["clean", &id], false)?;
     let done = bus.job_of(&name).await;
     let mut writable = vec![UPPERS.to_owned(), format!("-{LOCKS}")];
-    if cfg!(feature = "step-hook") {
-        // Test builds only: a hook that is met removes its file.
-        writable.push("-/run/nomad-nspawn/hook".to_owned());
-    }
+    writable.extend(hook::DIRECTORY.map(|directory| format!("-{directory}")));
     let needs = Needs { writable, capabilities: CAPABILITIES, families: Vec::new(), home: "yes" };
     let mut properties = confinement::properties(needs);
     properties.extend([
